@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The five verdicts and their exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What a check found."""
+
+    PASS = "pass"
+    SKIP = "skip"
+    INCONCLUSIVE = "inconclusive"
+    FAIL = "fail"
+    ERROR = "error"
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a command that ends with this verdict."""
+        return _EXIT_CODES[self]
+
+
+_EXIT_CODES = {
+    Verdict.PASS: 0,
+    Verdict.FAIL: 1,
+    Verdict.INCONCLUSIVE: 3,
+    Verdict.SKIP: 4,
+    Verdict.ERROR: 5,
+}
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Verdict over several: a broken rule outweighs a broken machine.
+
+    Nothing at all is INCONCLUSIVE: no test ran, so nothing is known.
+    """
+    order = [
+        Verdict.PASS,
+        Verdict.SKIP,
+        Verdict.INCONCLUSIVE,
+        Verdict.ERROR,
+        Verdict.FAIL,
+    ]
+    return max(verdicts, key=order.index, default=Verdict.INCONCLUSIVE)
