@@ -79,16 +79,24 @@ class NoSpaceError(InputError):
     """The disk is full, or would be.
 
     :param path: Where room is needed.
-    :param needed_bytes: How much.
-    :param free_bytes: How much there is.
+    :param needed_bytes: How much, if known.
+    :param free_bytes: How much there is, if known.
     """
 
     def __init__(
-        self, path: Path, needed_bytes: int, free_bytes: int
+        self,
+        path: Path | str,
+        needed_bytes: int | None = None,
+        free_bytes: int | None = None,
     ) -> None:
+        detail = ""
+        if needed_bytes is not None and free_bytes is not None:
+            detail = (
+                f": {needed_bytes >> 20} MiB needed, "
+                f"{free_bytes >> 20} MiB free"
+            )
         super().__init__(
-            f"no room under {path}: {needed_bytes >> 20} MiB needed, "
-            f"{free_bytes >> 20} MiB free",
+            f"no room under {path}{detail}",
             "free some, or point XDG_CACHE_HOME at a larger disk",
         )
         self.path = path

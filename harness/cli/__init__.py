@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command `vfio-p2p`: arguments in, exit code out.
+
+Exit codes of every command: 0 pass, 1 fail, 2 bad usage or bad input,
+3 inconclusive, 4 skip (nothing to test on), 5 error of the infrastructure.
+
+Each command is a module of this package with `add_parser()`, which sets
+``run`` as the parser's default, and ``run(args) -> exit code``.  Modules are
+imported only when their command is asked for, so that ``check`` needs
+nothing that drives virtual machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from harness.errors import HarnessError, InputError, NoSpaceError
+
+COMMANDS = {
+    "validate": "build, run the matrix, verdict, report (the main job)",
+    "build": "build QEMU variants into the store",
+    "run": "run one scenario, sealed, and keep its bundle",
+    "check": "judge anybody's trace logs",
+    "testbed": "the outer VM: build its image, get a shell in it",
+    "doctor": "say what this machine has and lacks",
+}
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vfio-p2p",
+        description="Patch test harness for QEMU's VFIO live migration.",
+        epilog="Exit codes: 0 pass, 1 fail, 2 bad usage or input, "
+        "3 inconclusive, 4 skip, 5 infrastructure error.",
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND"
+    )
+    for name, summary in COMMANDS.items():
+        if name == command:
+            module = importlib.import_module(f"harness.cli.{name}")
+            module.add_parser(commands)
+        else:
+            commands.add_parser(name, help=summary)
+    return parser
+
+
+def _report(err: HarnessError) -> int:
+    print(f"vfio-p2p: {err.what}", file=sys.stderr)
+    tail = getattr(err, "tail", "")
+    if tail:
+        print(tail, file=sys.stderr)
+    if err.hint:
+        print(f"  {err.hint}", file=sys.stderr)
+    return err.exit_code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    :param argv: Arguments without the program's name; default `sys.argv`.
+    :return: The exit code.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    command = next((arg for arg in args if arg in COMMANDS), None)
+    parsed = _parser(command).parse_args(args)
+    try:
+        code: int = parsed.run(parsed)
+        sys.stdout.flush()
+        return code
+    except HarnessError as err:
+        return _report(err)
+    except KeyboardInterrupt:
+        print("vfio-p2p: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has what it wanted, e.g. `head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as err:
+        if err.errno == errno.ENOSPC:
+            return _report(NoSpaceError(err.filename or "the disk"))
+        return _report(
+            InputError(
+                f"{err.filename or 'I/O'}: {err.strerror or err}",
+                "check the path and its permissions",
+            )
+        )
