@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is to happen, as data.
+
+A scenario file is TOML.  It is strict: an unknown key or a wrong type is an
+error that names the key and its line.  Every quantity has its unit in its
+name.  ``vfio-p2p run --help`` lists the scenarios that come with the tool.
+
+Everything here is frozen, so that a scenario can be hashed into the
+identity of a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from harness import uapi
+
+FORMAT = 1
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Count = Annotated[int, Meta(ge=1, le=32)]
+Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
+
+
+class _Strict(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    pass
+
+
+class Flag(StrEnum):
+    """VFIO_MIGRATION_* flags of a device, as p2psim spells them."""
+
+    STOP_COPY = "stop_copy"
+    P2P = "p2p"
+    PRE_COPY = "pre_copy"
+
+
+class Device(_Strict, frozen=True, kw_only=True):
+    """`count` simulated devices of one kind; see images/p2psim/README.md.
+
+    `latency_us` maps an arc, written ``FROM>TO`` with the uAPI's names, to
+    the time that it takes in microseconds.
+    """
+
+    count: Count = 1
+    flags: tuple[Flag, ...] = (Flag.STOP_COPY, Flag.P2P, Flag.PRE_COPY)
+    size_bytes: Annotated[int, Meta(ge=4096, le=64 << 20)] = 65536
+    initial_bytes: Bytes = 4096
+    dirty_bytes: Bytes = 0
+    latency_us: dict[str, Annotated[int, Meta(ge=0, le=60_000_000)]] = {}
+
+    def __post_init__(self) -> None:
+        if len(set(self.flags)) != len(self.flags):
+            raise ValueError("a flag is named twice")
+        if self.flags and Flag.STOP_COPY not in self.flags:
+            raise ValueError("the uAPI knows no flags without stop_copy")
+        for key in ("initial_bytes", "dirty_bytes"):
+            if getattr(self, key) > self.size_bytes:
+                raise ValueError(f"{key} is more than size_bytes")
+        for arc in self.latency_us:
+            states = arc.split(">")
+            if len(states) != 2 or not all(
+                state in uapi.DeviceState.__members__ for state in states
+            ):
+                raise ValueError(
+                    f"latency_us: {arc!r} is not an arc such as "
+                    "'RUNNING>RUNNING_P2P'"
+                )
+
+    @property
+    def has_p2p(self) -> bool:
+        """True if the device offers the P2P states."""
+        return Flag.P2P in self.flags
+
+    @property
+    def has_precopy(self) -> bool:
+        """True if the device offers PRE_COPY."""
+        return Flag.PRE_COPY in self.flags
+
+
+class Guest(_Strict, frozen=True, kw_only=True):
+    """The VM that migrates; it runs its firmware and nothing else."""
+
+    ram_mib: Annotated[int, Meta(ge=16, le=1024)] = 64
+
+
+class Migration(_Strict, frozen=True, kw_only=True):
+    """Capabilities and parameters as QMP names them, set on both sides."""
+
+    capabilities: dict[str, bool] = msgspec.field(
+        default_factory=lambda: {"return-path": True}
+    )
+    parameters: dict[str, int | str | bool] = {}
+
+
+class Limits(_Strict, frozen=True, kw_only=True):
+    """Time limits in seconds, on the clock of the machine that runs it."""
+
+    launch_s: Seconds = 60
+    command_s: Seconds = 30
+    migrate_s: Seconds = 120
+    settle_s: Seconds = 30
+    quit_s: Seconds = 30
+
+
+class Outcome(StrEnum):
+    """How a run can end, told apart; only `migrated` has a blackout."""
+
+    MIGRATED = "migrated"
+    REFUSED = "refused"
+    FAILED = "migration-failed"
+    TIMEOUT = "timed-out"
+    LOST = "connection-lost"
+
+
+class Expectation(_Strict, frozen=True, kw_only=True):
+    """What should come of it: an outcome, and what QEMU then says."""
+
+    outcome: Outcome = Outcome.MIGRATED
+    message: str = ""
+
+
+class Expect(_Strict, frozen=True, kw_only=True):
+    """By what the tree under test can do.
+
+    `base`: without the series.  `patched`: with all six patches, ours or
+    upstream's.
+    """
+
+    base: Expectation = Expectation()
+    patched: Expectation = Expectation()
+
+
+class Scenario(_Strict, frozen=True, kw_only=True):
+    """One scenario; see the module's docstring."""
+
+    format: Annotated[int, Meta(ge=1)] = FORMAT
+    name: Name
+    summary: str = ""
+    devices: Annotated[tuple[Device, ...], Meta(min_length=1)]
+    guest: Guest = Guest()
+    migration: Migration = Migration()
+    limits: Limits = Limits()
+    expect: Expect = Expect()
+
+    def __post_init__(self) -> None:
+        if self.format > FORMAT:
+            raise ValueError(
+                f"format {self.format} is newer than this program, "
+                f"which knows up to {FORMAT}"
+            )
+
+    def each_device(self) -> tuple[Device, ...]:
+        """Every single device, in the order in which QEMU gets them."""
+        return tuple(
+            device for device in self.devices for _ in range(device.count)
+        )
+
+    def to_json(self) -> bytes:
+        """The whole scenario, defaults spelled out, as one JSON document."""
+        return msgspec.json.format(
+            msgspec.json.encode(self, order="sorted"), indent=1
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it says; comments and spelling do not count."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+
+def from_json(data: bytes) -> Scenario:
+    """Inverse of `Scenario.to_json`.
+
+    :raise msgspec.ValidationError: When it is not a scenario.
+    """
+    return msgspec.json.decode(data, type=Scenario)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Drive one migration: two QEMUs, their devices, QMP, time limits.
+
+The same runner works inside the testbed and on a host.  It judges nothing:
+it leaves traces, transcripts and a `Result`.  What it leaves in the folder
+that it is given::
+
+    result.json
+    source/       trace.log  qmp.jsonl  stderr.txt
+    destination/  the same
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import (
+    ConnectionLostError,
+    LaunchError,
+    MigrationFailedError,
+    StepTimeoutError,
+    VMError,
+)
+from harness.scenario.model import Outcome, Scenario
+from harness.scenario.result import Result
+from harness.vm.qemu import TRACE_LOG, Qemu
+
+SOURCE = "source"
+DESTINATION = "destination"
+SIDES = (SOURCE, DESTINATION)
+
+_FINAL = ("completed", "failed", "cancelled")
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Program:
+    """The QEMU under test.
+
+    :param argv: What to run, e.g. a dynamic loader and the binary.
+    :param firmware: Folder with ``bios-256k.bin``.
+    """
+
+    argv: tuple[str, ...]
+    firmware: Path
+
+
+@dataclass(frozen=True)
+class _Downtime:
+    """What `query-migrate` says of the time that it took."""
+
+    downtime_ms: int | None
+    total_time_ms: int | None
+
+
+def _qemu_argv(
+    program: Program, scenario: Scenario, side: str, devices: Sequence[str]
+) -> list[str]:
+    argv = [
+        *program.argv,
+        *("-name", side),
+        *("-machine", "q35,accel=tcg"),
+        *("-m", str(scenario.guest.ram_mib)),
+        *("-L", str(program.firmware)),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
+    ]
+    for number, properties in enumerate(devices):
+        argv += ["-device", f"vfio-pci,id=vfio{number},{properties}"]
+    if side == DESTINATION:
+        argv += ["-incoming", "defer"]
+    return argv
+
+
+async def _prepare(vm: Qemu, scenario: Scenario) -> None:
+    limit_s = scenario.limits.command_s
+    wanted = {**scenario.migration.capabilities, "events": True}
+    await vm.execute(
+        "migrate-set-capabilities",
+        {
+            "capabilities": [
+                {"capability": name, "state": state}
+                for name, state in wanted.items()
+            ]
+        },
+        limit_s=limit_s,
+    )
+    if scenario.migration.parameters:
+        await vm.execute(
+            "migrate-set-parameters",
+            dict(scenario.migration.parameters),
+            limit_s=limit_s,
+        )
+
+
+async def _ended(vm: Qemu, limit_s: float) -> str:
+    """Wait for the end of the migration as this side sees it."""
+    async with vm.step("migration", limit_s):
+        while True:
+            event = await vm.next_event("migration")
+            if event["event"] == "MIGRATION":
+                status = str(event["data"]["status"])
+                if status in _FINAL:
+                    return status
+
+
+async def _settled(vm: Qemu, scenario: Scenario) -> _Downtime:
+    """Read QMP's downtime until two answers agree.
+
+    8.1 says "completed" before it fills the figure in (facts/testbed.md).
+    """
+    limits = scenario.limits
+    last: dict[str, Any] = {}
+    async with vm.step("downtime", limits.settle_s):
+        while True:
+            info = await vm.execute("query-migrate", limit_s=limits.command_s)
+            if "downtime" in info and info == last:
+                return _Downtime(info["downtime"], info.get("total-time"))
+            last = info
+            await asyncio.sleep(_POLL_S)
+
+
+async def _cleaned_up(vm: Qemu, limit_s: float) -> None:
+    """Wait for the source's cleanup, which follows "completed".
+
+    QMP does not show it; a ``quit`` before it would end the devices in
+    another order than a management tool that waits a moment.
+    """
+    async with vm.step("cleanup of the migration", limit_s):
+        log = vm.directory / TRACE_LOG
+        while b"savevm_state_cleanup" not in log.read_bytes():
+            await asyncio.sleep(_POLL_S)
+
+
+async def _migrate(
+    source: Qemu, destination: Qemu, scenario: Scenario, uri: str
+) -> _Downtime:
+    limits = scenario.limits
+    for vm in (source, destination):
+        await _prepare(vm, scenario)
+    await destination.execute(
+        "migrate-incoming", {"uri": uri}, limit_s=limits.command_s
+    )
+    await source.execute("migrate", {"uri": uri}, limit_s=limits.command_s)
+    sent, received = await asyncio.gather(
+        _ended(source, limits.migrate_s),
+        _ended(destination, limits.migrate_s),
+        return_exceptions=True,
+    )
+    # What the source says goes first: a destination whose source gave up
+    # exits, which is a consequence and not a second fault.
+    if sent in ("failed", "cancelled"):
+        info = await source.execute(
+            "query-migrate", limit_s=limits.command_s
+        )
+        raise MigrationFailedError(
+            SOURCE, f"migration {sent}: {info.get('error-desc', 'no reason')}"
+        )
+    for end in (sent, received):
+        if isinstance(end, BaseException):
+            raise end
+    if received != "completed":
+        raise MigrationFailedError(DESTINATION, f"migration {received}")
+    await _cleaned_up(source, limits.settle_s)
+    return await _settled(source, scenario)
+
+
+def _outcome(err: VMError) -> Outcome:
+    match err:
+        case LaunchError():
+            return Outcome.REFUSED
+        case StepTimeoutError():
+            return Outcome.TIMEOUT
+        case ConnectionLostError():
+            return Outcome.LOST
+    return Outcome.FAILED
+
+
+async def _drive(
+    scenario: Scenario, vms: Mapping[str, Qemu], uri: str
+) -> _Downtime:
+    for vm in vms.values():
+        await vm.start(scenario.limits.launch_s)
+    downtime = await _migrate(vms[SOURCE], vms[DESTINATION], scenario, uri)
+    for vm in vms.values():
+        await vm.quit(scenario.limits.quit_s)
+    return downtime
+
+
+async def run(
+    scenario: Scenario,
+    program: Program,
+    devices: Mapping[str, Sequence[str]],
+    out: Path,
+) -> Result:
+    """Run one scenario.
+
+    :param scenario: What is to happen.
+    :param program: The QEMU under test, the same on both sides.
+    :param devices: By side, vfio-pci's properties for each device.
+    :param out: Existing empty folder for what it leaves.
+    :return: How it ended, which is also in ``result.json``.
+    """
+    error: VMError | None = None
+    downtime = _Downtime(None, None)
+    statuses: dict[str, int | None] = {}
+    async with AsyncExitStack() as stack:
+        # sun_path is short, and `out` may not be.
+        private = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="vfio-p2p-")
+        )
+        vms = {}
+        for side in SIDES:
+            directory = out / side
+            directory.mkdir()
+            argv = _qemu_argv(program, scenario, side, devices[side])
+            vms[side] = await stack.enter_async_context(
+                Qemu(side, argv, directory)
+            )
+        try:
+            downtime = await _drive(
+                scenario, vms, f"unix:{private}/migration"
+            )
+        except VMError as err:
+            error = err
+            # A QEMU that still answers ends as it would for a user, so
+            # that its traces are whole; the others are killed.
+            for vm in vms.values():
+                with suppress(VMError, AssertionError):
+                    if vm.status is None:
+                        await vm.quit(scenario.limits.quit_s)
+        statuses = {side: vm.status for side, vm in vms.items()}
+    if error is None:
+        result = Result(
+            outcome=Outcome.MIGRATED,
+            exit_states=statuses,
+            qmp_downtime_ms=downtime.downtime_ms,
+            qmp_total_time_ms=downtime.total_time_ms,
+        )
+    else:
+        result = Result(
+            outcome=_outcome(error),
+            side=error.side,
+            step=getattr(error, "step", ""),
+            message=error.what,
+            stderr=getattr(error, "message", ""),
+            exit_states=statuses,
+        )
+    (out / "result.json").write_bytes(result.to_json())
+    return result

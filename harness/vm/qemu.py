@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One QEMU process: started, spoken to, ended, on every path.
+
+QMP runs over one end of a socket pair, so there is no path to clean up and
+no moment at which the socket is not there yet.  A QEMU that goes away is
+seen as the end of that socket, and its exit status and stderr then say why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from qemu.qmp import (
+    ConnectError,
+    EventListener,
+    ExecInterruptedError,
+    ExecuteError,
+    QMPError,
+    StateError,
+)
+
+from harness.errors import (
+    CommandError,
+    ConnectionLostError,
+    LaunchError,
+    StepTimeoutError,
+)
+from harness.host.process import die_with_parent
+from harness.vm.qmp import TranscribedClient
+
+# What the oracle reads; patterns, because a name that a version of QEMU
+# does not know makes it complain on stderr, and a pattern does not.
+TRACE_EVENTS = (
+    "vfio_migration_*",
+    "vfio_vmstate_change*",
+    "vfio_save_*",
+    "vfio_load_*",
+    "vfio_state_pending*",
+    "vm_state_notify",
+    "migrate_set_state",
+    "migration_completion_vm_stop",
+    "migrate_fd_cleanup",
+    "migration_cleanup",
+    "savevm_state_cleanup",
+    "vmstate_downtime_*",
+    "process_incoming_migration_co_end*",
+)
+
+TRACE_LOG = "trace.log"
+TRANSCRIPT = "qmp.jsonl"
+STDERR = "stderr.txt"
+
+
+class Qemu:
+    """One QEMU process of one side; use it as an async context manager.
+
+    :param side: "source" or "destination".
+    :param argv: Program and its arguments; those for QMP, tracing and
+        messages are added.
+    :param directory: Existing folder for what it leaves: ``trace.log``,
+        ``qmp.jsonl``, ``stderr.txt``.
+    """
+
+    def __init__(
+        self, side: str, argv: Sequence[str], directory: Path
+    ) -> None:
+        self.side = side
+        self.directory = directory
+        self._argv = tuple(argv)
+        self._process: asyncio.subprocess.Process | None = None
+        self._qmp: TranscribedClient | None = None
+        self._transcript: IO[str] | None = None
+        self.events = EventListener()
+
+    @property
+    def status(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        return self._process.returncode if self._process else None
+
+    def stderr(self) -> str:
+        """What it has written to stderr so far, undecodable bytes shown."""
+        with suppress(FileNotFoundError):
+            return (self.directory / STDERR).read_text(
+                errors="backslashreplace"
+            )
+        return ""
+
+    async def __aenter__(self) -> Qemu:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.kill()
+
+    @asynccontextmanager
+    async def step(self, name: str, limit_s: float) -> AsyncIterator[None]:
+        """Time limit on one step.
+
+        :param name: What the step is called in messages.
+        :param limit_s: Its limit in seconds.
+        :raise StepTimeoutError: When the step takes longer.
+        """
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except TimeoutError:
+            raise StepTimeoutError(self.side, name, limit_s) from None
+
+    async def start(self, limit_s: float) -> None:
+        """Start it and negotiate QMP.
+
+        :param limit_s: Limit in seconds, until QMP answers.
+        :raise LaunchError: When it ends before that.
+        :raise StepTimeoutError: When it takes longer.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs, (self.directory / STDERR).open("wb") as stderr:
+            argv = (
+                *self._argv,
+                *("-chardev", f"socket,id=qmp,fd={theirs.fileno()}"),
+                *("-mon", "chardev=qmp,mode=control"),
+                *("-msg", "timestamp=on"),
+                *("-D", str(self.directory / TRACE_LOG)),
+                *(
+                    word
+                    for event in TRACE_EVENTS
+                    for word in ("-trace", event)
+                ),
+            )
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=stderr,
+                    stderr=stderr,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                    preexec_fn=die_with_parent(),
+                )
+            except OSError as err:
+                ours.close()
+                raise LaunchError(
+                    self.side, f"{argv[0]}: {err.strerror}", None
+                ) from err
+        self._transcript = (self.directory / TRANSCRIPT).open("w")
+        self._qmp = TranscribedClient(self.side, self._transcript)
+        self._qmp.register_listener(self.events)
+        async with self.step("start", limit_s):
+            try:
+                await self._qmp.connect(ours)
+            except ConnectError:
+                status = await self._process.wait()
+                raise LaunchError(
+                    self.side, self.stderr(), status
+                ) from None
+
+    async def execute(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        limit_s: float,
+    ) -> Any:
+        """Run one QMP command.
+
+        :param command: Its name.
+        :param arguments: Its arguments.
+        :param limit_s: Limit in seconds.
+        :return: What it returned.
+        :raise CommandError: When QEMU answers with an error.
+        :raise ConnectionLostError: When QEMU goes away.
+        :raise StepTimeoutError: When it takes longer.
+        """
+        assert self._qmp
+        async with self.step(command, limit_s):
+            try:
+                return await self._qmp.execute(command, arguments)
+            except ExecuteError as err:
+                raise CommandError(
+                    self.side, f"{command}: {err.error.error.desc}"
+                ) from err
+            except (ExecInterruptedError, StateError) as err:
+                raise await self._lost(command) from err
+
+    async def _lost(self, step: str) -> ConnectionLostError:
+        """Say why the connection went away; waits for the exit status."""
+        assert self._process
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await self._process.wait()
+        if self.status is None:
+            how = "it still runs"
+        elif self.status < 0:
+            how = f"killed by {signal.Signals(-self.status).name}"
+        else:
+            how = f"exit status {self.status}"
+        lines = self.stderr().strip().splitlines()
+        said = f": {lines[-1]}" if lines else ""
+        return ConnectionLostError(
+            self.side, f"QEMU went away in {step} ({how}){said}"
+        )
+
+    async def next_event(self, step: str) -> dict[str, Any]:
+        """Wait for its next QMP event; limits are the caller's.
+
+        :param step: What is waited for, for the message.
+        :raise ConnectionLostError: When QEMU goes away before.
+        """
+        assert self._qmp
+        gone = asyncio.ensure_future(self._gone())
+        event = asyncio.ensure_future(self.events.get())
+        try:
+            await asyncio.wait(
+                (gone, event), return_when=asyncio.FIRST_COMPLETED
+            )
+            if event.done():
+                return dict(event.result())
+            raise await self._lost(step)
+        finally:
+            for task in (gone, event):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _gone(self) -> None:
+        assert self._process
+        await self._process.wait()
+
+    async def quit(self, limit_s: float) -> None:
+        """End it by QMP's ``quit``, as a user would.
+
+        :param limit_s: Limit in seconds, until the process is gone.
+        :raise ConnectionLostError: When it is gone already.
+        :raise StepTimeoutError: When it takes longer.
+        """
+        assert self._process
+        await self.execute("quit", limit_s=limit_s)
+        async with self.step("exit after quit", limit_s):
+            await self._process.wait()
+
+    async def kill(self) -> None:
+        """End it if it still runs, with whatever it started; idempotent."""
+        if self._process and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+        if self._qmp:
+            # What it says on the way out was reported where it was met.
+            with suppress(QMPError, EOFError, OSError, StateError):
+                await self._qmp.disconnect()
+            self._qmp = None
+        if self._transcript:
+            self._transcript.close()
+            self._transcript = None
+
