@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a run leaves behind: one folder, or one zip file of it.
+
+::
+
+    manifest.json   format version, hashes of all inputs, how the run ended,
+                    hash and size of every other file
+    digest          SHA-256 of manifest.json: the name of the whole bundle
+    scenario.json   the scenario, defaults spelled out
+    result.json     `harness.scenario.result.Result`
+    source/         trace.log  qmp.jsonl  stderr.txt
+    destination/    the same
+    devices/        a log for each simulated device, with the kernel's clock
+    console.txt     the outer VM's console
+
+A bundle says nothing about when or how fast it was made, so two sealed
+runs of the same inputs have the same digest.
+"""
+
+from harness.bundle.manifest import (
+    FORMAT,
+    Inputs,
+    Manifest,
+    QemuInput,
+    TestbedInput,
+)
+from harness.bundle.store import Bundle, open_bundle, pack, seal, writing
+
+__all__ = [
+    "FORMAT",
+    "Bundle",
+    "Inputs",
+    "Manifest",
+    "QemuInput",
+    "TestbedInput",
+    "open_bundle",
+    "pack",
+    "seal",
+    "writing",
+]

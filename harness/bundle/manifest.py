@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The manifest: what went in, how it ended, what is in the bundle."""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.scenario.result import Result
+
+FORMAT = 1
+
+
+class QemuInput(msgspec.Struct, frozen=True, kw_only=True):
+    """The QEMU under test.
+
+    :param variant: Name of the tree, e.g. ``base`` or ``patched``.
+    :param build: Key in the build store.
+    :param version: QEMU's version string.
+    :param sha256: Of the binary.
+    :param libraries: SHA-256 by name of the libraries that it ran with.
+    """
+
+    variant: str
+    build: str
+    version: str
+    sha256: str
+    libraries: dict[str, str]
+
+
+class TestbedInput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sealed run ran in.
+
+    :param image: Key of the image: kernel, modules, Python, the harness.
+    :param outer: Version string of the QEMU that ran the outer VM.
+    :param arguments: Its arguments, without the paths of files.
+    """
+
+    __test__ = False        # not a test class, whatever pytest thinks
+
+    image: str
+    outer: str
+    arguments: tuple[str, ...]
+
+
+class Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """All that determines a sealed run."""
+
+    qemu: QemuInput
+    scenario: str
+    seed: int
+    testbed: TestbedInput
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of the bundle."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """See the module's docstring; `files` is by relative path."""
+
+    format: int = FORMAT
+    kind: str = "vfio-p2p bundle"
+    inputs: Inputs
+    result: Result
+    files: dict[str, File]
+
+    def to_json(self) -> bytes:
+        """One JSON document, the same bytes for the same manifest."""
+        return msgspec.json.format(
+            msgspec.json.encode(self, order="sorted"), indent=1
+        )

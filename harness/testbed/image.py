@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The outer VM's image: a kernel and an initramfs, cached by content."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import msgspec
+
+from harness.errors import BuildError, MissingToolError, TestbedError
+from harness.host.files import exclusive, publishing
+from harness.host.process import die_with_parent
+from harness.paths import cache_dir, project_root
+from harness.progress import Progress, silent
+from harness.testbed.cpio import Layer
+from harness.testbed.kit import (
+    Kit,
+    Recipe,
+    get_kit,
+    read_recipe,
+    recipe_folder,
+)
+
+_FORMAT = 1
+_LIBRARIES = "lib/x86_64-linux-gnu"
+_LOADER = "ld-linux-x86-64.so.2"
+_PYTHON = "usr/lib/python{}"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A whole image.
+
+    :param key: Its key: a hash of all that it was made from.
+    :param path: Its folder in the cache.
+    """
+
+    key: str
+    path: Path
+
+    @property
+    def kernel(self) -> Path:
+        """The kernel's file."""
+        return self.path / "vmlinuz"
+
+    @property
+    def initramfs(self) -> Path:
+        """The initramfs, less the QEMU under test and the job."""
+        return self.path / "initramfs.cpio"
+
+
+def get_image(progress: Progress = silent) -> Image:
+    """Find the image in the cache, or build it.
+
+    :param progress: Told of each step.
+    :raise HostError: When a package cannot be had.
+    :raise BuildError: When the simulated device does not build.
+    """
+    recipe = read_recipe()
+    kit = get_kit(recipe, progress)
+    key = _key(recipe, kit)
+    path = cache_dir() / "testbed" / "images" / key
+    with exclusive(path.with_name(f"{key}.lock")):
+        if not path.exists():
+            with publishing(path) as partial:
+                _build(partial, recipe, kit, progress)
+    return Image(key, path)
+
+
+def _module_sources() -> list[Path]:
+    folder = project_root() / "images" / "p2psim"
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".c", ".h") or path.name in ("Kbuild", "Makefile")
+    ]
+
+
+def _key(recipe: Recipe, kit: Kit) -> str:
+    digest = hashlib.sha256()
+    digest.update(msgspec.json.encode((_FORMAT, recipe, kit.path.name)))
+    digest.update(msgspec.json.encode(kit.packages, order="sorted"))
+    root = project_root()
+    files: Iterable[Path] = (
+        *_module_sources(),
+        recipe_folder() / "init",
+        *(root / "harness" / name for name in recipe.harness),
+    )
+    for path in files:
+        data = path.read_bytes()
+        name = path.relative_to(root)
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()[:32]
+
+
+def _build(
+    folder: Path, recipe: Recipe, kit: Kit, progress: Progress
+) -> None:
+    steps = 3
+    shutil.copy(kit.root / "boot" / f"vmlinuz-{kit.release}",
+                folder / "vmlinuz")
+    layer = Layer()
+    layer.add("init", (recipe_folder() / "init").read_bytes(), True)
+    for name in ("proc", "sys", "dev", "tmp", "usr/bin"):
+        layer.folder(name)
+    layer.add("bin/busybox", _find(kit, "bin/busybox").read_bytes(), True)
+    progress(0, steps, "testbed: modules")
+    _add_modules(layer, folder, recipe, kit)
+    progress(1, steps, "testbed: Python")
+    _add_python(layer, folder, recipe, kit)
+    progress(2, steps, "testbed: image")
+    for name in (_LOADER, *recipe.libraries):
+        path = _find(kit, f"{_LIBRARIES}/{name}", f"usr/{_LIBRARIES}/{name}")
+        layer.add(f"{_LIBRARIES}/{name}", path.read_bytes(), True)
+    layer.link(f"lib64/{_LOADER}", f"/{_LIBRARIES}/{_LOADER}")
+    for name in recipe.firmware:
+        bios = f"usr/share/seabios/{name}"
+        layer.add(bios, (kit.root / bios).read_bytes())
+    (folder / "initramfs.cpio").write_bytes(layer.to_bytes())
+    progress(3, steps, "testbed: image")
+
+
+def _find(kit: Kit, *names: str) -> Path:
+    """One of several places that a file has had in Debian's packages."""
+    for name in (*names, *(f"usr/{name}" for name in names)):
+        if (kit.root / name).exists():
+            return kit.root / name
+    raise TestbedError(
+        f"the testbed's packages have no {names[0]}",
+        "images/testbed/testbed.toml asks for what they no longer hold",
+    )
+
+
+def _add_modules(
+    layer: Layer, folder: Path, recipe: Recipe, kit: Kit
+) -> None:
+    tree = _find(kit, f"lib/modules/{kit.release}")
+    for name in recipe.modules:
+        found = sorted(tree.rglob(f"{name}.ko.xz"))
+        if len(found) != 1:
+            raise TestbedError(f"the kernel has no module {name}")
+        layer.add(f"modules/{name}.ko", lzma.decompress(
+            found[0].read_bytes()
+        ))
+    layer.add("modules/p2psim.ko", _build_module(folder, kit))
+    order = "".join(f"{name}\n" for name in (*recipe.modules, "p2psim"))
+    layer.add("modules/order", order.encode())
+
+
+def _build_module(folder: Path, kit: Kit) -> bytes:
+    """Build p2psim for the testbed's kernel; takes a few seconds."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        work = Path(name)
+        for path in _module_sources():
+            shutil.copy(path, work)
+        log = cache_dir() / "testbed" / "p2psim.log"
+        with log.open("wb") as output:
+            _call(
+                ["make", f"HEADERS={kit.root}", f"VERSION={kit.release}"],
+                work, log, output.fileno(), "make",
+            )  # fmt: skip
+        return (work / "build" / "p2psim.ko").read_bytes()
+
+
+def _add_python(
+    layer: Layer, folder: Path, recipe: Recipe, kit: Kit
+) -> None:
+    """Python as compiled files only: nothing to compile in guest time."""
+    library = _PYTHON.format(recipe.python)
+    program = f"python{recipe.python}"
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        stage = Path(name)
+        _copy_tree(kit.root / library, stage, recipe.python_without)
+        _copy_tree(kit.wheels, stage, ("bin", "*.dist-info"))
+        for module in recipe.harness:
+            target = stage / "harness" / module
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(project_root() / "harness" / module, target)
+        log = cache_dir() / "testbed" / "compileall.log"
+        with log.open("wb") as output:
+            # The kit's own interpreter: only that one's bytecode fits.
+            _call(
+                [
+                    str(_find(kit, f"{_LIBRARIES}/{_LOADER}")),
+                    "--library-path",
+                    f"{kit.root / _LIBRARIES}:{kit.root}/usr/{_LIBRARIES}",
+                    str(kit.root / "usr/bin" / program),
+                    "-m", "compileall", "-q", "-b",
+                    "--invalidation-mode", "unchecked-hash",
+                    "-s", str(stage), "-p", f"/{library}", str(stage),
+                ],
+                stage, log, output.fileno(), program,
+            )  # fmt: skip
+        for path in _files(stage):
+            if path.suffix != ".py":
+                layer.add(
+                    f"{library}/{path.relative_to(stage)}",
+                    path.read_bytes(),
+                    path.suffix == ".so",
+                )
+    layer.add(
+        f"usr/bin/{program}",
+        (kit.root / "usr/bin" / program).read_bytes(),
+        True,
+    )
+    layer.link("usr/bin/python3", program)
+
+
+def _copy_tree(
+    source: Path, target: Path, without: tuple[str, ...]
+) -> None:
+    for path in _files(source):
+        name = str(path.relative_to(source))
+        parents = [name, *map(str, Path(name).parents)]
+        if any(fnmatch(x, y) for x in parents for y in without):
+            continue
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target / name)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path
+
+
+def _call(
+    argv: list[str], cwd: Path, log: Path, output: int, package: str
+) -> None:
+    # A fixed hash seed: the order of a set is in the bytecode.
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONHASHSEED": "0"}
+    for name in ("PYTHONHOME", "PYTHONPATH", "MAKEFLAGS", "MFLAGS"):
+        environment.pop(name, None)
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=False,
+            preexec_fn=die_with_parent(),
+        )
+    except FileNotFoundError as err:
+        raise MissingToolError(argv[0], package) from err
+    if done.returncode:
+        lines = log.read_text(errors="replace").splitlines()
+        raise BuildError(
+            f"the testbed's {Path(argv[0]).name} failed",
+            log,
+            "\n".join(lines[-20:]),
+        )
