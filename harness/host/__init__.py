@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where runs happen: processes and files of the machine."""
+"""The machine that things run on: processes and files."""

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Running configure and ninja: progress, log, and the end of the log."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.build.recipe import build_environment
+from harness.errors import BuildError
+from harness.host.process import owned
+from harness.progress import Progress
+
+TAIL_LINES = 20
+
+# As NINJA_STATUS in build_environment() has it.
+_STEP = re.compile(rb"\[(\d+)/(\d+)\] ")
+
+
+def run_logged(
+    argv: Sequence[str],
+    cwd: Path,
+    log: Path,
+    lock: int,
+    progress: Progress,
+) -> None:
+    """Run a tool; what it prints is appended to the log.
+
+    :param argv: Program and arguments.
+    :param cwd: Where it runs.
+    :param log: The log.
+    :param lock: Descriptor of a lock that the tool's processes inherit:
+                 if we are killed, it is free when the last one is gone.
+    :param progress: Is told ninja's own step count.
+    :raise BuildError: When the tool fails; it ended by itself then.
+    :raise OSError: ENOSPC, when it failed for want of room.
+    """
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    with (
+        log.open("ab") as file,
+        owned(
+            argv, cwd=cwd, env=build_environment(), pass_fds=[lock]
+        ) as process,
+    ):
+        assert process.stdout
+        for line in process.stdout:
+            file.write(line)
+            tail.append(line.decode(errors="replace").rstrip())
+            step = _STEP.match(line)
+            if step:
+                progress(int(step[1]), int(step[2]), "compiling")
+        status = process.wait()
+    if status:
+        text = "\n".join(tail)
+        if os.strerror(errno.ENOSPC) in text:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        name = Path(argv[0]).name
+        raise BuildError(f"{name} failed with status {status}", log, text)

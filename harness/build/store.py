@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The store of builds: a folder per build, named by what went in.
+
+A folder that is there is whole: it is filled under another name and
+renamed. It may be removed at any time, and is made again when needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.build.job import FORMAT, Job
+from harness.build.worktree import BINARY
+from harness.host.files import publishing
+from harness.host.process import die_with_parent
+
+
+class BuildInfo(msgspec.Struct, frozen=True):
+    """``build.json``.
+
+    :param inputs: See `Job.inputs`.
+    :param origin: Where the source was from when it was built.
+    :param version: First line of what the binary says to ``--version``.
+    :param binary_bytes: Size of the stripped binary.
+    :param binary_sha256: Its digest.
+    """
+
+    format: int
+    inputs: dict[str, Any]
+    origin: str
+    version: str
+    binary_bytes: int
+    binary_sha256: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A build in the store.
+
+    :param directory: Has the binary, ``build.json`` and ``build.log``.
+    :param info: Its ``build.json``.
+    """
+
+    directory: Path
+    info: BuildInfo
+
+    @property
+    def binary(self) -> Path:
+        """The stripped ``qemu-system-x86_64``."""
+        return self.directory / BINARY
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of builds.
+
+    :param home: The folder.
+    """
+
+    home: Path
+
+    def find(self, key: str) -> Stored | None:
+        """The build of that key; None also if it is damaged."""
+        directory = self.home / key
+        try:
+            info = msgspec.json.decode(
+                (directory / "build.json").read_bytes(), type=BuildInfo
+            )
+            digest = _sha256(directory / BINARY)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
+        if digest != info.binary_sha256:
+            return None
+        return Stored(directory, info)
+
+    def add(self, job: Job, binary: Path, log: Path) -> Stored:
+        """Put a build in; call it with the job's lock held.
+
+        :param job: What was built.
+        :param binary: What came out, not stripped.
+        :param log: What was printed on the way.
+        """
+        directory = self.home / job.key
+        with publishing(directory) as partial:
+            stripped = partial / BINARY
+            _run("strip", "-o", str(stripped), str(binary))
+            info = BuildInfo(
+                format=FORMAT,
+                inputs=job.inputs(),
+                origin=job.source.origin,
+                version=_run(str(stripped), "--version").partition("\n")[0],
+                binary_bytes=stripped.stat().st_size,
+                binary_sha256=_sha256(stripped),
+            )
+            (partial / "build.json").write_bytes(
+                msgspec.json.format(msgspec.json.encode(info)) + b"\n"
+            )
+            shutil.copyfile(log, partial / "build.log")
+        return Stored(directory, info)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _run(*argv: str) -> str:
+    return subprocess.run(
+        argv,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent(),
+    ).stdout

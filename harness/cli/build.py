@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``vfio-p2p build``: build variants into the store."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from harness.build import Build, Source, build, find_source
+from harness.cli.progress import display
+from harness.series import (
+    Base,
+    Variant,
+    base_for,
+    find_base,
+    load_bases,
+    parse_variant,
+)
+
+FORMAT = 1
+
+DEFAULT_VARIANTS = ("base", "patched")
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which QEMU, as `choose_source` reads them."""
+    parser.add_argument(
+        "--base",
+        metavar="B",
+        help="the base whose patches are used; by default the one for the "
+        "source's version (qemu-patches/series.toml lists them)",
+    )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="DIR|TARBALL",
+        help="a QEMU checkout, with its local changes, or a release; "
+        "by default the tarball that Debian has",
+    )
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="look for a newer tarball in Debian even if one is here",
+    )
+
+
+def choose_source(args: argparse.Namespace) -> tuple[Base, Source]:
+    """Find the base and the source that the options ask for.
+
+    :param args: With the options of `add_source_arguments`.
+    :raise UsageError: When the base is unknown.
+    :raise SourceError: When the source is not QEMU, or has no base.
+    """
+    base = find_base(args.base) if args.base else None
+    # The newest base comes last.
+    wanted = (base or load_bases()[-1]).qemu
+    with display() as shown:
+        source = find_source(
+            args.source, wanted, shown.line("source"), refresh=args.refresh
+        )
+    return base or base_for(source.version), source
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    """Add the command ``build``."""
+    parser = commands.add_parser(
+        "build",
+        help="build QEMU variants into the store",
+        description="Build variants of a QEMU source into the store, and "
+        "print where they are.",
+    )
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--variant",
+        action="append",
+        metavar="V",
+        help="stock, base, patch-1 to patch-6, patched, each with +MUTANT "
+        "if wanted; may be repeated (default: base and patched)",
+    )
+    parser.add_argument(
+        "--mutant",
+        action="append",
+        default=[],
+        metavar="FILE|NAME",
+        help="also build patched with this patch on top; may be repeated",
+    )
+    parser.add_argument(
+        "--werror", action="store_true", help="compiler warnings are errors"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    base, source = choose_source(args)
+    names = args.variant or ([] if args.mutant else list(DEFAULT_VARIANTS))
+    names += [f"patched+{x}" for x in args.mutant]
+    # All are looked at before the first is built.
+    variants = [parse_variant(base, x) for x in dict.fromkeys(names)]
+    builds = _build_all(source, variants, werror=args.werror)
+    if args.json:
+        print(json.dumps(_document(base, source, builds), indent=2))
+    else:
+        for made in builds:
+            print(f"{made.variant}\t{made.path}")
+    return 0
+
+
+def _build_all(
+    source: Source, variants: list[Variant], *, werror: bool
+) -> list[Build]:
+    builds = []
+    with display() as shown:
+        for variant in variants:
+            line = shown.line(variant.name)
+            made = build(source, variant, line, werror=werror)
+            line.end("was there already" if made.reused else "built")
+            builds.append(made)
+    return builds
+
+
+def _document(
+    base: Base, source: Source, builds: list[Build]
+) -> dict[str, object]:
+    return {
+        "format": FORMAT,
+        "base": base.name,
+        "source": {
+            "key": source.key,
+            "kind": source.kind,
+            "version": source.version,
+            "origin": source.origin,
+        },
+        "builds": [
+            {
+                "variant": x.variant,
+                "key": x.key,
+                "directory": str(x.directory),
+                "binary": str(x.path),
+                "sha256": x.sha256,
+                "version": x.version,
+                "reused": x.reused,
+            }
+            for x in builds
+        ],
+    }

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where things are: our cache, and the project's data folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.errors import UsageError
+
+
+def cache_dir() -> Path:
+    """Folder of everything that can be made again; not created here.
+
+    A relative ``XDG_CACHE_HOME`` is ignored, as the XDG base directory
+    specification asks.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not home.is_absolute():
+        home = Path.home() / ".cache"
+    return home / "vfio-p2p"
+
+
+def project_root() -> Path:
+    """The checkout that has ``qemu-patches/`` and ``images/``.
+
+    :raise UsageError: When the package runs from somewhere else.
+    """
+    root = Path(__file__).resolve().parent.parent
+    if not all((root / x).is_dir() for x in ("qemu-patches", "images")):
+        raise UsageError(
+            f"{root} is not a checkout of vfio-p2p: "
+            "no qemu-patches/ and images/ in it",
+            "clone the project and run 'make setup' there",
+        )
+    return root

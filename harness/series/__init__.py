@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The series as data: bases, variants, patches, and applying them."""
+
+from harness.series.apply import Tree, apply_patches
+from harness.series.base import Base, base_for, find_base, load_bases
+from harness.series.patch import Patch
+from harness.series.variant import Variant, parse_variant
+
+__all__ = [
+    "Base",
+    "Patch",
+    "Tree",
+    "Variant",
+    "apply_patches",
+    "base_for",
+    "find_base",
+    "load_bases",
+    "parse_variant",
+]

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Bases: the QEMU versions that the series exists for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from harness.errors import SourceError, UsageError
+from harness.paths import project_root
+from harness.series.patch import Patch
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Base:
+    """The series for one QEMU version.
+
+    :param name: E.g. ``v10.0``.
+    :param qemu: The versions it is for: ``10.0`` is every 10.0.x.
+    :param folder: Has the series, and ``pre/`` if something must be
+                   taken out of that QEMU first.
+    :param mutants: Folder of the mutants.
+    """
+
+    name: str
+    qemu: str
+    folder: Path
+    mutants: Path
+
+    @cached_property
+    def pre(self) -> tuple[Patch, ...]:
+        """What is applied before the series, in order."""
+        return _load(self.folder / "pre", "*.patch")
+
+    @cached_property
+    def patches(self) -> tuple[Patch, ...]:
+        """The series, in order."""
+        return _load(self.folder, "[0-9][0-9][0-9][0-9]-*.patch")
+
+    def covers(self, version: str) -> bool:
+        """Whether the base is for this QEMU version."""
+        return version == self.qemu or version.startswith(f"{self.qemu}.")
+
+
+def _load(folder: Path, pattern: str) -> tuple[Patch, ...]:
+    return tuple(Patch.load(x) for x in sorted(folder.glob(pattern)))
+
+
+class _BaseData(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    qemu: str
+    folder: str
+
+
+class _SeriesData(msgspec.Struct, forbid_unknown_fields=True):
+    format: int
+    mutants: str
+    base: list[_BaseData]
+
+
+def load_bases(folder: Path | None = None) -> tuple[Base, ...]:
+    """All bases, in the order of ``series.toml``.
+
+    :param folder: The folder of patches; by default the project's own.
+    :raise UsageError: When ``series.toml`` is damaged or newer than us.
+    """
+    folder = folder or project_root() / "qemu-patches"
+    path = folder / "series.toml"
+    try:
+        data = msgspec.toml.decode(path.read_bytes(), type=_SeriesData)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    if data.format != FORMAT:
+        raise UsageError(
+            f"{path}: format {data.format}, this program reads {FORMAT}",
+            "update the checkout and run 'make setup' again",
+        )
+    return tuple(
+        Base(x.name, x.qemu, folder / x.folder, folder / data.mutants)
+        for x in data.base
+    )
+
+
+def find_base(name: str) -> Base:
+    """The base of that name.
+
+    :raise UsageError: When there is none.
+    """
+    bases = load_bases()
+    for base in bases:
+        if base.name == name:
+            return base
+    known = ", ".join(x.name for x in bases)
+    raise UsageError(f"unknown base {name!r}", f"known bases: {known}")
+
+
+def base_for(version: str) -> Base:
+    """The base for a QEMU version.
+
+    :param version: As in QEMU's file ``VERSION``.
+    :raise SourceError: When the series does not exist for it.
+    """
+    bases = load_bases()
+    for base in bases:
+        if base.covers(version):
+            return base
+    known = ", ".join(f"{x.name} (QEMU {x.qemu}.x)" for x in bases)
+    raise SourceError(
+        f"no base for QEMU {version}",
+        f"known bases: {known}; --base tries one all the same",
+    )

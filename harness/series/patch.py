@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One patch file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import PatchError
+
+# The whole series is 40 KiB. Patches are untrusted, so they are capped.
+MAX_PATCH_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A patch as ``git format-patch`` or ``diff -u`` writes it.
+
+    :param name: What messages call it.
+    :param data: The file as it is.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Patch:
+        """Read a patch file.
+
+        :raise PatchError: When it cannot be read, or is no patch by its
+                           size.
+        """
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_PATCH_BYTES + 1)
+        except OSError as error:
+            raise PatchError(
+                str(path), None, None, error.strerror or str(error)
+            ) from error
+        if len(data) > MAX_PATCH_BYTES:
+            raise PatchError(
+                str(path), None, None,
+                f"larger than {MAX_PATCH_BYTES >> 20} MiB",
+            )
+        return cls(path.name, data)
