@@ -23,7 +23,7 @@
  */
 struct p2psim_item {
 	struct config_item item;
-	struct mutex lock;
+	struct mutex lock;		/* see above */
 	struct p2psim_config config;
 	struct p2psim_log *log;
 	struct device *dev;
@@ -121,41 +121,99 @@ static bool config_is_sane(const struct p2psim_config *config)
 	       config->dirty_bytes <= config->size_bytes;
 }
 
-/* Attributes that are a number of bytes, or the seed */
-#define P2PSIM_NUMBER(name, type, kstrto, format)			\
-static ssize_t p2psim_##name##_show(struct config_item *item,		\
-				    char *page)				\
-{									\
-	struct p2psim_item *sim = to_p2psim(item);			\
-									\
-	guard(mutex)(&sim->lock);					\
-	return sysfs_emit(page, format "\n", sim->config.name);		\
-}									\
-									\
-static ssize_t p2psim_##name##_store(struct config_item *item,		\
-				     const char *page, size_t count)	\
-{									\
-	struct p2psim_item *sim = to_p2psim(item);			\
-	type value, old;						\
-									\
-	if (kstrto(page, 0, &value))					\
-		return -EINVAL;						\
-	guard(mutex)(&sim->lock);					\
-	if (sim->dev)							\
-		return -EBUSY;						\
-	old = sim->config.name;						\
-	sim->config.name = value;					\
-	if (config_is_sane(&sim->config))				\
-		return count;						\
-	sim->config.name = old;						\
-	return -EINVAL;							\
-}									\
-CONFIGFS_ATTR(p2psim_, name)
+static ssize_t show_bytes(struct p2psim_item *sim, char *page,
+			  const u32 *bytes)
+{
+	guard(mutex)(&sim->lock);
+	return sysfs_emit(page, "%u\n", *bytes);
+}
 
-P2PSIM_NUMBER(size_bytes, u32, kstrtou32, "%u");
-P2PSIM_NUMBER(initial_bytes, u32, kstrtou32, "%u");
-P2PSIM_NUMBER(dirty_bytes, u32, kstrtou32, "%u");
-P2PSIM_NUMBER(seed, u64, kstrtou64, "%llu");
+/* @bytes is a member of @sim->config */
+static ssize_t store_bytes(struct p2psim_item *sim, const char *page,
+			   size_t count, u32 *bytes)
+{
+	u32 value, old;
+
+	if (kstrtou32(page, 0, &value))
+		return -EINVAL;
+	guard(mutex)(&sim->lock);
+	if (sim->dev)
+		return -EBUSY;
+	old = *bytes;
+	*bytes = value;
+	if (config_is_sane(&sim->config))
+		return count;
+	*bytes = old;
+	return -EINVAL;
+}
+
+static ssize_t p2psim_size_bytes_show(struct config_item *item, char *page)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+
+	return show_bytes(sim, page, &sim->config.size_bytes);
+}
+
+static ssize_t p2psim_size_bytes_store(struct config_item *item,
+				       const char *page, size_t count)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+
+	return store_bytes(sim, page, count, &sim->config.size_bytes);
+}
+
+static ssize_t p2psim_initial_bytes_show(struct config_item *item, char *page)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+
+	return show_bytes(sim, page, &sim->config.initial_bytes);
+}
+
+static ssize_t p2psim_initial_bytes_store(struct config_item *item,
+					  const char *page, size_t count)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+
+	return store_bytes(sim, page, count, &sim->config.initial_bytes);
+}
+
+static ssize_t p2psim_dirty_bytes_show(struct config_item *item, char *page)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+
+	return show_bytes(sim, page, &sim->config.dirty_bytes);
+}
+
+static ssize_t p2psim_dirty_bytes_store(struct config_item *item,
+					const char *page, size_t count)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+
+	return store_bytes(sim, page, count, &sim->config.dirty_bytes);
+}
+
+static ssize_t p2psim_seed_show(struct config_item *item, char *page)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+
+	guard(mutex)(&sim->lock);
+	return sysfs_emit(page, "%llu\n", sim->config.seed);
+}
+
+static ssize_t p2psim_seed_store(struct config_item *item, const char *page,
+				 size_t count)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+	u64 seed;
+
+	if (kstrtou64(page, 0, &seed))
+		return -EINVAL;
+	guard(mutex)(&sim->lock);
+	if (sim->dev)
+		return -EBUSY;
+	sim->config.seed = seed;
+	return count;
+}
 
 static ssize_t p2psim_latency_us_show(struct config_item *item, char *page)
 {
@@ -207,23 +265,26 @@ static ssize_t p2psim_latency_us_store(struct config_item *item,
 {
 	struct p2psim_item *sim = to_p2psim(item);
 	struct p2psim_config config;
-	char *text __free(kfree) = kstrndup(page, count, GFP_KERNEL);
-	char *next = text;
-	char *line;
+	ssize_t ret = count;
+	char *text, *next, *line;
 
+	text = kstrndup(page, count, GFP_KERNEL);
 	if (!text)
 		return -ENOMEM;
 	guard(mutex)(&sim->lock);
-	if (sim->dev)
-		return -EBUSY;
 	/* All lines or none */
 	config = sim->config;
+	next = text;
 	while ((line = strsep(&next, "\n"))) {
 		if (*skip_spaces(line) && parse_latency(line, &config))
-			return -EINVAL;
+			ret = -EINVAL;
 	}
-	sim->config = config;
-	return count;
+	kfree(text);
+	if (sim->dev)
+		return -EBUSY;
+	if (ret > 0)
+		sim->config = config;
+	return ret;
 }
 
 static int go_live(struct p2psim_item *sim)
@@ -296,6 +357,10 @@ static ssize_t p2psim_sysfs_path_show(struct config_item *item, char *page)
 }
 
 CONFIGFS_ATTR(p2psim_, flags);
+CONFIGFS_ATTR(p2psim_, size_bytes);
+CONFIGFS_ATTR(p2psim_, initial_bytes);
+CONFIGFS_ATTR(p2psim_, dirty_bytes);
+CONFIGFS_ATTR(p2psim_, seed);
 CONFIGFS_ATTR(p2psim_, latency_us);
 CONFIGFS_ATTR(p2psim_, live);
 CONFIGFS_ATTR_RO(p2psim_, sysfs_path);
@@ -334,10 +399,13 @@ static const struct config_item_type p2psim_item_type = {
 /* Names end up in logs of others, QEMU's among them, that are parsed */
 static bool name_is_sane(const char *name)
 {
-	size_t len = strlen(name);
+	const char *c;
 
-	return len <= NAME_MAX_BYTES && isalnum(name[0]) &&
-	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == len;
+	for (c = name; *c; c++) {
+		if (!isascii(*c) || (!isalnum(*c) && !strchr("._-", *c)))
+			return false;
+	}
+	return isalnum(name[0]) && c - name <= NAME_MAX_BYTES;
 }
 
 static struct config_item *p2psim_make_item(struct config_group *group,

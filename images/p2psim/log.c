@@ -28,7 +28,7 @@
  * @text: the lines
  */
 struct p2psim_log {
-	struct mutex lock;
+	struct mutex lock;		/* see above */
 	size_t used;
 	size_t tail;
 	u64 dropped;

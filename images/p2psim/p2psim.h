@@ -66,12 +66,12 @@ struct p2psim_device {
 	struct p2psim_config config;
 	struct p2psim_log *log;
 
-	struct mutex gate;
+	struct mutex gate;		/* see above */
 	bool opened;
 	bool retired;
 
-	struct mutex state_lock;
-	struct mutex data_lock;
+	struct mutex state_lock;	/* see above */
+	struct mutex data_lock;		/* see above */
 	enum vfio_device_mig_state state;
 	u8 *memory;
 	u32 window;
@@ -118,9 +118,13 @@ void p2psim_refresh(struct p2psim_device *sim);
 /* stream.c */
 struct file *p2psim_session_start(struct p2psim_device *sim, bool saving);
 void p2psim_session_end(struct p2psim_device *sim);
-int p2psim_session_verify(struct p2psim_device *sim);
+
+/* save.c */
 void p2psim_session_touch(struct p2psim_device *sim, u32 offset, u32 length);
 u64 p2psim_stop_copy_bytes(struct p2psim_device *sim);
+
+/* load.c */
+int p2psim_session_verify(struct p2psim_device *sim);
 
 /* log.c */
 void p2psim_log_init(void);

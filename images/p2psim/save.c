@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Saving: the stream that is read from the device
+ */
+#include <linux/bitmap.h>
+#include <linux/fs.h>
+#include <linux/module.h>
+#include <linux/uaccess.h>
+
+#include "stream.h"
+
+/* Granule of "not sent yet" */
+#define BLOCK_BYTES	4096u
+
+#define END_BYTES	(sizeof(struct stream_frame) + \
+			 sizeof(struct stream_end))
+
+static u32 blocks(struct p2psim_device *sim)
+{
+	return DIV_ROUND_UP(sim->config.size_bytes, BLOCK_BYTES);
+}
+
+/* Stream bytes that @length bytes of memory in a row take */
+static u64 framed_bytes(u32 length)
+{
+	return length + (u64)DIV_ROUND_UP(length, FRAME_BYTES) *
+			sizeof(struct stream_frame);
+}
+
+/*
+ * Next memory for stop-copy, in blocks that begin at or behind @offset: its
+ * length, 0 if there is none
+ */
+static u32 next_unsent(struct p2psim_session *s, u32 *offset)
+{
+	u32 nblocks = blocks(s->sim);
+	u32 first, last;
+
+	first = find_next_bit(s->unsent, nblocks,
+			      DIV_ROUND_UP(*offset, BLOCK_BYTES));
+	if (first >= nblocks)
+		return 0;
+	last = find_next_zero_bit(s->unsent,
+				  min(nblocks,
+				      first + FRAME_BYTES / BLOCK_BYTES),
+				  first);
+	*offset = first * BLOCK_BYTES;
+	return min(last * BLOCK_BYTES, s->sim->config.size_bytes) - *offset;
+}
+
+static u64 unread_bytes(struct p2psim_session *s)
+{
+	return s->filled - s->used;
+}
+
+/* What stop-copy would send, were it to begin now */
+u64 p2psim_stop_copy_bytes(struct p2psim_device *sim)
+{
+	struct p2psim_session *s = sim->session;
+	u32 length, offset = 0;
+	u64 bytes;
+
+	lockdep_assert_held(&sim->data_lock);
+	if (!s || !s->saving)
+		return sizeof(struct stream_header) +
+		       framed_bytes(sim->config.size_bytes) + END_BYTES;
+	bytes = unread_bytes(s);
+	while ((length = next_unsent(s, &offset))) {
+		bytes += framed_bytes(length);
+		offset += length;
+	}
+	return s->complete ? bytes : bytes + END_BYTES;
+}
+
+static void put_frame(struct p2psim_session *s, u32 type, u32 offset,
+		      const void *payload, u32 length)
+{
+	struct stream_frame frame = {
+		.type = cpu_to_le32(type),
+		.length = cpu_to_le32(length),
+		.offset = cpu_to_le64(offset),
+	};
+
+	memcpy(s->buf, &frame, sizeof(frame));
+	memcpy(s->buf + sizeof(frame), payload, length);
+	s->used = 0;
+	s->filled = sizeof(frame) + length;
+}
+
+/* @offset is that of a block; a block sent in part stays unsent */
+static void put_data(struct p2psim_session *s, u32 offset, u32 length)
+{
+	u32 first = offset / BLOCK_BYTES;
+	u32 last = (offset + length) / BLOCK_BYTES;
+
+	if (offset + length == s->sim->config.size_bytes)
+		last = blocks(s->sim);
+	put_frame(s, STREAM_DATA, offset, s->sim->memory + offset, length);
+	bitmap_clear(s->unsent, first, last - first);
+}
+
+static void put_end(struct p2psim_session *s)
+{
+	struct stream_end end = { .window = cpu_to_le32(s->sim->window) };
+
+	s->crc = p2psim_checksum(s->sim, end.window);
+	end.crc32 = cpu_to_le32(s->crc);
+	put_frame(s, STREAM_END, 0, &end, sizeof(end));
+	s->complete = true;
+}
+
+/* The next frame: 1, none for now: -ENOMSG, none any more: 0 */
+static int save_next(struct p2psim_session *s)
+{
+	u32 length, offset = 0;
+
+	if (s->sim->state != VFIO_DEVICE_STATE_STOP_COPY) {
+		if (s->pos == s->end)
+			return -ENOMSG;
+		length = min(s->end - s->pos, FRAME_BYTES);
+		put_data(s, s->pos, length);
+		s->pos += length;
+		return 1;
+	}
+	length = next_unsent(s, &offset);
+	if (length)
+		put_data(s, offset, length);
+	else if (!s->complete)
+		put_end(s);
+	else
+		return 0;
+	return 1;
+}
+
+/* A reader has seen precopy drained: time for new dirt */
+static void save_drained(struct p2psim_session *s)
+{
+	u32 dirty = s->sim->config.dirty_bytes;
+
+	s->initial = false;
+	s->pos = 0;
+	s->end = dirty;
+	bitmap_set(s->unsent, 0, DIV_ROUND_UP(dirty, BLOCK_BYTES));
+}
+
+static ssize_t save_read(struct file *filp, char __user *buf, size_t count,
+			 loff_t *pos)
+{
+	struct p2psim_session *s = filp->private_data;
+	size_t n, done = 0;
+	int ret;
+
+	if (pos)
+		return -ESPIPE;
+	guard(mutex)(&s->sim->data_lock);
+	if (s->ended)
+		return -ENODEV;
+	while (done < count) {
+		if (s->used == s->filled) {
+			ret = save_next(s);
+			if (ret <= 0 && done)
+				break;
+			if (ret == -ENOMSG)
+				save_drained(s);
+			if (ret <= 0)
+				return ret;
+		}
+		n = min(count - done, s->filled - s->used);
+		if (copy_to_user(buf + done, s->buf + s->used, n)) {
+			if (!done)
+				return -EFAULT;
+			break;
+		}
+		s->used += n;
+		s->bytes += n;
+		done += n;
+	}
+	return done;
+}
+
+static long save_precopy_info(struct p2psim_session *s, void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_precopy_info, dirty_bytes);
+	struct vfio_precopy_info info = {};
+	u64 bytes;
+
+	if (copy_from_user(&info, arg, minsz))
+		return -EFAULT;
+	if (info.argsz < minsz)
+		return -EINVAL;
+	scoped_guard(mutex, &s->sim->data_lock) {
+		if (s->ended || s->sim->state == VFIO_DEVICE_STATE_STOP_COPY)
+			return -EINVAL;
+		bytes = unread_bytes(s) + framed_bytes(s->end - s->pos);
+		info.flags = 0;
+		info.initial_bytes = s->initial ? bytes : 0;
+		info.dirty_bytes = s->initial ? 0 : bytes;
+	}
+	return copy_to_user(arg, &info, minsz) ? -EFAULT : 0;
+}
+
+static long save_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
+{
+	if (cmd != VFIO_MIG_GET_PRECOPY_INFO)
+		return -ENOTTY;
+	return save_precopy_info(filp->private_data, (void __user *)arg);
+}
+
+/* Memory has changed: stop-copy has to send it, again if need be */
+void p2psim_session_touch(struct p2psim_device *sim, u32 offset, u32 length)
+{
+	struct p2psim_session *s = sim->session;
+
+	lockdep_assert_held(&sim->data_lock);
+	if (!s || !s->saving || !length)
+		return;
+	bitmap_set(s->unsent, offset / BLOCK_BYTES,
+		   (offset + length - 1) / BLOCK_BYTES - offset / BLOCK_BYTES +
+		   1);
+}
+
+const struct file_operations p2psim_save_fops = {
+	.owner = THIS_MODULE,
+	.read = save_read,
+	.unlocked_ioctl = save_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.release = p2psim_session_release,
+};
+
+/* Everything is unsent; the header goes first */
+int p2psim_save_start(struct p2psim_session *s)
+{
+	struct stream_header header = {
+		.magic = cpu_to_le64(STREAM_MAGIC),
+		.version = cpu_to_le32(STREAM_VERSION),
+		.size_bytes = cpu_to_le64(s->sim->config.size_bytes),
+	};
+
+	s->unsent = bitmap_alloc(blocks(s->sim), GFP_KERNEL_ACCOUNT);
+	if (!s->unsent)
+		return -ENOMEM;
+	bitmap_fill(s->unsent, blocks(s->sim));
+	memcpy(s->buf, &header, sizeof(header));
+	s->filled = sizeof(header);
+	s->initial = true;
+	s->end = s->sim->config.initial_bytes;
+	return 0;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The migration stream (README.md) and the session that moves it
+ */
+#ifndef P2PSIM_STREAM_H
+#define P2PSIM_STREAM_H
+
+#include "p2psim.h"
+
+#define STREAM_MAGIC	0x4d41455254533250ULL	/* "P2STREAM" */
+#define STREAM_VERSION	1
+#define STREAM_DATA	1
+#define STREAM_END	2
+
+/* Largest data frame sent; a longer one is taken as well */
+#define FRAME_BYTES	65536u
+
+struct stream_header {
+	__le64 magic;
+	__le32 version;
+	__le32 reserved;
+	__le64 size_bytes;
+};
+
+struct stream_frame {
+	__le32 type;
+	__le32 length;
+	__le64 offset;
+};
+
+struct stream_end {
+	__le32 window;
+	__le32 crc32;
+};
+
+enum load_phase {
+	LOAD_HEADER,
+	LOAD_FRAME,
+	LOAD_DATA,
+	LOAD_END,
+	LOAD_DONE,
+};
+
+/**
+ * struct p2psim_session - one data fd
+ * @sim: holds a reference, so that its data_lock outlives the fd
+ * @filp: the file of the fd; referenced while the session has not ended
+ * @saving: direction
+ * @ended: the device has let go of the session: @sim may only be unlocked
+ * @bytes: moved through the fd so far
+ * @used: saving: bytes of @buf already read; loading: bytes of a part here
+ * @filled: saving: bytes in @buf; loading: bytes the part has
+ * @unsent: saving: blocks that stop-copy has to send
+ * @initial: saving: precopy is still at its initial data
+ * @pos: saving: where precopy goes on; loading: where the data goes
+ * @end: saving: where precopy is drained
+ * @complete: saving: the end frame is in @buf, or was
+ * @crc: saving: checksum sent
+ * @phase: loading: which part comes
+ * @broken: loading: the stream made no sense
+ * @buf: saving: frame on its way out; loading: header, frame or end
+ */
+struct p2psim_session {
+	struct p2psim_device *sim;
+	struct file *filp;
+	bool saving;
+	bool ended;
+	u64 bytes;
+	size_t used;
+	size_t filled;
+
+	unsigned long *unsent;
+	bool initial;
+	u32 pos;
+	u32 end;
+	bool complete;
+	u32 crc;
+
+	enum load_phase phase;
+	bool broken;
+
+	u8 buf[sizeof(struct stream_frame) + FRAME_BYTES];
+};
+
+/* stream.c */
+u32 p2psim_checksum(struct p2psim_device *sim, __le32 window);
+int p2psim_session_release(struct inode *inode, struct file *filp);
+
+/* save.c */
+extern const struct file_operations p2psim_save_fops;
+int p2psim_save_start(struct p2psim_session *s);
+
+/* load.c */
+extern const struct file_operations p2psim_load_fops;
+void p2psim_load_start(struct p2psim_session *s);
+
+#endif
