@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What happened on one side of a migration, as values.
+
+Lines of one log are totally ordered, so `Record.line` is the position of
+everything here; times may be missing or equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from harness.trace import Kind, Record, Summary
+from harness.uapi import DeviceState
+
+
+class Side(StrEnum):
+    """Which QEMU of the two."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+class Cause(Enum):
+    """On whose behalf QEMU asked for a state."""
+
+    PREPARE = "the prepare callback"
+    MAIN = "the main callback"
+    SETUP = "vfio_save_setup"
+    COMPLETE = "vfio_save_complete_precopy"
+    CLEANUP = "vfio_save_cleanup"
+    LOAD = "vfio_load_setup"
+    NOTIFIER = "the migration state notifier"
+
+
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """One request for a device state, with what became of it.
+
+    :param device: Name of the device.
+    :param before: Its state before; None when the log starts too late.
+    :param requested: The state that was asked for.
+    :param reached: The state it came to; None when that was not seen.
+    :param attempt: The line before the request; up to 9.0 there is none.
+    :param done: The line after it.
+    :param cause: Who asked; None when no line tells.
+    :param mark: The line that tells.
+    """
+
+    device: str
+    before: DeviceState | None
+    requested: DeviceState
+    reached: DeviceState | None
+    attempt: Record | None
+    done: Record | None
+    cause: Cause | None = None
+    mark: Record | None = None
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The lines that show it."""
+        return tuple(r for r in (self.attempt, self.done) if r is not None)
+
+    @property
+    def line(self) -> int:
+        """Number of its first line."""
+        return self.records[0].line
+
+    @property
+    def moved(self) -> bool:
+        """Whether the device changed its state."""
+        return self.reached is not None and self.reached != self.before
+
+
+class Phase(StrEnum):
+    """The two passes over the devices in one run-state change."""
+
+    PREPARE = "prepare"
+    MAIN = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One callback of one device in an epoch.
+
+    :param device: Name of the device.
+    :param phase: Which callback.
+    :param requested: The state it says it asked for.
+    :param arcs: Its request; not exactly one when lines are missing.
+    :param record: The line that it prints at its end.
+    """
+
+    device: str
+    phase: Phase
+    requested: DeviceState
+    arcs: tuple[Arc, ...]
+    record: Record
+
+    @property
+    def line(self) -> int:
+        """Number of its first line."""
+        return min((self.record.line, *(arc.line for arc in self.arcs)))
+
+    @property
+    def before(self) -> DeviceState | None:
+        """State of the device before, if known."""
+        return self.arcs[-1].before if self.arcs else None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One run-state change of one side.
+
+    :param number: Its place in the log, 1 is the first.
+    :param running: Whether the VM was started; else it was stopped.
+    :param reason: Name of the new run state.
+    :param steps: Callbacks in the order of the log.
+    :param notify: The line at its very start, if traced.
+    """
+
+    number: int
+    running: bool
+    reason: str
+    steps: tuple[Step, ...]
+    notify: Record | None
+
+    def of(self, phase: Phase) -> tuple[Step, ...]:
+        """Steps of one pass, in the order of the log.
+
+        :param phase: Which pass.
+        """
+        return tuple(step for step in self.steps if step.phase is phase)
+
+    def __str__(self) -> str:
+        what = "start" if self.running else "stop"
+        return f"epoch {self.number} ({what}, {self.reason})"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A sign that the log does not hold all that QEMU printed.
+
+    :param why: What is missing.
+    :param records: Where that shows.
+    """
+
+    why: str
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """All that the log of one side tells about VFIO migration.
+
+    :param side: Which side.
+    :param summary: What the log is like as a whole.
+    :param plugged: Devices that QEMU reported as able to migrate, in the
+        order of their realization.
+    :param devices: All devices that occur, in order of appearance.
+    :param epochs: Run-state changes.
+    :param arcs: Requests of all devices, in the order of the log.
+    :param marks: Lines that are neither requests nor steps.
+    :param end: Each device's last known state.
+    :param gaps: Signs of missing lines.
+    """
+
+    side: Side
+    summary: Summary
+    plugged: tuple[str, ...]
+    devices: tuple[str, ...]
+    epochs: tuple[Epoch, ...]
+    arcs: tuple[Arc, ...]
+    marks: tuple[Record, ...]
+    end: dict[str, DeviceState]
+    gaps: tuple[Gap, ...]
+
+    def arcs_of(self, device: str) -> tuple[Arc, ...]:
+        """Requests of one device, in the order of the log.
+
+        :param device: Its name.
+        """
+        return tuple(arc for arc in self.arcs if arc.device == device)
+
+    def marks_of(
+        self, *kinds: Kind, device: str | None = None
+    ) -> tuple[Record, ...]:
+        """Marks of some kinds, in the order of the log.
+
+        :param kinds: Which kinds.
+        :param device: Only this device's, if given.
+        """
+        return tuple(
+            mark
+            for mark in self.marks
+            if mark.kind in kinds and device in (None, mark.device)
+        )

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What QEMU prints, by version: the `log` backend's lines as data.
+
+Copied from hw/vfio/trace-events, migration/trace-events and the run-state
+code's trace-events of the releases in `VERSIONS`; 11.0 was not seen and is
+taken to be like 10.2.  A template is the event's format string with names
+in place of conversions: ``{x}`` a word, ``{x:d}`` signed, ``{x:u}``
+unsigned, ``{x:x}`` hexadecimal behind ``0x``.
+
+One event can change its *meaning* with its text: vfio_migration_set_state
+says "done" up to 9.0 and "about to try" from 9.1.  `Kind` is the meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+VERSIONS = (
+    "8.1",
+    "8.2",
+    "9.0",
+    "9.1",
+    "9.2",
+    "10.0",
+    "10.1",
+    "10.2",
+    "11.0",
+    "11.1",
+)
+
+
+class Kind(Enum):
+    """What a line says, whatever the version calls it."""
+
+    SUCCEEDED = auto()      # a request succeeded, even one for "stay here"
+    ATTEMPT = auto()        # a request is about to be made, or found moot
+    CHANGED = auto()        # the cached state changed, also by a recovery
+    PREPARE = auto()        # the prepare callback returns
+    MAIN = auto()           # the main callback returns
+    NOTIFY = auto()         # a run-state change begins
+    REALIZE = auto()        # a device that can migrate was plugged
+    SAVE_SETUP = auto()     # returns
+    COMPLETE = auto()       # the device's part of the stream is written
+    SAVE_CLEANUP = auto()   # returns
+    LOAD_CLEANUP = auto()   # returns
+    STATUS = auto()         # the migration's own state
+    NOTIFIER = auto()       # the device learns of the migration's end
+    OTHER = auto()
+    MESSAGE = auto()        # no trace event: QEMU's own words on stderr
+    UNKNOWN = auto()        # an event we know, in words we do not
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One event's text in a range of versions.
+
+    :param event: Name of the trace event.
+    :param since: First of `VERSIONS` with this text.
+    :param until: Last one.
+    :param template: The text after the event's name.
+    :param kind: What such a line says.
+    """
+
+    event: str
+    since: str
+    until: str
+    template: str
+    kind: Kind = Kind.OTHER
+
+
+_DEVICE = "({device})"
+_VMSTATE = f"{_DEVICE} running {{running:d}} reason {{reason}} "
+_SIZES = "precopy initial size {initial:%s} precopy dirty size {dirty:%s}"
+_ESTIMATE = f"{_DEVICE} precopy {{precopy:%s}} postcopy {{postcopy:%s}} "
+_EXACT = _ESTIMATE + "stopcopy size {stopcopy:%s} "
+_DOWNTIME = (
+    "type={type} idstr={idstr} instance_id={instance:d} downtime={downtime:d}"
+)
+
+
+def _hex_then_decimal(
+    event: str, template: str, until: str = "11.1"
+) -> tuple[Format, Format]:
+    """Sizes were hexadecimal up to 9.1 (fa4e20defe)."""
+    count = template.count("%s")
+    return (
+        Format(event, "8.1", "9.1", template % (("x",) * count)),
+        Format(event, "9.2", until, template % (("u",) * count)),
+    )
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "vfio_migration_set_state", "8.1", "9.0",
+        f"{_DEVICE} state {{state}}", Kind.SUCCEEDED,
+    ),
+    # 11ebce2a55 moved the line to the function's entry.
+    Format(
+        "vfio_migration_set_state", "9.1", "11.1",
+        f"{_DEVICE} new state {{state}}, recover state {{recover}}",
+        Kind.ATTEMPT,
+    ),
+    Format(
+        "vfio_migration_set_device_state", "9.1", "11.1",
+        f"{_DEVICE} state {{state}}", Kind.CHANGED,
+    ),
+    Format(
+        "vfio_vmstate_change", "8.1", "11.1",
+        f"{_VMSTATE}device state {{state}}", Kind.MAIN,
+    ),
+    # The first posting of the series, never released: one event for both.
+    Format(
+        "vfio_vmstate_change", "8.1", "8.1",
+        f"{_VMSTATE}pre state change {{pre:d}} device state {{state}}",
+        Kind.MAIN,
+    ),
+    # Released in 8.2; the series brings it to the base it is applied to.
+    Format(
+        "vfio_vmstate_change_prepare", "8.1", "11.1",
+        f"{_VMSTATE}device state {{state}}", Kind.PREPARE,
+    ),
+    Format(
+        "vfio_migration_realize", "8.1", "11.1", _DEVICE, Kind.REALIZE
+    ),
+    Format(
+        "vfio_migration_init", "11.1", "11.1",
+        f"{_DEVICE} mig_flags {{flags:x}}, precopy_info_v2_used {{v2:d}}, "
+        "dirty_pages_supported {dirty:d}",
+    ),
+    Format(
+        "vfio_migration_state_notifier", "8.1", "8.2",
+        f"{_DEVICE} state {{status}}", Kind.NOTIFIER,
+    ),
+    Format(
+        "vfio_migration_state_notifier", "9.0", "11.1",
+        f"{_DEVICE} state {{type:d}}", Kind.NOTIFIER,
+    ),
+    *(
+        Format(
+            "vfio_save_setup", since, until,
+            f"{_DEVICE} data buffer size {{size:{base}}}", Kind.SAVE_SETUP,
+        )
+        for since, until, base in (("8.1", "9.1", "x"), ("9.2", "11.1", "u"))
+    ),
+    *_hex_then_decimal("vfio_save_iterate", f"{_DEVICE} {_SIZES}"),
+    Format("vfio_save_iterate_start", "9.2", "11.1", _DEVICE),
+    Format("vfio_save_block", "8.1", "11.1", f"{_DEVICE} data_size {{n:d}}"),
+    Format("vfio_save_block_precopy_empty_hit", "9.2", "11.1", _DEVICE),
+    Format("vfio_save_complete_precopy_start", "9.2", "11.1", _DEVICE),
+    Format(
+        "vfio_save_complete_precopy", "8.1", "11.1",
+        f"{_DEVICE} ret {{ret:d}}", Kind.COMPLETE,
+    ),
+    Format(
+        "vfio_save_complete_precopy_thread_start", "10.0", "11.1",
+        f"{_DEVICE} idstr {{idstr}} instance {{instance:u}}",
+    ),
+    # With multifd device state transfer this is where the reading ends.
+    Format(
+        "vfio_save_complete_precopy_thread_end", "10.0", "11.1",
+        f"{_DEVICE} ret {{ret:d}}", Kind.COMPLETE,
+    ),
+    Format(
+        "vfio_save_cleanup", "8.1", "11.1", _DEVICE, Kind.SAVE_CLEANUP
+    ),
+    Format("vfio_save_device_config_state", "8.1", "11.1", _DEVICE),
+    *_hex_then_decimal(
+        "vfio_state_pending_estimate", f"{_ESTIMATE}{_SIZES}", "11.0"
+    ),
+    *_hex_then_decimal(
+        "vfio_state_pending_exact", f"{_EXACT}{_SIZES}", "11.0"
+    ),
+    Format(
+        "vfio_state_pending", "11.1", "11.1",
+        f"{_DEVICE} stopcopy size {{stopcopy:u}}, precopy initial size "
+        "{initial:u}, precopy dirty size {dirty:u}, request switchover ack "
+        "{ack:d}, exact {exact:d}, final {final:d}",
+    ),
+    Format(
+        "vfio_query_precopy_size", "11.1", "11.1",
+        f"{_DEVICE} init {{initial:u}}, dirty {{dirty:u}}, "
+        "reinit {reinit:d}, ret {ret:d}",
+    ),
+    Format(
+        "vfio_query_precopy_size_request_switchover_ack", "11.1", "11.1",
+        _DEVICE,
+    ),
+    Format(
+        "vfio_query_stop_copy_size", "11.1", "11.1",
+        f"{_DEVICE} stopcopy size {{stopcopy:u}} ret {{ret:d}}",
+    ),
+    Format("vfio_send_init_data_flag", "11.1", "11.1", _DEVICE),
+    Format(
+        "vfio_load_cleanup", "8.1", "11.1", _DEVICE, Kind.LOAD_CLEANUP
+    ),
+    Format("vfio_load_state", "8.1", "11.1", f"{_DEVICE} data {{flag:x}}"),
+    *_hex_then_decimal(
+        "vfio_load_state_device_data", f"{_DEVICE} size {{n:%s}} ret {{ret:d}}"
+    ),
+    Format("vfio_load_device_config_state", "8.1", "9.2", _DEVICE),
+    Format("vfio_load_device_config_state_start", "10.0", "11.1", _DEVICE),
+    Format("vfio_load_device_config_state_end", "10.0", "11.1", _DEVICE),
+    Format("vfio_load_bufs_thread_start", "10.0", "11.1", _DEVICE),
+    Format("vfio_load_bufs_thread_end", "10.0", "11.1", _DEVICE),
+    Format("vfio_load_state_device_buffer_start", "10.0", "11.1", _DEVICE),
+    Format("vfio_load_state_device_buffer_end", "10.0", "11.1", _DEVICE),
+    *(
+        Format(
+            f"vfio_load_state_device_buffer_{what}", "10.0", "11.1",
+            f"{_DEVICE} idx {{index:u}}",
+        )
+        for what in ("incoming", "starved", "load_start", "load_end")
+    ),
+    Format(
+        "vm_state_notify", "8.1", "11.1",
+        "running {running:d} reason {number:d} ({reason})", Kind.NOTIFY,
+    ),
+    Format(
+        "migrate_set_state", "8.1", "11.1", "new state {status}", Kind.STATUS
+    ),
+    Format("migration_completion_vm_stop", "8.1", "11.1", "ret {ret:d}"),
+    Format("migration_return_path_end_after", "8.1", "8.1", "{error:d}"),
+    Format("migration_return_path_end_after", "8.2", "11.1", ""),
+    Format("migrate_fd_cleanup", "8.1", "9.2", ""),
+    Format("migration_cleanup", "10.0", "11.1", ""),
+    Format("migration_call_notifiers", "11.1", "11.1", "type={type:d}"),
+    Format("savevm_state_cleanup", "8.1", "11.1", ""),
+    Format(
+        "process_incoming_migration_co_end", "8.1", "10.1",
+        "ret={ret:d} postcopy-state={postcopy:d}",
+    ),
+    Format(
+        "process_incoming_migration_co_end", "10.2", "11.1", "ret={ret:d}"
+    ),
+    Format("source_return_path_thread_switchover_acked", "8.1", "10.2", ""),
+    Format(
+        "source_return_path_thread_switchover_acked", "11.1", "11.1",
+        "switchover_ack_pending_num {pending:u}",
+    ),
+    Format("vmstate_downtime_save", "8.2", "11.1", _DOWNTIME),
+    Format("vmstate_downtime_load", "8.2", "11.1", _DOWNTIME),
+    Format("vmstate_downtime_checkpoint", "8.2", "11.1", "{checkpoint}"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What can stand before an event's name.
+
+    :param pattern: Regular expression; its groups are thread, seconds,
+        microseconds and ISO 8601 time, where the prefix has them.
+    :param since: First of `VERSIONS` that prints it.
+    :param until: Last one.
+    """
+
+    pattern: str
+    since: str
+    until: str
+
+
+PREFIXES: tuple[Prefix, ...] = (
+    # scripts/tracetool/backend/log.py, with -msg timestamp=on.
+    Prefix(
+        r"(?P<tid>\d{1,10})@(?P<sec>\d{1,11})\.(?P<usec>\d{6}):",
+        "8.1", "10.0",
+    ),
+    # util/log.c since 012842c075, likewise: no thread any more.  GLib drops
+    # the fraction when it is zero.
+    Prefix(
+        r"(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z) ",
+        "10.1", "11.1",
+    ),
+    # Posted in January 2026 and not seen in a release: guest, program and
+    # thread are printed as before an error message.
+    Prefix(
+        r"(?:(?P<iso2>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z) )?"
+        r"(?:\[[^\]]{1,128}\] )?[\w.+-]{1,64}:? ?"
+        r"\((?P<tid2>\d{1,10}):[^)]{0,32}\): ",
+        "10.2", "11.1",
+    ),
+    Prefix("", "8.1", "11.1"),
+)
+
+# QEMU's own words that bear on a verdict (hw/vfio, migration, util/error).
+MESSAGES: tuple[str, ...] = (
+    "Failed setting device state to",
+    "Failed setting device in recover state",
+    "Failed resetting device, err",
+    "data_fd out of sync",
+    "Multiple VFIO devices migration is supported only if",
+    "Migration is currently not supported with multiple VFIO devices",
+    "VFIO migration is not supported",
+    "VFIO Migration is not supported",
+    "load of migration failed",
+    "terminating on signal",
+)
+
+# The device could not do what QEMU asked of it.
+FAILURE_MESSAGES: tuple[str, ...] = MESSAGES[:4]
+
+_KINDS = {
+    "d": r"-?\d{1,20}",
+    "u": r"\d{1,20}",
+    "x": r"0x[0-9a-f]{1,16}",
+}
+_WORDS = {
+    "device": r"[^()]{1,256}",
+    "state": r"UNKNOWN STATE|[A-Z0-9_]{1,32}",
+    "recover": r"UNKNOWN STATE|[A-Z0-9_]{1,32}",
+    "reason": r"[a-z-]{1,32}",
+}
+
+
+def pattern(template: str) -> str:
+    """Regular expression of a template; one named group per field.
+
+    Fields are bounded and cannot run into their neighbours, so that a
+    hostile line costs linear time.
+
+    :param template: As in `Format`.
+    """
+    parts = re.split(r"\{(\w+)(?::([dux]))?\}", template)
+    found = [re.escape(parts[0])]
+    for name, kind, text in zip(
+        parts[1::3], parts[2::3], parts[3::3], strict=True
+    ):
+        field = _KINDS[kind] if kind else _WORDS.get(name, r"\S{1,256}")
+        found.append(f"(?P<{name}>{field}){re.escape(text)}")
+    return "".join(found)
+
+
+def numbers(template: str) -> set[str]:
+    """Names of the template's fields that are numbers.
+
+    :param template: As in `Format`.
+    """
+    return set(re.findall(r"\{(\w+):[dux]\}", template))
+
+
+def render(fmt: Format, fields: Mapping[str, object]) -> str:
+    """The text that QEMU prints for this event, without prefix.
+
+    :param fmt: The event's format.
+    :param fields: A value for every field of its template.
+    """
+    text = re.sub(r"\{(\w+):x\}", r"0x{\1:x}", fmt.template)
+    text = re.sub(r"\{(\w+):u\}", r"{\1:d}", text).format(**fields)
+    # vfio's format strings begin with a blank of their own.
+    lead = " " if fmt.event.startswith("vfio_") else ""
+    return f"{fmt.event} {lead}{text}"
