@@ -14,27 +14,6 @@
     console.txt     the outer VM's console
 
 A bundle says nothing about when or how fast it was made, so two sealed
-runs of the same inputs have the same digest.
+runs of the same inputs have the same digest.  `read` is pure; only `write`
+needs the machine.
 """
-
-from harness.bundle.manifest import (
-    FORMAT,
-    Inputs,
-    Manifest,
-    QemuInput,
-    TestbedInput,
-)
-from harness.bundle.store import Bundle, open_bundle, pack, seal, writing
-
-__all__ = [
-    "FORMAT",
-    "Bundle",
-    "Inputs",
-    "Manifest",
-    "QemuInput",
-    "TestbedInput",
-    "open_bundle",
-    "pack",
-    "seal",
-    "writing",
-]

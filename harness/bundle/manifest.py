@@ -3,11 +3,23 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from harness.scenario.result import Result
 
 FORMAT = 1
+
+MANIFEST = "manifest.json"
+DIGEST = "digest"
+SCENARIO = "scenario.json"
+RESULT = "result.json"
+SOURCE_TRACE = "source/trace.log"
+DESTINATION_TRACE = "destination/trace.log"
+
+# What the manifest cannot list.
+OWN = (MANIFEST, DIGEST)
 
 
 class QemuInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +68,13 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
     sha256: str
     size_bytes: int
+
+    @classmethod
+    def of(cls, data: bytes) -> File:
+        """The entry for a file with this content."""
+        return cls(
+            sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)
+        )
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,6 +69,8 @@ def _qemu_argv(
         *("-m", str(scenario.guest.ram_mib)),
         *("-L", str(program.firmware)),
         *("-nodefaults", "-no-user-config", "-display", "none"),
+        # An option ROM that only Windows guests look for.
+        *("-global", "apic-common.vapic=off"),
     ]
     for number, properties in enumerate(devices):
         argv += ["-device", f"vfio-pci,id=vfio{number},{properties}"]

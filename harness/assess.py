@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a bundle to a verdict on the run.
+
+The oracle judges what the traces show; this also judges how the run ended
+against what the scenario expects of that tree.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+
+from harness.bundle.manifest import DESTINATION_TRACE, SOURCE_TRACE
+from harness.bundle.read import Bundle
+from harness.oracle import Expectation, Finding, judge
+from harness.scenario import model
+from harness.scenario.model import Outcome, Scenario
+from harness.scenario.result import Result
+from harness.timeline import Side, Timeline
+from harness.timeline import build as build_timeline
+from harness.trace import TraceReader, printable
+from harness.uapi import MigrationFlags
+from harness.verdict import Verdict
+
+SERIES_LENGTH = 6
+
+# What QEMU says when it refuses devices for what the series is about
+# (facts 1.4: the text before the series, and with it).
+_REFUSALS = (
+    "Migration is currently not supported with multiple VFIO devices",
+    "Multiple VFIO devices migration is supported only if all of them "
+    "support P2P migration",
+)
+_OUTCOME = "outcome"
+_REASON = (
+    "a series must let migrate what it promises, and refuse what it cannot"
+)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The verdict on one run.
+
+    :param verdict: The verdict.
+    :param summary: How the run ended, a few words.
+    :param findings: Rules broken.
+    :param notes: Why nothing is known, if so.
+    :param blackout_ns: From the source's first stop request to the
+        destination's last device running; None if there was none.
+    :param qmp_downtime_ms: What QMP says, which is another number.
+    """
+
+    verdict: Verdict
+    summary: str
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    blackout_ns: int | None = None
+    qmp_downtime_ms: int | None = None
+
+
+def patches_of(variant: str) -> int:
+    """How many patches of the series a tree has.
+
+    :param variant: Its name; see `harness.series.Variant`.
+    """
+    tree = variant.partition("+")[0]
+    if tree == "base":
+        return 0
+    if tree.startswith("patch-"):
+        return int(tree.removeprefix("patch-"))
+    # All of them, ours or, in a stock tree, upstream's.
+    return SERIES_LENGTH
+
+
+def assess(bundle: Bundle) -> Assessment:
+    """Judge one run.
+
+    :param bundle: What it left.
+    """
+    scenario = bundle.scenario
+    result = bundle.manifest.result
+    patches = patches_of(bundle.manifest.inputs.qemu.variant)
+    expected = (
+        scenario.expect.patched
+        if patches >= SERIES_LENGTH
+        else scenario.expect.base
+    )
+    if result.outcome is not expected.outcome:
+        return _unexpected(expected.outcome, result)
+    if result.outcome is Outcome.MIGRATED:
+        return _judge_order(bundle, scenario, patches)
+    said = f"{result.message}\n{result.stderr}"
+    if expected.message not in said:
+        return _failed(
+            result, f"{result.outcome}, but not with {expected.message!r}"
+        )
+    return Assessment(Verdict.PASS, f"{result.outcome}, as it must be")
+
+
+def _unexpected(expected: Outcome, result: Result) -> Assessment:
+    """Tell what the tree under test did wrong from what the machine did."""
+    said = f"{result.message}\n{result.stderr}"
+    crashed = [
+        side
+        for side, status in result.exit_states.items()
+        # SIGKILL (9) is somebody else's work, or ours.
+        if status is not None and status < 0 and status != -9
+    ]
+    match result.outcome:
+        case Outcome.MIGRATED:
+            return _failed(result, f"migrated, but must be {expected}")
+        case Outcome.REFUSED if any(text in said for text in _REFUSALS):
+            return _failed(result, "refused, but must not be")
+        case Outcome.FAILED:
+            return _failed(result, "the migration failed")
+        case Outcome.LOST if crashed:
+            return _failed(result, f"QEMU crashed ({', '.join(crashed)})")
+    return Assessment(
+        Verdict.ERROR,
+        str(result.outcome),
+        notes=(printable(result.message),),
+    )
+
+
+def _failed(result: Result, summary: str) -> Assessment:
+    side = Side.DESTINATION if result.side == "destination" else Side.SOURCE
+    message = f"{summary}: {result.message}" if result.message else summary
+    finding = Finding(
+        rule=_OUTCOME,
+        reason=_REASON,
+        side=side,
+        message=printable(message),
+        devices=(),
+        file="result.json",
+        records=(),
+    )
+    return Assessment(Verdict.FAIL, summary, findings=(finding,))
+
+
+def _judge_order(
+    bundle: Bundle, scenario: Scenario, patches: int
+) -> Assessment:
+    source = _timeline(bundle, SOURCE_TRACE, Side.SOURCE)
+    destination = _timeline(bundle, DESTINATION_TRACE, Side.DESTINATION)
+    devices = [x for x in scenario.each_device() if x.flags]
+    flags = {
+        name: _flags(device)
+        for side in (source, destination)
+        for name, device in zip(side.plugged, devices, strict=False)
+    }
+    expect = replace(
+        Expectation.of_patches(
+            patches,
+            len(devices),
+            p2p=any(device.has_p2p for device in devices),
+        ),
+        flags=flags,
+    )
+    judgement = judge(source, destination, expect)
+    blackout = judgement.blackout
+    return Assessment(
+        verdict=judgement.verdict,
+        summary=str(Outcome.MIGRATED),
+        findings=judgement.findings,
+        notes=tuple(
+            f"{note.side}: {note.message}" for note in judgement.notes
+        ),
+        blackout_ns=blackout.duration_ns if blackout else None,
+        qmp_downtime_ms=bundle.manifest.result.qmp_downtime_ms,
+    )
+
+
+def _timeline(bundle: Bundle, name: str, side: Side) -> Timeline:
+    # No file at all is an empty log, on which nothing holds.
+    data = bundle.files.get(name, b"")
+    return build_timeline(TraceReader(io.BytesIO(data), name), side)
+
+
+def _flags(device: model.Device) -> MigrationFlags:
+    flags = MigrationFlags(0)
+    for flag in device.flags:
+        flags |= MigrationFlags[flag.name]
+    return flags

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Write bundles, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from harness.bundle.manifest import (
+    DIGEST,
+    MANIFEST,
+    OWN,
+    RESULT,
+    File,
+    Inputs,
+    Manifest,
+)
+from harness.bundle.read import Bundle
+from harness.errors import BundleError
+from harness.host.files import publishing, write_whole
+from harness.scenario import result as result_format
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Make a bundle in a folder that gets its name when it is whole.
+
+    :param path: The bundle's folder in the end; an old one is replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with publishing(path) as partial:
+        yield partial
+
+
+def seal(folder: Path, inputs: Inputs) -> str:
+    """Write the manifest of a folder that a run has filled.
+
+    :param folder: Has ``scenario.json`` and ``result.json``.
+    :param inputs: What the run was made from.
+    :return: The bundle's digest.
+    :raise BundleError: When the run left no result.
+    """
+    try:
+        result = result_format.from_json((folder / RESULT).read_bytes())
+    except (OSError, msgspec.ValidationError, msgspec.DecodeError) as err:
+        raise BundleError(f"{folder}: the run left no result: {err}") from err
+    manifest = Manifest(
+        inputs=inputs,
+        result=result,
+        files={
+            str(path.relative_to(folder)): File.of(path.read_bytes())
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name not in OWN
+        },
+    ).to_json()
+    digest = hashlib.sha256(manifest).hexdigest()
+    (folder / MANIFEST).write_bytes(manifest)
+    (folder / DIGEST).write_text(f"{digest}\n")
+    return digest
+
+
+def pack(bundle: Bundle, path: Path) -> None:
+    """Write a bundle as a zip file; the same bundle gives the same bytes.
+
+    :param path: The zip file to write.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in sorted(bundle.files.items()):
+            # The epoch of the format, for want of any other fixed date.
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, data)
+    write_whole(path, buffer.getvalue())

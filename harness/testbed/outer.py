@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The QEMU that runs the outer VM, and how it is told to run.
+
+Why each argument: facts proven by running, and these reasons.
+
+* ``icount`` makes the guest's clock a count of its instructions,
+  ``sleep=off`` skips idle time, ``align=off`` never waits for the host.
+* One vCPU in one thread: nothing is left to the host's scheduler.
+* ``-cpu max`` under TCG is what TCG can do, whatever the host's CPU is.
+  Without ``cx16``: up to 7.2 TCG leaves rubbish in EFLAGS after CMPXCHG16B
+  (target/i386/tcg/mem_helper.c takes the flags from a stale CC_OP), and an
+  interrupt at that moment takes Linux down.  SLUB uses it all the time;
+  without the CPUID bit it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import MissingToolError, TestbedError
+from harness.host.process import die_with_parent
+from harness.testbed.image import Image
+from harness.testbed.mailbox import SIZE_BYTES
+
+PROGRAM = "qemu-system-x86_64"
+PACKAGE = "qemu-system-x86"
+RAM_MIB = 1024
+
+CONSOLE = "console.txt"
+MAILBOX = "mailbox"
+INITRAMFS = "initramfs.cpio"
+
+_COMMON = (
+    *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+    *("-machine", "q35"),
+    *("-m", f"{RAM_MIB}"),
+)
+_SEALED = (
+    *("-accel", "tcg,thread=single"),
+    *("-icount", "shift=1,align=off,sleep=off"),
+    *("-smp", "1"),
+    *("-cpu", "max,cx16=off"),
+    *("-rtc", "base=2026-01-01T00:00:00,clock=vm"),
+)
+_KERNEL = "console=ttyS0 quiet panic=-1"
+
+
+@dataclass(frozen=True)
+class Outer:
+    """The distribution's QEMU.
+
+    :param program: Path of the binary.
+    :param version: What it says its version is.
+    """
+
+    program: str
+    version: str
+
+
+def find_outer() -> Outer:
+    """Find the QEMU that is to run the outer VM.
+
+    :raise MissingToolError: When there is none.
+    """
+    program = shutil.which(PROGRAM)
+    if not program:
+        raise MissingToolError(PROGRAM, PACKAGE)
+    text = subprocess.run(
+        [program, "--version"],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    ).stdout
+    return Outer(program, text.splitlines()[0] if text else "unknown")
+
+
+def sealed_arguments(seed: int) -> tuple[str, ...]:
+    """Arguments of a sealed run, without the paths of files.
+
+    :param seed: Seeds all the randomness that the guest gets.
+    """
+    return (*_COMMON, *_SEALED, "-seed", str(seed))
+
+
+async def run_sealed(
+    outer: Outer, image: Image, seed: int, folder: Path, limit_s: float
+) -> None:
+    """Run the outer VM until it powers off; nothing goes in or out.
+
+    :param folder: Has ``initramfs.cpio``; gets ``mailbox`` and
+        ``console.txt``.
+    :param limit_s: Limit in seconds of the host's time; the guest has
+        limits of its own.
+    :raise TestbedError: When it does not end as it should.
+    """
+    (folder / MAILBOX).touch()
+    os.truncate(folder / MAILBOX, SIZE_BYTES)
+    backend = f"memory-backend-file,id=mailbox,size={SIZE_BYTES},share=on"
+    process = await asyncio.create_subprocess_exec(
+        outer.program,
+        *sealed_arguments(seed),
+        *("-kernel", str(image.kernel)),
+        *("-initrd", INITRAMFS),
+        *("-append", _KERNEL),
+        *("-serial", f"file:{CONSOLE}"),
+        *("-object", f"{backend},mem-path={MAILBOX}"),
+        *("-device", "ivshmem-plain,memdev=mailbox"),
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=die_with_parent(),
+    )
+    try:
+        async with asyncio.timeout(limit_s):
+            _, stderr = await process.communicate()
+    except TimeoutError:
+        raise TestbedError(
+            f"the outer VM did not end within {limit_s:g} s",
+            f"its console ended with: {console_tail(folder)}",
+        ) from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode:
+        said = stderr.decode(errors="backslashreplace").strip()
+        raise TestbedError(
+            f"the outer VM's QEMU ended with {process.returncode}: {said}",
+            "does 'vfio-p2p testbed shell' work?",
+        )
+
+
+def console_tail(folder: Path) -> str:
+    """Last line of the outer VM's console, for messages."""
+    with suppress(FileNotFoundError):
+        text = (folder / CONSOLE).read_bytes()[-4096:]
+        lines = text.decode(errors="backslashreplace").split("\n")
+        return next((x.strip() for x in reversed(lines) if x.strip()), "")
+    return ""
