@@ -86,9 +86,20 @@ def assess(bundle: Bundle) -> Assessment:
         else scenario.expect.base
     )
     if result.outcome is not expected.outcome:
-        return _unexpected(expected.outcome, result)
+        found = _unexpected(expected.outcome, result)
+        if expected.outcome is not Outcome.MIGRATED:
+            return found
+        # A broken order may well be why it did not migrate.
+        order = _judge_order(bundle, scenario, patches, migrates=False)
+        if not order.findings:
+            return found
+        return replace(
+            found,
+            verdict=Verdict.FAIL,
+            findings=order.findings + found.findings,
+        )
     if result.outcome is Outcome.MIGRATED:
-        return _judge_order(bundle, scenario, patches)
+        return _judge_order(bundle, scenario, patches, migrates=True)
     said = f"{result.message}\n{result.stderr}"
     if expected.message not in said:
         return _failed(
@@ -138,7 +149,7 @@ def _failed(result: Result, summary: str) -> Assessment:
 
 
 def _judge_order(
-    bundle: Bundle, scenario: Scenario, patches: int
+    bundle: Bundle, scenario: Scenario, patches: int, *, migrates: bool
 ) -> Assessment:
     source = _timeline(bundle, SOURCE_TRACE, Side.SOURCE)
     destination = _timeline(bundle, DESTINATION_TRACE, Side.DESTINATION)
@@ -153,6 +164,7 @@ def _judge_order(
             patches,
             len(devices),
             p2p=any(device.has_p2p for device in devices),
+            migrates=migrates,
         ),
         flags=flags,
     )

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What several commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+
+from harness.build import Build
+from harness.testbed.sealed import Program
+
+SEED = 42
+
+
+def positive(text: str) -> int:
+    """An argument that is a number from 1."""
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= 1024:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not a number from 1 to 1024: {text}")
+
+
+def _seed(text: str) -> int:
+    # QEMU's -seed is an unsigned long.
+    if text.isascii() and text.isdigit() and int(text) < 1 << 63:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not a number from 0: {text}")
+
+
+def add_seed_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that fixes what the scenario leaves open."""
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        default=SEED,
+        metavar="N",
+        help="one seed is one sample (default: %(default)s)",
+    )
+
+
+def program_of(build: Build) -> Program:
+    """A build, as something to run."""
+    return Program(
+        variant=build.variant,
+        build=build.key,
+        version=build.version,
+        binary=build.path,
+    )

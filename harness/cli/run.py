@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``vfio-p2p run``: one scenario, one sealed run, one bundle."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+
+from harness.assess import assess
+from harness.build import build
+from harness.bundle.read import open_bundle
+from harness.bundle.write import pack
+from harness.cli.build import add_source_arguments, choose_source
+from harness.cli.common import add_seed_argument, program_of
+from harness.cli.progress import display
+from harness.report import machine, text
+from harness.report.model import Report, Row
+from harness.scenario.load import load, names
+from harness.series import parse_variant
+from harness.testbed.image import get_image
+from harness.testbed.outer import find_outer
+from harness.testbed.sealed import Testbed
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    """Add the command ``run``."""
+    parser = commands.add_parser(
+        "run",
+        help="run one scenario, sealed, and keep its bundle",
+        description="Run one scenario with one QEMU in the sealed testbed. "
+        "The same inputs leave the same bundle, to the byte.",
+        epilog=f"Scenarios that come with the tool: {', '.join(names())}.",
+    )
+    parser.add_argument(
+        "scenario", metavar="SCENARIO", help="a scenario's name or file"
+    )
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--variant",
+        default="patched",
+        metavar="V",
+        help="the tree to build and run (default: %(default)s)",
+    )
+    add_seed_argument(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="BUNDLE",
+        help="where to leave the bundle: a folder, or a file named *.zip "
+        "(default: out/VARIANT-SCENARIO-sSEED)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    scenario = load(args.scenario)
+    outer = find_outer()
+    base, source = choose_source(args)
+    variant = parse_variant(base, args.variant)
+    out = args.out or Path(
+        "out", f"{variant.name}-{scenario.name}-s{args.seed}"
+    )
+    folder = out.with_suffix("") if out.suffix == ".zip" else out
+    with display() as shown:
+        line = shown.line(variant.name)
+        made = build(source, variant, line)
+        line.end("was there already" if made.reused else "built")
+        line = shown.line("testbed")
+        testbed = Testbed(outer, get_image(line))
+        line.end("ready")
+    asyncio.run(testbed.run(program_of(made), scenario, args.seed, folder))
+    bundle = open_bundle(folder)
+    if out != folder:
+        pack(bundle, out)
+    report = Report(
+        qemu=made.version,
+        base=base.name,
+        origin=source.origin,
+        rows=(
+            Row(
+                variant=variant.name,
+                scenario=scenario.name,
+                seed=args.seed,
+                assessment=assess(bundle),
+                bundle=str(out),
+                digest=bundle.digest,
+            ),
+        ),
+    )
+    if args.json:
+        print(json.dumps(machine.as_json(report), indent=2))
+    else:
+        print(text.render(report))
+        print(f"bundle: {out}\ndigest: {bundle.digest}")
+    return report.verdict.exit_code

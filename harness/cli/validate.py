@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``vfio-p2p validate``: the main job."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+from pathlib import Path
+
+from harness.build import Build, Source, build
+from harness.cli.build import (
+    DEFAULT_VARIANTS,
+    add_source_arguments,
+    choose_source,
+)
+from harness.cli.common import add_seed_argument, positive, program_of
+from harness.cli.progress import Display, display
+from harness.host.files import write_whole
+from harness.matrix import Cell, Run, run_matrix
+from harness.report import machine, text
+from harness.report.model import Report, Row
+from harness.scenario.load import load
+from harness.series import Variant, parse_variant
+from harness.testbed.image import get_image
+from harness.testbed.outer import find_outer
+from harness.testbed.sealed import Testbed
+
+SCENARIOS = ("one-device", "two-devices", "four-devices")
+OUT = Path("out")
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    """Add the command ``validate``."""
+    parser = commands.add_parser(
+        "validate",
+        help="build, run the matrix, verdict, report",
+        description="Build QEMU without and with the series, migrate one, "
+        "two and four devices with each in the sealed testbed, and say "
+        "whether the P2P order is kept and how long the blackout is.",
+    )
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--variant",
+        action="append",
+        metavar="V",
+        help="stock, base, patch-1 to patch-6, patched, each with +MUTANT "
+        "if wanted; may be repeated (default: base and patched)",
+    )
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        metavar="S",
+        help="a scenario's name or file; may be repeated (default: "
+        f"{', '.join(SCENARIOS)})",
+    )
+    add_seed_argument(parser)
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="sealed runs at a time (default: one for each core)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=OUT,
+        metavar="DIR",
+        help="folder for bundles and reports (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    # What can be wrong with the input is found before anything is built.
+    scenarios = [load(name) for name in args.scenario or SCENARIOS]
+    outer = find_outer()
+    base, source = choose_source(args)
+    variants = [
+        parse_variant(base, name)
+        for name in dict.fromkeys(args.variant or DEFAULT_VARIANTS)
+    ]
+    with display() as shown:
+        builds = _build_all(source, variants, shown)
+        image_line = shown.line("testbed")
+        testbed = Testbed(outer, get_image(image_line))
+        image_line.end("ready")
+        cells = [
+            Cell(program_of(made), scenario, args.seed)
+            for made in builds
+            for scenario in scenarios
+        ]
+        line = shown.line("runs")
+        runs = asyncio.run(
+            run_matrix(testbed, cells, args.out, args.jobs, line)
+        )
+        line.end("done")
+    report = Report(
+        qemu=builds[0].version,
+        base=base.name,
+        origin=source.origin,
+        rows=tuple(_row(one) for one in runs),
+    )
+    document = json.dumps(machine.as_json(report), indent=2)
+    write_whole(args.out / "report.json", f"{document}\n".encode())
+    write_whole(args.out / "junit.xml", machine.as_junit(report).encode())
+    if args.json:
+        print(document)
+    else:
+        print(text.render(report))
+        print(f"bundles, report.json and junit.xml: {args.out}")
+    return report.verdict.exit_code
+
+
+def _build_all(
+    source: Source, variants: list[Variant], shown: Display
+) -> list[Build]:
+    builds = []
+    for variant in variants:
+        line = shown.line(variant.name)
+        made = build(source, variant, line)
+        line.end("was there already" if made.reused else "built")
+        builds.append(made)
+    return builds
+
+
+def _row(run: Run) -> Row:
+    return Row(
+        variant=run.cell.program.variant,
+        scenario=run.cell.scenario.name,
+        seed=run.cell.seed,
+        assessment=run.assessment,
+        bundle=str(run.bundle or ""),
+        digest=run.digest,
+    )
