@@ -104,11 +104,11 @@ static ssize_t p2psim_flags_store(struct config_item *item, const char *page,
 	char text[64];
 	u32 flags;
 
-	if (strscpy(text, page) < 0 || parse_flags(text, &flags))
-		return -EINVAL;
 	guard(mutex)(&sim->lock);
 	if (sim->dev)
 		return -EBUSY;
+	if (strscpy(text, page) < 0 || parse_flags(text, &flags))
+		return -EINVAL;
 	sim->config.flags = flags;
 	return count;
 }
@@ -134,11 +134,11 @@ static ssize_t store_bytes(struct p2psim_item *sim, const char *page,
 {
 	u32 value, old;
 
-	if (kstrtou32(page, 0, &value))
-		return -EINVAL;
 	guard(mutex)(&sim->lock);
 	if (sim->dev)
 		return -EBUSY;
+	if (kstrtou32(page, 0, &value))
+		return -EINVAL;
 	old = *bytes;
 	*bytes = value;
 	if (config_is_sane(&sim->config))
@@ -206,11 +206,11 @@ static ssize_t p2psim_seed_store(struct config_item *item, const char *page,
 	struct p2psim_item *sim = to_p2psim(item);
 	u64 seed;
 
-	if (kstrtou64(page, 0, &seed))
-		return -EINVAL;
 	guard(mutex)(&sim->lock);
 	if (sim->dev)
 		return -EBUSY;
+	if (kstrtou64(page, 0, &seed))
+		return -EINVAL;
 	sim->config.seed = seed;
 	return count;
 }

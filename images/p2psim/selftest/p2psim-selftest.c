@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * p2psim against the VFIO migration uAPI, as root in a VM that has the module
+ *
+ * Prints TAP, exits 0 when all is well.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "tests.h"
+#include "vfio.h"
+
+int main(void)
+{
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (geteuid())
+		die("this needs to be root");
+	test_configfs();
+	test_pci();
+	test_life();
+	test_arcs();
+	test_latency();
+	test_log();
+	test_precopy();
+	test_transfer();
+	test_bad_streams();
+	test_hostile();
+	return done_testing();
+}

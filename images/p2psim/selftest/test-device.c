@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Configuration, PCI regions, life and death, latencies, the log
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests.h"
+#include "vfio.h"
+
+static void attribute_is(const char *name, const char *attribute,
+			 const char *want)
+{
+	char got[4096];
+
+	sim_get(name, attribute, got, sizeof(got));
+	if (!ok(!strcmp(got, want), "%s of %s", attribute, name))
+		printf("# got %s# want %s", got, want);
+}
+
+void test_configfs(void)
+{
+	static const char *const nonsense[][2] = {
+		{ "flags", "p2p" }, { "flags", "pre_copy p2p" },
+		{ "flags", "stop_copy x" }, { "flags", "stop_copyp2p" },
+		{ "size_bytes", "4095" }, { "size_bytes", "67108865" },
+		{ "size_bytes", "-1" }, { "size_bytes", "" "x" },
+		{ "initial_bytes", "65537" }, { "dirty_bytes", "65537" },
+		{ "seed", "0x10000000000000000" }, { "live", "maybe" },
+		{ "latency_us", "RUNNING STOP" },
+		{ "latency_us", "RUNNING STOP x" },
+		{ "latency_us", "RUNNING STOP -1" },
+		{ "latency_us", "RUNNING STOP 1 2" },
+		{ "latency_us", "RUNNING STOP 60000001" },
+		{ "latency_us", "RUNNING RUNNING 1" },
+		{ "latency_us", "STOP_COPY PRE_COPY 1" },
+		{ "latency_us", "RUNNING NOWHERE 1" },
+		{ "latency_us", "STOP RUNNING 1\nSTOP ERROR 1\n" },
+	};
+	static const char *const writable[] = {
+		"flags", "size_bytes", "initial_bytes", "dirty_bytes", "seed",
+		"latency_us",
+	};
+	size_t i;
+
+	is(sim_mkdir("a b"), -EINVAL, "name with a blank");
+	is(sim_mkdir("(a)"), -EINVAL, "name with parentheses");
+	is(sim_mkdir(".a"), -EINVAL, "name with a leading dot");
+	is(sim_mkdir("a23456789012345678901234567890123"), -EINVAL,
+	   "name too long");
+	is(sim_mkdir("a2345678901234567890123456789012"), 0, "long name");
+	sim_rmdir("a2345678901234567890123456789012");
+
+	is(sim_mkdir("a"), 0, "mkdir");
+	is(sim_mkdir("a"), -EEXIST, "mkdir again");
+	attribute_is("a", "flags", "stop_copy p2p pre_copy\n");
+	attribute_is("a", "size_bytes", "65536\n");
+	attribute_is("a", "initial_bytes", "4096\n");
+	attribute_is("a", "dirty_bytes", "0\n");
+	attribute_is("a", "seed", "1\n");
+	attribute_is("a", "latency_us", "");
+	attribute_is("a", "live", "0\n");
+	attribute_is("a", "sysfs_path", "/sys/devices/p2psim/a\n");
+	for (i = 0; i < sizeof(nonsense) / sizeof(nonsense[0]); i++)
+		is(sim_set("a", nonsense[i][0], nonsense[i][1]), -EINVAL,
+		   "nonsense for %s, %zu", nonsense[i][0], i);
+	attribute_is("a", "latency_us", "");
+	is(sim_set("a", "latency_us",
+		   "STOP RUNNING 7\n  RUNNING_P2P\tSTOP  8 \n\n"), 0,
+	   "two latencies at once");
+	is(sim_set("a", "latency_us", "STOP RUNNING 0"), 0, "none again");
+	attribute_is("a", "latency_us", "RUNNING_P2P STOP 8\n");
+	is(sim_set("a", "size_bytes", "4096"), 0, "smallest size");
+	is(sim_set("a", "initial_bytes", "4097"), -EINVAL, "too much initial");
+	is(sim_set("a", "size_bytes", "67108864"), 0, "largest size");
+	is(sim_set("a", "initial_bytes", "67108864"), 0, "all is initial");
+	is(sim_set("a", "size_bytes", "65536"), -EINVAL,
+	   "size below initial_bytes");
+	is(sim_set("a", "live", "1"), 0, "live");
+	is(sim_set("a", "live", "1"), 0, "live twice");
+	attribute_is("a", "live", "1\n");
+	for (i = 0; i < sizeof(writable) / sizeof(writable[0]); i++)
+		is(sim_set("a", writable[i], "1"), -EBUSY, "%s while live",
+		   writable[i]);
+	is(sim_rmdir("a"), -EBUSY, "rmdir while live");
+	is(sim_set("a", "live", "0"), 0, "gone");
+	is(sim_set("a", "live", "0"), 0, "gone twice");
+	is(access("/sys/devices/p2psim/a", F_OK), -1, "gone from sysfs");
+	is(sim_set("a", "flags", "p2p\tstop_copy\n"), 0, "flags");
+	attribute_is("a", "flags", "stop_copy p2p\n");
+	is(sim_rmdir("a"), 0, "rmdir");
+	is(access("/sys/kernel/debug/p2psim/a", F_OK), -1, "log removed");
+
+	/* A name that the parent has in sysfs already */
+	is(sim_mkdir("power"), 0, "mkdir power");
+	is(sim_set("power", "live", "1"), -EEXIST, "live power");
+	is(sim_rmdir("power"), 0, "rmdir power");
+}
+
+static void test_config_space(struct sim *sim, uint64_t at)
+{
+	uint8_t config[256], after[300];
+	uint8_t ones[256];
+	uint32_t bar;
+
+	is(pread(sim->fd, config, 256, at), 256, "configuration space");
+	ok(config[0] == 0xf4 && config[1] == 0x1a && config[2] == 0xf0 &&
+	   config[3] == 0x10, "vendor and device");
+	ok(!(config[6] & 0x10) && !config[14] && !config[61],
+	   "no capabilities, type 0, no interrupt");
+	memset(ones, 0xff, sizeof(ones));
+	is(pwrite(sim->fd, ones, 256, at), 256, "writing all ones");
+	is(pread(sim->fd, after, 256, at), 256, "reading it back");
+	memcpy(&bar, after + 16, 4);
+	is(bar, 0xfffff000, "BAR 0 is 4 KiB of memory");
+	ok(!memcmp(config, after, 4) && !memcmp(config + 20, after + 20, 40),
+	   "the rest is read-only");
+	is(pread(sim->fd, after, 300, at + 200), 56, "cut at the end");
+	errno = 0;
+	ok(pread(sim->fd, after, 1, at + 256) < 0 && errno == EINVAL,
+	   "beyond the end");
+}
+
+static void test_bar(struct sim *sim)
+{
+	uint32_t regs[4], window;
+	uint8_t zero[16] = {}, got[16], *memory;
+	const char text[] = "written through the BAR";
+
+	is(bar_read(sim, 0, regs, sizeof(regs)), 16, "registers");
+	is(regs[0], 0x73703270, "id");
+	is(regs[1], 1, "version");
+	is(regs[2], 10000, "size");
+	is(regs[3], 0, "window");
+	is(bar_write(sim, 0, regs, 4), 4, "writing the id");
+	window = 10001;
+	bar_write(sim, 12, &window, 4);
+	bar_read(sim, 0, regs, sizeof(regs));
+	is(regs[3], 8192, "window rounded down");
+	window = 12288;
+	bar_write(sim, 12, &window, 4);
+	bar_read(sim, 0, regs, sizeof(regs));
+	is(regs[3], 8192, "window beyond the memory ignored");
+	is(bar_read(sim, 16, got, 16), 16, "between");
+	ok(!memcmp(got, zero, 16), "zero between");
+	is(bar_read(sim, BAR_WINDOW + 1808, got, 16), 16, "behind the memory");
+	ok(!memcmp(got, zero, 16), "zero behind the memory");
+	is(bar_write(sim, BAR_WINDOW + 1800, text, 16), 16,
+	   "across the end of memory");
+	is(memory_write(sim, 2049, text, sizeof(text)), sizeof(text),
+	   "unaligned write");
+	memory = memory_read(sim, 10000);
+	ok(!memcmp(memory + 2049, text, sizeof(text)), "and what it wrote");
+	ok(!memcmp(memory + 9992, text, 8), "cut at the end of memory");
+	free(memory);
+	is(bar_read(sim, 4096, got, 1), -EINVAL, "beyond the BAR");
+}
+
+void test_pci(void)
+{
+	struct vfio_device_info info = { .argsz = sizeof(info) };
+	struct vfio_region_info region = { .argsz = sizeof(region) };
+	struct vfio_irq_info irq = { .argsz = sizeof(irq) };
+	static const uint64_t first[] = {
+		0x910a2dec89025cc1, 0xbeeb8da1658eec67,
+	};
+	uint8_t *memory;
+	struct sim sim;
+	unsigned int i, sizes = 0;
+
+	sim_create("pci", "size_bytes=10000", NULL);
+	sim_open(&sim, "pci");
+	is(ioctl(sim.fd, VFIO_DEVICE_GET_INFO, &info), 0, "device info");
+	is(info.flags, VFIO_DEVICE_FLAGS_PCI | VFIO_DEVICE_FLAGS_RESET,
+	   "device flags");
+	is(info.num_regions, VFIO_PCI_NUM_REGIONS, "regions");
+	is(info.num_irqs, VFIO_PCI_NUM_IRQS, "interrupts");
+	for (i = 0; i < info.num_regions; i++) {
+		region.index = i;
+		if (ioctl(sim.fd, VFIO_DEVICE_GET_REGION_INFO, &region))
+			die("region %u", i);
+		if (region.size)
+			sizes |= 1 << i;
+	}
+	is(sizes, 1 << VFIO_PCI_BAR0_REGION_INDEX |
+		  1 << VFIO_PCI_CONFIG_REGION_INDEX, "regions that exist");
+	region.index = i;
+	ok(ioctl(sim.fd, VFIO_DEVICE_GET_REGION_INFO, &region) < 0,
+	   "one region too many");
+	for (i = 0; i <= VFIO_PCI_MSIX_IRQ_INDEX; i++) {
+		irq.index = i;
+		if (ioctl(sim.fd, VFIO_DEVICE_GET_IRQ_INFO, &irq) || irq.count)
+			die("interrupt %u", i);
+	}
+	memory = memory_read(&sim, 10000);
+	ok(!memcmp(memory, first, sizeof(first)),
+	   "memory is splitmix64 of the seed");
+	free(memory);
+	region.index = VFIO_PCI_CONFIG_REGION_INDEX;
+	ioctl(sim.fd, VFIO_DEVICE_GET_REGION_INFO, &region);
+	test_config_space(&sim, region.offset);
+	sim_reset(&sim);
+	test_bar(&sim);
+	sim_close(&sim);
+	sim_delete("pci");
+}
+
+void test_life(void)
+{
+	uint8_t *fresh, *memory;
+	struct sim sim;
+	char byte = 0;
+	int data_fd;
+
+	sim_create("life", NULL);
+	sim_open(&sim, "life");
+	is(sim_set("life", "live", "0"), -EBUSY, "going away while open");
+	is(sim_state(&sim), VFIO_DEVICE_STATE_RUNNING, "RUNNING when opened");
+	fresh = memory_read(&sim, 65536);
+
+	memory_write(&sim, 100, "x", 1);
+	sim_set_state(&sim, VFIO_DEVICE_STATE_STOP_COPY, &data_fd);
+	is(bar_write(&sim, BAR_WINDOW, "x", 1), -EBUSY, "memory holds still");
+	is(sim_reset(&sim), 0, "reset");
+	is(sim_state(&sim), VFIO_DEVICE_STATE_RUNNING, "RUNNING after reset");
+	ok(read(data_fd, &byte, 1) < 0 && errno == ENODEV,
+	   "reset ends the session");
+	memory = memory_read(&sim, 65536);
+	ok(!memcmp(memory, fresh, 65536), "memory is fresh after reset");
+	free(memory);
+	close(data_fd);
+
+	memory_write(&sim, 100, "x", 1);
+	sim_set_state(&sim, VFIO_DEVICE_STATE_STOP_COPY, &data_fd);
+	sim_close(&sim);
+	ok(read(data_fd, &byte, 1) < 0 && errno == ENODEV,
+	   "close ends the session");
+	sim_open(&sim, "life");
+	is(sim_state(&sim), VFIO_DEVICE_STATE_RUNNING, "RUNNING after close");
+	memory = memory_read(&sim, 65536);
+	ok(!memcmp(memory, fresh, 65536), "memory is fresh after close");
+	free(memory);
+	sim_close(&sim);
+	sim_delete("life");
+	ok(read(data_fd, &byte, 1) < 0 && errno == ENODEV,
+	   "the data fd outlives the device");
+	close(data_fd);
+	free(fresh);
+}
+
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+void test_latency(void)
+{
+	unsigned long long start, end, t0, t1;
+	struct sim sim;
+	uint64_t took;
+	char *log, *arc;
+
+	sim_create("slow", "latency_us=RUNNING_P2P STOP 30000\n"
+		   "STOP RUNNING_P2P 1500\n", NULL);
+	sim_open(&sim, "slow");
+	t0 = now_ns(CLOCK_REALTIME);
+	took = now_ns(CLOCK_MONOTONIC);
+	sim_set_state(&sim, VFIO_DEVICE_STATE_STOP, NULL);
+	took = now_ns(CLOCK_MONOTONIC) - took;
+	t1 = now_ns(CLOCK_REALTIME);
+	ok(took >= 30000000, "the request takes as long as its arcs");
+	log = sim_log("slow");
+	arc = strstr(log, "arc from=RUNNING_P2P to=STOP ret=0 ");
+	if (!arc || sscanf(arc, "%*s %*s %*s %*s start_ns=%llu end_ns=%llu",
+			   &start, &end) != 2)
+		die("no such arc in the log");
+	ok(end - start >= 30000000, "so does the arc in the log");
+	ok(t0 <= start && end <= t1, "in CLOCK_REALTIME");
+	arc = strstr(log, "arc from=RUNNING to=RUNNING_P2P ret=0 ");
+	if (!arc || sscanf(arc, "%*s %*s %*s %*s start_ns=%llu end_ns=%llu",
+			   &start, &end) != 2)
+		die("no such arc in the log");
+	ok(end - start < 30000000, "another arc does not");
+	free(log);
+	sim_close(&sim);
+	sim_delete("slow");
+}
+
+void test_log(void)
+{
+	const char *head = "p2psim-log version=1 clock=CLOCK_REALTIME\n";
+	unsigned long long count;
+	struct sim sim;
+	char *log, *last;
+	int i;
+
+	sim_create("log", "size_bytes=4096", NULL);
+	log = sim_log("log");
+	ok(!strncmp(log, head, strlen(head)) && strstr(log, " live "),
+	   "the log begins with its version");
+	free(log);
+	sim_open(&sim, "log");
+	for (i = 0; i < 10000; i++)
+		sim_reset(&sim);
+	sim_close(&sim);
+	sim_set("log", "live", "0");
+	log = sim_log("log");
+	ok(strlen(log) > 256000 && strlen(log) < 263000, "the log is bounded");
+	log[strlen(log) - 1] = '\0';
+	last = strrchr(log, '\n');
+	ok(last && sscanf(last, "%*u dropped count=%llu", &count) == 1 &&
+	   count > 1000, "and tells that events were dropped");
+	free(log);
+	sim_rmdir("log");
+}

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Streams: precopy, save and restore, and streams that are not right
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "tests.h"
+#include "vfio.h"
+
+#define HEADER_BYTES	24
+#define FRAME_BYTES	16
+#define END_BYTES	24
+
+struct stream {
+	uint8_t *data;
+	size_t bytes;
+};
+
+/* Reads until nothing comes: 0 at the end, -errno else */
+static int drain(int data_fd, struct stream *stream, size_t chunk)
+{
+	ssize_t n;
+
+	for (;;) {
+		stream->data = realloc(stream->data, stream->bytes + chunk);
+		if (!stream->data)
+			die("realloc");
+		n = read(data_fd, stream->data + stream->bytes, chunk);
+		if (n <= 0)
+			return n ? -errno : 0;
+		stream->bytes += n;
+	}
+}
+
+/* Returns 0, or -errno of the write that failed */
+static int fill(int data_fd, const struct stream *stream, size_t chunk)
+{
+	size_t done = 0, n;
+	ssize_t ret;
+
+	while (done < stream->bytes) {
+		n = stream->bytes - done < chunk ? stream->bytes - done : chunk;
+		ret = write(data_fd, stream->data + done, n);
+		if (ret < 0)
+			return -errno;
+		done += ret;
+	}
+	return 0;
+}
+
+static void info_is(int data_fd, uint64_t initial, uint64_t dirty,
+		    const char *when)
+{
+	struct vfio_precopy_info info;
+
+	is(sim_precopy_info(data_fd, &info), 0, "precopy info %s", when);
+	is(info.initial_bytes, initial, "initial bytes %s", when);
+	is(info.dirty_bytes, dirty, "dirty bytes %s", when);
+}
+
+/* A stream saved from @source, loaded by a device of another seed */
+static void load_elsewhere(struct sim *source, const struct stream *stream,
+			   uint32_t size, size_t chunk, const char *what)
+{
+	uint8_t *want, *got;
+	char setting[64];
+	struct sim sim;
+	int data_fd;
+
+	snprintf(setting, sizeof(setting), "size_bytes=%u", size);
+	sim_create("target", "initial_bytes=0", setting, "seed=99", NULL);
+	sim_open(&sim, "target");
+	if (sim_set_state(&sim, VFIO_DEVICE_STATE_RESUMING, &data_fd))
+		die("RESUMING");
+	is(fill(data_fd, stream, chunk), 0, "%s: writing the stream", what);
+	is(sim_set_state(&sim, VFIO_DEVICE_STATE_RUNNING, NULL), 0,
+	   "%s: the checksum is right", what);
+	want = memory_read(source, size);
+	got = memory_read(&sim, size);
+	ok(!memcmp(want, got, size), "%s: the memory is the same", what);
+	free(want);
+	free(got);
+	close(data_fd);
+	sim_close(&sim);
+	sim_delete("target");
+}
+
+void test_precopy(void)
+{
+	struct stream stream = {};
+	struct vfio_precopy_info info;
+	struct sim sim;
+	uint64_t rest;
+	size_t before;
+	int data_fd, same_fd;
+	char byte;
+
+	sim_create("pre", "size_bytes=200000", "initial_bytes=70000",
+		   "dirty_bytes=5000", NULL);
+	sim_open(&sim, "pre");
+	rest = sim_stop_copy_bytes(&sim);
+	is(rest, HEADER_BYTES + 200000 + 4 * FRAME_BYTES + END_BYTES,
+	   "data size of a running device");
+	if (sim_set_state(&sim, VFIO_DEVICE_STATE_PRE_COPY, &data_fd))
+		die("PRE_COPY");
+	info_is(data_fd, HEADER_BYTES + 2 * FRAME_BYTES + 70000, 0,
+		"at first");
+	is(read(data_fd, &byte, 0), 0, "reading nothing");
+	ok(lseek(data_fd, 0, SEEK_SET) < 0 && errno == ESPIPE, "no seeking");
+	ok(pread(data_fd, &byte, 1, 0) < 0 && errno == ESPIPE, "no pread");
+	ok(write(data_fd, &byte, 1) < 0 && errno == EBADF, "no writing");
+	ok(ioctl(data_fd, VFIO_DEVICE_RESET) < 0 && errno == ENOTTY,
+	   "no other ioctl");
+	info.argsz = 8;
+	ok(ioctl(data_fd, VFIO_MIG_GET_PRECOPY_INFO, &info) < 0 &&
+	   errno == EINVAL, "argsz too small");
+	stream.data = malloc(100);
+	if (!stream.data || read(data_fd, stream.data, 100) != 100)
+		die("reading 100 bytes");
+	stream.bytes = 100;
+	info_is(data_fd, HEADER_BYTES + 2 * FRAME_BYTES + 70000 - 100, 0,
+		"in the middle");
+	is(drain(data_fd, &stream, 100000), -ENOMSG, "temporary end");
+	is(stream.bytes, HEADER_BYTES + 2 * FRAME_BYTES + 70000,
+	   "all initial data came");
+	info_is(data_fd, 0, FRAME_BYTES + 5000, "when drained");
+	before = stream.bytes;
+	is(drain(data_fd, &stream, 1000), -ENOMSG, "second temporary end");
+	is(stream.bytes - before, FRAME_BYTES + 5000, "the dirty data came");
+
+	/* Sent already, and now changed: both must reach the other side */
+	memory_write(&sim, 3000, "changed since", 13);
+	memory_write(&sim, 199999, "z", 1);
+	is(sim_set_state(&sim, VFIO_DEVICE_STATE_PRE_COPY_P2P, &same_fd), 0,
+	   "PRE_COPY_P2P");
+	is(same_fd, -1, "the session goes on");
+	info_is(data_fd, 0, FRAME_BYTES + 5000, "in PRE_COPY_P2P");
+	is(sim_set_state(&sim, VFIO_DEVICE_STATE_STOP_COPY, &same_fd), 0,
+	   "STOP_COPY");
+	is(sim_precopy_info(data_fd, &info), -EINVAL,
+	   "no precopy info in STOP_COPY");
+	rest = sim_stop_copy_bytes(&sim);
+	before = stream.bytes;
+	is(drain(data_fd, &stream, 4096), 0, "the end");
+	is(stream.bytes - before, rest, "data size was exact");
+	/* Two blocks of 4096 are dirty again, the first 17 were sent whole */
+	is(rest, 2 * 4096 + 200000 - 17 * 4096 + 3 * FRAME_BYTES + END_BYTES,
+	   "what precopy sent is not sent again");
+	is(sim_stop_copy_bytes(&sim), 0, "nothing left");
+	is(read(data_fd, &byte, 1), 0, "still the end");
+	is(sim_set_state(&sim, VFIO_DEVICE_STATE_RUNNING, NULL), 0,
+	   "RUNNING again");
+	ok(read(data_fd, &byte, 1) < 0 && errno == ENODEV, "session over");
+	is(sim_precopy_info(data_fd, &info), -EINVAL, "its ioctl as well");
+	close(data_fd);
+	load_elsewhere(&sim, &stream, 200000, 999, "precopy");
+	free(stream.data);
+	sim_close(&sim);
+	sim_delete("pre");
+}
+
+/* In STOP_COPY from the start, or after @precopy bytes of precopy */
+static struct stream save(struct sim *sim, bool precopy, size_t chunk)
+{
+	struct stream stream = {};
+	int data_fd;
+
+	if (sim_set_state(sim, precopy ? VFIO_DEVICE_STATE_PRE_COPY :
+			  VFIO_DEVICE_STATE_STOP_COPY, &data_fd))
+		die("saving");
+	if (precopy && (drain(data_fd, &stream, chunk) != -ENOMSG ||
+			sim_set_state(sim, VFIO_DEVICE_STATE_STOP_COPY, NULL)))
+		die("precopy");
+	if (drain(data_fd, &stream, chunk))
+		die("stop-copy");
+	close(data_fd);
+	if (sim_set_state(sim, VFIO_DEVICE_STATE_RUNNING, NULL))
+		die("RUNNING");
+	return stream;
+}
+
+void test_transfer(void)
+{
+	static const struct {
+		uint32_t size, initial, dirty;
+		size_t chunk;
+	} cases[] = {
+		{ 4096, 4096, 0, 1 },
+		{ 4097, 0, 0, 7 },
+		{ 65536, 4096, 0, 1 << 20 },
+		{ 65535, 65535, 65535, 4096 },
+		{ 131073, 131073, 1, 65552 },
+		{ 4 << 20, 1 << 20, 65537, 1 << 20 },
+	};
+	struct stream stream;
+	char what[64];
+	struct sim sim;
+	size_t i;
+	int pre;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		if (sim_mkdir("origin") ||
+		    sim_set_number("origin", "size_bytes", cases[i].size) ||
+		    sim_set_number("origin", "initial_bytes",
+				   cases[i].initial) ||
+		    sim_set_number("origin", "dirty_bytes", cases[i].dirty) ||
+		    sim_set("origin", "live", "1"))
+			die("origin");
+		sim_open(&sim, "origin");
+		for (pre = 0; pre < 2; pre++) {
+			memory_write(&sim, 2047, "y", 1);
+			stream = save(&sim, pre, cases[i].chunk);
+			snprintf(what, sizeof(what), "%u bytes%s",
+				 cases[i].size, pre ? " with precopy" : "");
+			load_elsewhere(&sim, &stream, cases[i].size,
+				       cases[i].chunk, what);
+			free(stream.data);
+		}
+		sim_close(&sim);
+		sim_delete("origin");
+	}
+}
+
+/* Loads what must be refused, sooner or later, with EINVAL */
+static void refuse(struct sim *sim, const struct stream *stream,
+		   const char *what)
+{
+	int data_fd, wrote, ended;
+
+	if (sim_set_state(sim, VFIO_DEVICE_STATE_RESUMING, &data_fd))
+		die("RESUMING");
+	wrote = fill(data_fd, stream, 4096);
+	ended = sim_set_state(sim, VFIO_DEVICE_STATE_STOP, NULL);
+	ok((!wrote || wrote == -EINVAL) && ended == -EINVAL &&
+	   sim_state(sim) == VFIO_DEVICE_STATE_ERROR,
+	   "refused: %s (write %d)", what, wrote);
+	close(data_fd);
+	if (sim_reset(sim) || sim_state(sim) != VFIO_DEVICE_STATE_RUNNING)
+		die("reset from ERROR");
+}
+
+void test_bad_streams(void)
+{
+	struct stream stream, cut;
+	uint8_t *fresh, *memory;
+	struct sim sim;
+	char what[64], *log;
+	int data_fd;
+	size_t i;
+
+	sim_create("bad", NULL);
+	sim_open(&sim, "bad");
+	fresh = memory_read(&sim, 65536);
+	stream = save(&sim, false, 65536);
+	cut = stream;
+	for (i = 0; i < stream.bytes; i += i < 64 ? 1 : 4801) {
+		snprintf(what, sizeof(what), "byte %zu changed", i);
+		stream.data[i] ^= 0x10;
+		refuse(&sim, &stream, what);
+		stream.data[i] ^= 0x10;
+	}
+	for (i = stream.bytes - END_BYTES; i < stream.bytes; i++) {
+		snprintf(what, sizeof(what), "byte %zu changed", i);
+		stream.data[i] ^= 1;
+		refuse(&sim, &stream, what);
+		stream.data[i] ^= 1;
+	}
+	cut.bytes = 0;
+	refuse(&sim, &cut, "nothing");
+	cut.bytes = HEADER_BYTES;
+	refuse(&sim, &cut, "header only");
+	cut.bytes = stream.bytes - 1;
+	refuse(&sim, &cut, "one byte short");
+	stream.data = realloc(stream.data, stream.bytes + 1);
+	if (!stream.data)
+		die("realloc");
+	stream.data[stream.bytes] = 0;
+	cut.data = stream.data;
+	cut.bytes = stream.bytes + 1;
+	refuse(&sim, &cut, "one byte in excess");
+
+	memory = memory_read(&sim, 65536);
+	ok(!memcmp(memory, fresh, 65536), "memory is fresh after ERROR");
+	log = sim_log("bad");
+	ok(strstr(log, " checksum bad reason=short\n") &&
+	   strstr(log, " checksum bad reason=broken\n") &&
+	   strstr(log, " checksum bad reason=mismatch sent="),
+	   "the log tells why");
+	free(log);
+	if (sim_set_state(&sim, VFIO_DEVICE_STATE_RESUMING, &data_fd))
+		die("RESUMING");
+	is(fill(data_fd, &stream, 1), 0, "the right stream, byte by byte");
+	ok(read(data_fd, what, 1) < 0 && errno == EBADF, "no reading");
+	is(sim_set_state(&sim, VFIO_DEVICE_STATE_STOP, NULL), 0, "and loaded");
+	ok(write(data_fd, what, 1) < 0 && errno == ENODEV, "session over");
+	close(data_fd);
+	free(memory);
+	free(fresh);
+	free(stream.data);
+	sim_close(&sim);
+	sim_delete("bad");
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SELFTEST_TESTS_H
+#define SELFTEST_TESTS_H
+
+/* test-device.c */
+void test_configfs(void);
+void test_pci(void);
+void test_life(void);
+void test_latency(void);
+void test_log(void);
+
+/* test-arcs.c */
+void test_arcs(void);
+
+/* test-stream.c */
+void test_precopy(void);
+void test_transfer(void);
+void test_bad_streams(void);
+
+/* test-hostile.c */
+void test_hostile(void);
+
+#endif

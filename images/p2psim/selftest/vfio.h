@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A p2psim device from its configfs directory to its file descriptors, and
+ * TAP output.  What ought to work anyway ends the test program when it does
+ * not; what is under test returns 0 or more, or -errno.
+ */
+#ifndef SELFTEST_VFIO_H
+#define SELFTEST_VFIO_H
+
+#include <linux/vfio.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define STATES		(VFIO_DEVICE_STATE_PRE_COPY_P2P + 1)
+#define BAR_WINDOW	2048
+
+struct sim {
+	const char *name;
+	int container;
+	int group;
+	int fd;
+};
+
+extern const char *const state_names[STATES];
+
+/* configfs, with attribute values as text */
+int sim_mkdir(const char *name);
+int sim_rmdir(const char *name);
+int sim_set(const char *name, const char *attribute, const char *value);
+int sim_set_number(const char *name, const char *attribute, uint64_t value);
+void sim_get(const char *name, const char *attribute, char *buf, size_t bytes);
+/* Made, configured by "attribute=value" strings up to NULL, and live */
+void sim_create(const char *name, ...) __attribute__((sentinel));
+void sim_delete(const char *name);
+/* The whole log; freed by the caller */
+char *sim_log(const char *name);
+
+void sim_open(struct sim *sim, const char *name);
+void sim_close(struct sim *sim);
+
+/* Returns 0 and the data fd or -1 in *data_fd, if that is not NULL */
+int sim_set_state(struct sim *sim, uint32_t state, int *data_fd);
+uint32_t sim_state(struct sim *sim);
+int sim_feature_get(struct sim *sim, uint32_t feature, void *data,
+		    size_t bytes);
+uint64_t sim_stop_copy_bytes(struct sim *sim);
+int sim_precopy_info(int data_fd, struct vfio_precopy_info *info);
+int sim_reset(struct sim *sim);
+
+int bar_read(struct sim *sim, uint32_t offset, void *buf, size_t bytes);
+int bar_write(struct sim *sim, uint32_t offset, const void *buf, size_t bytes);
+int memory_write(struct sim *sim, uint32_t offset, const void *buf,
+		 size_t bytes);
+/* All of device memory; freed by the caller */
+uint8_t *memory_read(struct sim *sim, uint32_t bytes);
+
+/* Prints one TAP line; the arguments describe the test, printf-like */
+bool ok(bool good, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+/* ok() for a value that is expected */
+bool is(long long got, long long want, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Prints the plan; returns the exit code */
+int done_testing(void);
+void die(const char *fmt, ...)
+	__attribute__((noreturn, format(printf, 1, 2)));
+
+#endif
