@@ -15,6 +15,7 @@ import bz2
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +73,15 @@ class WorkTree:
         if not build.exists():
             progress(0, 0, "configuring")
             build.mkdir()
-            python = f"--python={job.toolchain.python}"
             run_logged(
-                ["../tree/configure", python, *job.arguments],
+                [
+                    "../tree/configure",
+                    f"--python={job.toolchain.python}",
+                    # assert() puts paths into the binary. They must not
+                    # differ from one cache to another, nor its bytes.
+                    f"--extra-cflags=-ffile-prefix-map={self.home}/=",
+                    *job.arguments,
+                ],
                 build, log, lock, progress,
             )
         try:
@@ -116,6 +123,9 @@ class WorkTree:
                 wanted[path] = identity(kind, data)
         for path in state.keys() - wanted.keys():
             (tree / path).unlink()
+            # A file may take the place of a folder.
+            with suppress(OSError):
+                os.removedirs((tree / path).parent)
         for path, ident in wanted.items():
             if state.get(path) == ident:
                 continue

@@ -100,12 +100,29 @@ def _parse(patch: Patch) -> list[PatchedFile]:
                     f"makes a file of mode {mode[1]}, "
                     "only plain files are allowed",
                 )
+        _check_ends(patch, file, text.split("\n"))
     return files
+
+
+def _check_ends(patch: Patch, file: PatchedFile, lines: list[str]) -> None:
+    """Refuse a hunk that is longer than its header says.
+
+    git takes the surplus for the end of the mail, and leaves it out.
+    """
+    for hunk in file:
+        end = hunk[-1].diff_line_no or 0
+        # A mail's signature starts with "--" as well, and the next file.
+        if any(re.match("[ +]|-(?!-( ?$|- ))", x) for x in lines[end:][:1]):
+            raise PatchError(
+                patch.name, file.path, _header(str(hunk)),
+                "the hunk is longer than it says",
+            )
 
 
 def _broken_hunk(text: str) -> str | None:
     """Find the hunk at which a parser gives up: the first bad prefix."""
-    lines = text.splitlines(keepends=True)
+    # Not splitlines(), which knows more ends of a line than a patch has.
+    lines = [f"{x}\n" for x in text.split("\n")]
     starts = [n for n, x in enumerate(lines) if x.startswith("@@ ")]
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         try:
@@ -226,4 +243,9 @@ def _explain(
                         "the hunk does not apply",
                     )
     first = next(iter(message.splitlines()), "git gave no reason")
-    return PatchError(patch.name, None, None, first.removeprefix("error: "))
+    why = first.removeprefix("error: ")
+    for file in files:
+        if why.startswith(f"{file.path}: "):
+            why = why.removeprefix(f"{file.path}: ")
+            return PatchError(patch.name, file.path, None, why)
+    return PatchError(patch.name, None, None, why)

@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Builds of a fake QEMU, with the real ninja and compiler."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_qemu import make_tree, other_patch
+from test_host_process import wait_until_gone
+
+from harness.build import Build, build, find_source
+from harness.build.worktree import WorkTree
+from harness.cli import main
+from harness.errors import BuildError, MissingToolError, NoSpaceError
+from harness.series import Patch, Variant
+
+STOCK = Variant("stock", ())
+
+BUILD = """\
+import sys
+from pathlib import Path
+from harness.build import build, find_source
+from harness.series import Variant
+source = find_source(Path(sys.argv[1]), "10.0")
+def progress(done, total, text):
+    print(text, flush=True)
+
+made = build(source, Variant("stock", ()), progress)
+print(made.key, made.reused)
+"""
+
+
+def variant(*texts: str) -> Variant:
+    names = ["stock", *texts]
+    steps = zip(names, texts, strict=False)
+    return Variant(
+        "-".join(texts),
+        tuple(Patch(f"{y}.patch", other_patch(x, y)) for x, y in steps),
+    )
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "vfio-p2p"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "qemu")
+
+
+def make(tree: Path, which: Variant = STOCK) -> Build:
+    return build(find_source(tree, "10.0"), which)
+
+
+def log_of(made: Build) -> list[str]:
+    lines = (made.directory / "build.log").read_text().splitlines()
+    return [x.partition("] ")[2] or x.split()[0] for x in lines]
+
+
+def test_a_build_is_all_that_its_folder_says(tree: Path) -> None:
+    made = make(tree)
+    assert made.version == "QEMU emulator version 10.0.99 stock"
+    assert sorted(os.listdir(made.directory)) == [
+        "build.json", "build.log", "qemu-system-x86_64"
+    ]
+    info = json.loads((made.directory / "build.json").read_bytes())
+    assert info["format"] == 1
+    assert info["binary_sha256"] == made.sha256
+    assert info["binary_bytes"] == made.path.stat().st_size
+    assert info["origin"] == str(tree)
+    assert info["inputs"]["changed"] == {}
+    assert "--disable-werror" in info["inputs"]["configure"]
+    assert "CONFIG_VFIO_PCI=y" in info["inputs"]["devices"]
+    assert len(log_of(made)) == 4
+
+
+def test_what_configure_gets(tree: Path) -> None:
+    made = build(find_source(tree, "10.0"), STOCK, werror=True)
+    line = (made.directory / "build.log").read_text().splitlines()[0]
+    assert f"--python={sys.executable}" in line
+    assert "--enable-werror" in line
+    assert "--with-devices-x86_64=vfio-p2p" in line
+
+
+def test_what_a_build_adds_to_the_tree(tree: Path, cache: Path) -> None:
+    make(tree)
+    (work,) = (x for x in (cache / "work").iterdir() if x.is_dir())
+    made = work / "tree"
+    devices = made / "configs/devices/x86_64-softmmu/vfio-p2p.mak"
+    assert "CONFIG_Q35=y\n" in devices.read_text()
+    assert (made / "pc-bios/edk2-x86_64-code.fd.bz2").is_file()
+    assert (made / "link").readlink() == Path("VERSION")
+
+
+def test_the_second_time_it_is_there(tree: Path) -> None:
+    first = make(tree)
+    second = make(tree)
+    assert not first.reused
+    assert second.reused
+    assert (first.path, first.sha256) == (second.path, second.sha256)
+
+
+def test_only_what_changed_is_compiled(tree: Path) -> None:
+    make(tree)
+    made = make(tree, variant("one"))
+    assert made.version.endswith("one")
+    assert log_of(made)[0] == "Compiling ../tree/util/other.c"
+    assert len(log_of(made)) == 2
+
+
+def test_going_back_is_a_change_too(tree: Path, cache: Path) -> None:
+    stock = make(tree)
+    make(tree, variant("one"))
+    shutil.rmtree(stock.directory)
+    again = make(tree)
+    assert again.version.endswith("stock")
+    assert len(log_of(again)) == 2
+    assert again.sha256 == stock.sha256
+
+
+def test_a_developers_edit_compiles_only_what_changed(tree: Path) -> None:
+    make(tree)
+    other = tree / "util/other.c"
+    other.write_text(other.read_text().replace("stock", "edited"))
+    made = make(tree)
+    assert made.version.endswith("edited")
+    assert len(log_of(made)) == 2
+
+
+def test_files_come_and_go(tree: Path, cache: Path) -> None:
+    (tree / "old").mkdir()
+    (tree / "old" / "file").touch()
+    make(tree)
+    shutil.rmtree(tree / "old")
+    (tree / "old").write_text("now a file")
+    (tree / "util/other.c").touch()
+    make(tree)
+    (work,) = (x for x in (cache / "work").iterdir() if x.is_dir())
+    assert (work / "tree/old").read_text() == "now a file"
+
+
+def test_the_key_is_what_patches_make_of_the_files(tree: Path) -> None:
+    first = make(tree, variant("one", "two"))
+    second = make(tree, variant("two"))
+    assert second.reused
+    assert second.key == first.key
+    assert second.variant == "two"
+
+
+def test_warnings_as_errors_are_another_build(tree: Path) -> None:
+    made = build(find_source(tree, "10.0"), STOCK, werror=True)
+    assert made.key != make(tree).key
+
+
+def test_another_compiler_is_another_build(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make(tree)
+    wrapper = tmp_path / "bin" / "cc"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo other cc && exit\n'
+        f'exec {shutil.which("cc")} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    assert make(tree).key != first.key
+
+
+@pytest.mark.parametrize("damage", ["binary", "json", "missing"])
+def test_a_damaged_build_is_made_again(tree: Path, damage: str) -> None:
+    made = make(tree)
+    match damage:
+        case "binary":
+            with made.path.open("ab") as file:
+                file.write(b"x")
+        case "json":
+            (made.directory / "build.json").write_text("{")
+        case "missing":
+            made.path.unlink()
+    again = make(tree)
+    assert not again.reused
+    assert again.sha256 == made.sha256
+    assert make(tree).reused
+
+
+def test_progress_is_ninjas_own(tree: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+
+    def progress(done: int, total: int, text: str) -> None:
+        seen.append((done, total, text))
+
+    build(find_source(tree, "10.0"), STOCK, progress)
+    assert [x for x in seen if x[1]] == [
+        (1, 3, "compiling"), (2, 3, "compiling"), (3, 3, "compiling")
+    ]
+    assert seen[:2] == [
+        (0, 0, "copying the source"), (0, 0, "configuring")
+    ]
+
+
+def test_what_does_not_compile(tree: Path, cache: Path) -> None:
+    make(tree)
+    broken = Variant("x", (Patch("x", other_patch("stock", 'a"b')),))
+    with pytest.raises(BuildError) as caught:
+        make(tree, broken)
+    error = caught.value
+    assert error.exit_code == 5
+    assert "ninja failed with status 1" in str(error)
+    assert "other.c:1:" in error.tail
+    assert error.tail.splitlines()[-1] in error.log.read_text()
+    assert len(list((cache / "builds").iterdir())) == 1
+    # It ended by itself: there is no need to begin from nothing.
+    assert len(log_of(make(tree, variant("one")))) == 2
+
+
+def test_what_does_not_configure(tree: Path, cache: Path) -> None:
+    configure = tree / "configure"
+    good = configure.read_text()
+    configure.write_text("#!/bin/sh\necho ERROR: no; exit 3\n")
+    with pytest.raises(BuildError, match="configure failed") as caught:
+        make(tree)
+    assert caught.value.tail == "ERROR: no"
+    configure.write_text(good)
+    assert make(tree).version.endswith("stock")
+
+
+def test_a_disk_that_fills_up(tree: Path, cache: Path) -> None:
+    compile_script = tree / "scripts/compile.sh"
+    good = compile_script.read_text()
+    compile_script.write_text("echo cc1: No space left on device; exit 1\n")
+    with pytest.raises(NoSpaceError):
+        make(tree)
+    compile_script.write_text(good)
+    assert "configured" in log_of(make(tree))
+
+
+def test_a_full_disk(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=1 << 20)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(NoSpaceError, match="1024 MiB needed, 1 MiB free"):
+        make(tree)
+
+
+def test_no_room_for_the_result(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copyfile", full)
+        with pytest.raises(NoSpaceError):
+            make(tree)
+    assert list((cache / "builds").iterdir()) == []
+    assert not make(tree).reused
+
+
+@pytest.mark.parametrize(
+    ("hidden", "package"),
+    [
+        ("cc", "gcc"),
+        ("ninja", "ninja-build"),
+        ("pkg-config", "pkg-config"),
+        ("strip", "binutils"),
+    ],
+)
+def test_a_program_is_missing(
+    tree: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hidden: str,
+    package: str,
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in "cc", "ld", "strip", "ninja", "pkg-config", "git":
+        if name != hidden:
+            (folder / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(MissingToolError) as caught:
+        make(tree)
+    assert (caught.value.tool, caught.value.package) == (hidden, package)
+    assert not (cache / "work").exists()
+
+
+def test_a_library_is_missing(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "pkg-config"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\ncase "$2" in glib*) exit 1;; esac\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(MissingToolError) as caught:
+        make(tree)
+    assert caught.value.package == "libglib2.0-dev"
+
+
+def test_a_header_is_missing(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "cc"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(MissingToolError) as caught:
+        make(tree)
+    assert caught.value.tool == "header libfdt.h"
+    assert caught.value.package == "libfdt-dev"
+
+
+def test_the_environment_makes_no_difference(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CFLAGS", "-DX")
+    (tree / "scripts/compile.sh").write_text(
+        'test -z "$CFLAGS" && exec cc -c -o "$2" "$1"\n'
+    )
+    make(tree)
+
+
+def test_two_that_want_the_same_share_it(tree: Path, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    configure = tree / "configure"
+    text = configure.read_text()
+    configure.write_text(text.replace("\n", f"\ncat {fifo}\n", 1))
+    argv = [sys.executable, "-c", BUILD, str(tree)]
+    one = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    # Opens as soon as the first configures, and holds it there.
+    with fifo.open("w"):
+        two = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        assert two.stdout
+        assert two.stdout.readline() == "waiting for another build\n"
+    results = [x.communicate()[0].splitlines()[-1] for x in (one, two)]
+    key = results[0].split()[0]
+    assert results == [f"{key} False", f"{key} True"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_build_leaves_nothing_that_looks_whole(
+    tree: Path, tmp_path: Path, cache: Path, signum: signal.Signals
+) -> None:
+    script = tree / "scripts/compile.sh"
+    good = script.read_text()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    script.write_text(f"echo $$ > {fifo}\nexec sleep 600\n")
+    with subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(tree)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        compiler = int(fifo.read_text().split()[0])
+        process.send_signal(signum)
+    assert process.returncode == -signum
+    wait_until_gone(compiler)
+    assert not (cache / "builds").exists()
+    script.write_text(good)
+    # What is in the folder is not known: all is made anew.
+    assert "configured" in log_of(make(tree))
+
+
+def test_a_work_folder_in_use_is_not_known(tmp_path: Path) -> None:
+    work = WorkTree(tmp_path / "work")
+    fresh = work.needed_bytes
+    work.home.mkdir()
+    (work.home / "tree.json").write_text("{}")
+    assert work.needed_bytes < fresh
+
+
+def test_the_command(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["build", "--source", str(tree), "--variant", "stock"]
+    assert main([*argv, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["format"] == 1
+    assert document["base"] == "v10.0"
+    assert document["source"]["version"] == "10.0.99"
+    (item,) = document["builds"]
+    assert item["variant"] == "stock"
+    assert not item["reused"]
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert out == f"stock\t{item['binary']}\n"
+    assert "stock: was there already" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--base", "v7"], "unknown base 'v7'"),
+        (["--variant", "x"], "unknown variant 'x'"),
+        (["--mutant", "x"], "unknown mutant 'x'"),
+        # The fake has not the files that the series is for.
+        (["--variant", "patched"], "0001-vfio-migration"),
+    ],
+)
+def test_bad_input(
+    tree: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    argv: list[str],
+    words: str,
+) -> None:
+    assert main(["build", "--source", str(tree), *argv]) == 2
+    assert words in capsys.readouterr().err
+    assert not (cache / "work").exists()

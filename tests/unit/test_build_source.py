@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sources: identity by content, and what is no source."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from fake_qemu import make_tree
+
+from harness.build import Source, find_source
+from harness.errors import MissingToolError, NoSpaceError, SourceError
+
+# The user's own name may be unknown to git.
+GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x", "-C")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "vfio-p2p"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "qemu")
+
+
+def find(path: Path) -> Source:
+    return find_source(path, "10.0")
+
+
+def pack(tree: Path, suffix: str) -> Path:
+    path = tree.with_name(f"qemu.tar.{suffix}")
+    subprocess.run(
+        ["tar", "-C", tree.parent, "-caf", path, tree.name], check=True
+    )
+    return path
+
+
+def commit(tree: Path) -> None:
+    subprocess.run(["git", "init", "-q", tree], check=True)
+    subprocess.run([*GIT, tree, "add", "-A"], check=True)
+    subprocess.run([*GIT, tree, "commit", "-qm", "x"], check=True)
+
+
+@pytest.mark.parametrize("suffix", ["xz", "gz", "bz2"])
+def test_the_key_is_the_content(tree: Path, suffix: str) -> None:
+    folder = find(tree)
+    tarball = find(pack(tree, suffix))
+    assert (folder.kind, tarball.kind) == ("folder", "tarball")
+    assert folder.version == tarball.version == "10.0.99"
+    assert folder.key == tarball.key
+    assert tarball.read("util/other.c") == folder.read("util/other.c")
+
+
+@pytest.mark.parametrize("change", ["content", "mode", "link", "name", "new"])
+def test_any_change_is_another_source(tree: Path, change: str) -> None:
+    before = find(tree).key
+    other = tree / "util/other.c"
+    match change:
+        case "content":
+            other.write_text("")
+        case "mode":
+            other.chmod(0o755)
+        case "link":
+            (tree / "link").unlink()
+            (tree / "link").symlink_to("configure")
+        case "name":
+            other.rename(tree / "util/another.c")
+        case "new":
+            (tree / "util/new.c").touch()
+    assert find(tree).key != before
+
+
+def test_kinds(tree: Path) -> None:
+    source = find(tree)
+    kinds = {"configure": "x", "VERSION": "f", "link": "l", "util": None}
+    assert {x: source.kind_of(x) for x in kinds} == kinds
+    assert source.read("link") == b"VERSION"
+
+
+def test_what_is_left_out(tree: Path) -> None:
+    (tree / "b0").mkdir()
+    (tree / "b0" / "build.ninja").touch()
+    (tree / "b0" / "x.o").touch()
+    for source in find(tree), find(pack(tree, "gz")):
+        assert "roms/Makefile" in source.files
+        assert "roms/seabios/main.c" not in source.files
+        assert "b0/x.o" not in source.files
+
+
+def test_firmware_sources_are_not_unpacked(tree: Path) -> None:
+    source = find(pack(tree, "gz"))
+    assert (source.tree / "roms/Makefile").exists()
+    assert not (source.tree / "roms/seabios/main.c").exists()
+
+
+def test_a_checkout_with_its_local_changes(tree: Path) -> None:
+    (tree / ".gitignore").write_text("*.o\n/subprojects/keycodemapdb\n")
+    (tree / "gone.c").touch()
+    commit(tree)
+    plain = find(tree)
+    (tree / "gone.c").unlink()
+    (tree / "new.c").touch()
+    (tree / "other.o").touch()
+    (tree / "b0").mkdir()
+    (tree / "b0" / "build.ninja").touch()
+    (tree / "util/other.c").write_text("changed")
+    changed = find(tree)
+    assert changed.files.keys() - plain.files.keys() == {"new.c"}
+    assert plain.files.keys() - changed.files.keys() == {"gone.c"}
+    assert changed.read("util/other.c") == b"changed"
+    # meson fetches it; git does not know it.
+    assert "subprojects/keycodemapdb/README" in plain.files
+    assert not any(x.startswith(".git/") for x in plain.files)
+
+
+def test_a_submodule_is_no_file(tree: Path, tmp_path: Path) -> None:
+    inner = tree / "roms" / "inner"
+    inner.mkdir()
+    (inner / "x").touch()
+    commit(inner)
+    subprocess.run(["git", "init", "-q", tree], check=True)
+    subprocess.run(
+        [*GIT, tree, "-c", "advice.addEmbeddedRepo=false", "add", "-A"],
+        check=True,
+        capture_output=True,
+    )
+    assert "roms/inner" not in find(tree).files
+
+
+def test_a_tarball_is_unpacked_once(tree: Path, cache: Path) -> None:
+    path = pack(tree, "gz")
+    first = find(path)
+    (first.tree / "VERSION").touch()
+    seen = (first.tree / "VERSION").stat().st_mtime_ns
+    assert find(path) == first
+    assert (first.tree / "VERSION").stat().st_mtime_ns == seen
+
+
+def test_an_interrupted_unpacking_is_done_again(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pack(tree, "gz")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.build.source._identify", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            find(path)
+    assert [x.suffix for x in (cache / "sources").iterdir()] == [".lock"]
+    assert find(path).read("VERSION") == b"10.0.99\n"
+
+
+def test_a_file_that_changed_meanwhile(tree: Path) -> None:
+    source = find(tree)
+    (tree / "util/other.c").write_text("changed")
+    with pytest.raises(SourceError, match="changed while"):
+        source.read("util/other.c")
+    (tree / "util/other.c").unlink()
+    with pytest.raises(SourceError, match="No such file"):
+        source.read("util/other.c")
+
+
+def bad(path: Path) -> str:
+    with pytest.raises(SourceError) as caught:
+        find(path)
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+    return str(caught.value)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert "no such file" in bad(tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    "name", ["VERSION", "configure", "meson.build", "hw/vfio/trace-events"]
+)
+def test_what_is_not_qemu(tree: Path, name: str) -> None:
+    (tree / name).unlink()
+    assert f"no {name} in it" in bad(tree)
+    assert f"no {name} in it" in bad(pack(tree, "gz"))
+
+
+def test_subprojects_that_were_not_fetched(tree: Path) -> None:
+    (tree / "subprojects/keycodemapdb/README").unlink()
+    assert "subprojects" in bad(tree)
+
+
+@pytest.mark.parametrize("version", ["", "ten", "10.0\n", "10.0.1\n10.0.2"])
+def test_what_is_no_version(tree: Path, version: str) -> None:
+    (tree / "VERSION").write_text(version)
+    assert "not a QEMU version" in bad(tree)
+
+
+def test_what_is_no_tarball(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"\0" * 100 + b"junk")
+    assert "not a whole tarball" in bad(path)
+
+
+def test_a_cut_tarball(tree: Path, cache: Path) -> None:
+    path = pack(tree, "xz")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "not a whole tarball" in bad(path)
+    assert [x.suffix for x in (cache / "sources").iterdir()] == [".lock"]
+
+
+def evil(tree: Path, *members: tarfile.TarInfo) -> Path:
+    path = pack(tree, "gz")
+    plain = tree.with_name("evil.tar")
+    with tarfile.open(path) as old, tarfile.open(plain, "w") as new:
+        for member in old:
+            new.addfile(member, old.extractfile(member))
+        for member in members:
+            new.addfile(member, io.BytesIO(b"evil"[: member.size]))
+    return plain
+
+
+def member(name: str, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size = 0 if link else 4
+    info.type = tarfile.SYMTYPE if link else tarfile.REGTYPE
+    info.linkname = link
+    return info
+
+
+def test_a_tarball_stays_inside(tree: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    bad(evil(tree, member("q/../../../../outside/x")))
+    bad(
+        evil(
+            tree,
+            member("qemu/d", str(outside)),
+            member("qemu/d/x"),
+        )
+    )
+    assert os.listdir(outside) == []
+
+
+def test_a_full_disk(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tarball = pack(tree, "gz")
+    program = tmp_path / "bin" / "tar"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\necho 'tar: x: No space left on device' >&2\nexit 2\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(NoSpaceError):
+        find(tarball)
+
+
+def test_git_is_missing(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(tree)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingToolError, match="git"):
+        find(tree)
+
+
+def test_git_does_not_like_the_checkout(tree: Path) -> None:
+    (tree / ".git").write_text("gitdir: nowhere\n")
+    assert "not a git repository" in bad(tree)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Folders that are whole or not there; locks."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.errors import NoSpaceError
+from harness.host.files import (
+    exclusive,
+    publishing,
+    remove_tree,
+    room_for,
+    write_whole,
+)
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def test_a_lock_is_held_as_long_as_the_context(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lock"
+    with exclusive(path):
+        assert is_locked(path)
+    assert not is_locked(path)
+
+
+def test_who_waits_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    said = []
+    with path.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def waiting() -> None:
+            said.append("waiting")
+            fcntl.flock(other, fcntl.LOCK_UN)
+
+        with exclusive(path, waiting):
+            assert is_locked(path)
+    assert said == ["waiting"]
+
+
+def test_a_lock_that_was_removed_is_taken_anew(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with path.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def waiting() -> None:
+            path.unlink()
+            fcntl.flock(other, fcntl.LOCK_UN)
+
+        with exclusive(path, waiting):
+            assert is_locked(path)
+
+
+def test_a_child_keeps_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with exclusive(path) as fd:
+        child = subprocess.Popen(
+            ["cat"], stdin=subprocess.PIPE, pass_fds=[fd]
+        )
+    assert is_locked(path)
+    child.communicate()
+    assert not is_locked(path)
+
+
+def test_publishing_replaces(tmp_path: Path) -> None:
+    final = tmp_path / "a" / "x"
+    for text in "one", "two":
+        with publishing(final) as partial:
+            (partial / text).touch()
+            assert not (final / text).exists()
+        assert os.listdir(final) == [text]
+    assert os.listdir(final.parent) == ["x"]
+
+
+def test_nothing_is_published_on_failure(tmp_path: Path) -> None:
+    def publish_half() -> None:
+        with publishing(tmp_path / "x") as partial:
+            (partial / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish_half()
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_kill_left_is_not_published(tmp_path: Path) -> None:
+    (tmp_path / ".x.partial").mkdir()
+    (tmp_path / ".x.partial" / "half").touch()
+    with publishing(tmp_path / "x"):
+        pass
+    assert os.listdir(tmp_path / "x") == []
+
+
+def test_removing_goes_on_where_a_kill_ended_it(tmp_path: Path) -> None:
+    for name in ".x.doomed", "x":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    remove_tree(tmp_path / "x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_writing_whole_files(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_whole(path, b"1")
+    os.link(path, tmp_path / "link")
+    write_whole(path, b"2", 0o755)
+    assert path.read_bytes() == b"2"
+    assert path.stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "link").read_bytes() == b"1"
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_too_little_room(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    with (
+        pytest.raises(NoSpaceError) as caught,
+        room_for(tmp_path / "not" / "yet", free * 2),
+    ):
+        pytest.fail("was let in")
+    assert caught.value.exit_code == 2
+    assert caught.value.needed_bytes == free * 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_room_that_runs_out(tmp_path: Path, code: int) -> None:
+    with pytest.raises(NoSpaceError), room_for(tmp_path, 1):
+        raise OSError(code, "no")
+
+
+def test_other_errors_are_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), room_for(tmp_path, 1):
+        raise PermissionError(errno.EACCES, "no")

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Bases and variants by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import SourceError, UsageError
+from harness.series import (
+    Base,
+    base_for,
+    find_base,
+    load_bases,
+    parse_variant,
+)
+
+SERIES = """\
+format = 1
+mutants = "mutants"
+
+[[base]]
+name = "v10.0"
+qemu = "10.0"
+folder = "v10.0"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "series.toml").write_text(SERIES)
+    for name in (
+        "v10.0/pre/0001-p.patch",
+        "v10.0/pre/0002-q.patch",
+        "v10.0/0002-b.patch",
+        "v10.0/0001-a.patch",
+        "v10.0/notes.patch",
+        "mutants/swap.patch",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path
+
+
+@pytest.fixture
+def base(folder: Path) -> Base:
+    return load_bases(folder)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "patches"),
+    [
+        ("stock", "stock", ""),
+        ("base", "base", "pq"),
+        ("patch-1", "patch-1", "pqa"),
+        ("patch-2", "patched", "pqab"),
+        ("patched", "patched", "pqab"),
+        ("patched+swap", "patched+swap", "pqab!"),
+        ("patch-2+swap", "patched+swap", "pqab!"),
+        ("base+swap", "base+swap", "pq!"),
+    ],
+)
+def test_variants(base: Base, text: str, name: str, patches: str) -> None:
+    variant = parse_variant(base, text)
+    assert variant.name == name
+    letters = {
+        "0001-p.patch": "p",
+        "0002-q.patch": "q",
+        "0001-a.patch": "a",
+        "0002-b.patch": "b",
+        "swap.patch": "!",
+    }
+    assert "".join(letters[x.name] for x in variant.patches) == patches
+
+
+def test_a_mutant_may_be_any_file(base: Base, tmp_path: Path) -> None:
+    path = tmp_path / "own.diff"
+    path.write_text("own")
+    variant = parse_variant(base, f"patched+{path}")
+    assert variant.name == "patched+own"
+    assert variant.patches[-1].data == b"own"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "patch-0", "patch-3", "patch-x", "Base", "+swap"]
+)
+def test_unknown_variants(base: Base, text: str) -> None:
+    with pytest.raises(UsageError, match="unknown variant") as caught:
+        parse_variant(base, text)
+    assert caught.value.hint == (
+        "known variants: stock, base, patch-1, patch-2, patched"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "no", "../v10.0/notes", "no/such"])
+def test_unknown_mutants(base: Base, name: str) -> None:
+    with pytest.raises(UsageError, match="unknown mutant") as caught:
+        parse_variant(base, f"patched+{name}")
+    assert "known mutants: swap;" in caught.value.hint
+
+
+def test_the_base_for_a_version(base: Base) -> None:
+    assert base.covers("10.0.13")
+    assert not base.covers("10.1.0")
+    assert not base.covers("10.00.1")
+
+
+def test_own_bases() -> None:
+    assert find_base("v10.0") == base_for("10.0.13")
+
+
+def test_an_unknown_base() -> None:
+    with pytest.raises(UsageError, match="'v7'") as caught:
+        find_base("v7")
+    assert "v10.0" in caught.value.hint
+
+
+def test_a_version_without_a_base() -> None:
+    with pytest.raises(SourceError, match=r"7\.2\.0") as caught:
+        base_for("7.2.0")
+    assert "v10.0" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (SERIES.replace("format = 1", "format = 2"), "format 2"),
+        (SERIES + "colour = 1\n", "colour"),
+        ("format =", "series.toml"),
+    ],
+)
+def test_a_damaged_list_of_bases(folder: Path, text: str, why: str) -> None:
+    (folder / "series.toml").write_text(text)
+    with pytest.raises(UsageError, match=why):
+        load_bases(folder)
+
+
+def test_the_series_is_whole() -> None:
+    (base,) = load_bases()
+    assert len(base.patches) == 6
+    assert base.pre
