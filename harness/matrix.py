@@ -13,7 +13,8 @@ from harness.bundle.read import open_bundle
 from harness.errors import HarnessError, InputError
 from harness.progress import Progress, silent
 from harness.scenario.model import Scenario
-from harness.testbed.sealed import Program, Testbed
+from harness.testbed.load import Program
+from harness.testbed.sealed import Testbed
 from harness.verdict import Verdict
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from harness.build import Build
-from harness.testbed.sealed import Program
+from harness.testbed.load import Program
 
 SEED = 42
 

@@ -36,7 +36,7 @@ CONSOLE = "console.txt"
 MAILBOX = "mailbox"
 INITRAMFS = "initramfs.cpio"
 
-_COMMON = (
+COMMON = (
     *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
     *("-machine", "q35"),
     *("-m", f"{RAM_MIB}"),
@@ -48,7 +48,7 @@ _SEALED = (
     *("-cpu", "max,cx16=off"),
     *("-rtc", "base=2026-01-01T00:00:00,clock=vm"),
 )
-_KERNEL = "console=ttyS0 quiet panic=-1"
+KERNEL_ARGUMENTS = "console=ttyS0 quiet panic=-1"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def sealed_arguments(seed: int) -> tuple[str, ...]:
 
     :param seed: Seeds all the randomness that the guest gets.
     """
-    return (*_COMMON, *_SEALED, "-seed", str(seed))
+    return (*COMMON, *_SEALED, "-seed", str(seed))
 
 
 async def run_sealed(
@@ -108,7 +108,7 @@ async def run_sealed(
         *sealed_arguments(seed),
         *("-kernel", str(image.kernel)),
         *("-initrd", INITRAMFS),
-        *("-append", _KERNEL),
+        *("-append", KERNEL_ARGUMENTS),
         *("-serial", f"file:{CONSOLE}"),
         *("-object", f"{backend},mem-path={MAILBOX}"),
         *("-device", "ivshmem-plain,memdev=mailbox"),

@@ -8,9 +8,7 @@ power-off, and nothing crosses in between.
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +21,11 @@ from harness.bundle.manifest import (
     TestbedInput,
 )
 from harness.bundle.write import seal, writing
-from harness.errors import SourceError, TestbedError
+from harness.errors import TestbedError
 from harness.scenario.model import Scenario
-from harness.testbed.cpio import Layer
 from harness.testbed.image import Image
 from harness.testbed.inside import ERROR
+from harness.testbed.load import Program, write_initramfs
 from harness.testbed.mailbox import collect
 from harness.testbed.outer import (
     CONSOLE,
@@ -41,53 +39,6 @@ from harness.testbed.outer import (
 
 # Of the host's time. A run takes 10 to 15 s on an idle machine.
 LIMIT_S = 900.0
-
-# One line of ldd(1): "libz.so.1 => /lib/libz.so.1 (0x...)", or the loader
-# alone, "/lib64/ld-linux-x86-64.so.2 (0x...)".
-_LIBRARY = re.compile(r"^\s*(?:(\S+) => )?(/\S+) \(0x")
-
-
-@dataclass(frozen=True)
-class Program:
-    """A QEMU binary with all that it needs to run somewhere else.
-
-    :param variant: Name of the tree that it was built from.
-    :param build: Key in the build store.
-    :param version: QEMU's version string.
-    :param binary: Path of the binary.
-    """
-
-    variant: str
-    build: str
-    version: str
-    binary: Path
-
-    def files(self) -> dict[str, bytes]:
-        """Contents by name: the binary, its libraries, the loader.
-
-        :raise SourceError: When it is not a program of this machine.
-        """
-        found = {self.binary.name: self.binary.read_bytes()}
-        ldd = subprocess.run(
-            ["ldd", str(self.binary)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        for line in ldd.stdout.splitlines():
-            library = _LIBRARY.match(line)
-            if library:
-                path = Path(library[2])
-                name = library[1] or "ld.so"
-                found[f"lib/{Path(name).name}"] = path.read_bytes()
-        if ldd.returncode or "lib/ld.so" not in found:
-            raise SourceError(
-                f"{self.binary} is not a dynamic program of this machine",
-                "build QEMU with vfio-p2p build",
-            )
-        return found
 
 
 @dataclass(frozen=True)
@@ -149,7 +100,9 @@ class Testbed:
             tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name,
         ):
             work = Path(name)
-            self._make_initramfs(work, files, scenario)
+            write_initramfs(
+                work / INITRAMFS, self.image, files, scenario.to_json()
+            )
             await run_sealed(self.outer, self.image, seed, work, limit_s)
             try:
                 collect(work / MAILBOX, partial)
@@ -166,17 +119,6 @@ class Testbed:
             shutil.copy(work / CONSOLE, partial / CONSOLE)
             (partial / SCENARIO).write_bytes(scenario.to_json())
             return seal(partial, inputs)
-
-    def _make_initramfs(
-        self, work: Path, files: dict[str, bytes], scenario: Scenario
-    ) -> None:
-        layer = Layer()
-        for name, data in files.items():
-            layer.add(f"qemu/{name}", data, executable=True)
-        layer.add("job/scenario.json", scenario.to_json())
-        shutil.copy(self.image.initramfs, work / INITRAMFS)
-        with (work / INITRAMFS).open("ab") as file:
-            file.write(layer.to_bytes())
 
 
 def _sha256(data: bytes) -> str:

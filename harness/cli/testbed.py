@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``vfio-p2p testbed``: the outer VM."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from harness.build import build
+from harness.cli.build import add_source_arguments, choose_source
+from harness.cli.common import program_of
+from harness.cli.progress import display
+from harness.errors import UsageError
+from harness.scenario.load import load
+from harness.series import parse_variant
+from harness.testbed.image import get_image
+from harness.testbed.load import write_initramfs
+from harness.testbed.outer import find_outer
+from harness.testbed.shell import run_shell
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    """Add the command ``testbed``."""
+    parser = commands.add_parser(
+        "testbed",
+        help="the outer VM: build its image, get a shell in it",
+        description="The VM in which QEMU meets real VFIO devices.",
+    )
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    image = actions.add_parser("image", help="build its image")
+    image.add_argument(
+        "--json", action="store_true", help="print one JSON document"
+    )
+    image.set_defaults(run=_image)
+    shell = actions.add_parser(
+        "shell",
+        help="get a shell in it; Ctrl-a x ends it",
+        description="Get a shell in the outer VM, with KVM if it works. "
+        "/qemu/run is the QEMU under test; p2psim's devices are made in "
+        "/sys/kernel/config/p2psim (images/p2psim/README.md). "
+        "'poweroff -f' or Ctrl-a x ends it.",
+    )
+    add_source_arguments(shell)
+    shell.add_argument(
+        "--variant",
+        default="patched",
+        metavar="V",
+        help="the QEMU to take along (default: %(default)s)",
+    )
+    shell.add_argument(
+        "--scenario",
+        default="two-devices",
+        metavar="S",
+        help="the scenario in /job (default: %(default)s)",
+    )
+    shell.set_defaults(run=_shell)
+
+
+def _image(args: argparse.Namespace) -> int:
+    with display() as shown:
+        line = shown.line("testbed")
+        image = get_image(line)
+        line.end("ready")
+    if args.json:
+        document = {"format": 1, "key": image.key, "path": str(image.path)}
+        print(json.dumps(document, indent=2))
+    else:
+        print(image.path)
+    return 0
+
+
+def _shell(args: argparse.Namespace) -> int:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "a shell needs a terminal",
+            "run 'vfio-p2p testbed shell' in one, or see 'vfio-p2p run'",
+        )
+    scenario = load(args.scenario)
+    outer = find_outer()
+    base, source = choose_source(args)
+    variant = parse_variant(base, args.variant)
+    with display() as shown:
+        line = shown.line(variant.name)
+        program = program_of(build(source, variant, line))
+        line.end("built")
+        line = shown.line("testbed")
+        image = get_image(line)
+        line.end("ready")
+    with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
+        initramfs = Path(name, "initramfs.cpio")
+        write_initramfs(
+            initramfs, image, program.files(), scenario.to_json()
+        )
+        run_shell(outer, image, initramfs)
+    return 0
