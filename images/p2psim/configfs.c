@@ -396,11 +396,16 @@ static const struct config_item_type p2psim_item_type = {
 	.ct_owner = THIS_MODULE,
 };
 
+/* What /sys/devices/p2psim has of its own */
+static const char *const taken_names[] = { "module", "power", "uevent" };
+
 /* Names end up in logs of others, QEMU's among them, that are parsed */
 static bool name_is_sane(const char *name)
 {
 	const char *c;
 
+	if (match_string(taken_names, ARRAY_SIZE(taken_names), name) >= 0)
+		return false;
 	for (c = name; *c; c++) {
 		if (!isascii(*c) || (!isalnum(*c) && !strchr("._-", *c)))
 			return false;

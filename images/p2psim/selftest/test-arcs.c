@@ -63,7 +63,7 @@ static bool has_arc(int combo, unsigned int from, unsigned int to)
 {
 	size_t i;
 
-	for (i = 0; i < sizeof(arcs) / sizeof(arcs[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(arcs); i++) {
 		if (arcs[i].from == from && arcs[i].to == to)
 			return (combos[combo].p2p || !arcs[i].p2p) &&
 			       (combos[combo].pre_copy || !arcs[i].pre_copy) &&
@@ -133,7 +133,7 @@ static int value_of(const char *line, const char *key)
 {
 	const char *value = strstr(line, key) + strlen(key);
 
-	return state_of(value, strcspn(value, " \n"));
+	return state_of(value, strcspn(value, "\n "));
 }
 
 /* Walks the arcs logged behind @log: their number, -1 if they do not join */
@@ -211,7 +211,7 @@ static void test_combo(int combo)
 {
 	struct vfio_device_feature_migration mig = {};
 	struct sim sim;
-	uint64_t want = VFIO_MIGRATION_STOP_COPY;
+	__u64 want = VFIO_MIGRATION_STOP_COPY;
 	unsigned int from, to;
 
 	for (from = 0; from < STATES; from++) {
@@ -245,7 +245,7 @@ void test_arcs(void)
 	struct sim sim;
 	size_t i;
 
-	for (i = 0; i < sizeof(combos) / sizeof(combos[0]); i++)
+	for (i = 0; i < ARRAY_SIZE(combos); i++)
 		test_combo(i);
 
 	sim_create("none", "flags=\n", NULL);

@@ -29,7 +29,7 @@ void test_configfs(void)
 		{ "flags", "p2p" }, { "flags", "pre_copy p2p" },
 		{ "flags", "stop_copy x" }, { "flags", "stop_copyp2p" },
 		{ "size_bytes", "4095" }, { "size_bytes", "67108865" },
-		{ "size_bytes", "-1" }, { "size_bytes", "" "x" },
+		{ "size_bytes", "-1" }, { "size_bytes", "x" },
 		{ "initial_bytes", "65537" }, { "dirty_bytes", "65537" },
 		{ "seed", "0x10000000000000000" }, { "live", "maybe" },
 		{ "latency_us", "RUNNING STOP" },
@@ -51,6 +51,7 @@ void test_configfs(void)
 	is(sim_mkdir("a b"), -EINVAL, "name with a blank");
 	is(sim_mkdir("(a)"), -EINVAL, "name with parentheses");
 	is(sim_mkdir(".a"), -EINVAL, "name with a leading dot");
+	is(sim_mkdir("power"), -EINVAL, "name that sysfs has already");
 	is(sim_mkdir("a23456789012345678901234567890123"), -EINVAL,
 	   "name too long");
 	is(sim_mkdir("a2345678901234567890123456789012"), 0, "long name");
@@ -66,12 +67,12 @@ void test_configfs(void)
 	attribute_is("a", "latency_us", "");
 	attribute_is("a", "live", "0\n");
 	attribute_is("a", "sysfs_path", "/sys/devices/p2psim/a\n");
-	for (i = 0; i < sizeof(nonsense) / sizeof(nonsense[0]); i++)
+	for (i = 0; i < ARRAY_SIZE(nonsense); i++)
 		is(sim_set("a", nonsense[i][0], nonsense[i][1]), -EINVAL,
 		   "nonsense for %s, %zu", nonsense[i][0], i);
 	attribute_is("a", "latency_us", "");
 	is(sim_set("a", "latency_us",
-		   "STOP RUNNING 7\n  RUNNING_P2P\tSTOP  8 \n\n"), 0,
+		   "STOP RUNNING 7\n  RUNNING_P2P\tSTOP  8\n\n"), 0,
 	   "two latencies at once");
 	is(sim_set("a", "latency_us", "STOP RUNNING 0"), 0, "none again");
 	attribute_is("a", "latency_us", "RUNNING_P2P STOP 8\n");
@@ -84,7 +85,7 @@ void test_configfs(void)
 	is(sim_set("a", "live", "1"), 0, "live");
 	is(sim_set("a", "live", "1"), 0, "live twice");
 	attribute_is("a", "live", "1\n");
-	for (i = 0; i < sizeof(writable) / sizeof(writable[0]); i++)
+	for (i = 0; i < ARRAY_SIZE(writable); i++)
 		is(sim_set("a", writable[i], "1"), -EBUSY, "%s while live",
 		   writable[i]);
 	is(sim_rmdir("a"), -EBUSY, "rmdir while live");
@@ -95,18 +96,13 @@ void test_configfs(void)
 	attribute_is("a", "flags", "stop_copy p2p\n");
 	is(sim_rmdir("a"), 0, "rmdir");
 	is(access("/sys/kernel/debug/p2psim/a", F_OK), -1, "log removed");
-
-	/* A name that the parent has in sysfs already */
-	is(sim_mkdir("power"), 0, "mkdir power");
-	is(sim_set("power", "live", "1"), -EEXIST, "live power");
-	is(sim_rmdir("power"), 0, "rmdir power");
 }
 
-static void test_config_space(struct sim *sim, uint64_t at)
+static void test_config_space(struct sim *sim, __u64 at)
 {
-	uint8_t config[256], after[300];
-	uint8_t ones[256];
-	uint32_t bar;
+	__u8 config[256], after[300];
+	__u8 ones[256];
+	__u32 bar;
 
 	is(pread(sim->fd, config, 256, at), 256, "configuration space");
 	ok(config[0] == 0xf4 && config[1] == 0x1a && config[2] == 0xf0 &&
@@ -128,9 +124,9 @@ static void test_config_space(struct sim *sim, uint64_t at)
 
 static void test_bar(struct sim *sim)
 {
-	uint32_t regs[4], window;
-	uint8_t zero[16] = {}, got[16], *memory;
-	const char text[] = "written through the BAR";
+	__u32 regs[4], window;
+	__u8 zero[16] = {}, got[16], *memory;
+	static const char text[] = "written through the BAR";
 
 	is(bar_read(sim, 0, regs, sizeof(regs)), 16, "registers");
 	is(regs[0], 0x73703270, "id");
@@ -166,10 +162,10 @@ void test_pci(void)
 	struct vfio_device_info info = { .argsz = sizeof(info) };
 	struct vfio_region_info region = { .argsz = sizeof(region) };
 	struct vfio_irq_info irq = { .argsz = sizeof(irq) };
-	static const uint64_t first[] = {
+	static const __u64 first[] = {
 		0x910a2dec89025cc1, 0xbeeb8da1658eec67,
 	};
-	uint8_t *memory;
+	__u8 *memory;
 	struct sim sim;
 	unsigned int i, sizes = 0;
 
@@ -212,7 +208,7 @@ void test_pci(void)
 
 void test_life(void)
 {
-	uint8_t *fresh, *memory;
+	__u8 *fresh, *memory;
 	struct sim sim;
 	char byte = 0;
 	int data_fd;
@@ -253,7 +249,7 @@ void test_life(void)
 	free(fresh);
 }
 
-static uint64_t now_ns(clockid_t clock)
+static __u64 now_ns(clockid_t clock)
 {
 	struct timespec t;
 
@@ -265,7 +261,7 @@ void test_latency(void)
 {
 	unsigned long long start, end, t0, t1;
 	struct sim sim;
-	uint64_t took;
+	__u64 took;
 	char *log, *arc;
 
 	sim_create("slow", "latency_us=RUNNING_P2P STOP 30000\n"

@@ -17,7 +17,7 @@
 #define END_BYTES	24
 
 struct stream {
-	uint8_t *data;
+	__u8 *data;
 	size_t bytes;
 };
 
@@ -53,7 +53,7 @@ static int fill(int data_fd, const struct stream *stream, size_t chunk)
 	return 0;
 }
 
-static void info_is(int data_fd, uint64_t initial, uint64_t dirty,
+static void info_is(int data_fd, __u64 initial, __u64 dirty,
 		    const char *when)
 {
 	struct vfio_precopy_info info;
@@ -65,9 +65,9 @@ static void info_is(int data_fd, uint64_t initial, uint64_t dirty,
 
 /* A stream saved from @source, loaded by a device of another seed */
 static void load_elsewhere(struct sim *source, const struct stream *stream,
-			   uint32_t size, size_t chunk, const char *what)
+			   __u32 size, size_t chunk, const char *what)
 {
-	uint8_t *want, *got;
+	__u8 *want, *got;
 	char setting[64];
 	struct sim sim;
 	int data_fd;
@@ -95,7 +95,7 @@ void test_precopy(void)
 	struct stream stream = {};
 	struct vfio_precopy_info info;
 	struct sim sim;
-	uint64_t rest;
+	__u64 rest;
 	size_t before;
 	int data_fd, same_fd;
 	char byte;
@@ -187,7 +187,7 @@ static struct stream save(struct sim *sim, bool precopy, size_t chunk)
 void test_transfer(void)
 {
 	static const struct {
-		uint32_t size, initial, dirty;
+		__u32 size, initial, dirty;
 		size_t chunk;
 	} cases[] = {
 		{ 4096, 4096, 0, 1 },
@@ -203,7 +203,7 @@ void test_transfer(void)
 	size_t i;
 	int pre;
 
-	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		if (sim_mkdir("origin") ||
 		    sim_set_number("origin", "size_bytes", cases[i].size) ||
 		    sim_set_number("origin", "initial_bytes",
@@ -215,8 +215,8 @@ void test_transfer(void)
 		for (pre = 0; pre < 2; pre++) {
 			memory_write(&sim, 2047, "y", 1);
 			stream = save(&sim, pre, cases[i].chunk);
-			snprintf(what, sizeof(what), "%u bytes%s",
-				 cases[i].size, pre ? " with precopy" : "");
+			snprintf(what, sizeof(what), "%u bytes, precopy %d",
+				 cases[i].size, pre);
 			load_elsewhere(&sim, &stream, cases[i].size,
 				       cases[i].chunk, what);
 			free(stream.data);
@@ -247,7 +247,7 @@ static void refuse(struct sim *sim, const struct stream *stream,
 void test_bad_streams(void)
 {
 	struct stream stream, cut;
-	uint8_t *fresh, *memory;
+	__u8 *fresh, *memory;
 	struct sim sim;
 	char what[64], *log;
 	int data_fd;

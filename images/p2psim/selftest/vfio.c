@@ -102,7 +102,7 @@ int sim_set(const char *name, const char *attribute, const char *value)
 	return ret;
 }
 
-int sim_set_number(const char *name, const char *attribute, uint64_t value)
+int sim_set_number(const char *name, const char *attribute, __u64 value)
 {
 	char text[32];
 
@@ -214,10 +214,9 @@ void sim_close(struct sim *sim)
 	close(sim->container);
 }
 
-static int feature(struct sim *sim, uint32_t flags, void *data, size_t bytes)
+static int feature(struct sim *sim, __u32 flags, void *data, size_t bytes)
 {
-	char buf[sizeof(struct vfio_device_feature) + 64]
-		__attribute__((aligned(8))) = {};
+	__u64 buf[8] = {};
 	struct vfio_device_feature *arg = (void *)buf;
 
 	arg->argsz = sizeof(*arg) + bytes;
@@ -229,12 +228,12 @@ static int feature(struct sim *sim, uint32_t flags, void *data, size_t bytes)
 	return 0;
 }
 
-int sim_feature_get(struct sim *sim, uint32_t number, void *data, size_t bytes)
+int sim_feature_get(struct sim *sim, __u32 number, void *data, size_t bytes)
 {
 	return feature(sim, VFIO_DEVICE_FEATURE_GET | number, data, bytes);
 }
 
-int sim_set_state(struct sim *sim, uint32_t state, int *data_fd)
+int sim_set_state(struct sim *sim, __u32 state, int *data_fd)
 {
 	struct vfio_device_feature_mig_state mig = {
 		.device_state = state,
@@ -251,7 +250,7 @@ int sim_set_state(struct sim *sim, uint32_t state, int *data_fd)
 	return ret;
 }
 
-uint32_t sim_state(struct sim *sim)
+__u32 sim_state(struct sim *sim)
 {
 	struct vfio_device_feature_mig_state mig = {};
 
@@ -261,7 +260,7 @@ uint32_t sim_state(struct sim *sim)
 	return mig.device_state;
 }
 
-uint64_t sim_stop_copy_bytes(struct sim *sim)
+__u64 sim_stop_copy_bytes(struct sim *sim)
 {
 	struct vfio_device_feature_mig_data_size size = {};
 
@@ -282,26 +281,26 @@ int sim_reset(struct sim *sim)
 	return ioctl(sim->fd, VFIO_DEVICE_RESET) ? -errno : 0;
 }
 
-int bar_read(struct sim *sim, uint32_t offset, void *buf, size_t bytes)
+int bar_read(struct sim *sim, __u32 offset, void *buf, size_t bytes)
 {
 	ssize_t n = pread(sim->fd, buf, bytes, offset);
 
 	return n < 0 ? -errno : n;
 }
 
-int bar_write(struct sim *sim, uint32_t offset, const void *buf, size_t bytes)
+int bar_write(struct sim *sim, __u32 offset, const void *buf, size_t bytes)
 {
 	ssize_t n = pwrite(sim->fd, buf, bytes, offset);
 
 	return n < 0 ? -errno : n;
 }
 
-static int set_window(struct sim *sim, uint32_t offset)
+static int set_window(struct sim *sim, __u32 offset)
 {
 	return bar_write(sim, 12, &offset, sizeof(offset));
 }
 
-int memory_write(struct sim *sim, uint32_t offset, const void *buf,
+int memory_write(struct sim *sim, __u32 offset, const void *buf,
 		 size_t bytes)
 {
 	int ret = set_window(sim, offset);
@@ -311,10 +310,10 @@ int memory_write(struct sim *sim, uint32_t offset, const void *buf,
 	return bar_write(sim, BAR_WINDOW + offset % BAR_WINDOW, buf, bytes);
 }
 
-uint8_t *memory_read(struct sim *sim, uint32_t bytes)
+__u8 *memory_read(struct sim *sim, __u32 bytes)
 {
-	uint8_t *memory = malloc(bytes);
-	uint32_t offset, n;
+	__u8 *memory = malloc(bytes);
+	__u32 offset, n;
 
 	if (!memory)
 		die("malloc");

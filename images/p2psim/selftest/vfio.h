@@ -10,8 +10,12 @@
 #include <linux/vfio.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <sys/types.h>
+
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define __printf(format_at, args_at) \
+	__attribute__((format(printf, format_at, args_at)))
+#define __noreturn	__attribute__((noreturn))
 
 #define STATES		(VFIO_DEVICE_STATE_PRE_COPY_P2P + 1)
 #define BAR_WINDOW	2048
@@ -29,7 +33,7 @@ extern const char *const state_names[STATES];
 int sim_mkdir(const char *name);
 int sim_rmdir(const char *name);
 int sim_set(const char *name, const char *attribute, const char *value);
-int sim_set_number(const char *name, const char *attribute, uint64_t value);
+int sim_set_number(const char *name, const char *attribute, __u64 value);
 void sim_get(const char *name, const char *attribute, char *buf, size_t bytes);
 /* Made, configured by "attribute=value" strings up to NULL, and live */
 void sim_create(const char *name, ...) __attribute__((sentinel));
@@ -41,30 +45,30 @@ void sim_open(struct sim *sim, const char *name);
 void sim_close(struct sim *sim);
 
 /* Returns 0 and the data fd or -1 in *data_fd, if that is not NULL */
-int sim_set_state(struct sim *sim, uint32_t state, int *data_fd);
-uint32_t sim_state(struct sim *sim);
-int sim_feature_get(struct sim *sim, uint32_t feature, void *data,
+int sim_set_state(struct sim *sim, __u32 state, int *data_fd);
+__u32 sim_state(struct sim *sim);
+int sim_feature_get(struct sim *sim, __u32 feature, void *data,
 		    size_t bytes);
-uint64_t sim_stop_copy_bytes(struct sim *sim);
+__u64 sim_stop_copy_bytes(struct sim *sim);
 int sim_precopy_info(int data_fd, struct vfio_precopy_info *info);
 int sim_reset(struct sim *sim);
 
-int bar_read(struct sim *sim, uint32_t offset, void *buf, size_t bytes);
-int bar_write(struct sim *sim, uint32_t offset, const void *buf, size_t bytes);
-int memory_write(struct sim *sim, uint32_t offset, const void *buf,
+int bar_read(struct sim *sim, __u32 offset, void *buf, size_t bytes);
+int bar_write(struct sim *sim, __u32 offset, const void *buf, size_t bytes);
+int memory_write(struct sim *sim, __u32 offset, const void *buf,
 		 size_t bytes);
 /* All of device memory; freed by the caller */
-uint8_t *memory_read(struct sim *sim, uint32_t bytes);
+__u8 *memory_read(struct sim *sim, __u32 bytes);
 
 /* Prints one TAP line; the arguments describe the test, printf-like */
-bool ok(bool good, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+__printf(2, 3)
+bool ok(bool good, const char *fmt, ...);
 /* ok() for a value that is expected */
-bool is(long long got, long long want, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+__printf(3, 4)
+bool is(long long got, long long want, const char *fmt, ...);
 /* Prints the plan; returns the exit code */
 int done_testing(void);
-void die(const char *fmt, ...)
-	__attribute__((noreturn, format(printf, 1, 2)));
+__printf(1, 2) __noreturn
+void die(const char *fmt, ...);
 
 #endif
