@@ -60,10 +60,10 @@ def _missing(
         record.device == device for gap in side.gaps for record in gap.records
     )
     # A main callback can be still to come, or the device be unplugged, as
-    # long as nothing more is heard of it.
+    # long as no other function is heard of it.
     end = epoch.steps[-1].record.line
     heard = [
-        *(r.line for arc in side.arcs_of(device) for r in arc.records),
+        *(arc.line for arc in side.arcs_of(device) if arc.cause),
         *(mark.line for mark in side.marks if mark.device == device),
     ]
     over = steps if phase is Phase.PREPARE else max(heard, default=0) > end

@@ -199,11 +199,7 @@ def _destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
             continue
         names = ", ".join(state.name for state in states)
         if states == wanted[: len(states)] and not stops:
-            # What is left at the end of the log has a rule of its own.
-            yield Unclear(
-                f"{printable(device)} only got to {names} in this log",
-                walked[-1].records,
-            )
+            # So far, so good; `_left` says what is wrong with the end.
             continue
         yield Broken(
             f"{printable(device)} went {names}; "
@@ -217,17 +213,25 @@ def _left(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
     if side.summary.cut:
         return
     for device, state in side.end.items():
-        if state in (_S.STOP_COPY, _S.RESUMING, _S.ERROR):
-            arcs = [arc for arc in side.arcs_of(device) if arc.moved]
-            yield Broken(
-                f"{printable(device)} is left in {state.name}",
-                (device,),
-                arcs[-1].records if arcs else (),
-            )
-        elif state in (_S.PRE_COPY, *P2P_STATES):
-            yield Unclear(
-                f"the log ends with {printable(device)} in {state.name}"
-            )
+        name = printable(device)
+        arcs = [arc for arc in side.arcs_of(device) if arc.moved]
+        records = arcs[-1].records if arcs else ()
+        if state is _S.ERROR or (
+            state in (_S.STOP_COPY, _S.RESUMING)
+            and _passed_by(side, device, after=arcs[-1].line)
+        ):
+            yield Broken(f"{name} is left in {state.name}", (device,), records)
+        elif state not in (_S.STOP, _S.RUNNING):
+            # A VM that never starts, or was killed, is not the series' fault.
+            yield Unclear(f"the log ends with {name} in {state.name}", records)
+
+
+def _passed_by(side: Timeline, device: str, after: int) -> bool:
+    """Whether what should have moved the device came and went."""
+    cleanups = side.marks_of(Kind.SAVE_CLEANUP, device=device)
+    ends = [mark.line for mark in cleanups]
+    ends += [e.steps[-1].record.line for e in side.epochs if e.running]
+    return max(ends, default=0) > after
 
 
 def _step_records(step: Step) -> tuple[Record, ...]:

@@ -39,7 +39,7 @@ _ASKED_BY = {
     DeviceState.PRE_COPY: Cause.SETUP,
     DeviceState.RESUMING: Cause.LOAD,
 }
-# What each function asks for besides, if it asks for anything; a callback's line
+# What each function asks for besides, if it asks at all; a callback's line
 # says it itself.  The last of COMPLETE's is what the series takes away.
 _REQUESTS = {
     Kind.SAVE_SETUP: ([],),
@@ -116,12 +116,14 @@ class _Device:
     :param attempt: A request whose outcome was not seen yet.
     :param pending: Finished requests, not yet claimed by a function.
     :param failed: The notifier told it that the migration failed.
+    :param event: Name of the last event that was about it.
     """
 
     state: DeviceState | None = None
     attempt: Record | None = None
     pending: list[Arc] = field(default_factory=list)
     failed: bool = False
+    event: str = ""
 
 
 @dataclass(slots=True)
@@ -181,8 +183,11 @@ class _Builder:
                 device.failed = status in _FAILED
                 self.marks.append(record)
             case _:
+                if record.event == device.event:
+                    self._gap("the same line stands there twice", record)
                 self._claim(name, device, record)
                 self.marks.append(record)
+        device.event = record.event
 
     def _reached(self, name: str, device: _Device, record: Record) -> None:
         """A state was reached, with or without an attempt's line."""
@@ -192,7 +197,8 @@ class _Builder:
             return
         requested = state
         if device.attempt is not None:
-            requested = self._state(device.attempt) or state
+            asked = self._state(device.attempt)
+            requested = state if asked is None else asked
         elif record.kind is Kind.CHANGED:
             self._gap("a state was reached that nothing asked for", record)
         arc = Arc(
@@ -223,6 +229,8 @@ class _Builder:
         """File a finished request, under its cause if that is known."""
         device.state = arc.reached
         if arc.requested in _ASKED_BY:
+            if arc.before is arc.requested:
+                self._gap("the device was there already", arc.records[-1])
             self.arcs.append(replace(arc, cause=_ASKED_BY[arc.requested]))
         elif device.failed and arc.requested is DeviceState.RUNNING:
             device.failed = False

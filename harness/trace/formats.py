@@ -311,6 +311,7 @@ _WORDS = {
     "state": r"UNKNOWN STATE|[A-Z0-9_]{1,32}",
     "recover": r"UNKNOWN STATE|[A-Z0-9_]{1,32}",
     "reason": r"[a-z-]{1,32}",
+    "status": r"[a-z-]{1,32}",
 }
 
 

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A QEMU that only prints: logs of any version, right or wrong on purpose.
+
+Prints through the format tables of `harness.trace`, in the sequences that
+the series' documentation gives.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from harness.timeline import Phase, Side, Timeline, build
+from harness.trace import VERSIONS, Kind, TraceReader
+from harness.trace.formats import FORMATS, render
+from harness.uapi import ALL_FLAGS, DeviceState, MigrationFlags
+
+S = DeviceState
+PREFIXES = ("none", "thread", "iso", "context")
+_STEP_NS = 250_000
+_BEGIN_NS = 1_700_000_000_000_000_000
+
+
+def prefix(kind: str, time_ns: int, thread: int = 4242) -> str:
+    """What stands before an event's name."""
+    if kind == "none":
+        return ""
+    if kind == "thread":
+        us = time_ns // 1000
+        return f"{thread}@{us // 10**6}.{us % 10**6:06d}:"
+    moment = datetime.fromtimestamp(time_ns // 10**9, UTC)
+    iso = f"{moment:%Y-%m-%dT%H:%M:%S}"
+    if time_ns % 10**9:
+        iso += f".{time_ns % 10**9 // 1000:06d}"
+    if kind == "iso":
+        return f"{iso}Z "
+    return f"{iso}Z [vm 1] qemu-system-x86_64: ({thread}:main): "
+
+
+def prefixes_of(version: str) -> tuple[str, ...]:
+    """Prefixes that a version can print."""
+    at = VERSIONS.index(version)
+    if at < VERSIONS.index("10.1"):
+        return ("none", "thread")
+    return ("none", "iso", "context") if at > 6 else ("none", "iso")
+
+
+@dataclass
+class FakeQemu:
+    """One side; every method prints what QEMU prints for it."""
+
+    devices: dict[str, MigrationFlags]
+    version: str = "10.0"
+    prefix: str = "thread"
+    series: bool = True
+    notify: bool = True
+    lines: list[str] = field(default_factory=list)
+    kinds: list[Kind] = field(default_factory=list)
+    state: dict[str, DeviceState] = field(default_factory=dict)
+    begin_ns: int = _BEGIN_NS
+
+    def __post_init__(self) -> None:
+        for device in self.devices:
+            self.state[device] = S.RUNNING
+            self.emit(Kind.REALIZE, "vfio_migration_realize", device=device)
+
+    def emit(self, kind: Kind, event: str, **fields: object) -> None:
+        """One line."""
+        at = VERSIONS.index(self.version)
+        fmt = next(
+            f
+            for f in FORMATS
+            if f.event == event
+            and VERSIONS.index(f.since) <= at <= VERSIONS.index(f.until)
+            and (f.kind is kind or kind is Kind.OTHER)
+        )
+        time_ns = self.begin_ns + len(self.lines) * _STEP_NS
+        self.lines.append(prefix(self.prefix, time_ns) + render(fmt, fields))
+        self.kinds.append(kind)
+
+    @property
+    def entry_lines(self) -> bool:
+        """Whether a request is announced before it is made."""
+        return VERSIONS.index(self.version) >= VERSIONS.index("9.1")
+
+    def set_state(
+        self,
+        device: str,
+        state: DeviceState,
+        reached: DeviceState | None = None,
+    ) -> None:
+        """A request; `reached` is where a failed one ends."""
+        event = "vfio_migration_set_state"
+        if self.entry_lines:
+            self.emit(
+                Kind.ATTEMPT, event, device=device, state=state.name,
+                recover="ERROR",
+            )
+            if state is not self.state[device]:
+                self.state[device] = state if reached is None else reached
+                self.emit(
+                    Kind.CHANGED, "vfio_migration_set_device_state",
+                    device=device, state=self.state[device].name,
+                )
+        elif reached is None:
+            self.state[device] = state
+            self.emit(Kind.SUCCEEDED, event, device=device, state=state.name)
+        else:
+            self.state[device] = reached
+
+    def begin(self, running: bool, reason: str) -> None:
+        """vm_state_notify() begins."""
+        if self.notify:
+            self.emit(
+                Kind.NOTIFY, "vm_state_notify", running=int(running),
+                number=9, reason=reason,
+            )
+
+    def call(
+        self, device: str, phase: Phase, running: bool, reason: str
+    ) -> None:
+        """One callback of one device."""
+        now = self.state[device]
+        saving = now in (S.PRE_COPY, S.PRE_COPY_P2P)
+        if phase is Phase.PREPARE:
+            state = S.PRE_COPY_P2P if now is S.PRE_COPY else S.RUNNING_P2P
+        elif running:
+            state = S.RUNNING
+        elif saving and reason in ("finish-migrate", "paused"):
+            state = S.STOP_COPY
+        else:
+            state = S.STOP
+        self.set_state(device, state)
+        self.report(device, phase, running, reason, state)
+
+    def report(
+        self, device: str, phase: Phase, running: bool, reason: str,
+        state: DeviceState,
+    ) -> None:
+        """The line at the end of a callback."""
+        prepare = phase is Phase.PREPARE
+        self.emit(
+            Kind.PREPARE if prepare else Kind.MAIN,
+            "vfio_vmstate_change" + ("_prepare" if prepare else ""),
+            device=device, running=int(running), reason=reason,
+            state=state.name,
+        )
+
+    def calls(self, running: bool) -> list[tuple[Phase, str]]:
+        """The callbacks of a run-state change, in the right order."""
+        names = list(self.devices)
+        if not running:
+            names.reverse()
+        p2p = [
+            n for n in names
+            if self.series and self.devices[n] & MigrationFlags.P2P
+        ]
+        return [(Phase.PREPARE, n) for n in p2p] + [
+            (Phase.MAIN, n) for n in names
+        ]
+
+    def vm(
+        self, running: bool, reason: str,
+        calls: Iterable[tuple[Phase, str]] | None = None,
+    ) -> None:
+        """A run-state change."""
+        self.begin(running, reason)
+        for phase, device in self.calls(running) if calls is None else calls:
+            self.call(device, phase, running, reason)
+
+    def status(self, status: str) -> None:
+        """The migration's own state."""
+        self.emit(Kind.STATUS, "migrate_set_state", status=status)
+
+    def setup(self) -> None:
+        """vfio_save_setup() of all devices."""
+        self.status("setup")
+        for device, flags in self.devices.items():
+            if self.state[device] is S.RUNNING and (
+                flags & MigrationFlags.PRE_COPY
+            ):
+                self.set_state(device, S.PRE_COPY)
+            self.emit(
+                Kind.SAVE_SETUP, "vfio_save_setup", device=device, size=1 << 20
+            )
+        self.status("active")
+
+    def complete(self, stop: bool | None = None) -> None:
+        """vfio_save_complete_precopy() of all devices."""
+        for device in self.devices:
+            self.set_state(device, S.STOP_COPY)
+            if not self.series if stop is None else stop:
+                self.set_state(device, S.STOP)
+            self.emit(
+                Kind.COMPLETE, "vfio_save_complete_precopy", device=device,
+                ret=0,
+            )
+
+    def cleanup(self, stop: bool = True) -> None:
+        """vfio_save_cleanup() of all devices."""
+        for device in self.devices:
+            if stop and self.state[device] is S.STOP_COPY:
+                self.set_state(device, S.STOP)
+            self.emit(
+                Kind.SAVE_CLEANUP, "vfio_save_cleanup", device=device
+            )
+
+    def load(self) -> None:
+        """vfio_load_setup() of all devices."""
+        for device in self.devices:
+            self.set_state(device, S.RESUMING)
+
+    def log(self, lines: Sequence[str] | None = None) -> bytes:
+        """What was printed, or other lines, as a file."""
+        found = self.lines if lines is None else lines
+        return "".join(f"{line}\n" for line in found).encode()
+
+    def timeline(self, side: Side = Side.SOURCE) -> Timeline:
+        """What was printed, as a timeline."""
+        return timeline(self.log(), side)
+
+
+def timeline(data: bytes, side: Side = Side.SOURCE) -> Timeline:
+    """The timeline of a log."""
+    return build(TraceReader(io.BytesIO(data), f"{side}.log"), side)
+
+
+def boot(qemu: FakeQemu) -> FakeQemu:
+    """A source that starts."""
+    qemu.vm(True, "running")
+    return qemu
+
+
+def migrate(qemu: FakeQemu) -> FakeQemu:
+    """A source that migrates away."""
+    boot(qemu)
+    qemu.setup()
+    qemu.vm(False, "finish-migrate")
+    qemu.complete()
+    qemu.status("completed")
+    qemu.cleanup()
+    return qemu
+
+
+def receive(qemu: FakeQemu) -> FakeQemu:
+    """A destination, up to its regular end."""
+    qemu.begin_ns += 100_000_000
+    qemu.load()
+    qemu.vm(True, "running")
+    qemu.status("completed")
+    qemu.vm(False, "shutdown")
+    return qemu
+
+
+def devices(*names: str) -> dict[str, MigrationFlags]:
+    """Devices that can do all."""
+    return dict.fromkeys(names, ALL_FLAGS)

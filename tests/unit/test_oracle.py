@@ -1,0 +1,590 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rules: right sequences pass, each wrong one is found by its rule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qemu_log import (
+    FakeQemu,
+    boot,
+    devices,
+    migrate,
+    prefixes_of,
+    receive,
+    timeline,
+)
+from test_timeline import REAL
+
+from harness.oracle import RULES, Expectation, Judgement, judge
+from harness.timeline import Phase, Side, Timeline, read_log
+from harness.trace import VERSIONS, Kind
+from harness.uapi import ALL_FLAGS, MigrationFlags
+from harness.uapi import DeviceState as S
+from harness.verdict import Verdict
+
+PASS, FAIL, UNCLEAR = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
+P2P = MigrationFlags.STOP_COPY | MigrationFlags.P2P
+NO_P2P = MigrationFlags.STOP_COPY | MigrationFlags.PRE_COPY
+AB = devices("a", "b")
+SERIES = Expectation.of_patches(6, devices=2)
+
+# Lines without which nobody can tell whether the order was kept.
+NEEDED = {
+    Kind.SUCCEEDED,
+    Kind.ATTEMPT,
+    Kind.CHANGED,
+    Kind.PREPARE,
+    Kind.MAIN,
+    Kind.COMPLETE,
+    Kind.SAVE_CLEANUP,
+}
+
+
+def source(qemu: FakeQemu, expect: Expectation = SERIES) -> Judgement:
+    return judge(qemu.timeline(), None, expect)
+
+
+def destination(qemu: FakeQemu, expect: Expectation = SERIES) -> Judgement:
+    good = migrate(FakeQemu(qemu.devices, qemu.version)).timeline()
+    return judge(good, qemu.timeline(Side.DESTINATION), expect)
+
+
+def rules(judgement: Judgement) -> set[str]:
+    assert (judgement.verdict is FAIL) == bool(judgement.findings)
+    return {finding.rule for finding in judgement.findings}
+
+
+def test_real_logs_pass() -> None:
+    source = read_log(REAL[Side.SOURCE], Side.SOURCE)
+    destination = read_log(REAL[Side.DESTINATION], Side.DESTINATION)
+    for expect in (SERIES, Expectation(), Expectation(devices=2)):
+        judgement = judge(source, destination, expect)
+        assert (judgement.notes, judgement.findings) == ((), ())
+        assert judgement.verdict is PASS
+
+
+FLAGS = st.sampled_from([P2P, ALL_FLAGS])
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> dict[str, MigrationFlags]:
+    kinds = draw(st.lists(FLAGS, min_size=1, max_size=4))
+    return {f"0000:0{i}:00.0": flags for i, flags in enumerate(kinds)}
+
+
+@given(
+    machines(),
+    st.sampled_from(VERSIONS),
+    st.booleans(),
+    st.data(),
+)
+def test_right_sequences_pass(
+    machine: dict[str, MigrationFlags],
+    version: str,
+    notify: bool,
+    data: st.DataObject,
+) -> None:
+    pre = data.draw(st.sampled_from(prefixes_of(version)))
+
+    def make() -> FakeQemu:
+        return FakeQemu(machine, version, pre, notify=notify)
+
+    sides = (
+        migrate(make()).timeline(),
+        receive(make()).timeline(Side.DESTINATION),
+    )
+    for expect in (
+        Expectation(),
+        Expectation.of_patches(6, devices=len(machine)),
+        Expectation(devices=len(machine), flags=machine),
+    ):
+        judgement = judge(*sides, expect)
+        assert judgement.verdict is PASS, judgement.as_json()
+    assert judge(sides[0], None, Expectation()).verdict is PASS
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("count", range(7))
+def test_every_patch_level_has_its_own_expectation(
+    version: str, count: int
+) -> None:
+    machine = devices("a")
+    qemu = FakeQemu(machine, version, series=count >= 5)
+    boot(qemu)
+    qemu.setup()
+    qemu.vm(False, "finish-migrate")
+    qemu.complete(stop=count < 1)
+    qemu.cleanup()
+    receiver = receive(FakeQemu(machine, version, series=count >= 5))
+    for level in range(7):
+        judgement = judge(
+            qemu.timeline(),
+            receiver.timeline(Side.DESTINATION),
+            Expectation.of_patches(level, devices=1),
+        )
+        same = (level >= 1, level >= 5) == (count >= 1, count >= 5)
+        assert judgement.verdict is (PASS if same else FAIL)
+
+
+def test_unpatched_logs_are_inconclusive_or_fail_when_p2p_is_due() -> None:
+    qemu = migrate(FakeQemu(devices("a"), series=False))
+    judgement = source(qemu, Expectation())
+    assert judgement.verdict is UNCLEAR
+    assert "P2P" in judgement.notes[0].message
+    assert "p2p" in rules(source(qemu, Expectation(p2p=True)))
+
+
+def test_device_without_p2p_has_no_prepare() -> None:
+    machine = {"a": NO_P2P}
+    expect = Expectation.of_patches(6, devices=1, p2p=False)
+    assert source(migrate(FakeQemu(machine)), expect).verdict is PASS
+    mixed = {"a": ALL_FLAGS, "b": NO_P2P}
+    qemu = boot(FakeQemu(mixed))
+    qemu.vm(False, "shutdown")
+    told = Expectation(devices=2, migrates=False, flags=mixed)
+    assert source(qemu, told).verdict is PASS
+    untold = Expectation(devices=2, migrates=False)
+    assert rules(source(qemu, untold)) == {"count"}
+
+
+# --- what can be wrong in the passes ------------------------------------
+
+CALLS = [(phase, name) for phase in Phase for name in "ab"]
+
+
+@given(st.permutations(CALLS), st.booleans(), st.sampled_from(VERSIONS))
+def test_any_other_order_of_callbacks_is_found(
+    calls: list[tuple[Phase, str]], running: bool, version: str
+) -> None:
+    qemu = boot(FakeQemu(AB, version))
+    if running:
+        qemu.vm(False, "paused")
+    right = qemu.calls(running)
+    qemu.vm(running, "running" if running else "paused", calls)
+    judgement = source(
+        qemu, Expectation(devices=2, migrates=False)
+    )
+    if calls == right:
+        assert judgement.verdict is PASS
+        return
+    split = any(
+        calls.index((Phase.MAIN, m)) < calls.index((Phase.PREPARE, p))
+        for m in "ab"
+        for p in "ab"
+    )
+    assert ("barrier" in rules(judgement)) == split
+    assert judgement.verdict is FAIL
+    for finding in judgement.findings:
+        if finding.rule == "barrier":
+            assert "main callback" in finding.message
+            assert finding.records
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_main_pass_first_names_the_rule_and_both_devices(
+    version: str,
+) -> None:
+    qemu = FakeQemu(AB, version)
+    for running, reason in ((True, "running"), (False, "paused")):
+        right = qemu.calls(running)
+        qemu.vm(running, reason, right[2:] + right[:2])
+    judgement = source(qemu)
+    barriers = [f for f in judgement.findings if f.rule == "barrier"]
+    assert len(barriers) == 2
+    for finding in barriers:
+        assert set(finding.devices) == {"a", "b"}
+        assert "a, b" in finding.message or "b, a" in finding.message
+        assert len(finding.lines()) == 4
+        assert finding.lines()[0].startswith("source.log:")
+
+
+def test_the_same_mistake_on_the_destination() -> None:
+    qemu = FakeQemu(AB)
+    qemu.load()
+    right = qemu.calls(True)
+    qemu.vm(True, "running", right[2:] + right[:2])
+    assert {"barrier", "destination"} <= rules(destination(qemu))
+
+
+def test_a_stop_that_is_not_reversed() -> None:
+    qemu = boot(FakeQemu(AB))
+    qemu.setup()
+    qemu.vm(
+        False,
+        "finish-migrate",
+        [(phase, name) for phase in Phase for name in "ab"],
+    )
+    qemu.complete()
+    qemu.cleanup()
+    judgement = source(qemu)
+    assert rules(judgement) == {"order"}
+    assert set(judgement.findings[0].devices) == {"a", "b"}
+
+
+def test_both_ways_the_wrong_way_round() -> None:
+    names = {True: "ba", False: "ab"}
+    qemu = FakeQemu(AB)
+    for running, reason in ((True, "running"), (False, "shutdown")):
+        calls = [(phase, name) for phase in Phase for name in names[running]]
+        qemu.vm(running, reason, calls)
+    known = Expectation(devices=2, migrates=False, same_depth=True)
+    assert rules(source(qemu, known)) == {"order"}
+    # It is right, if b is deeper in the qdev tree than a.
+    depths = Expectation(devices=2, migrates=False)
+    assert source(qemu, depths).verdict is PASS
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("twice", [True, False])
+def test_a_device_left_out_or_called_twice(
+    phase: Phase, twice: bool
+) -> None:
+    qemu = boot(FakeQemu(AB))
+    calls = []
+    for call in qemu.calls(False):
+        calls += [call] * ((2 if twice else 0) if call == (phase, "a") else 1)
+    qemu.vm(False, "paused", calls)
+    qemu.vm(True, "running")
+    judgement = source(qemu, Expectation(devices=2, migrates=False))
+    assert rules(judgement) == {"count"}
+    assert judgement.findings[0].devices == ("a",)
+
+
+def test_no_prepare_pass_on_start() -> None:
+    qemu = FakeQemu(AB)
+    qemu.vm(True, "running", [(Phase.MAIN, "a"), (Phase.MAIN, "b")])
+    qemu.vm(False, "shutdown")
+    judgement = source(qemu, Expectation(devices=2, migrates=False))
+    assert rules(judgement) == {"count"}
+
+
+# --- what can be wrong with one device ----------------------------------
+
+
+def wrong_prepare(qemu: FakeQemu) -> None:
+    boot(qemu)
+    qemu.setup()
+    qemu.begin(False, "finish-migrate")
+    for name in "ba":
+        qemu.set_state(name, S.RUNNING_P2P)
+        qemu.report(
+            name, Phase.PREPARE, False, "finish-migrate", S.RUNNING_P2P
+        )
+    for name in "ba":
+        qemu.call(name, Phase.MAIN, False, "finish-migrate")
+    qemu.complete()
+    qemu.cleanup()
+
+
+def wrong_main(qemu: FakeQemu) -> None:
+    boot(qemu)
+    qemu.setup()
+    qemu.begin(False, "finish-migrate")
+    for name in "ba":
+        qemu.call(name, Phase.PREPARE, False, "finish-migrate")
+    for name in "ba":
+        qemu.set_state(name, S.STOP)
+        qemu.report(name, Phase.MAIN, False, "finish-migrate", S.STOP)
+    qemu.complete()
+    qemu.cleanup()
+
+
+def forbidden_arc(qemu: FakeQemu) -> None:
+    migrate(qemu)
+    qemu.set_state("a", S.STOP_COPY)
+    qemu.set_state("a", S.PRE_COPY)
+    qemu.set_state("a", S.STOP)
+
+
+def early_stop(qemu: FakeQemu) -> None:
+    boot(qemu)
+    qemu.setup()
+    qemu.vm(False, "finish-migrate")
+    qemu.complete(stop=True)
+    qemu.cleanup()
+
+
+def cleanup_before_the_end(qemu: FakeQemu) -> None:
+    boot(qemu)
+    qemu.setup()
+    qemu.vm(False, "finish-migrate")
+    qemu.complete()
+    qemu.cleanup()
+    qemu.status("completed")
+
+
+def no_stop(qemu: FakeQemu) -> None:
+    boot(qemu)
+    qemu.setup()
+    qemu.vm(False, "finish-migrate")
+    qemu.complete()
+    qemu.cleanup(stop=False)
+
+
+def failed_prepare(qemu: FakeQemu) -> None:
+    boot(qemu)
+    qemu.begin(False, "paused")
+    qemu.call("b", Phase.PREPARE, False, "paused")
+    qemu.lines.append("qemu: a: Failed setting device state to RUNNING_P2P")
+    qemu.kinds.append(Kind.MESSAGE)
+    qemu.set_state("a", S.RUNNING_P2P, reached=S.RUNNING)
+    qemu.report("a", Phase.PREPARE, False, "paused", S.RUNNING_P2P)
+    for name in "ba":
+        qemu.call(name, Phase.MAIN, False, "paused")
+
+
+def in_error(qemu: FakeQemu) -> None:
+    migrate(qemu)
+    qemu.set_state("a", S.RUNNING, reached=S.ERROR)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "rule"),
+    [
+        (wrong_prepare, "prepare-target"),
+        (wrong_main, "main-target"),
+        (forbidden_arc, "arcs"),
+        (early_stop, "stop-copy"),
+        (cleanup_before_the_end, "stop-copy"),
+        (no_stop, "left"),
+        (failed_prepare, "reached"),
+    ],
+)
+@pytest.mark.parametrize("version", ["8.2", "9.0", "9.1", "11.1"])
+def test_each_rule_finds_its_mistake(
+    break_it: Callable[[FakeQemu], None], rule: str, version: str
+) -> None:
+    qemu = FakeQemu(AB, version)
+    break_it(qemu)
+    judgement = source(qemu)
+    assert rules(judgement) == {rule}
+    for finding in judgement.findings:
+        assert set(finding.devices) & {"a", "b"}
+        assert all(name in finding.message for name in finding.devices)
+        assert finding.records
+
+
+def test_a_device_in_error() -> None:
+    qemu = FakeQemu(AB)
+    in_error(qemu)
+    assert rules(source(qemu)) == {"reached", "left"}
+
+
+def test_destination_that_skips_p2p() -> None:
+    qemu = FakeQemu(AB)
+    qemu.load()
+    qemu.vm(True, "running", [(Phase.MAIN, "a"), (Phase.MAIN, "b")])
+    assert rules(destination(qemu)) == {"p2p", "count", "destination"}
+
+
+def test_destination_left_in_resuming() -> None:
+    qemu = FakeQemu(AB)
+    qemu.load()
+    judgement = destination(qemu)
+    assert judgement.verdict is UNCLEAR     # its VM never started
+    right = qemu.calls(True)
+    qemu.vm(True, "running", [call for call in right if call[1] == "a"])
+    assert "left" in rules(destination(qemu))
+
+
+def test_flags_of_the_devices_are_respected() -> None:
+    qemu = migrate(FakeQemu(AB))
+    told = Expectation(devices=2, flags={"b": P2P})
+    judgement = source(qemu, told)
+    assert rules(judgement) == {"arcs"}
+    assert {f.devices for f in judgement.findings} == {("b",)}
+
+
+# --- what is not enough to judge ----------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"", b"root:x:0:0::/root:/bin/sh\n" * 9])
+def test_empty_and_foreign_logs(data: bytes) -> None:
+    for expect in (Expectation(), SERIES, Expectation(p2p=True)):
+        assert judge(timeline(data), None, expect).verdict is UNCLEAR
+
+
+@given(machines(), st.sampled_from(VERSIONS), st.data())
+def test_a_dropped_or_doubled_line_never_passes(
+    machine: dict[str, MigrationFlags], version: str, data: st.DataObject
+) -> None:
+    side = data.draw(st.sampled_from(Side))
+    make = migrate if side is Side.SOURCE else receive
+    qemu = make(FakeQemu(machine, version))
+    place = data.draw(
+        st.sampled_from(
+            [i for i, kind in enumerate(qemu.kinds) if kind in NEEDED]
+        )
+    )
+    lines = list(qemu.lines)
+    if data.draw(st.booleans()):
+        lines.insert(place, lines[place])
+    else:
+        # Repeats of STOP_COPY change nothing: their loss is no loss.
+        if "STOP_COPY" in lines[place] and qemu.kinds[place + 1] in (
+            Kind.COMPLETE,
+        ):
+            return
+        del lines[place]
+    broken = timeline(qemu.log(lines), side)
+    other = (receive if side is Side.SOURCE else migrate)(
+        FakeQemu(machine, version)
+    ).timeline(
+        Side.DESTINATION if side is Side.SOURCE else Side.SOURCE
+    )
+    sides = (broken, other) if side is Side.SOURCE else (other, broken)
+    for expect in (
+        Expectation(),
+        Expectation.of_patches(6, devices=len(machine)),
+    ):
+        judgement = judge(*sides, expect)
+        assert judgement.verdict in (FAIL, UNCLEAR)
+
+
+@given(machines(), st.sampled_from(VERSIONS), st.data())
+def test_a_truncated_log_never_passes(
+    machine: dict[str, MigrationFlags], version: str, data: st.DataObject
+) -> None:
+    log = migrate(FakeQemu(machine, version)).log()
+    size = data.draw(st.integers(0, len(log) - 1))
+    for expect in (
+        Expectation(),
+        Expectation.of_patches(6, devices=len(machine)),
+    ):
+        judgement = judge(timeline(log[:size]), None, expect)
+        assert judgement.verdict is not PASS
+        # Nothing is wrong but the log, unless it says so itself.
+        if judgement.verdict is FAIL:
+            assert rules(judgement) == {"p2p"}
+
+
+@given(st.data())
+def test_random_lines_never_pass(data: st.DataObject) -> None:
+    lines = migrate(FakeQemu(AB)).lines
+    some = data.draw(
+        st.lists(
+            st.sampled_from(lines)
+            | st.text(
+                st.characters(codec="utf-8", exclude_categories=["Cc"]),
+                max_size=20,
+            ),
+            max_size=len(lines) - 1,
+        )
+    )
+    log = "".join(f"{line}\n" for line in some).encode()
+    judgement = judge(timeline(log), None, Expectation(devices=2))
+    assert judgement.verdict is not PASS
+    json.dumps(judgement.as_json())
+
+
+def note_texts(judgement: Judgement) -> str:
+    assert judgement.verdict is UNCLEAR
+    return "\n".join(note.message for note in judgement.notes)
+
+
+def _without(event: str) -> Timeline:
+    lines = migrate(FakeQemu(AB)).lines
+    lines = [line for line in lines if f":{event} " not in line]
+    return timeline("".join(f"{line}\n" for line in lines).encode())
+
+
+@pytest.mark.parametrize(
+    ("unwanted", "advice"),
+    [
+        ("vfio_migration_set_state", "set_state was not traced"),
+        ("vfio_migration_realize", "give --devices"),
+        ("vfio_migration_set_device_state", "outcome"),
+        ("vfio_vmstate_change_prepare", "trace vfio_vmstate_change_prepare"),
+        ("vfio_save_complete_precopy", "to its end"),
+        ("vfio_save_cleanup", "ends before vfio_save_cleanup"),
+    ],
+)
+def test_events_that_were_not_traced(unwanted: str, advice: str) -> None:
+    side = _without(unwanted)
+    assert advice in note_texts(judge(side, None, Expectation()))
+
+
+def test_logs_of_two_versions_in_one_file() -> None:
+    data = (
+        boot(FakeQemu(AB, "9.0", notify=False)).log()
+        + migrate(FakeQemu(AB, "9.1")).log()
+    )
+    found = judge(timeline(data), None, Expectation())
+    assert "more than one QEMU" in note_texts(found)
+
+
+def test_wrong_number_of_devices() -> None:
+    qemu = migrate(FakeQemu(AB))
+    for count in (1, 3):
+        assert f"{count} devices expected" in note_texts(
+            source(qemu, Expectation(devices=count))
+        )
+    one = receive(FakeQemu(devices("a"))).timeline(Side.DESTINATION)
+    assert "not as many" in note_texts(
+        judge(qemu.timeline(), one, Expectation())
+    )
+
+
+def test_a_log_without_migration() -> None:
+    qemu = boot(FakeQemu(AB))
+    qemu.vm(False, "shutdown")
+    assert "to its end" in note_texts(source(qemu))
+    assert source(
+        qemu, Expectation.of_patches(6, devices=2, migrates=False)
+    ).verdict is PASS
+    receiver = receive(FakeQemu(AB))
+    assert "destination" in note_texts(source(receiver))
+
+
+def test_what_qemu_says_is_passed_on() -> None:
+    text = (
+        b"qemu: -device vfio-pci: b: Multiple VFIO devices migration is "
+        b"supported only if all of them support P2P migration\n"
+    )
+    judgement = judge(timeline(text), None, Expectation())
+    assert judgement.verdict is UNCLEAR
+    assert "Multiple VFIO" in judgement.notes[0].lines()[0]
+
+
+def test_hot_plugged_device_is_not_missed_before() -> None:
+    qemu = boot(FakeQemu(devices("a")))
+    qemu.devices = AB
+    qemu.state["b"] = S.RUNNING
+    qemu.emit(Kind.REALIZE, "vfio_migration_realize", device="b")
+    qemu.vm(False, "shutdown")
+    expect = Expectation(devices=2, migrates=False)
+    assert source(qemu, expect).verdict is PASS
+
+
+def test_json() -> None:
+    qemu = FakeQemu(AB)
+    early_stop(qemu)
+    judgement = judge(
+        qemu.timeline(),
+        receive(FakeQemu(AB)).timeline(Side.DESTINATION),
+        SERIES,
+    )
+    document = json.loads(json.dumps(judgement.as_json()))
+    assert document["format"] == 1
+    assert document["verdict"] == "fail"
+    finding = document["findings"][0]
+    assert finding["rule"] == "stop-copy"
+    assert finding["side"] == "source"
+    assert finding["devices"] == ["a"]
+    line = finding["lines"][0]
+    assert line["file"] == "source.log"
+    assert qemu.lines[line["line"] - 1] == line["text"]
+    assert document["blackout"]["exact"]
+
+
+def test_rules_explain_themselves() -> None:
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    for rule in RULES:
+        assert rule.reason.endswith(".")
+        assert rule.reason.count(". ") == 0
+        assert rule.source
