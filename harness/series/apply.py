@@ -78,8 +78,8 @@ def apply_patches(
 
 def _parse(patch: Patch) -> list[PatchedFile]:
     """Read the patch as unidiff does, which knows more than git tells."""
-    # Bytes that are no UTF-8 pass through: git compares bytes anyway.
-    text = patch.data.decode(errors="surrogateescape")
+    # Only for a look: git gets the bytes as they are.
+    text = patch.data.decode(errors="replace")
     try:
         files = list(PatchSet.from_string(text))
     except UnidiffParseError as error:
@@ -90,7 +90,7 @@ def _parse(patch: Patch) -> list[PatchedFile]:
     if not files:
         raise PatchError(patch.name, None, None, "no diff in it")
     for file in files:
-        if file.is_binary_file or "GIT binary patch" in str(file.patch_info):
+        if file.is_binary_file:
             raise PatchError(patch.name, file.path, None, "a binary patch")
         for line in map(str, file.patch_info or ()):
             mode = re.match(r"(?:new|new file|old) mode (\d+)", line)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -206,7 +207,7 @@ def test_a_mode_change_is_refused(tree: FakeTree) -> None:
 )
 def test_binary_patches_are_refused(tree: FakeTree, body: str) -> None:
     text = f"diff --git a/hw/b.c b/hw/b.c\nindex 1..2 100644\n{body}"
-    assert "binary" in str(refused(tree, text))
+    assert str(refused(tree, text)) == "1.patch: hw/b.c: a binary patch"
 
 
 @pytest.mark.parametrize("text", ["", "not a patch\n", "\0\1\2"])
@@ -224,17 +225,36 @@ def test_a_repository_around_the_scratch_folder_does_not_matter(
 ) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert set(apply(tree, diff("hw/a.c", FIRST))) == {"hw/a.c"}
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
     assert set(apply(tree, diff("hw/a.c", FIRST))) == {"hw/a.c"}
 
 
 def test_settings_of_git_do_not_make_it_lenient(
-    tree: FakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tmp_path / "config"
+    config = tmp_path / ".gitconfig"
     config.write_text("[apply]\n\tignoreWhitespace = change\n")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
-    refused(tree, diff("hw/a.c", FIRST.replace(" 5\n", " 5 \n")))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tree = FakeTree(a_c=b"int  x;\na\n")
+    refused(tree, diff("a.c", "@@ -1,2 +1,2 @@\n int x;\n-a\n+b\n"))
+
+
+@pytest.mark.parametrize("made", ["new.c", "hw/a.c"])
+def test_git_makes_only_what_was_looked_at(
+    tree: FakeTree,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made: str,
+) -> None:
+    # As if git saw a link where unidiff sees none.
+    program = tmp_path / "git"
+    program.write_text(f"#!/bin/sh\nln -sf /etc/passwd {made}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    error = refused(tree, diff("hw/a.c", FIRST))
+    assert str(error) == f"1.patch: {made}: an ambiguous patch"
 
 
 def test_git_is_missing(
