@@ -31,6 +31,9 @@ _UNUSED = re.compile(r"roms/[^/]+/")
 # What makes a folder QEMU, to us.
 _LANDMARKS = ("VERSION", "configure", "meson.build", "hw/vfio/trace-events")
 
+# Debian packages of programs that tar calls, where the name differs.
+_UNPACKERS = {"xz": "xz-utils"}
+
 _EXPECTED = "expected QEMU: a git checkout, a release folder, or its tarball"
 
 
@@ -206,6 +209,11 @@ def _unpack(tarball: Path, folder: Path) -> None:
         message = result.stderr.decode(errors="replace")
         if os.strerror(errno.ENOSPC) in message:
             raise OSError(errno.ENOSPC, message)
+        missing = re.search(r"(\w+): Cannot exec", message)
+        if missing:
+            raise MissingToolError(
+                missing[1], _UNPACKERS.get(missing[1], missing[1])
+            )
         first = next(iter(message.splitlines()), "tar gave no reason")
         raise SourceError(
             f"{tarball}: not a whole tarball: {first}", _EXPECTED

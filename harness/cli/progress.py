@@ -38,7 +38,10 @@ class Line:
             self._plain(done, total, text)
             return
         if self._task is None:
-            self._task = self._bars.add_task(self._name, text=text)
+            # Without a total until there is one: the bar swings.
+            self._task = self._bars.add_task(
+                self._name, total=total or None, text=text
+            )
         self._bars.update(
             self._task, completed=done, total=total or None, text=text
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -262,6 +263,18 @@ def test_a_full_disk(
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     with pytest.raises(NoSpaceError):
         find(tarball)
+
+
+def test_what_tar_needs_is_missing(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tarball = pack(tree, "xz")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "tar").symlink_to(str(shutil.which("tar")))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(MissingToolError) as caught:
+        find(tarball)
+    assert (caught.value.tool, caught.value.package) == ("xz", "xz-utils")
 
 
 def test_git_is_missing(
