@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sealed runs are exact, and trouble is told from a broken series."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from avocado import Test
+
+# Avocado imports a test by its path, without the folder that it is in.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from testbed import program, run  # noqa: E402
+
+from harness.assess import assess  # noqa: E402
+from harness.errors import TestbedError  # noqa: E402
+from harness.scenario.model import (  # noqa: E402
+    Device,
+    Limits,
+    Migration,
+    Outcome,
+    Scenario,
+)
+from harness.testbed.load import Program  # noqa: E402
+from harness.verdict import Verdict  # noqa: E402
+
+
+class Exact(Test):
+    """A run is a function of its inputs."""
+
+    timeout = 900
+
+    def test_same_seed_same_bytes_on_a_busy_machine(self) -> None:
+        qemu = program("patched")
+        first = run(qemu, "two-devices", Path(self.workdir, "1"))
+        busy = [
+            subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            for _ in range(3)
+        ]
+        try:
+            second = run(qemu, "two-devices", Path(self.workdir, "2"))
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
+        self.assertEqual(first.digest, second.digest)
+        self.assertEqual(first.files, second.files)
+        self.assertGreater(len(first.files["source/trace.log"]), 1000)
+
+    def test_another_seed_is_another_sample(self) -> None:
+        qemu = program("patched")
+        first = run(qemu, "two-devices", Path(self.workdir, "1"), seed=1)
+        second = run(qemu, "two-devices", Path(self.workdir, "2"), seed=2)
+        self.assertNotEqual(first.digest, second.digest)
+        self.assertNotEqual(
+            first.files["source/trace.log"],
+            second.files["source/trace.log"],
+        )
+
+
+class Trouble(Test):
+    """The infrastructure's faults are not the series' faults."""
+
+    timeout = 900
+
+    def test_qemu_that_dies_at_start_is_an_error(self) -> None:
+        false = Program("patched", "none", "none", Path("/bin/false"))
+        # The VM starts /qemu/qemu-system-x86_64, whatever that is.
+        copy = Path(self.workdir, "qemu-system-x86_64")
+        copy.write_bytes(false.binary.read_bytes())
+        copy.chmod(0o755)
+        qemu = Program("patched", "none", "none", copy)
+        bundle = run(qemu, "two-devices", Path(self.workdir, "b"))
+        self.assertEqual(bundle.manifest.result.outcome, Outcome.REFUSED)
+        self.assertEqual(assess(bundle).verdict, Verdict.ERROR)
+
+    def test_migration_that_takes_too_long_is_an_error(self) -> None:
+        scenario = Scenario(
+            name="slow",
+            devices=(Device(count=2),),
+            # 4096 bytes a second: the guest's RAM takes hours.
+            migration=Migration(parameters={"max-bandwidth": 4096}),
+            limits=Limits(migrate_s=2),
+        )
+        bundle = run(program("patched"), scenario, Path(self.workdir, "b"))
+        result = bundle.manifest.result
+        self.assertEqual(result.outcome, Outcome.TIMEOUT)
+        self.assertEqual(result.step, "migration")
+        self.assertEqual(assess(bundle).verdict, Verdict.ERROR)
+
+    def test_outer_timeout_leaves_nothing(self) -> None:
+        path = Path(self.workdir, "b")
+        with self.assertRaises(TestbedError):
+            run(program("patched"), "two-devices", path, limit_s=1)
+        self.assertEqual(list(Path(self.workdir).iterdir()), [])
+        self.assertEqual(_children(os.getpid()), [])
+
+    def test_kill_leaves_nothing(self) -> None:
+        program("patched")
+        out = Path(self.workdir, "out")
+        harness = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "harness", "validate"),
+                *("--scenario", "two-devices", "--variant", "patched"),
+                *("--out", str(out)),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        outer: list[int] = []
+        while not outer:
+            self.assertIsNone(harness.poll(), "it ended by itself")
+            outer = [
+                pid
+                for pid in _children(harness.pid)
+                if "qemu-system" in _command(pid)
+            ]
+            time.sleep(0.05)
+        harness.send_signal(signal.SIGKILL)
+        harness.wait()
+        while any("qemu-system" in _command(pid) for pid in outer):
+            time.sleep(0.05)        # avocado's time limit ends this
+        whole = [x for x in out.iterdir() if not x.name.startswith(".")]
+        self.assertEqual(whole, [])
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(
+            errors="replace"
+        )
+    return ""
+
+
+def _children(parent: int) -> list[int]:
+    children = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = status.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent and fields[0] not in "ZX":
+                children.append(int(status.parent.name))
+    return children
