@@ -80,7 +80,9 @@ def build(
         stored = store.find(job.key)
         if stored:
             return _build(variant, stored, reused=True)
-        log = cache_dir() / "logs" / f"{job.key}.log"
+        # Not by the key alone: what another folder's work is at, with
+        # a source of the same content, is not covered by this lock.
+        log = cache_dir() / "logs" / f"{work.home.name}-{job.key}.log"
         with room_for(cache_dir(), work.needed_bytes):
             log.parent.mkdir(parents=True, exist_ok=True)
             log.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ import msgspec
 
 from harness.build.job import FORMAT, Job
 from harness.build.worktree import BINARY
-from harness.host.files import publishing
+from harness.host.files import exclusive, publishing
 from harness.host.process import die_with_parent
 
 
@@ -81,29 +81,37 @@ class Store:
         return Stored(directory, info)
 
     def add(self, job: Job, binary: Path, log: Path) -> Stored:
-        """Put a build in; call it with the job's lock held.
+        """Put a build in, unless another folder's work brought it already.
 
         :param job: What was built.
         :param binary: What came out, not stripped.
         :param log: What was printed on the way.
         """
-        directory = self.home / job.key
-        with publishing(directory) as partial:
-            stripped = partial / BINARY
-            _run("strip", "-o", str(stripped), str(binary))
-            info = BuildInfo(
-                format=FORMAT,
-                inputs=job.inputs(),
-                origin=job.source.origin,
-                version=_run(str(stripped), "--version").partition("\n")[0],
-                binary_bytes=stripped.stat().st_size,
-                binary_sha256=_sha256(stripped),
-            )
-            (partial / "build.json").write_bytes(
-                msgspec.json.format(msgspec.json.encode(info)) + b"\n"
-            )
-            shutil.copyfile(log, partial / "build.log")
+        with exclusive(self.home / "lock"):
+            stored = self.find(job.key)
+            if stored:
+                return stored
+            directory = self.home / job.key
+            with publishing(directory) as partial:
+                info = _fill(partial, job, binary, log)
         return Stored(directory, info)
+
+
+def _fill(folder: Path, job: Job, binary: Path, log: Path) -> BuildInfo:
+    stripped = folder / BINARY
+    _run("strip", "-o", str(stripped), str(binary))
+    info = BuildInfo(
+        format=FORMAT,
+        inputs=job.inputs(),
+        origin=job.source.origin,
+        version=_run(str(stripped), "--version").partition("\n")[0],
+        binary_bytes=stripped.stat().st_size,
+        binary_sha256=_sha256(stripped),
+    )
+    text = msgspec.json.format(msgspec.json.encode(info)) + b"\n"
+    (folder / "build.json").write_bytes(text)
+    shutil.copyfile(log, folder / "build.log")
+    return info
 
 
 def _sha256(path: Path) -> str:

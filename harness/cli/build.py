@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.build import Build, Source, build, find_source
@@ -12,6 +13,7 @@ from harness.cli.progress import display
 from harness.series import (
     Base,
     Variant,
+    apply_patches,
     base_for,
     find_base,
     load_bases,
@@ -62,6 +64,21 @@ def choose_source(args: argparse.Namespace) -> tuple[Base, Source]:
     return base or base_for(source.version), source
 
 
+def choose_variants(
+    base: Base, source: Source, names: Iterable[str]
+) -> list[Variant]:
+    """Find variants, and see that each can be made of the source.
+
+    :raise UsageError: When a name is unknown.
+    :raise PatchError: When a patch does not apply. That is known here,
+                       before minutes go into building the others.
+    """
+    variants = [parse_variant(base, x) for x in dict.fromkeys(names)]
+    for variant in variants:
+        apply_patches(source, variant.patches)
+    return variants
+
+
 def add_parser(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> None:
@@ -101,8 +118,7 @@ def run(args: argparse.Namespace) -> int:
     base, source = choose_source(args)
     names = args.variant or ([] if args.mutant else list(DEFAULT_VARIANTS))
     names += [f"patched+{x}" for x in args.mutant]
-    # All are looked at before the first is built.
-    variants = [parse_variant(base, x) for x in dict.fromkeys(names)]
+    variants = choose_variants(base, source, names)
     builds = _build_all(source, variants, werror=args.werror)
     if args.json:
         print(json.dumps(_document(base, source, builds), indent=2))

@@ -17,6 +17,7 @@ from fake_qemu import make_tree, other_patch
 from test_host_process import wait_until_gone
 
 from harness.build import Build, build, find_source
+from harness.build.store import Store, Stored
 from harness.build.worktree import WorkTree
 from harness.cli import main
 from harness.errors import BuildError, MissingToolError, NoSpaceError
@@ -65,6 +66,11 @@ def make(tree: Path, which: Variant = STOCK) -> Build:
 def log_of(made: Build) -> list[str]:
     lines = (made.directory / "build.log").read_text().splitlines()
     return [x.partition("] ")[2] or x.split()[0] for x in lines]
+
+
+def stored(cache: Path) -> list[str]:
+    """What is in the store, half-made builds and the lock included."""
+    return os.listdir(cache / "builds")
 
 
 def test_a_build_is_all_that_its_folder_says(tree: Path) -> None:
@@ -157,6 +163,27 @@ def test_the_key_is_what_patches_make_of_the_files(tree: Path) -> None:
     assert second.variant == "two"
 
 
+def test_the_same_content_from_elsewhere_is_the_same_build(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both begin before one is in the store: two folders work at it.
+    other = shutil.copytree(tree, tree.with_name("other"), symlinks=True)
+    find = Store.find
+    asked = []
+
+    def find_late(store: Store, key: str) -> Stored | None:
+        asked.append(key)
+        return find(store, key) if len(asked) % 3 == 0 else None
+
+    monkeypatch.setattr(Store, "find", find_late)
+    first = make(tree)
+    inode = first.path.stat().st_ino
+    assert make(other).key == first.key
+    assert len(list((cache / "work").glob("*/tree.json"))) == 2
+    assert first.path.stat().st_ino == inode
+    assert sorted(stored(cache)) == [first.key, "lock"]
+
+
 def test_warnings_as_errors_are_another_build(tree: Path) -> None:
     made = build(find_source(tree, "10.0"), STOCK, werror=True)
     assert made.key != make(tree).key
@@ -219,7 +246,7 @@ def test_what_does_not_compile(tree: Path, cache: Path) -> None:
     assert "ninja failed with status 1" in str(error)
     assert "other.c:1:" in error.tail
     assert error.tail.splitlines()[-1] in error.log.read_text()
-    assert len(list((cache / "builds").iterdir())) == 1
+    assert len(stored(cache)) == 2
     # It ended by itself: there is no need to begin from nothing.
     assert len(log_of(make(tree, variant("one")))) == 2
 
@@ -264,7 +291,7 @@ def test_no_room_for_the_result(
         patched.setattr("shutil.copyfile", full)
         with pytest.raises(NoSpaceError):
             make(tree)
-    assert list((cache / "builds").iterdir()) == []
+    assert stored(cache) == ["lock"]
     assert not make(tree).reused
 
 
@@ -376,7 +403,7 @@ def test_a_killed_build_leaves_nothing_that_looks_whole(
     assert "configured" in log_of(make(tree))
 
 
-def test_a_work_folder_in_use_is_not_known(tmp_path: Path) -> None:
+def test_a_fresh_folder_needs_more_room(tmp_path: Path) -> None:
     work = WorkTree(tmp_path / "work")
     fresh = work.needed_bytes
     work.home.mkdir()
@@ -410,6 +437,8 @@ def test_the_command(
         (["--mutant", "x"], "unknown mutant 'x'"),
         # The fake has not the files that the series is for.
         (["--variant", "patched"], "0001-vfio-migration"),
+        # What can be built is not built either.
+        (["--variant", "stock", "--variant", "base"], "0001-vfio-migration"),
     ],
 )
 def test_bad_input(
