@@ -52,7 +52,9 @@ unit: setup $(VENV)/dev.stamp
 functional: setup $(VENV)/dev.stamp
 	$(BIN)/vfio-p2p build
 	$(BIN)/vfio-p2p testbed image
-	$(BIN)/avocado run --max-parallel-tasks=2 tests/functional
+	PYTHONWARNINGS="ignore:pkg_resources" $(BIN)/avocado run \
+		--job-results-dir out/avocado --max-parallel-tasks=2 \
+		tests/functional
 
 # Pins, with the hashes of all files that the index has.
 requirements: setup

@@ -1,3 +1,4 @@
+# ruff: noqa: UP036 -- it is for older Pythons
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Say clearly that Python is too old; runs on any Python 3."""
 

@@ -27,7 +27,6 @@ COMMANDS = {
     "run": "run one scenario, sealed, and keep its bundle",
     "check": "judge anybody's trace logs",
     "testbed": "the outer VM: build its image, get a shell in it",
-    "doctor": "say what this machine has and lacks",
 }
 
 

@@ -11,11 +11,11 @@ from avocado import Test
 # Avocado imports a test by its path, without the folder that it is in.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from testbed import judged, program, run  # noqa: E402
+from testbed import judged, program, run
 
-from harness.assess import assess  # noqa: E402
-from harness.scenario.model import Device, Flag, Scenario  # noqa: E402
-from harness.verdict import Verdict  # noqa: E402
+from harness.assess import assess
+from harness.scenario.model import Device, Flag, Scenario
+from harness.verdict import Verdict
 
 _NO_PRECOPY = (Flag.STOP_COPY, Flag.P2P)
 _BEFORE = "Migration is currently not supported with multiple VFIO devices"

@@ -16,19 +16,18 @@ from avocado import Test
 # Avocado imports a test by its path, without the folder that it is in.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from testbed import program, run  # noqa: E402
+from testbed import program, run
 
-from harness.assess import assess  # noqa: E402
-from harness.errors import TestbedError  # noqa: E402
-from harness.scenario.model import (  # noqa: E402
+from harness.assess import assess
+from harness.errors import TestbedError
+from harness.scenario.model import (
     Device,
     Limits,
-    Migration,
     Outcome,
     Scenario,
 )
-from harness.testbed.load import Program  # noqa: E402
-from harness.verdict import Verdict  # noqa: E402
+from harness.testbed.load import Program
+from harness.verdict import Verdict
 
 
 class Exact(Test):
@@ -83,10 +82,11 @@ class Trouble(Test):
     def test_migration_that_takes_too_long_is_an_error(self) -> None:
         scenario = Scenario(
             name="slow",
-            devices=(Device(count=2),),
-            # 4096 bytes a second: the guest's RAM takes hours.
-            migration=Migration(parameters={"max-bandwidth": 4096}),
-            limits=Limits(migrate_s=2),
+            devices=(
+                Device(),
+                Device(latency_us={"RUNNING>PRE_COPY": 5_000_000}),
+            ),
+            limits=Limits(migrate_s=1),
         )
         bundle = run(program("patched"), scenario, Path(self.workdir, "b"))
         result = bundle.manifest.result
