@@ -43,7 +43,9 @@ Types: deb
 # Another one
 URIs: mirror:/debian
 Suites: bookworm bookworm-updates
-Components: main contrib
+Components: contrib
+# One more
+ main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
 
@@ -107,7 +109,7 @@ def test_sources_in_lines(
         STANZA + "Enabled: no\n",
         STANZA.replace("deb\n", "deb-src\n"),
         STANZA.replace("bookworm bookworm-updates", "jammy"),
-        STANZA.replace("main contrib", "stable"),
+        STANZA.replace(" main", " stable"),
     ],
 )
 def test_no_debian_archive(etc: Path, text: str) -> None:
@@ -287,10 +289,17 @@ def test_nothing_on_the_machine_is_touched(
     # The hooks that container images clean apt's cache with.
     config = tmp_path / "apt.conf"
     touched = tmp_path / "touched"
+    # What is installed is of no importance.
+    status = tmp_path / "status"
+    status.write_text(
+        "Package: x\nStatus: install ok installed\nVersion: 99\n"
+        "Architecture: amd64\nMaintainer: x\nDescription: x\n\n"
+    )
     config.write_text(
         f'APT::Update::Pre-Invoke {{ "touch {touched}"; }};\n'
         f'APT::Update::Post-Invoke {{ "touch {touched}"; }};\n'
         f'APT::Update::Post-Invoke-Success {{ "touch {touched}"; }};\n'
+        f'Dir::State::status "{status}";\n'
         'Dir::Cache::pkgcache "";\nAPT::Default-Release "sid";\n'
     )
     monkeypatch.setenv("APT_CONFIG", str(config))
