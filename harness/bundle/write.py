@@ -23,7 +23,8 @@ from harness.bundle.manifest import (
 )
 from harness.bundle.read import Bundle
 from harness.errors import BundleError
-from harness.host.files import publishing, write_whole
+from harness.host.files import exclusive, publishing, write_whole
+from harness.paths import cache_dir
 from harness.scenario import result as result_format
 
 
@@ -31,10 +32,18 @@ from harness.scenario import result as result_format
 def writing(path: Path) -> Iterator[Path]:
     """Make a bundle in a folder that gets its name when it is whole.
 
+    Who wants to write the same bundle meanwhile waits.
+
     :param path: The bundle's folder in the end; an old one is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with publishing(path) as partial:
+    # The lock is not beside the bundle: what a user's folder gets is
+    # bundles, and nothing else.
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    with (
+        exclusive(cache_dir() / "locks" / name),
+        publishing(path) as partial,
+    ):
         yield partial
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.build import Build, Source, build, find_source
-from harness.cli.progress import display
+from harness.cli.progress import Display, display
 from harness.series import (
     Base,
     Variant,
@@ -119,7 +119,8 @@ def run(args: argparse.Namespace) -> int:
     names = args.variant or ([] if args.mutant else list(DEFAULT_VARIANTS))
     names += [f"patched+{x}" for x in args.mutant]
     variants = choose_variants(base, source, names)
-    builds = _build_all(source, variants, werror=args.werror)
+    with display() as shown:
+        builds = build_all(source, variants, shown, werror=args.werror)
     if args.json:
         print(json.dumps(_document(base, source, builds), indent=2))
     else:
@@ -128,16 +129,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _build_all(
-    source: Source, variants: list[Variant], *, werror: bool
+def build_all(
+    source: Source,
+    variants: Sequence[Variant],
+    shown: Display,
+    *,
+    werror: bool = False,
 ) -> list[Build]:
+    """Build variants one after another, each from the one before."""
     builds = []
-    with display() as shown:
-        for variant in variants:
-            line = shown.line(variant.name)
-            made = build(source, variant, line, werror=werror)
-            line.end("was there already" if made.reused else "built")
-            builds.append(made)
+    for variant in variants:
+        line = shown.line(variant.name)
+        made = build(source, variant, line, werror=werror)
+        line.end("was there already" if made.reused else "built")
+        builds.append(made)
     return builds
 
 

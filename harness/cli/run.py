@@ -9,10 +9,13 @@ import json
 from pathlib import Path
 
 from harness.assess import assess
-from harness.build import build
 from harness.bundle.read import open_bundle
 from harness.bundle.write import pack
-from harness.cli.build import add_source_arguments, choose_source
+from harness.cli.build import (
+    add_source_arguments,
+    build_all,
+    choose_source,
+)
 from harness.cli.common import add_seed_argument, program_of
 from harness.cli.progress import display
 from harness.report import machine, text
@@ -70,9 +73,7 @@ def run(args: argparse.Namespace) -> int:
     )
     folder = out.with_suffix("") if out.suffix == ".zip" else out
     with display() as shown:
-        line = shown.line(variant.name)
-        made = build(source, variant, line)
-        line.end("was there already" if made.reused else "built")
+        (made,) = build_all(source, [variant], shown)
         line = shown.line("testbed")
         testbed = Testbed(outer, get_image(line))
         line.end("ready")

@@ -9,8 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.build import build
-from harness.cli.build import add_source_arguments, choose_source
+from harness.cli.build import (
+    add_source_arguments,
+    build_all,
+    choose_source,
+)
 from harness.cli.common import program_of
 from harness.cli.progress import display
 from harness.errors import UsageError
@@ -85,9 +88,8 @@ def _shell(args: argparse.Namespace) -> int:
     base, source = choose_source(args)
     variant = parse_variant(base, args.variant)
     with display() as shown:
-        line = shown.line(variant.name)
-        program = program_of(build(source, variant, line))
-        line.end("built")
+        (made,) = build_all(source, [variant], shown)
+        program = program_of(made)
         line = shown.line("testbed")
         image = get_image(line)
         line.end("ready")

@@ -7,22 +7,25 @@ import argparse
 import asyncio
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.build import Build, Source, build
 from harness.cli.build import (
     DEFAULT_VARIANTS,
     add_source_arguments,
+    build_all,
     choose_source,
 )
 from harness.cli.common import add_seed_argument, positive, program_of
-from harness.cli.progress import Display, display
+from harness.cli.progress import display
+from harness.errors import UsageError
 from harness.host.files import write_whole
 from harness.matrix import Cell, Run, run_matrix
 from harness.report import machine, text
 from harness.report.model import Report, Row
 from harness.scenario.load import load
-from harness.series import Variant, parse_variant
+from harness.scenario.model import Scenario
+from harness.series import parse_variant
 from harness.testbed.image import get_image
 from harness.testbed.outer import find_outer
 from harness.testbed.sealed import Testbed
@@ -81,7 +84,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     # What can be wrong with the input is found before anything is built.
-    scenarios = [load(name) for name in args.scenario or SCENARIOS]
+    scenarios = _scenarios(args.scenario or SCENARIOS)
     outer = find_outer()
     base, source = choose_source(args)
     variants = [
@@ -89,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         for name in dict.fromkeys(args.variant or DEFAULT_VARIANTS)
     ]
     with display() as shown:
-        builds = _build_all(source, variants, shown)
+        builds = build_all(source, variants, shown)
         image_line = shown.line("testbed")
         testbed = Testbed(outer, get_image(image_line))
         image_line.end("ready")
@@ -120,16 +123,17 @@ def run(args: argparse.Namespace) -> int:
     return report.verdict.exit_code
 
 
-def _build_all(
-    source: Source, variants: list[Variant], shown: Display
-) -> list[Build]:
-    builds = []
-    for variant in variants:
-        line = shown.line(variant.name)
-        made = build(source, variant, line)
-        line.end("was there already" if made.reused else "built")
-        builds.append(made)
-    return builds
+def _scenarios(wanted: Sequence[str]) -> list[Scenario]:
+    scenarios = [load(text) for text in dict.fromkeys(wanted)]
+    names = [scenario.name for scenario in scenarios]
+    for name in names:
+        # Bundles are named after them.
+        if names.count(name) > 1:
+            raise UsageError(
+                f"two scenarios are named {name!r}",
+                "give each file a name of its own",
+            )
+    return scenarios
 
 
 def _row(run: Run) -> Row:

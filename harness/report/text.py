@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The report on a terminal: at most 79 columns but for log lines."""
+"""The report for a terminal; only long names and log lines exceed it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.report.model import Report, Row
 from harness.trace import printable
 from harness.verdict import Verdict
 
-_WIDTH = 79
+_WIDEST = 200
 
 
 def render(report: Report) -> str:
@@ -25,31 +25,31 @@ def render(report: Report) -> str:
 
 
 def _table(report: Report) -> str:
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("variant")
-    table.add_column("scenario")
-    table.add_column("verdict")
-    table.add_column("blackout", justify="right")
-    table.add_column("QMP downtime", justify="right")
-    table.add_column("how it ended")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("variant", "scenario", "verdict", "outcome"):
+        table.add_column(name, no_wrap=True)
+    for name in ("blackout", "QMP downtime"):
+        table.add_column(name, no_wrap=True, justify="right")
     for row in report.rows:
         found = row.assessment
+        downtime = found.qmp_downtime_ms
         table.add_row(
             row.variant,
             row.scenario,
             str(found.verdict),
-            _blackout(row),
-            "-"
-            if found.qmp_downtime_ms is None
-            else f"{found.qmp_downtime_ms} ms",
             found.summary,
+            _blackout(row),
+            "-" if downtime is None else f"{downtime} ms",
         )
-    stream = io.StringIO()
-    console = Console(file=stream, width=_WIDTH, color_system=None)
-    console.print(printable(f"{report.qemu}, base {report.base}"),
-                  markup=False, highlight=False)
-    console.print(table)
-    return stream.getvalue().rstrip()
+    # Wider than a terminal rather than cut: a mutant's name is long.
+    console = Console(
+        file=io.StringIO(), width=_WIDEST, color_system=None
+    )
+    with console.capture() as captured:
+        console.print(table)
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    title = printable(f"{report.qemu}, base {report.base}")
+    return "\n".join([title, *lines[1:-1]])
 
 
 def _blackout(row: Row) -> str:

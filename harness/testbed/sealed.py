@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,30 +94,35 @@ class Testbed:
                 arguments=arguments,
             ),
         )
-        with (
-            writing(bundle) as partial,
-            tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name,
-        ):
-            work = Path(name)
+        with writing(bundle) as partial:
+            # In there, so that nothing stays elsewhere if we are killed.
+            work = partial / ".work"
+            work.mkdir()
             write_initramfs(
                 work / INITRAMFS, self.image, files, scenario.to_json()
             )
             await run_sealed(self.outer, self.image, seed, work, limit_s)
-            try:
-                collect(work / MAILBOX, partial)
-            except TestbedError as err:
-                raise TestbedError(
-                    err.what, f"its console ended with: {console_tail(work)}"
-                ) from err
-            error = partial / ERROR
-            if error.exists():
-                what, hint, *_ = [*error.read_text().splitlines(), "", ""]
-                raise TestbedError(what, hint)
-            if not (partial / RESULT).exists():
-                raise TestbedError("the VM left no result")
-            shutil.copy(work / CONSOLE, partial / CONSOLE)
+            _take(work, partial)
+            shutil.rmtree(work)
             (partial / SCENARIO).write_bytes(scenario.to_json())
             return seal(partial, inputs)
+
+
+def _take(work: Path, partial: Path) -> None:
+    """Move what the VM left to where the bundle is made."""
+    try:
+        collect(work / MAILBOX, partial)
+    except TestbedError as err:
+        raise TestbedError(
+            err.what, f"its console ended with: {console_tail(work)}"
+        ) from err
+    error = partial / ERROR
+    if error.exists():
+        what, hint, *_ = [*error.read_text().splitlines(), "", ""]
+        raise TestbedError(what, hint)
+    if not (partial / RESULT).exists():
+        raise TestbedError("the VM left no result")
+    shutil.copy(work / CONSOLE, partial / CONSOLE)
 
 
 def _sha256(data: bytes) -> str:
