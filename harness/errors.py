@@ -142,7 +142,8 @@ class ScenarioError(InputError):
     def __init__(self, path: Path | str, line: int | None, why: str) -> None:
         where = f"{path}:{line}" if line else f"{path}"
         super().__init__(
-            f"{where}: {why}", "see harness/scenario/library/*.toml for examples"
+            f"{where}: {why}",
+            "see harness/scenario/library/*.toml for examples",
         )
         self.path = path
         self.line = line

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.build import Build, Source, build, find_source

@@ -15,13 +15,13 @@ from harness.cli.build import (
     add_source_arguments,
     build_all,
     choose_source,
+    choose_variants,
 )
 from harness.cli.common import add_seed_argument, program_of
 from harness.cli.progress import display
 from harness.report import machine, text
 from harness.report.model import Report, Row
 from harness.scenario.load import load, names
-from harness.series import parse_variant
 from harness.testbed.image import get_image
 from harness.testbed.outer import find_outer
 from harness.testbed.sealed import Testbed
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     scenario = load(args.scenario)
     outer = find_outer()
     base, source = choose_source(args)
-    variant = parse_variant(base, args.variant)
+    (variant,) = choose_variants(base, source, [args.variant])
     out = args.out or Path(
         "out", f"{variant.name}-{scenario.name}-s{args.seed}"
     )

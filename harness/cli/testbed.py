@@ -13,12 +13,12 @@ from harness.cli.build import (
     add_source_arguments,
     build_all,
     choose_source,
+    choose_variants,
 )
 from harness.cli.common import program_of
 from harness.cli.progress import display
 from harness.errors import UsageError
 from harness.scenario.load import load
-from harness.series import parse_variant
 from harness.testbed.image import get_image
 from harness.testbed.load import write_initramfs
 from harness.testbed.outer import find_outer
@@ -86,7 +86,7 @@ def _shell(args: argparse.Namespace) -> int:
     scenario = load(args.scenario)
     outer = find_outer()
     base, source = choose_source(args)
-    variant = parse_variant(base, args.variant)
+    (variant,) = choose_variants(base, source, [args.variant])
     with display() as shown:
         (made,) = build_all(source, [variant], shown)
         program = program_of(made)

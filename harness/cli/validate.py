@@ -15,6 +15,7 @@ from harness.cli.build import (
     add_source_arguments,
     build_all,
     choose_source,
+    choose_variants,
 )
 from harness.cli.common import add_seed_argument, positive, program_of
 from harness.cli.progress import display
@@ -25,7 +26,6 @@ from harness.report import machine, text
 from harness.report.model import Report, Row
 from harness.scenario.load import load
 from harness.scenario.model import Scenario
-from harness.series import parse_variant
 from harness.testbed.image import get_image
 from harness.testbed.outer import find_outer
 from harness.testbed.sealed import Testbed
@@ -87,10 +87,9 @@ def run(args: argparse.Namespace) -> int:
     scenarios = _scenarios(args.scenario or SCENARIOS)
     outer = find_outer()
     base, source = choose_source(args)
-    variants = [
-        parse_variant(base, name)
-        for name in dict.fromkeys(args.variant or DEFAULT_VARIANTS)
-    ]
+    variants = choose_variants(
+        base, source, args.variant or DEFAULT_VARIANTS
+    )
     with display() as shown:
         builds = build_all(source, variants, shown)
         image_line = shown.line("testbed")
