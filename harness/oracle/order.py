@@ -56,9 +56,6 @@ def _missing(
     message = f"{epoch}: no {phase} callback of {printable(device)}"
     steps = [step for step in epoch.steps if step.device == device]
     records = tuple(step.record for step in steps)
-    whole = not any(
-        record.device == device for gap in side.gaps for record in gap.records
-    )
     # A main callback can be still to come, or the device be unplugged, as
     # long as no other function is heard of it.
     end = epoch.steps[-1].record.line
@@ -67,7 +64,7 @@ def _missing(
         *(mark.line for mark in side.marks if mark.device == device),
     ]
     over = steps if phase is Phase.PREPARE else max(heard, default=0) > end
-    if whole and over:
+    if over and not side.has_gap(device):
         return Broken(message, (device,), records)
     return Unclear(message, records)
 

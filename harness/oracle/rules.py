@@ -176,7 +176,7 @@ def _destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
         begin = next(
             (i for i, a in enumerate(arcs) if a.reached is _S.RESUMING), None
         )
-        if begin is None:
+        if begin is None or side.has_gap(device):
             continue
         stops = {
             arc.line

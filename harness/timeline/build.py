@@ -44,7 +44,6 @@ _ASKED_BY = {
 _REQUESTS = {
     Kind.SAVE_SETUP: ([],),
     Kind.COMPLETE: (
-        [],
         [DeviceState.STOP_COPY],
         [DeviceState.STOP_COPY, DeviceState.STOP],
     ),

@@ -99,12 +99,13 @@ class Step:
     @property
     def line(self) -> int:
         """Number of its first line."""
-        return min((self.record.line, *(arc.line for arc in self.arcs)))
+        # With more than one request only the last is surely its own.
+        return self.arcs[-1].line if self.arcs else self.record.line
 
     @property
     def before(self) -> DeviceState | None:
         """State of the device before, if known."""
-        return self.arcs[-1].before if self.arcs else None
+        return self.arcs[0].before if len(self.arcs) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,19 @@ class Timeline:
         :param device: Its name.
         """
         return tuple(arc for arc in self.arcs if arc.device == device)
+
+    def has_gap(self, device: str) -> bool:
+        """Whether lines about a device are missing or doubled.
+
+        What is not in the log of such a device may have happened.
+
+        :param device: Its name.
+        """
+        return any(
+            record.device == device
+            for gap in self.gaps
+            for record in gap.records
+        )
 
     def marks_of(
         self, *kinds: Kind, device: str | None = None

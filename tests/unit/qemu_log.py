@@ -12,12 +12,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from hypothesis import strategies as st
+
 from harness.timeline import Phase, Side, Timeline, build
 from harness.trace import VERSIONS, Kind, TraceReader
 from harness.trace.formats import FORMATS, render
 from harness.uapi import ALL_FLAGS, DeviceState, MigrationFlags
 
 S = DeviceState
+P2P = MigrationFlags.STOP_COPY | MigrationFlags.P2P
 PREFIXES = ("none", "thread", "iso", "context")
 _STEP_NS = 250_000
 _BEGIN_NS = 1_700_000_000_000_000_000
@@ -257,3 +260,11 @@ def receive(qemu: FakeQemu) -> FakeQemu:
 def devices(*names: str) -> dict[str, MigrationFlags]:
     """Devices that can do all."""
     return dict.fromkeys(names, ALL_FLAGS)
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> dict[str, MigrationFlags]:
+    """One to four devices, with and without PRE_COPY."""
+    flags = st.sampled_from([P2P, ALL_FLAGS])
+    kinds = draw(st.lists(flags, min_size=1, max_size=4))
+    return {f"0000:0{i}:00.0": kind for i, kind in enumerate(kinds)}

@@ -23,7 +23,13 @@ from harness.trace import (
     printable,
 )
 from harness.trace import reader as reader_module
-from harness.trace.formats import FORMATS, Format, numbers, render
+from harness.trace.formats import (
+    FORMATS,
+    MESSAGES,
+    Format,
+    numbers,
+    render,
+)
 from harness.uapi import DeviceState
 
 NAME = st.text(
@@ -146,6 +152,12 @@ def test_foreign_lines_and_messages() -> None:
         (4, Kind.MESSAGE),
     ]
     assert summary.lines == 4
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_every_message_is_found(message: str) -> None:
+    (record,), _ = read(f"qemu: a: {message} x\n".encode())
+    assert record.kind is Kind.MESSAGE
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Logs that cannot say that the order was kept: they never pass.
+
+Nor do they accuse QEMU of what only the log lacks.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qemu_log import (
+    FakeQemu,
+    boot,
+    devices,
+    machines,
+    migrate,
+    receive,
+    timeline,
+)
+
+from harness.oracle import Expectation, Judgement, judge
+from harness.timeline import Side, Timeline
+from harness.trace import VERSIONS, Kind
+from harness.uapi import DeviceState as S
+from harness.uapi import MigrationFlags
+from harness.verdict import Verdict
+
+PASS, FAIL, UNCLEAR = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
+AB = devices("a", "b")
+SERIES = Expectation.of_patches(6, devices=2)
+
+# Lines without which nobody can tell whether the order was kept.
+NEEDED = {
+    Kind.SUCCEEDED,
+    Kind.ATTEMPT,
+    Kind.CHANGED,
+    Kind.PREPARE,
+    Kind.MAIN,
+    Kind.COMPLETE,
+    Kind.SAVE_CLEANUP,
+}
+
+
+def source(qemu: FakeQemu, expect: Expectation = SERIES) -> Judgement:
+    return judge(qemu.timeline(), None, expect)
+
+
+@pytest.mark.parametrize("data", [b"", b"root:x:0:0::/root:/bin/sh\n" * 9])
+def test_empty_and_foreign_logs(data: bytes) -> None:
+    for expect in (Expectation(), SERIES, Expectation(p2p=True)):
+        assert judge(timeline(data), None, expect).verdict is UNCLEAR
+
+
+@given(machines(), st.sampled_from(VERSIONS), st.data())
+def test_a_dropped_or_doubled_line_never_passes(
+    machine: dict[str, MigrationFlags], version: str, data: st.DataObject
+) -> None:
+    side = data.draw(st.sampled_from(Side))
+    make = migrate if side is Side.SOURCE else receive
+    qemu = make(FakeQemu(machine, version))
+    place = data.draw(
+        st.sampled_from(
+            [i for i, kind in enumerate(qemu.kinds) if kind in NEEDED]
+        )
+    )
+    lines = list(qemu.lines)
+    doubled = data.draw(st.booleans())
+    if doubled:
+        lines.insert(place, lines[place])
+    else:
+        del lines[place]
+    broken = timeline(qemu.log(lines), side)
+    other = (receive if side is Side.SOURCE else migrate)(
+        FakeQemu(machine, version)
+    ).timeline(
+        Side.DESTINATION if side is Side.SOURCE else Side.SOURCE
+    )
+    sides = (broken, other) if side is Side.SOURCE else (other, broken)
+    for expect in (
+        Expectation(),
+        Expectation.of_patches(6, devices=len(machine)),
+    ):
+        judgement = judge(sides[0], sides[1], expect)
+        assert judgement.verdict is not PASS
+        # Up to 9.0 one line less can be one request less.
+        if doubled or qemu.kinds[place] is not Kind.SUCCEEDED:
+            assert judgement.verdict is UNCLEAR, judgement.as_json()
+
+
+@given(machines(), st.sampled_from(VERSIONS), st.data())
+def test_a_truncated_log_never_passes(
+    machine: dict[str, MigrationFlags], version: str, data: st.DataObject
+) -> None:
+    log = migrate(FakeQemu(machine, version)).log()
+    size = data.draw(st.integers(0, len(log) - 1))
+    for expect in (
+        Expectation(),
+        Expectation.of_patches(6, devices=len(machine)),
+    ):
+        judgement = judge(timeline(log[:size]), None, expect)
+        assert judgement.verdict is not PASS
+        # Nothing is wrong but the log, unless it says so itself.
+        if judgement.verdict is FAIL:
+            assert [f.rule for f in judgement.findings] == ["p2p"]
+
+
+@given(st.data())
+def test_random_lines_never_pass(data: st.DataObject) -> None:
+    lines = migrate(FakeQemu(AB)).lines
+    some = data.draw(
+        st.lists(
+            st.sampled_from(lines)
+            | st.text(
+                st.characters(codec="utf-8", exclude_categories=["Cc"]),
+                max_size=20,
+            ),
+            max_size=len(lines) - 1,
+        )
+    )
+    log = "".join(f"{line}\n" for line in some).encode()
+    judgement = judge(timeline(log), None, Expectation(devices=2))
+    assert judgement.verdict is not PASS
+    json.dumps(judgement.as_json())
+
+
+def note_texts(judgement: Judgement) -> str:
+    assert judgement.verdict is UNCLEAR
+    return "\n".join(note.message for note in judgement.notes)
+
+
+def _without(event: str) -> Timeline:
+    lines = migrate(FakeQemu(AB)).lines
+    lines = [line for line in lines if f":{event} " not in line]
+    return timeline("".join(f"{line}\n" for line in lines).encode())
+
+
+@pytest.mark.parametrize(
+    ("unwanted", "advice"),
+    [
+        ("vfio_migration_set_state", "set_state was not traced"),
+        ("vfio_migration_realize", "give --devices"),
+        ("vfio_migration_set_device_state", "outcome"),
+        ("vfio_vmstate_change_prepare", "trace vfio_vmstate_change_prepare"),
+        ("vfio_save_complete_precopy", "to its end"),
+        ("vfio_save_cleanup", "ends before vfio_save_cleanup"),
+    ],
+)
+def test_events_that_were_not_traced(unwanted: str, advice: str) -> None:
+    side = _without(unwanted)
+    assert advice in note_texts(judge(side, None, Expectation()))
+
+
+def test_logs_of_two_versions_in_one_file() -> None:
+    data = (
+        boot(FakeQemu(AB, "9.0", notify=False)).log()
+        + migrate(FakeQemu(AB, "9.1")).log()
+    )
+    found = judge(timeline(data), None, Expectation())
+    assert "more than one QEMU" in note_texts(found)
+
+
+def test_wrong_number_of_devices() -> None:
+    qemu = migrate(FakeQemu(AB))
+    for count in (1, 3):
+        assert f"{count} devices expected" in note_texts(
+            source(qemu, Expectation(devices=count))
+        )
+    one = receive(FakeQemu(devices("a"))).timeline(Side.DESTINATION)
+    assert "not as many" in note_texts(
+        judge(qemu.timeline(), one, Expectation())
+    )
+
+
+def test_a_log_without_migration() -> None:
+    qemu = boot(FakeQemu(AB))
+    qemu.vm(False, "shutdown")
+    assert "to its end" in note_texts(source(qemu))
+    assert source(
+        qemu, Expectation.of_patches(6, devices=2, migrates=False)
+    ).verdict is PASS
+    receiver = receive(FakeQemu(AB))
+    assert "destination" in note_texts(source(receiver))
+
+
+def test_what_qemu_says_is_passed_on() -> None:
+    text = (
+        b"qemu: -device vfio-pci: b: Multiple VFIO devices migration is "
+        b"supported only if all of them support P2P migration\n"
+    )
+    judgement = judge(timeline(text), None, Expectation())
+    assert judgement.verdict is UNCLEAR
+    assert "Multiple VFIO" in judgement.notes[0].lines()[0]
+
+
+def test_hot_plugged_device_is_not_missed_before() -> None:
+    qemu = boot(FakeQemu(devices("a")))
+    qemu.devices = AB
+    qemu.state["b"] = S.RUNNING
+    qemu.emit(Kind.REALIZE, "vfio_migration_realize", device="b")
+    qemu.vm(False, "shutdown")
+    expect = Expectation(devices=2, migrates=False)
+    assert source(qemu, expect).verdict is PASS
+
+
