@@ -49,12 +49,11 @@ _MESSAGE = re.compile("|".join(re.escape(m) for m in MESSAGES))
 _PREFIX = "|".join(
     f"(?P<prefix{i}>{prefix.pattern})" for i, prefix in enumerate(PREFIXES)
 )
-_NAMES = "|".join(
-    sorted({f.event for f in FORMATS}, key=lambda name: (-len(name), name))
-)
-_LINE = re.compile(f"(?:{_PREFIX})(?P<event>{_NAMES}) *(?: (?P<text>.*))?")
+_LINE = re.compile(rf"(?:{_PREFIX})(?P<event>\w+)(?: +(?P<text>.*))?")
 # An event that does not stand where it should: a line ran into another.
-_DAMAGED = re.compile(rf"\b(?:{_NAMES})  \(")
+_DAMAGED = re.compile(
+    rf"\b(?:{'|'.join(sorted({f.event for f in FORMATS}))})  \("
+)
 _BY_EVENT: dict[str, list[tuple[Format, re.Pattern[str], set[str]]]] = {}
 for _format in FORMATS:
     _BY_EVENT.setdefault(_format.event, []).append(
@@ -215,11 +214,12 @@ class TraceReader:
 
     def _parse(self, text: str) -> Record | None:
         match = _LINE.fullmatch(text)
-        if match is None or len(text) >= _LINE_BYTES:
+        formats = _BY_EVENT.get(match["event"]) if match else None
+        if match is None or formats is None or len(text) >= _LINE_BYTES:
             return self._foreign(text)
         event = match["event"]
-        rest = (match["text"] or "").strip(" ")
-        for fmt, regex, numeric in _BY_EVENT[event]:
+        rest = (match["text"] or "").rstrip(" ")
+        for fmt, regex, numeric in formats:
             found = regex.fullmatch(rest)
             if found is None:
                 continue
@@ -244,7 +244,7 @@ class TraceReader:
                 fields,
                 text,
             )
-        if all(fmt.kind is Kind.OTHER for fmt, _, _ in _BY_EVENT[event]):
+        if all(fmt.kind is Kind.OTHER for fmt, _, _ in formats):
             return None
         return self._record(event, Kind.UNKNOWN, text)
 
