@@ -280,6 +280,17 @@ void test_bad_streams(void)
 	refuse(&sim, &cut, "header only");
 	cut.bytes = stream.bytes - 1;
 	refuse(&sim, &cut, "one byte short");
+
+	/* The device has this memory anyway, but it was not sent */
+	cut.data = malloc(HEADER_BYTES + END_BYTES);
+	if (!cut.data)
+		die("malloc");
+	memcpy(cut.data, stream.data, HEADER_BYTES);
+	memcpy(cut.data + HEADER_BYTES, stream.data + stream.bytes - END_BYTES,
+	       END_BYTES);
+	cut.bytes = HEADER_BYTES + END_BYTES;
+	refuse(&sim, &cut, "no data frames");
+	free(cut.data);
 	stream.data = realloc(stream.data, stream.bytes + 1);
 	if (!stream.data)
 		die("realloc");
