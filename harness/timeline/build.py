@@ -271,8 +271,6 @@ class _Builder:
                 f"no single request for {state.name} stands before this line",
                 record,
             )
-            if not arcs:
-                self.devices[record.device].state = None
         if self.steps or self.notify:
             known = self.steps[-1].record if self.steps else self.notify
             assert known is not None

@@ -105,7 +105,7 @@ class Step:
     @property
     def before(self) -> DeviceState | None:
         """State of the device before, if known."""
-        return self.arcs[0].before if len(self.arcs) == 1 else None
+        return self.arcs[0].before if self.arcs else None
 
 
 @dataclass(frozen=True, slots=True)
