@@ -30,6 +30,7 @@ second device is the expected outcome of some scenarios.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 
@@ -203,13 +204,25 @@ class LaunchError(VMError):
 
     def __init__(self, side: str, message: str, status: int | None) -> None:
         last = message.strip().splitlines()[-1:] or ["no message"]
-        super().__init__(side, f"QEMU did not start: {last[0]}")
+        how = ""
+        if status is not None and status < 0:
+            how = f" (killed by {signal.Signals(-status).name})"
+        super().__init__(side, f"QEMU did not start{how}: {last[0]}")
         self.message = message
         self.status = status
 
 
 class ConnectionLostError(VMError):
-    """The QMP connection went away while it was needed."""
+    """The QMP connection went away while it was needed.
+
+    :param side: Which of the two.
+    :param what: What went wrong, one line.
+    :param crashed: Whether it was killed by a signal.
+    """
+
+    def __init__(self, side: str, what: str, crashed: bool = False) -> None:
+        super().__init__(side, what)
+        self.crashed = crashed
 
 
 class CommandError(VMError):

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.errors import (
     ConnectionLostError,
@@ -35,7 +34,6 @@ SOURCE = "source"
 DESTINATION = "destination"
 SIDES = (SOURCE, DESTINATION)
 
-_FINAL = ("completed", "failed", "cancelled")
 _POLL_S = 0.1
 
 
@@ -55,8 +53,8 @@ class Program:
 class _Downtime:
     """What `query-migrate` says of the time that it took."""
 
-    downtime_ms: int | None
-    total_time_ms: int | None
+    downtime_ms: int | None = None
+    total_time_ms: int | None = None
 
 
 def _qemu_argv(
@@ -100,15 +98,59 @@ async def _prepare(vm: Qemu, scenario: Scenario) -> None:
         )
 
 
-async def _ended(vm: Qemu, limit_s: float) -> str:
-    """Wait for the end of the migration as this side sees it."""
-    async with vm.step("migration", limit_s):
+async def _ended(vm: Qemu, scenario: Scenario) -> None:
+    """Wait until the migration is complete as this side sees it."""
+    limits = scenario.limits
+    async with vm.step("migration", limits.migrate_s):
         while True:
-            event = await vm.next_event("migration")
-            if event["event"] == "MIGRATION":
-                status = str(event["data"]["status"])
-                if status in _FINAL:
-                    return status
+            match await vm.next_event("migration"):
+                case {"event": "MIGRATION", "data": {"status": status}}:
+                    if status == "completed":
+                        return
+                    if status in ("failed", "cancelled"):
+                        break
+    why = "no reason"
+    # A destination exits; only the source is still there to be asked.
+    if vm.side == SOURCE:
+        info = await vm.execute("query-migrate", limit_s=limits.command_s)
+        match info:
+            case {"error-desc": str(why)}:
+                pass
+    raise MigrationFailedError(vm.side, f"migration {status}: {why}")
+
+
+async def _both_ended(
+    source: Qemu, destination: Qemu, scenario: Scenario
+) -> None:
+    """Wait until both sides have completed; if not, say who is to blame."""
+    ends = [
+        asyncio.create_task(_ended(vm, scenario))
+        for vm in (source, destination)
+    ]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_EXCEPTION)
+        # When one has failed the other ends as well, or it hangs.
+        await asyncio.wait(ends, timeout=scenario.limits.settle_s)
+    finally:
+        for end in ends:
+            end.cancel()
+        found = await asyncio.gather(*ends, return_exceptions=True)
+    errors = [end for end in found if isinstance(end, Exception)]
+    if errors:
+        raise min(errors, key=_distance)
+
+
+def _distance(err: Exception) -> int:
+    """How far an error is from what caused it; of equals the source's is
+    first: a destination whose source gave up exits, and that is no second
+    fault.
+    """
+    match err:
+        case ConnectionLostError(crashed=True):
+            return 0
+        case StepTimeoutError():
+            return 2
+    return 1
 
 
 async def _settled(vm: Qemu, scenario: Scenario) -> _Downtime:
@@ -117,12 +159,14 @@ async def _settled(vm: Qemu, scenario: Scenario) -> _Downtime:
     8.1 says "completed" before it fills the figure in (facts/testbed.md).
     """
     limits = scenario.limits
-    last: dict[str, Any] = {}
+    last: object = None
     async with vm.step("downtime", limits.settle_s):
         while True:
             info = await vm.execute("query-migrate", limit_s=limits.command_s)
-            if "downtime" in info and info == last:
-                return _Downtime(info["downtime"], info.get("total-time"))
+            match info:
+                case {"downtime": int(part), "total-time": int(total)}:
+                    if info == last:
+                        return _Downtime(part, total)
             last = info
             await asyncio.sleep(_POLL_S)
 
@@ -133,9 +177,13 @@ async def _cleaned_up(vm: Qemu, limit_s: float) -> None:
     QMP does not show it; a ``quit`` before it would end the devices in
     another order than a management tool that waits a moment.
     """
-    async with vm.step("cleanup of the migration", limit_s):
-        log = vm.directory / TRACE_LOG
-        while b"savevm_state_cleanup" not in log.read_bytes():
+    step = "cleanup of the migration"
+    log = vm.directory / TRACE_LOG
+    async with vm.step(step, limit_s):
+        while not (
+            log.exists() and b"savevm_state_cleanup" in log.read_bytes()
+        ):
+            await vm.check_alive(step)
             await asyncio.sleep(_POLL_S)
 
 
@@ -149,25 +197,7 @@ async def _migrate(
         "migrate-incoming", {"uri": uri}, limit_s=limits.command_s
     )
     await source.execute("migrate", {"uri": uri}, limit_s=limits.command_s)
-    sent, received = await asyncio.gather(
-        _ended(source, limits.migrate_s),
-        _ended(destination, limits.migrate_s),
-        return_exceptions=True,
-    )
-    # What the source says goes first: a destination whose source gave up
-    # exits, which is a consequence and not a second fault.
-    if sent in ("failed", "cancelled"):
-        info = await source.execute(
-            "query-migrate", limit_s=limits.command_s
-        )
-        raise MigrationFailedError(
-            SOURCE, f"migration {sent}: {info.get('error-desc', 'no reason')}"
-        )
-    for end in (sent, received):
-        if isinstance(end, BaseException):
-            raise end
-    if received != "completed":
-        raise MigrationFailedError(DESTINATION, f"migration {received}")
+    await _both_ended(source, destination, scenario)
     await _cleaned_up(source, limits.settle_s)
     return await _settled(source, scenario)
 
@@ -209,7 +239,7 @@ async def run(
     :return: How it ended, which is also in ``result.json``.
     """
     error: VMError | None = None
-    downtime = _Downtime(None, None)
+    downtime = _Downtime()
     statuses: dict[str, int | None] = {}
     async with AsyncExitStack() as stack:
         # sun_path is short, and `out` may not be.
@@ -233,8 +263,8 @@ async def run(
             # A QEMU that still answers ends as it would for a user, so
             # that its traces are whole; the others are killed.
             for vm in vms.values():
-                with suppress(VMError, AssertionError):
-                    if vm.status is None:
+                with suppress(VMError):
+                    if vm.running:
                         await vm.quit(scenario.limits.quit_s)
         statuses = {side: vm.status for side, vm in vms.items()}
     if error is None:
@@ -249,7 +279,8 @@ async def run(
             outcome=_outcome(error),
             side=error.side,
             step=getattr(error, "step", ""),
-            message=error.what,
+            # QMP's JSON can hold half a surrogate pair; ours must not.
+            message=error.what.encode(errors="backslashreplace").decode(),
             stderr=getattr(error, "message", ""),
             exit_states=statuses,
         )

@@ -21,6 +21,7 @@ from harness.bundle.manifest import (
 )
 from harness.bundle.write import seal, writing
 from harness.errors import TestbedError
+from harness.host.files import room_for
 from harness.scenario.model import Scenario
 from harness.testbed.image import Image
 from harness.testbed.inside import ERROR
@@ -36,8 +37,11 @@ from harness.testbed.outer import (
     sealed_arguments,
 )
 
-# Of the host's time. A run takes 10 to 15 s on an idle machine.
+# Of the host's time. A run takes about 10 s on an idle machine.
 LIMIT_S = 900.0
+
+# The mailbox, the initramfs, and the bundle.
+_NEEDED_BYTES = 160 << 20
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Testbed:
         :return: The bundle's digest.
         :raise TestbedError: When the testbed, not the QEMU under test,
             is at fault.
+        :raise NoSpaceError: When the disk is too full.
         """
         files = program.files()
         arguments = sealed_arguments(seed)
@@ -94,7 +99,7 @@ class Testbed:
                 arguments=arguments,
             ),
         )
-        with writing(bundle) as partial:
+        with room_for(bundle, _NEEDED_BYTES), writing(bundle) as partial:
             # In there, so that nothing stays elsewhere if we are killed.
             work = partial / ".work"
             work.mkdir()

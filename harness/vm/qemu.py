@@ -20,10 +20,9 @@ from typing import IO, Any
 from qemu.qmp import (
     ConnectError,
     EventListener,
-    ExecInterruptedError,
     ExecuteError,
     QMPError,
-    StateError,
+    Runstate,
 )
 
 from harness.errors import (
@@ -57,6 +56,9 @@ TRACE_LOG = "trace.log"
 TRANSCRIPT = "qmp.jsonl"
 STDERR = "stderr.txt"
 
+# From the end of its QMP session to the end of a QEMU that goes away.
+_EXIT_S = 5.0
+
 
 class Qemu:
     """One QEMU process of one side; use it as an async context manager.
@@ -83,6 +85,11 @@ class Qemu:
     def status(self) -> int | None:
         """Exit status, negative for a signal; None while it runs."""
         return self._process.returncode if self._process else None
+
+    @property
+    def running(self) -> bool:
+        """True from its start to its end."""
+        return self._process is not None and self.status is None
 
     def stderr(self) -> str:
         """What it has written to stderr so far, undecodable bytes shown."""
@@ -117,6 +124,7 @@ class Qemu:
 
         :param limit_s: Limit in seconds, until QMP answers.
         :raise LaunchError: When it ends before that.
+        :raise ConnectionLostError: When what it says is not QMP.
         :raise StepTimeoutError: When it takes longer.
         """
         ours, theirs = socket.socketpair()
@@ -143,8 +151,10 @@ class Qemu:
                     start_new_session=True,
                     preexec_fn=die_with_parent(),
                 )
-            except OSError as err:
+            except BaseException as err:
                 ours.close()
+                if not isinstance(err, OSError):
+                    raise
                 raise LaunchError(
                     self.side, f"{argv[0]}: {err.strerror}", None
                 ) from err
@@ -154,10 +164,12 @@ class Qemu:
         async with self.step("start", limit_s):
             try:
                 await self._qmp.connect(ours)
-            except ConnectError:
-                status = await self._process.wait()
+            except ConnectError as err:
+                lost = await self._lost("start")
+                if self.status is None:
+                    raise lost from err
                 raise LaunchError(
-                    self.side, self.stderr(), status
+                    self.side, self.stderr(), self.status
                 ) from None
 
     async def execute(
@@ -174,7 +186,8 @@ class Qemu:
         :param limit_s: Limit in seconds.
         :return: What it returned.
         :raise CommandError: When QEMU answers with an error.
-        :raise ConnectionLostError: When QEMU goes away.
+        :raise ConnectionLostError: When QEMU goes away, or what it says
+            is not QMP.
         :raise StepTimeoutError: When it takes longer.
         """
         assert self._qmp
@@ -185,25 +198,26 @@ class Qemu:
                 raise CommandError(
                     self.side, f"{command}: {err.error.error.desc}"
                 ) from err
-            except (ExecInterruptedError, StateError) as err:
+            except QMPError as err:
                 raise await self._lost(command) from err
 
     async def _lost(self, step: str) -> ConnectionLostError:
         """Say why the connection went away; waits for the exit status."""
         assert self._process
         with suppress(TimeoutError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(_EXIT_S):
                 await self._process.wait()
         if self.status is None:
-            how = "it still runs"
+            what = f"QMP broke down in {step}, QEMU still runs"
         elif self.status < 0:
-            how = f"killed by {signal.Signals(-self.status).name}"
+            name = signal.Signals(-self.status).name
+            what = f"QEMU went away in {step} (killed by {name})"
         else:
-            how = f"exit status {self.status}"
+            what = f"QEMU went away in {step} (exit status {self.status})"
         lines = self.stderr().strip().splitlines()
         said = f": {lines[-1]}" if lines else ""
         return ConnectionLostError(
-            self.side, f"QEMU went away in {step} ({how}){said}"
+            self.side, f"{what}{said}", crashed=(self.status or 0) < 0
         )
 
     async def next_event(self, step: str) -> dict[str, Any]:
@@ -229,8 +243,21 @@ class Qemu:
                     await task
 
     async def _gone(self) -> None:
-        assert self._process
-        await self._process.wait()
+        # Not the end of the process: that may be seen before the last
+        # events that it sent.
+        assert self._qmp
+        while self._qmp.runstate is Runstate.RUNNING:
+            await self._qmp.runstate_changed()
+
+    async def check_alive(self, step: str) -> None:
+        """Notice a QEMU that went away while nothing was asked of it.
+
+        :param step: What is waited for, for the message.
+        :raise ConnectionLostError: When it is gone.
+        """
+        assert self._qmp
+        if self._qmp.runstate is not Runstate.RUNNING:
+            raise await self._lost(step)
 
     async def quit(self, limit_s: float) -> None:
         """End it by QMP's ``quit``, as a user would.
@@ -251,8 +278,9 @@ class Qemu:
                 os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
         if self._qmp:
-            # What it says on the way out was reported where it was met.
-            with suppress(QMPError, EOFError, OSError, StateError):
+            # What ended the session was reported where it was met; it can
+            # be anything that the reader raised.
+            with suppress(Exception):
                 await self._qmp.disconnect()
             self._qmp = None
         if self._transcript:
