@@ -22,7 +22,7 @@ from harness.bundle.manifest import (
     Manifest,
 )
 from harness.bundle.read import Bundle
-from harness.errors import BundleError
+from harness.errors import BundleError, UsageError
 from harness.host.files import exclusive, publishing, write_whole
 from harness.paths import cache_dir
 from harness.scenario import result as result_format
@@ -35,8 +35,14 @@ def writing(path: Path) -> Iterator[Path]:
     Who wants to write the same bundle meanwhile waits.
 
     :param path: The bundle's folder in the end; an old one is replaced.
+    :raise UsageError: When something else is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise UsageError(
+            f"{path} is there already, and is no bundle",
+            "choose another name, or remove it first",
+        )
     # The lock is not beside the bundle: what a user's folder gets is
     # bundles, and nothing else.
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]

@@ -8,7 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from harness.assess import assess
+from harness.bundle.read import open_bundle
+from harness.errors import UsageError
 from harness.oracle import Expectation, Judgement, judge
+from harness.report import machine, text
+from harness.report.model import Report, Row
 from harness.timeline import Side, Timeline, read_log
 from harness.trace import printable
 
@@ -30,7 +35,10 @@ def add_parser(
         "--trace vm_state_notify -msg timestamp=on.",
     )
     parser.add_argument(
-        "source", type=Path, metavar="SOURCE_LOG", help="log of the source"
+        "source",
+        type=Path,
+        metavar="SOURCE_LOG",
+        help="log of the source, or a whole bundle (a folder or a zip file)",
     )
     parser.add_argument(
         "--destination", type=Path, metavar="LOG",
@@ -62,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
 
     :param args: What `add_parser` defines.
     :raise TraceError: When a log cannot be read or is no text.
+    :raise BundleError: When a bundle is damaged or newer than we are.
     """
+    if args.source.is_dir() or args.source.suffix == ".zip":
+        return _check_bundle(args)
     source = read_log(args.source, Side.SOURCE)
     destination = None
     if args.destination is not None:
@@ -82,6 +93,30 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_text(judgement, sides)))
     return judgement.verdict.exit_code
+
+
+def _check_bundle(args: argparse.Namespace) -> int:
+    if args.destination or args.devices or args.expect_p2p:
+        raise UsageError(
+            "a bundle says itself what is expected of it",
+            "give the bundle alone",
+        )
+    bundle = open_bundle(args.source)
+    qemu = bundle.manifest.inputs.qemu
+    row = Row(
+        variant=qemu.variant,
+        scenario=bundle.scenario.name,
+        seed=bundle.manifest.inputs.seed,
+        assessment=assess(bundle),
+        bundle=str(args.source),
+        digest=bundle.digest,
+    )
+    report = Report(qemu=qemu.version, base="", origin="", rows=(row,))
+    if args.json:
+        print(json.dumps(machine.as_json(report), indent=2))
+    else:
+        print(text.render(report))
+    return report.verdict.exit_code
 
 
 def _log(side: Timeline) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from harness.cli.build import (
 )
 from harness.cli.common import add_seed_argument, program_of
 from harness.cli.progress import display
+from harness.host.files import remove_tree
 from harness.report import machine, text
 from harness.report.model import Report, Row
 from harness.scenario.load import load, names
@@ -71,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path(
         "out", f"{variant.name}-{scenario.name}-s{args.seed}"
     )
-    folder = out.with_suffix("") if out.suffix == ".zip" else out
+    zipped = out.suffix == ".zip"
+    folder = out.with_name(f".{out.name}.folder") if zipped else out
     with display() as shown:
         (made,) = build_all(source, [variant], shown)
         line = shown.line("testbed")
@@ -79,8 +81,9 @@ def run(args: argparse.Namespace) -> int:
         line.end("ready")
     asyncio.run(testbed.run(program_of(made), scenario, args.seed, folder))
     bundle = open_bundle(folder)
-    if out != folder:
+    if zipped:
         pack(bundle, out)
+        remove_tree(folder)
     report = Report(
         qemu=made.version,
         base=base.name,

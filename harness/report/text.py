@@ -48,7 +48,8 @@ def _table(report: Report) -> str:
     with console.capture() as captured:
         console.print(table)
     lines = [line.rstrip() for line in captured.get().splitlines()]
-    title = printable(f"{report.qemu}, base {report.base}")
+    base = f", base {report.base}" if report.base else ""
+    title = printable(f"{report.qemu}{base}")
     return "\n".join([title, *lines[1:-1]])
 
 
