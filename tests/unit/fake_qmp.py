@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A QEMU at the protocol's seam: real process, real QMP, no VM.
+
+Started as ``python fake_qmp.py PLAN ...`` with QEMU's own arguments.  PLAN
+is a JSON file that says by side what is to go wrong where::
+
+    {"source": {"migrate": [["say", "oops"], ["signal", 6]]}}
+
+A point is "start", a QMP command, or a moment of the migration: "active"
+and "cleanup" at the source, "incoming" and "load" at the destination.  What
+can happen there:
+
+    say TEXT        written to stderr
+    mark            leaves a file SIDE.mark beside the plan
+    exit STATUS     the end
+    signal NUMBER   likewise, at its own hand
+    hang            nothing ever again
+    skip            what would follow does not
+    send TEXT       this instead of an answer or event, as Latin-1; "ID"
+                    stands for the command's id
+    error TEXT      the command fails
+    fail TEXT       the migration fails
+
+"answers" is no point but a list: what ``query-migrate`` says in the end,
+one after another, the last for ever.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import resource
+import select
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+GREETING = {
+    "QMP": {
+        "version": {
+            "qemu": {"major": 10, "minor": 0, "micro": 99},
+            "package": "fake",
+        },
+        "capabilities": ["oob"],
+    }
+}
+
+
+class FakeQemu:
+    """One process of one side."""
+
+    def __init__(self, argv: list[str]) -> None:
+        options = dict(itertools.pairwise(argv))
+        folder = Path(argv[1]).parent
+        self.side = options["-name"]
+        self.plan = json.loads(Path(argv[1]).read_text()).get(self.side, {})
+        self.mark = folder / f"{self.side}.mark"
+        (folder / f"{self.side}.pid").write_text(str(os.getpid()))
+        found = re.fullmatch(r"socket,id=qmp,fd=(\d+)", options["-chardev"])
+        assert found, options["-chardev"]
+        self.qmp = socket.socket(fileno=int(found[1]))
+        self.log = Path(options["-D"])
+        self.stream: socket.socket | None = None
+        self.answers = self.plan.get("answers") or [
+            {"status": "completed", "downtime": 20, "total-time": 300}
+        ]
+        self.trace("vfio_migration_realize  (src0)")
+
+    def trace(self, text: str) -> None:
+        """One line of the log."""
+        with self.log.open("a") as log:
+            log.write(f"4242@{time.time():.6f}:{text}\n")
+
+    def send(self, message: dict[str, Any]) -> None:
+        """One QMP message."""
+        self.qmp.sendall(json.dumps(message).encode() + b"\r\n")
+
+    def status(self, status: str) -> None:
+        """The migration's own state: traced, and an event."""
+        self.trace(f"migrate_set_state new state {status}")
+        self.send(
+            {
+                "event": "MIGRATION",
+                "data": {"status": status},
+                "timestamp": {"seconds": 1, "microseconds": 0},
+            }
+        )
+
+    def reach(self, point: str, number: object = None) -> bool:
+        """Do what is planned; True if the rest goes its usual way."""
+        usual = True
+        for what, *arguments in self.plan.get(point, ()):
+            match what, arguments:
+                case "say", [str(text)]:
+                    print(text, file=sys.stderr, flush=True)
+                case "mark", []:
+                    self.mark.touch()
+                case "exit", [int(status)]:
+                    os._exit(status)
+                case "signal", [int(signum)]:
+                    os.kill(os.getpid(), signum)
+                case "hang", []:
+                    time.sleep(3600)
+                case "skip", []:
+                    usual = False
+                case "send", [str(text)]:
+                    text = text.replace('"ID"', json.dumps(number))
+                    self.qmp.sendall(text.encode("latin-1"))
+                    usual = False
+                case "error", [str(text)]:
+                    error = {"class": "GenericError", "desc": text}
+                    self.send({"error": error, "id": number})
+                    usual = False
+                case "fail", [str(text)]:
+                    self.answers = [{"status": "failed", "error-desc": text}]
+                    self.status("failed")
+                    if self.stream:
+                        self.stream.close()
+                    usual = False
+                case _:
+                    raise ValueError(f"{point}: {what} {arguments}")
+        return usual
+
+    def command(self, message: dict[str, Any]) -> None:
+        """Answer one command, and do what it asks for."""
+        name, number = message["execute"], message.get("id")
+        if not self.reach(name, number):
+            return
+        result: dict[str, Any] = {}
+        if name == "query-migrate":
+            result = self.answers[0]
+            self.answers = self.answers[1:] or self.answers
+        uri = message.get("arguments", {}).get("uri", "")
+        path = uri.removeprefix("unix:")
+        if name == "migrate-incoming":
+            self.stream = socket.socket(socket.AF_UNIX)
+            self.stream.bind(path)
+            self.stream.listen(1)
+        self.send({"return": result, "id": number})
+        if name == "quit":
+            sys.exit()
+        if name == "migrate":
+            self.migrate(path)
+
+    def migrate(self, path: str) -> None:
+        """The source's whole migration."""
+        self.stream = socket.socket(socket.AF_UNIX)
+        self.stream.connect(path)
+        self.status("setup")
+        self.status("active")
+        if not self.reach("active"):
+            return
+        self.stream.sendall(b"state")
+        self.status("completed")
+        if self.reach("cleanup"):
+            self.trace("savevm_state_cleanup ")
+
+    def receive(self) -> None:
+        """What the destination does when the stream has something."""
+        assert self.stream
+        if self.stream.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            self.stream = self.stream.accept()[0]
+            self.reach("incoming")
+            return
+        state = self.stream.recv(64)
+        self.stream = None
+        if not state:
+            sys.exit("qemu: load of migration failed: Input/output error")
+        if self.reach("load"):
+            self.status("completed")
+
+    def serve(self) -> None:
+        """Live."""
+        if self.reach("start"):
+            self.send(GREETING)
+        while True:
+            waiting: list[socket.socket] = [self.qmp]
+            if self.stream and self.side == "destination":
+                waiting.append(self.stream)
+            for ready in select.select(waiting, (), ())[0]:
+                if ready is not self.qmp:
+                    self.receive()
+                # Clients end their commands with nothing, and wait for the
+                # answer before the next.
+                elif text := self.qmp.recv(65536):
+                    self.command(json.loads(text))
+                else:
+                    sys.exit()
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    FakeQemu(sys.argv).serve()

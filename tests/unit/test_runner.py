@@ -1,0 +1,503 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The runner against a QEMU that does what it is told.
+
+Limits are a second only where a hang is the point, and then that step is
+the first to which the limit applies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.scenario import result as result_format
+from harness.scenario.model import Device, Limits, Outcome, Scenario
+from harness.scenario.result import Result
+from harness.scenario.runner import DESTINATION, SIDES, SOURCE, Program, run
+from harness.vm import qemu
+
+RETURNED = '{"return": {}, "id": "ID"}\r\n'
+FAKE = Path(__file__).with_name("fake_qmp.py")
+DEVICES = {side: ["sysfsdev=/a", "sysfsdev=/b"] for side in SIDES}
+REFUSAL = "Migration is currently not supported with multiple VFIO devices"
+SCENARIO = Scenario(
+    name="fake",
+    devices=(Device(count=2),),
+    limits=Limits(launch_s=30, command_s=30, migrate_s=30),
+)
+
+
+def program(plan: Path) -> Program:
+    return Program((sys.executable, str(FAKE), str(plan)), Path("/firmware"))
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where one test runs.
+
+    :param folder: For the plan and the fakes' pids.
+    :param private: Stands in for /tmp.
+    """
+
+    folder: Path
+    private: Path
+
+    @property
+    def out(self) -> Path:
+        """What the run leaves."""
+        return self.folder / "out"
+
+    def plan(self, **sides: dict[str, Any]) -> Path:
+        """Write down what the fakes are to do."""
+        path = self.folder / "plan.json"
+        path.write_text(json.dumps(sides))
+        return path
+
+    async def run(self, limits: Limits = SCENARIO.limits, **sides: Any) -> (
+        Result
+    ):
+        """One run with that plan."""
+        scenario = msgspec.structs.replace(SCENARIO, limits=limits)
+        self.out.mkdir()
+        found = await run(
+            scenario, program(self.plan(**sides)), DEVICES, self.out
+        )
+        written = (self.out / "result.json").read_bytes()
+        assert result_format.from_json(written) == found
+        return found
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by side, of those that were started."""
+        return {
+            path.stem: int(path.read_text())
+            for path in self.folder.glob("*.pid")
+        }
+
+    def wait_for(self, side: str) -> None:
+        """Until a fake has made its mark."""
+        for _ in range(6000):
+            if (self.folder / f"{side}.mark").exists():
+                return
+            time.sleep(0.01)
+        pytest.fail(f"the {side} never got there")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """Checks afterwards that nothing is left, processes or files."""
+    # Not below tmp_path: a socket's path has to be short.
+    private = Path(tempfile.mkdtemp(prefix="b"))
+    monkeypatch.setattr(tempfile, "tempdir", str(private))
+    made = Bench(tmp_path, private)
+    try:
+        yield made
+        assert not [s for s, pid in made.pids().items() if alive(pid)]
+        assert list(private.iterdir()) == []
+    finally:
+        for pid in made.pids().values():
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(private)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a QEMU that will not go away however long one waits."""
+    monkeypatch.setattr(qemu, "_EXIT_S", 0.1)
+
+
+async def test_a_migration_that_works(bench: Bench) -> None:
+    found = await bench.run()
+    assert found == Result(
+        outcome=Outcome.MIGRATED,
+        exit_states={SOURCE: 0, DESTINATION: 0},
+        qmp_downtime_ms=20,
+        qmp_total_time_ms=300,
+    )
+    assert set(bench.pids()) == set(SIDES)
+    for side in SIDES:
+        left = {path.name for path in (bench.out / side).iterdir()}
+        assert left == {"trace.log", "qmp.jsonl", "stderr.txt"}
+
+
+async def test_transcript_has_both_ways_in_order(bench: Bench) -> None:
+    await bench.run()
+    lines = (bench.out / SOURCE / "qmp.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    times = [entry["time_ns"] for entry in entries]
+    assert times == sorted(times)
+    assert "QMP" in entries[0]["msg"]
+    assert entries[0]["dir"] == "<-"
+    sent = [e["msg"]["execute"] for e in entries if e["dir"] == "->"]
+    assert sent[:3] == ["qmp_capabilities", "migrate-set-capabilities",
+                        "migrate"]
+    assert sent[-1] == "quit"
+
+
+async def test_downtime_that_is_late(bench: Bench) -> None:
+    # As 8.1: "completed", then the figures one after the other.
+    late = [
+        {"status": "completed"},
+        {"status": "completed", "downtime": 0},
+        {"status": "completed", "downtime": 33, "total-time": 0},
+        {"status": "completed", "downtime": 33, "total-time": 250},
+    ]
+    found = await bench.run(source={"answers": late})
+    assert found.outcome is Outcome.MIGRATED
+    assert found.qmp_downtime_ms == 33
+    assert found.qmp_total_time_ms == 250
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_refusal_to_start(bench: Bench, side: str) -> None:
+    said = f"qemu: -device vfio-pci: warning\nqemu: {REFUSAL}"
+    plan: dict[str, Any] = {side: {"start": [["say", said], ["exit", 1]]}}
+    found = await bench.run(**plan)
+    assert found.outcome is Outcome.REFUSED
+    assert found.side == side
+    assert found.message.endswith(f"QEMU did not start: qemu: {REFUSAL}")
+    assert found.stderr == f"{said}\n"
+    assert found.exit_states[side] == 1
+    # The source starts first; then there never is a destination.
+    assert found.exit_states[SOURCE if side == DESTINATION else side] == (
+        0 if side == DESTINATION else 1
+    )
+    assert set(bench.pids()) == (
+        {SOURCE} if side == SOURCE else set(SIDES)
+    )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGABRT])
+async def test_death_at_start(bench: Bench, signum: signal.Signals) -> None:
+    found = await bench.run(source={"start": [["signal", signum]]})
+    assert found.outcome is Outcome.REFUSED
+    assert found.side == SOURCE
+    assert found.exit_states == {SOURCE: -signum, DESTINATION: None}
+    assert signum.name in found.message
+
+
+async def test_no_such_program(bench: Bench) -> None:
+    bench.out.mkdir()
+    missing = Program(("/nonexistent/qemu",), Path("/firmware"))
+    found = await run(SCENARIO, missing, DEVICES, bench.out)
+    assert found.outcome is Outcome.REFUSED
+    assert "/nonexistent/qemu: No such file" in found.message
+    assert found.exit_states == {SOURCE: None, DESTINATION: None}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_hang_before_the_greeting(bench: Bench) -> None:
+    found = await bench.run(
+        Limits(launch_s=1), source={"start": [["hang"]]}
+    )
+    assert found.outcome is Outcome.TIMEOUT
+    assert (found.side, found.step) == (SOURCE, "start")
+    assert "1 s" in found.message
+    assert found.exit_states == {SOURCE: None, DESTINATION: None}
+
+
+async def test_hang_in_a_command(bench: Bench) -> None:
+    found = await bench.run(
+        Limits(command_s=1, quit_s=1),
+        source={"migrate-set-capabilities": [["hang"]]},
+    )
+    assert found.outcome is Outcome.TIMEOUT
+    assert (found.side, found.step) == (SOURCE, "migrate-set-capabilities")
+    assert found.exit_states[SOURCE] is None
+
+
+async def test_hang_in_the_migration(bench: Bench) -> None:
+    found = await bench.run(
+        Limits(migrate_s=1), source={"active": [["skip"]]}
+    )
+    assert found.outcome is Outcome.TIMEOUT
+    assert (found.side, found.step) == (SOURCE, "migration")
+    # The source still answers, so it ends as for a user.
+    assert found.exit_states[SOURCE] == 0
+
+
+async def test_hang_in_the_cleanup(bench: Bench) -> None:
+    found = await bench.run(
+        Limits(settle_s=1), source={"cleanup": [["skip"]]}
+    )
+    assert found.outcome is Outcome.TIMEOUT
+    assert (found.side, found.step) == (SOURCE, "cleanup of the migration")
+
+
+async def test_quit_that_is_ignored(bench: Bench) -> None:
+    hang = {"quit": [["send", RETURNED], ["hang"]]}
+    found = await bench.run(Limits(quit_s=1), source=hang)
+    assert found.outcome is Outcome.TIMEOUT
+    assert (found.side, found.step) == (SOURCE, "exit after quit")
+    assert found.exit_states[SOURCE] is None
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_command_that_is_answered_with_an_error(
+    bench: Bench, side: str
+) -> None:
+    command = "migrate" if side == SOURCE else "migrate-incoming"
+    plan: dict[str, Any] = {side: {command: [["error", "not today"]]}}
+    found = await bench.run(**plan)
+    assert found.outcome is Outcome.FAILED
+    assert found.side == side
+    assert found.message == f"{side}: {command}: not today"
+    assert found.exit_states == {SOURCE: 0, DESTINATION: 0}
+
+
+async def test_migration_that_fails(bench: Bench) -> None:
+    found = await bench.run(
+        source={"active": [["fail", "vfio: state STOP_COPY refused"]]}
+    )
+    assert found.outcome is Outcome.FAILED
+    assert found.side == SOURCE
+    assert found.message == (
+        "source: migration failed: vfio: state STOP_COPY refused"
+    )
+    # The destination's end is a consequence, and no second fault.
+    assert found.exit_states == {SOURCE: 0, DESTINATION: 1}
+
+
+async def test_migration_that_fails_with_a_destination_that_hangs(
+    bench: Bench,
+) -> None:
+    found = await bench.run(
+        Limits(settle_s=1, quit_s=1),
+        source={"active": [["fail", "no"]]},
+        destination={"incoming": [["hang"]]},
+    )
+    assert found.outcome is Outcome.FAILED
+    assert found.side == SOURCE
+
+
+async def test_destination_that_fails(bench: Bench) -> None:
+    found = await bench.run(destination={"load": [["fail", "no"]]})
+    assert found.outcome is Outcome.FAILED
+    assert found.side == DESTINATION
+
+
+async def test_description_that_is_no_text(bench: Bench) -> None:
+    found = await bench.run(source={"active": [["fail", "a\x1b\ud800"]]})
+    assert found.outcome is Outcome.FAILED
+    assert "\\ud800" in found.message
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGABRT])
+async def test_source_dies_in_the_migration(
+    bench: Bench, signum: signal.Signals
+) -> None:
+    found = await bench.run(
+        source={"active": [["say", "qemu: oops"], ["signal", signum]]}
+    )
+    assert found.outcome is Outcome.LOST
+    assert found.side == SOURCE
+    assert signum.name in found.message
+    assert "in migration" in found.message
+    assert found.message.endswith("qemu: oops")
+    assert found.exit_states == {SOURCE: -signum, DESTINATION: 1}
+
+
+async def test_source_dies_in_a_command(bench: Bench) -> None:
+    found = await bench.run(source={"migrate": [["exit", 3]]})
+    assert found.outcome is Outcome.LOST
+    assert found.side == SOURCE
+    assert "migrate (exit status 3)" in found.message
+    assert found.exit_states == {SOURCE: 3, DESTINATION: 0}
+
+
+async def test_source_dies_in_the_cleanup(bench: Bench) -> None:
+    # Patch 1 moves a device's last request there; hw_error() is near.
+    found = await bench.run(source={"cleanup": [["signal", signal.SIGABRT]]})
+    assert found.outcome is Outcome.LOST
+    assert found.side == SOURCE
+    assert "SIGABRT" in found.message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param([["skip"]], id="goes on"),
+        pytest.param([["hang"]], id="hangs"),
+        pytest.param([["fail", "Broken pipe"]], id="notices"),
+    ],
+)
+async def test_destination_crashes(bench: Bench, source: list[Any]) -> None:
+    abort = [["say", "assertion failed"], ["signal", signal.SIGABRT]]
+    found = await bench.run(
+        Limits(settle_s=1, quit_s=1),
+        source={"active": source},
+        destination={"incoming": abort},
+    )
+    assert found.outcome is Outcome.LOST
+    assert found.side == DESTINATION
+    assert "SIGABRT" in found.message
+    assert found.message.endswith("assertion failed")
+    assert found.exit_states[DESTINATION] == -signal.SIGABRT
+
+
+async def test_destination_dies_after_the_source_completed(
+    bench: Bench,
+) -> None:
+    found = await bench.run(destination={"load": [["exit", 1]]})
+    assert found.outcome is Outcome.LOST
+    assert found.side == DESTINATION
+    assert found.exit_states == {SOURCE: 0, DESTINATION: 1}
+
+
+GARBAGE = {
+    "text": "segmentation fault\r\n",
+    "not UTF-8": "\xff\xfe\r\n",
+    "a list": "[]\r\n",
+    "endless": "x" * (16 << 20),
+    "deep": "[" * 100_000 + "\r\n",
+}
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+async def test_garbage_instead_of_a_greeting(
+    bench: Bench, garbage: str
+) -> None:
+    found = await bench.run(
+        Limits(quit_s=1), source={"start": [["send", garbage], ["hang"]]}
+    )
+    # The fake cannot send all of the endless line, and dies of that.
+    assert found.outcome in (Outcome.LOST, Outcome.REFUSED)
+    assert found.side == SOURCE
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+async def test_garbage_in_the_migration(bench: Bench, garbage: str) -> None:
+    found = await bench.run(
+        Limits(settle_s=1, quit_s=1),
+        source={"active": [["send", garbage], ["hang"]]},
+    )
+    assert found.outcome is Outcome.LOST
+    assert found.side == SOURCE
+    assert "in migration" in found.message
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ({}, Outcome.LOST),
+        ({"error": 1}, Outcome.LOST),
+        ({"return": []}, Outcome.TIMEOUT),
+        ({"return": {"downtime": "x", "total-time": 1}}, Outcome.TIMEOUT),
+        ({"return": {"downtime": 1, "total-time": None}}, Outcome.TIMEOUT),
+    ],
+    ids=str,
+)
+async def test_garbage_as_an_answer(
+    bench: Bench, answer: dict[str, Any], outcome: Outcome
+) -> None:
+    text = json.dumps({**answer, "id": "ID"}) + "\r\n"
+    found = await bench.run(
+        Limits(settle_s=1), source={"query-migrate": [["send", text]]}
+    )
+    assert found.outcome is outcome
+    assert found.side == SOURCE
+    assert found.qmp_downtime_ms is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"return": {}, "id": "nobody"},
+        {"event": "MIGRATION", "timestamp": {}},
+        {"event": "MIGRATION", "data": {"status": ["completed"]}},
+    ],
+    ids=str,
+)
+async def test_messages_that_say_nothing(
+    bench: Bench, message: dict[str, Any]
+) -> None:
+    found = await bench.run(
+        Limits(migrate_s=1),
+        source={"active": [["send", f"{json.dumps(message)}\r\n"]]},
+    )
+    assert found.outcome is Outcome.TIMEOUT
+    assert (found.side, found.step) == (SOURCE, "migration")
+
+
+@pytest.mark.parametrize(
+    ("side", "point"),
+    [
+        (SOURCE, "start"),
+        (DESTINATION, "start"),
+        (DESTINATION, "migrate-incoming"),
+        (SOURCE, "active"),
+        (DESTINATION, "load"),
+        (SOURCE, "cleanup"),
+        (DESTINATION, "quit"),
+    ],
+)
+async def test_cancelled(bench: Bench, side: str, point: str) -> None:
+    plan: dict[str, Any] = {side: {point: [["mark"], ["hang"]]}}
+    task = asyncio.create_task(bench.run(**plan))
+    await asyncio.to_thread(bench.wait_for, side)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not (bench.out / "result.json").exists()
+
+
+VICTIM = """\
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_runner import DEVICES, SCENARIO, program
+from harness.scenario.runner import run
+asyncio.run(run(SCENARIO, program(Path({plan!r})), DEVICES, Path({out!r})))
+"""
+
+
+def test_sigkill_of_the_runner_takes_its_qemus_along(bench: Bench) -> None:
+    plan = bench.plan(source={"active": [["mark"], ["hang"]]})
+    bench.out.mkdir()
+    script = VICTIM.format(
+        tests=str(FAKE.parent), plan=str(plan), out=str(bench.out)
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "TMPDIR": str(bench.private)},
+    ) as victim:
+        try:
+            bench.wait_for(SOURCE)
+            assert {alive(pid) for pid in bench.pids().values()} == {True}
+        finally:
+            victim.kill()
+    # SIGKILL is pending when the runner is gone; death may take a moment.
+    for _ in range(6000):
+        if not any(map(alive, bench.pids().values())):
+            break
+        time.sleep(0.01)
+    assert set(bench.pids()) == set(SIDES)
+    # Nobody is left to remove its folder of sockets.
+    for path in bench.private.iterdir():
+        shutil.rmtree(path)
