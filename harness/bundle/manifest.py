@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import msgspec
 
@@ -20,6 +21,14 @@ DESTINATION_TRACE = "destination/trace.log"
 
 # What the manifest cannot list.
 OWN = (MANIFEST, DIGEST)
+
+
+def digest_file(digest: str) -> bytes:
+    """What the file ``digest`` holds.
+
+    :param digest: SHA-256 of the manifest.
+    """
+    return f"{digest}\n".encode("ascii")
 
 
 class QemuInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +90,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """See the module's docstring; `files` is by relative path."""
 
     format: int = FORMAT
-    kind: str = "vfio-p2p bundle"
+    kind: Literal["vfio-p2p bundle"] = "vfio-p2p bundle"
     inputs: Inputs
     result: Result
     files: dict[str, File]

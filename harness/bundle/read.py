@@ -19,6 +19,7 @@ from harness.bundle.manifest import (
     SCENARIO,
     File,
     Manifest,
+    digest_file,
 )
 from harness.errors import BundleError
 from harness.scenario.model import Scenario
@@ -45,8 +46,14 @@ class Bundle:
 
     @property
     def scenario(self) -> Scenario:
-        """The scenario that was run."""
-        return scenario_from_json(self.files[SCENARIO])
+        """The scenario that was run.
+
+        :raise BundleError: When it is none, or newer than this program.
+        """
+        try:
+            return scenario_from_json(self.files[SCENARIO])
+        except (KeyError, msgspec.DecodeError) as err:
+            raise BundleError(f"{self.path}: {SCENARIO}: {err}") from err
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -63,11 +70,7 @@ def open_bundle(path: Path) -> Bundle:
                 "a run that did not end leaves none; run it again",
             )
     digest = hashlib.sha256(files[MANIFEST]).hexdigest()
-    try:
-        stated = files[DIGEST].decode("ascii").strip()
-    except UnicodeDecodeError:
-        stated = "(binary)"
-    if stated != digest:
+    if files[DIGEST] != digest_file(digest):
         raise _damaged(path, MANIFEST)
     manifest = _decode(path, files[MANIFEST])
     for name in sorted(manifest.files.keys() | files.keys() - set(OWN)):
@@ -97,7 +100,7 @@ def _decode(path: Path, data: bytes) -> Manifest:
                 "use a newer vfio-p2p",
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.ValidationError, msgspec.DecodeError) as err:
+    except msgspec.DecodeError as err:
         raise BundleError(f"{path}: not a bundle: {err}") from err
 
 
@@ -114,7 +117,9 @@ def _read(path: Path) -> dict[str, bytes]:
             if sum(member.file_size for member in members) > _MAX_BYTES:
                 raise BundleError(f"{path}: too large for a bundle")
             return {
-                member.filename: archive.read(member) for member in members
+                member.filename: archive.read(member)
+                for member in members
+                if not member.is_dir()
             }
     except FileNotFoundError:
         raise BundleError(f"{path}: no such bundle") from None

@@ -20,6 +20,7 @@ from harness.bundle.manifest import (
     File,
     Inputs,
     Manifest,
+    digest_file,
 )
 from harness.bundle.read import Bundle
 from harness.errors import BundleError, UsageError
@@ -63,7 +64,7 @@ def seal(folder: Path, inputs: Inputs) -> str:
     """
     try:
         result = result_format.from_json((folder / RESULT).read_bytes())
-    except (OSError, msgspec.ValidationError, msgspec.DecodeError) as err:
+    except (OSError, msgspec.DecodeError) as err:
         raise BundleError(f"{folder}: the run left no result: {err}") from err
     manifest = Manifest(
         inputs=inputs,
@@ -71,12 +72,12 @@ def seal(folder: Path, inputs: Inputs) -> str:
         files={
             str(path.relative_to(folder)): File.of(path.read_bytes())
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name not in OWN
+            if path.is_file() and str(path.relative_to(folder)) not in OWN
         },
     ).to_json()
     digest = hashlib.sha256(manifest).hexdigest()
     (folder / MANIFEST).write_bytes(manifest)
-    (folder / DIGEST).write_text(f"{digest}\n")
+    (folder / DIGEST).write_bytes(digest_file(digest))
     return digest
 
 

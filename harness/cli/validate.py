@@ -33,6 +33,9 @@ from harness.testbed.sealed import Testbed
 SCENARIOS = ("one-device", "two-devices", "four-devices")
 OUT = Path("out")
 
+_JSON = "report.json"
+_JUNIT = "junit.xml"
+
 
 def add_parser(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
@@ -90,6 +93,9 @@ def run(args: argparse.Namespace) -> int:
     variants = choose_variants(
         base, source, args.variant or DEFAULT_VARIANTS
     )
+    for name in (_JSON, _JUNIT):
+        # If we do not get to the end, no older report is to look like ours.
+        (args.out / name).unlink(missing_ok=True)
     with display() as shown:
         builds = build_all(source, variants, shown)
         image_line = shown.line("testbed")
@@ -112,13 +118,13 @@ def run(args: argparse.Namespace) -> int:
         rows=tuple(_row(one) for one in runs),
     )
     document = json.dumps(machine.as_json(report), indent=2)
-    write_whole(args.out / "report.json", f"{document}\n".encode())
-    write_whole(args.out / "junit.xml", machine.as_junit(report).encode())
+    write_whole(args.out / _JSON, f"{document}\n".encode())
+    write_whole(args.out / _JUNIT, machine.as_junit(report).encode())
     if args.json:
         print(document)
     else:
         print(text.render(report))
-        print(f"bundles, report.json and junit.xml: {args.out}")
+        print(f"bundles, {_JSON} and {_JUNIT}: {args.out}")
     return report.verdict.exit_code
 
 

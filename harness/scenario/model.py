@@ -103,11 +103,11 @@ class Migration(_Strict, frozen=True, kw_only=True):
 class Limits(_Strict, frozen=True, kw_only=True):
     """Time limits in seconds, on the clock of the machine that runs it."""
 
-    launch_s: Seconds = 60
-    command_s: Seconds = 30
-    migrate_s: Seconds = 120
-    settle_s: Seconds = 30
-    quit_s: Seconds = 30
+    launch_s: Seconds = 60.0
+    command_s: Seconds = 30.0
+    migrate_s: Seconds = 120.0
+    settle_s: Seconds = 30.0
+    quit_s: Seconds = 30.0
 
 
 class Outcome(StrEnum):
