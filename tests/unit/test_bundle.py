@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Bundles: whole, or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from bundles import NAMES, make_bundle
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.bundle.manifest import DIGEST, MANIFEST, RESULT, SCENARIO
+from harness.bundle.read import open_bundle
+from harness.bundle.write import pack, seal, writing
+from harness.cli import main
+from harness.errors import BundleError, UsageError
+
+# In the digest's file, the manifest, and what the manifest lists.
+SPOTS = st.tuples(
+    st.sampled_from(NAMES), st.integers(0, 1 << 16), st.integers(1, 255)
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole bundle; tests change copies of it."""
+    return make_bundle(tmp_path_factory.mktemp("whole") / "bundle")
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(whole, tmp_path / "bundle"))
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        open_bundle(path)
+    assert caught.value.exit_code == 2
+    return caught.value.what
+
+
+def test_whole_bundle_is_read(whole: Path) -> None:
+    bundle = open_bundle(whole)
+    assert set(bundle.files) == set(NAMES)
+    assert bundle.digest == (whole / DIGEST).read_text().strip()
+    assert bundle.scenario.name == "two-devices"
+    assert bundle.manifest.inputs.scenario == bundle.scenario.digest
+
+
+def test_same_content_has_the_same_digest(
+    whole: Path, tmp_path: Path
+) -> None:
+    again = make_bundle(tmp_path / "again")
+    assert (again / DIGEST).read_bytes() == (whole / DIGEST).read_bytes()
+
+
+@given(spot=SPOTS)
+def test_any_changed_byte_is_seen(
+    whole: Path, tmp_path_factory: pytest.TempPathFactory,
+    spot: tuple[str, int, int],
+) -> None:
+    name, place, flip = spot
+    folder = tmp_path_factory.mktemp("copy") / "bundle"
+    shutil.copytree(whole, folder)
+    data = bytearray((folder / name).read_bytes())
+    data[place % len(data)] ^= flip
+    (folder / name).write_bytes(data)
+    refusal(folder)
+
+
+def test_every_byte_of_the_small_files_counts(copy: Path) -> None:
+    for name in (DIGEST, RESULT):
+        data = (copy / name).read_bytes()
+        for place in range(len(data)):
+            changed = bytearray(data)
+            changed[place] ^= 0x20
+            (copy / name).write_bytes(changed)
+            refusal(copy)
+        (copy / name).write_bytes(data)
+    open_bundle(copy)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_file(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    assert name in refusal(copy)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cut_file(copy: Path, name: str) -> None:
+    data = (copy / name).read_bytes()
+    (copy / name).write_bytes(data[:-1])
+    refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["extra", "source/extra", "source/digest"])
+def test_extra_file(copy: Path, name: str) -> None:
+    (copy / name).write_text("hello")
+    assert name in refusal(copy)
+
+
+def test_file_with_the_name_of_the_manifest_elsewhere(copy: Path) -> None:
+    inputs = open_bundle(copy).manifest.inputs
+    (copy / "source" / MANIFEST).write_text("{}")
+    seal(copy, inputs)
+    assert f"source/{MANIFEST}" in open_bundle(copy).manifest.files
+
+
+def forge(folder: Path, manifest: bytes) -> None:
+    """Replace the manifest, with a digest that fits."""
+    (folder / MANIFEST).write_bytes(manifest)
+    digest = hashlib.sha256(manifest).hexdigest()
+    (folder / DIGEST).write_text(f"{digest}\n")
+
+
+def edit_manifest(
+    folder: Path, change: Callable[[dict[str, object]], object]
+) -> None:
+    """Change the manifest, with a digest that fits."""
+    tree = msgspec.json.decode((folder / MANIFEST).read_bytes())
+    change(tree)
+    forge(folder, msgspec.json.encode(tree))
+
+
+def test_newer_format(copy: Path) -> None:
+    def change(tree: dict[str, object]) -> None:
+        tree["format"] = 2
+        tree["inputs"] = "something that we cannot know"
+
+    edit_manifest(copy, change)
+    assert "format 2 is newer" in refusal(copy)
+
+
+def test_another_kind(copy: Path) -> None:
+    edit_manifest(copy, lambda tree: tree.update(kind="photo album"))
+    assert "kind" in refusal(copy)
+
+
+def test_manifest_without_a_result(copy: Path) -> None:
+    edit_manifest(copy, lambda tree: tree.pop("result"))
+    assert "result" in refusal(copy)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "not JSON", '{"format": "x"}'])
+def test_manifest_that_is_none(copy: Path, text: str) -> None:
+    forge(copy, text.encode())
+    assert "not a bundle" in refusal(copy)
+
+
+@pytest.mark.parametrize("text", ['{"format": 9, "name": "x"}', "rubbish"])
+def test_scenario_of_another_time(copy: Path, text: str) -> None:
+    inputs = open_bundle(copy).manifest.inputs
+    (copy / SCENARIO).write_text(text)
+    seal(copy, inputs)
+    bundle = open_bundle(copy)
+    with pytest.raises(BundleError, match=r"scenario\.json"):
+        _ = bundle.scenario
+
+
+def test_not_a_bundle_at_all(tmp_path: Path) -> None:
+    assert MANIFEST in refusal(tmp_path)
+    assert "no such bundle" in refusal(tmp_path / "nothing")
+    (tmp_path / "text").write_text("hello")
+    assert "neither" in refusal(tmp_path / "text")
+
+
+def test_exit_code_of_a_command(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy / "console.txt").write_text("changed")
+    assert main(["check", str(copy)]) == 2
+    assert "damaged: console.txt" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def packed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole bundle as a zip file."""
+    path = tmp_path_factory.mktemp("packed") / "bundle.zip"
+    pack(open_bundle(whole), path)
+    return path
+
+
+def test_zip_holds_the_same(whole: Path, packed: Path) -> None:
+    folder, archive = open_bundle(whole), open_bundle(packed)
+    assert archive.digest == folder.digest
+    assert archive.files == folder.files
+
+
+def test_packing_is_deterministic(packed: Path, tmp_path: Path) -> None:
+    again = make_bundle(tmp_path / "later")
+    os.utime(again / DIGEST, (1, 1))
+    pack(open_bundle(again), tmp_path / "later.zip")
+    assert (tmp_path / "later.zip").read_bytes() == packed.read_bytes()
+
+
+def test_zip_made_by_somebody_else(whole: Path, tmp_path: Path) -> None:
+    # shutil's archives have entries for folders too.
+    path = shutil.make_archive(str(tmp_path / "other"), "zip", whole)
+    with zipfile.ZipFile(path) as archive:
+        assert "source/" in archive.namelist()
+    assert open_bundle(Path(path)).files == open_bundle(whole).files
+
+
+@given(keep=st.floats(0, 1, exclude_max=True))
+def test_cut_zip(
+    packed: Path, tmp_path_factory: pytest.TempPathFactory, keep: float
+) -> None:
+    data = packed.read_bytes()
+    path = tmp_path_factory.mktemp("cut") / "cut.zip"
+    path.write_bytes(data[: int(len(data) * keep)])
+    refusal(path)
+
+
+@given(place=st.integers(0), flip=st.integers(1, 255))
+def test_changed_zip_is_refused_or_says_the_same(
+    whole: Path,
+    packed: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    place: int,
+    flip: int,
+) -> None:
+    data = bytearray(packed.read_bytes())
+    data[place % len(data)] ^= flip
+    path = tmp_path_factory.mktemp("changed") / "changed.zip"
+    path.write_bytes(data)
+    try:
+        bundle = open_bundle(path)
+    except BundleError:
+        return
+    # A date, say: a zip file has much that is not content.
+    assert bundle.files == open_bundle(whole).files
+
+
+def test_zip_that_says_it_is_huge(tmp_path: Path) -> None:
+    path = tmp_path / "huge.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(3):
+            archive.writestr(str(number), bytes(100 << 20))
+    assert "too large" in refusal(path)
+
+
+def test_interrupted_writing_leaves_no_bundle(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "bundle"
+
+    def interrupted() -> None:
+        with writing(path) as partial:
+            (partial / RESULT).write_text("{}")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_interrupted_writing_leaves_the_old_bundle(copy: Path) -> None:
+    digest = open_bundle(copy).digest
+    with pytest.raises(KeyboardInterrupt), writing(copy):
+        raise KeyboardInterrupt
+    assert open_bundle(copy).digest == digest
+
+
+VICTIM = """\
+import os, signal, sys
+from pathlib import Path
+from harness.bundle.write import writing
+with writing(Path(sys.argv[1])) as partial:
+    (partial / "result.json").write_text("{}")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_writing_leaves_nothing_of_the_final_name(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "bundle"
+    victim = subprocess.run(
+        [sys.executable, "-c", VICTIM, str(path)],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        check=False,
+    )
+    assert victim.returncode == -signal.SIGKILL
+    assert not path.exists()
+    # What it left is in nobody's way.
+    assert open_bundle(make_bundle(path))
+
+
+def test_what_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1").touch()
+    with pytest.raises(UsageError), writing(tmp_path / "thesis"):
+        pytest.fail("it would be gone")
+    assert (tmp_path / "thesis" / "chapter1").exists()
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", '{"outcome": "dunno"}'])
+def test_run_without_a_result_is_not_sealed(
+    copy: Path, text: str | None
+) -> None:
+    inputs = open_bundle(copy).manifest.inputs
+    (copy / RESULT).unlink()
+    if text is not None:
+        (copy / RESULT).write_text(text)
+    with pytest.raises(BundleError, match="no result"):
+        seal(copy, inputs)
