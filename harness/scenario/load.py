@@ -6,11 +6,12 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from harness.errors import ScenarioError, UsageError
-from harness.scenario.model import Scenario
+from harness.scenario.model import Scenario, check_format
 
 _LIBRARY = Path(__file__).parent / "library"
 _MAX_BYTES = 1 << 20
@@ -18,7 +19,9 @@ _MAX_BYTES = 1 << 20
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""^\s*([A-Za-z0-9_-]+|"[^"]*"|'[^']*')\s*[.=]""")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
-_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+_UNKNOWN = re.compile(r".*unknown field `([^`]*)`", re.DOTALL)
+_OWN_KEY = re.compile(r"([a-z_]+): ")       # what our own checks begin with
+_QUOTES = re.compile(r"""\"{3}|'{3}""")
 
 
 def names() -> list[str]:
@@ -65,22 +68,65 @@ def parse(data: bytes, path: Path | str) -> Scenario:
         found = re.search(r"at line (\d+)", str(err))
         line = int(found[1]) if found else text.count("\n") + 1
         raise ScenarioError(path, line, f"not TOML: {err}") from None
+    except (RecursionError, ValueError) as err:
+        # Brackets in thousands, or a number of as many digits.
+        raise ScenarioError(path, None, f"not TOML: {err}") from None
+    try:
+        check_format(tree.get("format", 1))
+    except ValueError as err:
+        where = _line_of(text, ["format"])
+        raise ScenarioError(path, where, str(err)) from None
     try:
         return msgspec.convert(tree, Scenario)
     except msgspec.ValidationError as err:
-        why, _, where = str(err).partition(" - at `")
-        keys: list[str | int] = [
-            int(step[2]) if step[2] else step[1]
-            for step in _STEP.finditer(where.rstrip("`").lstrip("$"))
-            if step[1] or step[2]
-        ]
-        unknown = _UNKNOWN.search(why)
-        if unknown:
-            keys.append(unknown[1])
+        keys, why = _locate(tree, err)
         name = ".".join(str(key) for key in keys)
         raise ScenarioError(
             path, _line_of(text, keys), f"{name}: {why}" if name else why
         ) from None
+
+
+def _locate(
+    tree: dict[str, Any], err: msgspec.ValidationError
+) -> tuple[list[str | int], str]:
+    """Keys that lead to what is wrong, as far as they are known, and why.
+
+    `tree` is of no use afterwards.
+    """
+    why, _, where = f"{err}".rpartition(" - at `")
+    if not why:
+        why, where = where, ""
+    keys: list[str | int] = []
+    node: Any = tree
+    for step in _STEP.finditer(where.rstrip("`").removeprefix("$")):
+        if step[0] != "[...]":
+            keys.append(int(step[2]) if step[2] else step[1])
+        elif name := _culprit(tree, node, str(err)):
+            keys.append(name)
+        else:
+            break
+        node = node[keys[-1]]
+    if unknown := _UNKNOWN.match(why):
+        keys.append(unknown[1])
+    elif own := _OWN_KEY.match(why):
+        keys.append(own[1])
+        why = why[own.end() :]
+    return keys, why
+
+
+def _culprit(
+    tree: dict[str, Any], table: dict[str, Any], message: str
+) -> str | None:
+    """The key of `table` that the message is about: it does not say."""
+    for name, value in dict(table).items():
+        table.clear()
+        table[name] = value
+        try:
+            msgspec.convert(tree, Scenario)
+        except msgspec.ValidationError as err:
+            if str(err) == message:
+                return name
+    return None
 
 
 def _line_of(text: str, keys: list[str | int]) -> int | None:
@@ -92,21 +138,30 @@ def _line_of(text: str, keys: list[str | int]) -> int | None:
     wanted = tuple(str(key) for key in keys)
     best, best_depth = None, 0
     table: tuple[str, ...] = ()
-    seen: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        header = _HEADER.match(line)
+    last: dict[tuple[str, ...], int] = {}
+    inside = False
+    for number, line in enumerate(text.split("\n"), 1):
+        header, key = _HEADER.match(line), _KEY.match(line)
+        was_inside = inside
+        inside ^= len(_QUOTES.findall(line)) % 2 == 1
+        if was_inside:
+            continue
         if header:
-            name = header[2]
-            table = tuple(part.strip(" \"'") for part in name.split("."))
+            *above, name = (x.strip(" \t\"'") for x in header[2].split("."))
+            table = ()
+            for part in above:
+                table += (part,)
+                if table in last:
+                    table += (str(last[table]),)
+            table += (name,)
             if header[1] == "[[":
-                seen[name] = seen.get(name, -1) + 1
-                table += (str(seen[name]),)
+                last[table] = last.get(table, -1) + 1
+                table += (str(last[table]),)
             here = table
-        else:
-            key = _KEY.match(line)
-            if not key:
-                continue
+        elif key:
             here = (*table, key[1].strip("\"'"))
+        else:
+            continue
         depth = len(here)
         if wanted[:depth] == here and depth > best_depth:
             best, best_depth = number, depth
