@@ -100,17 +100,30 @@ def assess(bundle: Bundle) -> Assessment:
         )
     if result.outcome is Outcome.MIGRATED:
         return _judge_order(bundle, scenario, patches, migrates=True)
-    said = f"{result.message}\n{result.stderr}"
-    if expected.message not in said:
+    if result.outcome is Outcome.REFUSED and not _refuses(
+        result, expected.message, *_REFUSALS
+    ):
+        return _unknown(result)
+    if expected.message not in _said(result):
         return _failed(
             result, f"{result.outcome}, but not with {expected.message!r}"
         )
     return Assessment(Verdict.PASS, str(result.outcome))
 
 
+def _said(result: Result) -> str:
+    return f"{result.message}\n{result.stderr}"
+
+
+def _refuses(result: Result, *texts: str) -> bool:
+    """Whether QEMU said no, and not only failed to start."""
+    status = result.exit_states.get(result.side)
+    said = _said(result)
+    return bool(status and status > 0) and any(x in said for x in texts)
+
+
 def _unexpected(expected: Outcome, result: Result) -> Assessment:
     """Tell what the tree under test did wrong from what the machine did."""
-    said = f"{result.message}\n{result.stderr}"
     crashed = [
         side
         for side, status in result.exit_states.items()
@@ -120,12 +133,17 @@ def _unexpected(expected: Outcome, result: Result) -> Assessment:
     match result.outcome:
         case Outcome.MIGRATED:
             return _failed(result, f"migrated, but must be {expected}")
-        case Outcome.REFUSED if any(text in said for text in _REFUSALS):
+        case Outcome.REFUSED if _refuses(result, *_REFUSALS):
             return _failed(result, "refused, but must not be")
         case Outcome.FAILED:
             return _failed(result, "the migration failed")
         case Outcome.LOST if crashed:
             return _failed(result, f"QEMU crashed ({', '.join(crashed)})")
+    return _unknown(result)
+
+
+def _unknown(result: Result) -> Assessment:
+    """Nothing that the tree under test can be blamed for."""
     return Assessment(
         Verdict.ERROR,
         str(result.outcome),

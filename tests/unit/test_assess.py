@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The verdict on a run: what is the tree's fault, and what the machine's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from bundles import (
+    MIGRATED,
+    destination_log,
+    make_bundle,
+    source_log,
+)
+from qemu_log import FakeQemu, boot, devices
+
+from harness.assess import Assessment, assess, patches_of
+from harness.bundle.read import open_bundle
+from harness.scenario.load import load
+from harness.scenario.model import Expect, Expectation, Outcome, Scenario
+from harness.scenario.result import Result
+from harness.timeline import Phase
+from harness.verdict import Verdict
+
+KNOWN = "Migration is currently not supported with multiple VFIO devices"
+OTHER = (
+    "Multiple VFIO devices migration is supported only if all of them "
+    "support P2P migration"
+)
+
+
+def refused(text: str, status: int | None = 1) -> Result:
+    return Result(
+        outcome=Outcome.REFUSED,
+        side="source",
+        message=f"source: QEMU did not start: {text}",
+        stderr=text,
+        exit_states={"source": status, "destination": None},
+    )
+
+
+def lost(status: int | None) -> Result:
+    return Result(
+        outcome=Outcome.LOST,
+        side="source",
+        message="source: QEMU went away in migration",
+        exit_states={"source": status, "destination": 1},
+    )
+
+
+FAILED = Result(
+    outcome=Outcome.FAILED,
+    side="source",
+    message="source: migration failed: no reason",
+    exit_states={"source": 0, "destination": 1},
+)
+TIMEOUT = Result(
+    outcome=Outcome.TIMEOUT,
+    side="source",
+    step="migration",
+    message="source: migration took longer than 120 s",
+    exit_states={"source": 0, "destination": None},
+)
+
+
+def scenario(outcome: Outcome, message: str = "") -> Scenario:
+    """Two devices, of which that is expected."""
+    expect = Expectation(outcome=outcome, message=message)
+    return msgspec.structs.replace(
+        load("two-devices"), expect=Expect(base=expect, patched=expect)
+    )
+
+
+MUST_MIGRATE = scenario(Outcome.MIGRATED)
+MUST_REFUSE = scenario(Outcome.REFUSED, KNOWN)
+MAY_REFUSE = scenario(Outcome.REFUSED)
+MUST_FAIL = scenario(Outcome.FAILED, "no reason")
+MUST_HANG = scenario(Outcome.TIMEOUT)
+
+PASS, FAIL, ERROR = Verdict.PASS, Verdict.FAIL, Verdict.ERROR
+
+
+def found(
+    folder: Path,
+    expected: Scenario,
+    result: Result,
+    *,
+    variant: str = "patched",
+    source: bytes | None = None,
+    destination: bytes | None = None,
+) -> Assessment:
+    path = make_bundle(
+        folder / "bundle",
+        scenario=expected,
+        result=result,
+        variant=variant,
+        source=source,
+        destination=destination,
+    )
+    return assess(open_bundle(path))
+
+
+@pytest.mark.parametrize(
+    ("expected", "result", "verdict"),
+    [
+        (MUST_MIGRATE, MIGRATED, PASS),
+        (MUST_MIGRATE, refused(KNOWN), FAIL),
+        (MUST_MIGRATE, refused(OTHER), FAIL),
+        (MUST_MIGRATE, refused("error while loading libz.so.1"), ERROR),
+        (MUST_MIGRATE, refused("", -9), ERROR),
+        (MUST_MIGRATE, refused("assertion failed", -6), ERROR),
+        (MUST_MIGRATE, refused("no such file", None), ERROR),
+        (MUST_MIGRATE, FAILED, FAIL),
+        (MUST_MIGRATE, TIMEOUT, ERROR),
+        (MUST_MIGRATE, lost(-6), FAIL),
+        (MUST_MIGRATE, lost(-11), FAIL),
+        (MUST_MIGRATE, lost(-9), ERROR),
+        (MUST_MIGRATE, lost(1), ERROR),
+        (MUST_MIGRATE, lost(None), ERROR),
+        (MUST_REFUSE, MIGRATED, FAIL),
+        (MUST_REFUSE, refused(f"qemu: {KNOWN}"), PASS),
+        (MUST_REFUSE, refused(OTHER), FAIL),
+        (MUST_REFUSE, refused("error while loading libz.so.1"), ERROR),
+        (MUST_REFUSE, refused("", -9), ERROR),
+        (MUST_REFUSE, refused("no such file", None), ERROR),
+        (MUST_REFUSE, FAILED, FAIL),
+        (MUST_REFUSE, TIMEOUT, ERROR),
+        (MUST_REFUSE, lost(-6), FAIL),
+        (MUST_REFUSE, lost(-9), ERROR),
+        (MAY_REFUSE, refused("of its own"), PASS),
+        (MAY_REFUSE, refused("", -9), ERROR),
+        (MAY_REFUSE, refused("", None), ERROR),
+        (MUST_FAIL, FAILED, PASS),
+        (MUST_FAIL, MIGRATED, FAIL),
+        (MUST_FAIL, refused(KNOWN), FAIL),
+        (MUST_FAIL, TIMEOUT, ERROR),
+        (MUST_HANG, TIMEOUT, PASS),
+        (MUST_HANG, FAILED, FAIL),
+        (scenario(Outcome.FAILED, "a reason"), FAILED, FAIL),
+    ],
+    ids=lambda value: (
+        str(value)
+        if isinstance(value, Verdict)
+        else str(
+            value.outcome
+            if isinstance(value, Result)
+            else value.expect.base.outcome
+        )
+    ),
+)
+def test_expected_and_found(
+    tmp_path: Path, expected: Scenario, result: Result, verdict: Verdict
+) -> None:
+    assessment = found(tmp_path, expected, result)
+    assert assessment.verdict is verdict
+    assert bool(assessment.findings) == (verdict is FAIL)
+    assert bool(assessment.notes) == (verdict is ERROR)
+    assert (assessment.blackout_ns is not None) == (
+        verdict is PASS and result is MIGRATED
+    )
+
+
+def test_every_outcome_is_judged() -> None:
+    # A new outcome has to be thought of in the table above.
+    assert len(Outcome) == 5
+
+
+def test_what_comes_out_of_a_good_run(tmp_path: Path) -> None:
+    assessment = found(tmp_path, MUST_MIGRATE, MIGRATED)
+    assert assessment.summary == "migrated"
+    assert assessment.qmp_downtime_ms == 20
+    assert assessment.blackout_ns
+    assert assessment.blackout_ns > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [(b"", None), (None, b""), (b"", b""), (b"\n" * 100, None)],
+)
+def test_empty_trace_never_passes(
+    tmp_path: Path, source: bytes | None, destination: bytes | None
+) -> None:
+    assessment = found(
+        tmp_path, MUST_MIGRATE, MIGRATED,
+        source=source, destination=destination,
+    )  # fmt: skip
+    assert assessment.verdict in (Verdict.INCONCLUSIVE, FAIL)
+    assert assessment.notes or assessment.findings
+
+
+def test_cut_trace_never_passes(tmp_path: Path) -> None:
+    whole = source_log().splitlines(keepends=True)
+    for keep in range(len(whole) // 2):
+        folder = tmp_path / str(keep)
+        assessment = found(
+            folder, MUST_MIGRATE, MIGRATED, source=b"".join(whole[:keep])
+        )
+        assert assessment.verdict is not PASS
+
+
+@pytest.mark.parametrize("variant", ["base", "patch-5"])
+def test_other_trees_are_measured_by_their_own_rules(
+    tmp_path: Path, variant: str
+) -> None:
+    # A tree that has the series cannot be the base.
+    one = load("one-device")
+    logs = {
+        "source": source_log(count=1),
+        "destination": destination_log(count=1),
+    }
+    assessment = found(tmp_path, one, MIGRATED, variant=variant, **logs)
+    assert assessment.verdict is (FAIL if variant == "base" else PASS)
+
+
+def test_base_that_is_one(tmp_path: Path) -> None:
+    assessment = found(
+        tmp_path,
+        load("one-device"),
+        MIGRATED,
+        variant="base",
+        source=source_log(series=False, count=1),
+        destination=destination_log(series=False, count=1),
+    )
+    assert assessment.verdict is PASS
+
+
+def swapped() -> bytes:
+    """A source that ends one device before it quiesces the other."""
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    qemu.setup()
+    calls = qemu.calls(False)
+    calls[1], calls[2] = calls[2], calls[1]
+    qemu.vm(False, "finish-migrate", calls)
+    qemu.complete()
+    qemu.status("completed")
+    qemu.cleanup()
+    return qemu.log()
+
+
+@pytest.mark.parametrize("result", [MIGRATED, FAILED, TIMEOUT, lost(-9)])
+def test_broken_order_fails_however_the_run_ended(
+    tmp_path: Path, result: Result
+) -> None:
+    assert swapped() != source_log()
+    assessment = found(tmp_path, MUST_MIGRATE, result, source=swapped())
+    assert assessment.verdict is FAIL
+    broken = {
+        device
+        for finding in assessment.findings
+        for device in finding.devices
+    }
+    assert broken == {"src0", "src1"}
+    assert any(
+        str(Phase.PREPARE) in finding.message
+        for finding in assessment.findings
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "patches"),
+    [
+        ("base", 0),
+        ("base+m", 0),
+        ("patch-1", 1),
+        ("patch-5+m", 5),
+        ("patch-6", 6),
+        ("patched", 6),
+        ("patched+swap", 6),
+        ("stock", 6),
+    ],
+)
+def test_patches_of(variant: str, patches: int) -> None:
+    assert patches_of(variant) == patches
+
+
+def test_qemus_words_are_made_fit_to_print(tmp_path: Path) -> None:
+    result = msgspec.structs.replace(TIMEOUT, message="\x1b[31mred\n")
+    (note,) = found(tmp_path, MUST_MIGRATE, result).notes
+    assert note == "\\x1b[31mred\\n"
