@@ -99,11 +99,12 @@ def _case(row: Row) -> TestCase:
             *(printable(note) for note in found.notes),
         ]
     )
+    summary = printable(found.summary)
     match found.verdict:
         case Verdict.FAIL:
-            case.result = [Failure(text or found.summary)]
+            case.result = [Failure(text or summary)]
         case Verdict.ERROR | Verdict.INCONCLUSIVE:
-            case.result = [Error(text or found.summary, str(found.verdict))]
+            case.result = [Error(text or summary, str(found.verdict))]
         case Verdict.SKIP:
-            case.result = [Skipped(found.summary)]
+            case.result = [Skipped(summary)]
     return case

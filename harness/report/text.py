@@ -8,6 +8,7 @@ import io
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.report.model import Report, Row
 from harness.trace import printable
@@ -33,7 +34,7 @@ def _table(report: Report) -> str:
     for row in report.rows:
         found = row.assessment
         downtime = found.qmp_downtime_ms
-        table.add_row(
+        cells = (
             row.variant,
             row.scenario,
             str(found.verdict),
@@ -41,6 +42,8 @@ def _table(report: Report) -> str:
             _blackout(row),
             "-" if downtime is None else f"{downtime} ms",
         )
+        # Not as plain strings: those are markup to rich.
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     # Wider than a terminal rather than cut: a mutant's name is long.
     console = Console(
         file=io.StringIO(), width=_WIDEST, color_system=None
@@ -71,7 +74,7 @@ def _details(row: Row) -> str:
         lines += [f"    {line}" for line in finding.lines()]
     lines += [f"  {printable(note)}" for note in found.notes]
     if row.bundle:
-        lines.append(f"  bundle: {row.bundle}")
+        lines.append(f"  bundle: {printable(row.bundle)}")
     return "\n".join(lines)
 
 
