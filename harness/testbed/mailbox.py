@@ -87,20 +87,23 @@ def collect(region: Path, directory: Path) -> None:
     """
     with region.open("rb") as file:
         header = file.read(_HEADER.size)
-        magic, length, digest = _HEADER.unpack(header)
-        if magic != _MAGIC:
+        if len(header) < _HEADER.size or not header.startswith(_MAGIC):
             raise TestbedError("the VM ended without leaving a bundle")
+        _, length, digest = _HEADER.unpack(header)
         payload = file.read(min(length, SIZE_BYTES))
     if hashlib.sha256(payload).digest() != digest:
         raise TestbedError("what the VM left is damaged")
-    _unpack(payload, directory)
+    try:
+        _unpack(payload, directory)
+    except tarfile.TarError as err:
+        raise TestbedError(f"what the VM left is no archive: {err}") from err
 
 
 def _unpack(payload: bytes, directory: Path) -> None:
     # Not extractall(): the Python of Debian 12 has no filters for it.
-    with tarfile.open(fileobj=io.BytesIO(payload)) as tar:
+    with tarfile.open(fileobj=io.BytesIO(payload), mode="r:") as tar:
         for member in tar:
-            content = tar.extractfile(member)
+            content = tar.extractfile(member) if member.isreg() else None
             path = Path(member.name)
             if content is None or path.is_absolute() or ".." in path.parts:
                 raise TestbedError(f"the VM left {member.name!r}")

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The matrix: one cell's bad luck is not the others'."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle
+
+from harness.bundle.read import open_bundle
+from harness.errors import (
+    BuildError,
+    HarnessError,
+    NoSpaceError,
+    TestbedError,
+)
+from harness.matrix import Cell, run_matrix
+from harness.scenario.load import load
+from harness.scenario.model import Scenario
+from harness.testbed.image import Image
+from harness.testbed.load import Program
+from harness.testbed.outer import Outer
+from harness.testbed.sealed import Testbed
+from harness.verdict import Verdict
+
+CELLS = [
+    Cell(
+        Program(variant, "0" * 32, "10.0.99", Path("/qemu")),
+        load("two-devices"),
+        seed,
+    )
+    for variant in ("patched", "stock")
+    for seed in (1, 2, 3)
+]
+
+
+OUTER = Outer("/outer", "QEMU 7.2")
+IMAGE = Image("0" * 32, Path("/image"))
+
+
+@dataclass(frozen=True)
+class FakeTestbed(Testbed):
+    """Runs nothing; `accident` may say what goes wrong.
+
+    :param accident: Called with the seed.
+    """
+
+    outer: Outer = OUTER
+    image: Image = IMAGE
+    accident: Callable[[int], object] = int
+    running: list[int] = field(default_factory=list)
+    most: list[int] = field(default_factory=list)
+
+    async def run(
+        self,
+        program: Program,
+        scenario: Scenario,
+        seed: int,
+        bundle: Path,
+        limit_s: float = 1.0,
+    ) -> str:
+        self.running.append(seed)
+        self.most.append(len(self.running))
+        # The later ones end first.
+        for _ in range(10 - seed):
+            await asyncio.sleep(0)
+        self.running.remove(seed)
+        self.accident(seed)
+        make_bundle(bundle, scenario=scenario, variant=program.variant)
+        return open_bundle(bundle).digest
+
+
+def accident(err: Exception, *, seed: int) -> Callable[[int], None]:
+    """Raise `err` in the runs with that seed."""
+
+    def happen(this: int) -> None:
+        if this == seed:
+            raise err
+
+    return happen
+
+
+async def test_runs_come_in_the_order_of_the_cells(tmp_path: Path) -> None:
+    runs = await run_matrix(FakeTestbed(), CELLS, tmp_path, 4)
+    assert [run.cell for run in runs] == CELLS
+    for run in runs:
+        assert run.assessment.verdict is Verdict.PASS
+        assert run.bundle == tmp_path / run.cell.name
+        assert run.digest == open_bundle(run.bundle).digest
+    assert len({run.bundle for run in runs}) == len(CELLS)
+
+
+@pytest.mark.parametrize("jobs", [1, 3, 99])
+async def test_no_more_jobs_than_asked_for(tmp_path: Path, jobs: int) -> None:
+    testbed = FakeTestbed()
+    await run_matrix(testbed, CELLS, tmp_path, jobs)
+    assert max(testbed.most) == min(jobs, len(CELLS))
+
+
+async def test_progress(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, text: str) -> None:
+        told.append((done, total))
+
+    await run_matrix(FakeTestbed(), CELLS, tmp_path, 2, progress)
+    assert told == [(done, len(CELLS)) for done in range(len(CELLS) + 1)]
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        TestbedError("no boot", "look at the console"),
+        HarnessError("no boot", "look at the console"),
+        BuildError("no boot", Path("look at the console")),
+    ],
+)
+async def test_one_cell_is_not_run(
+    tmp_path: Path, err: HarnessError
+) -> None:
+    testbed = FakeTestbed(accident=accident(err, seed=2))
+    runs = await run_matrix(testbed, CELLS, tmp_path, 2)
+    verdicts = [run.assessment.verdict for run in runs]
+    ok, bad = Verdict.PASS, Verdict.ERROR
+    assert verdicts == [ok, bad, ok, ok, bad, ok]
+    failed = runs[1]
+    assert failed.bundle is None
+    assert failed.digest == ""
+    assert "no boot" in failed.assessment.notes[0]
+    assert "look at the console" in failed.assessment.notes[1]
+
+
+async def test_bad_input_stops_all(tmp_path: Path) -> None:
+    err = NoSpaceError(tmp_path)
+    testbed = FakeTestbed(accident=accident(err, seed=3))
+    with pytest.raises(NoSpaceError) as caught:
+        await run_matrix(testbed, CELLS, tmp_path, 2)
+    assert caught.value is err
+    # Those that ran are stopped, those that wait are never started.
+    assert len(testbed.most) < len(CELLS)
+
+
+async def test_bad_input_of_several(tmp_path: Path) -> None:
+    def happen(_: int) -> None:
+        raise NoSpaceError(tmp_path)
+
+    testbed = FakeTestbed(accident=happen)
+    with pytest.raises(NoSpaceError):
+        await run_matrix(testbed, CELLS, tmp_path, len(CELLS))
+
+
+async def test_mistakes_of_ours_are_not_verdicts(tmp_path: Path) -> None:
+    testbed = FakeTestbed(accident=accident(ZeroDivisionError(), seed=1))
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await run_matrix(testbed, CELLS, tmp_path, 2)
+    assert caught.value.split(ZeroDivisionError)[1] is None
+
+
+async def test_no_cells(tmp_path: Path) -> None:
+    assert await run_matrix(FakeTestbed(), [], tmp_path, 2) == []
