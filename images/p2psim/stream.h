@@ -79,7 +79,8 @@ struct p2psim_session {
 	enum load_phase phase;
 	bool broken;
 
-	u8 buf[sizeof(struct stream_frame) + FRAME_BYTES];
+	/* Headers are read in place */
+	u8 buf[sizeof(struct stream_frame) + FRAME_BYTES] __aligned(8);
 };
 
 /* stream.c */
