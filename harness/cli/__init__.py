@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 
 from harness.errors import HarnessError, InputError, NoSpaceError
+from harness.trace import printable
 
 COMMANDS = {
     "validate": "build, run the matrix, verdict, report (the main job)",
@@ -50,12 +51,15 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def _report(err: HarnessError) -> int:
-    print(f"vfio-p2p: {err.what}", file=sys.stderr)
-    tail = getattr(err, "tail", "")
-    if tail:
-        print(tail, file=sys.stderr)
-    if err.hint:
-        print(f"  {err.hint}", file=sys.stderr)
+    lines = [
+        f"vfio-p2p: {err.what}",
+        *getattr(err, "tail", "").split("\n"),
+        f"  {err.hint}",
+    ]
+    # Files that we read, and compilers, say what they like.
+    for line in lines:
+        if line.strip():
+            print(printable(line.expandtabs()), file=sys.stderr)
     return err.exit_code
 
 

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Simulated devices, with folders in the place of configfs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.device import p2psim
+from harness.device.p2psim import simulated_devices
+from harness.errors import HostError
+from harness.scenario.model import Device, Flag
+
+
+class Configfs:
+    """What the kernel was told, and when.
+
+    :param root: The folder that stands in.
+    """
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.told: list[tuple[str, str, str]] = []
+        self.refuses: tuple[str, str, str] | None = None
+        monkeypatch.setattr(p2psim, "CONFIGFS", root)
+        monkeypatch.setattr(p2psim, "_write", self.write)
+
+    def write(self, path: Path, text: str) -> None:
+        """A write to an attribute."""
+        entry = (path.parent.name, path.name, text)
+        self.told.append(entry)
+        if entry == self.refuses:
+            raise HostError("p2psim refused it")
+        if entry[1:] == ("live", "1"):
+            sysfs = path.with_name("sysfs_path")
+            sysfs.write_text(f"/sys/devices/{entry[0]}\n")
+        if entry[1:] == ("live", "0"):
+            # The kernel takes attributes away with the folder.
+            path.with_name("sysfs_path").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def configfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configfs:
+    """An empty one."""
+    return Configfs(tmp_path, monkeypatch)
+
+
+SPEC = Device(
+    flags=(Flag.STOP_COPY, Flag.P2P),
+    size_bytes=8192,
+    initial_bytes=100,
+    latency_us={"RUNNING>RUNNING_P2P": 7},
+)
+
+
+def test_devices_live_and_go(configfs: Configfs) -> None:
+    with simulated_devices("src", (SPEC, Device())) as devices:
+        assert [device.name for device in devices] == ["src0", "src1"]
+        assert devices[0].qemu_properties == (
+            "sysfsdev=/sys/devices/src0,enable-migration=on"
+        )
+        assert {path.name for path in configfs.root.iterdir()} == {
+            "src0", "src1",
+        }
+    assert list(configfs.root.iterdir()) == []
+
+
+def test_what_the_kernel_is_told(configfs: Configfs) -> None:
+    with simulated_devices("dst", (SPEC,)):
+        pass
+    told = [entry[1:] for entry in configfs.told]
+    assert told[-2:] == [("live", "1"), ("live", "0")]
+    assert set(told[:-2]) == {
+        ("flags", "stop_copy p2p"),
+        ("size_bytes", "8192"),
+        ("initial_bytes", "100"),
+        ("dirty_bytes", "0"),
+        ("latency_us", "RUNNING RUNNING_P2P 7"),
+    }
+    # The bytes have to fit into a size that is there.
+    assert told.index(("size_bytes", "8192")) < told.index(
+        ("initial_bytes", "100")
+    )
+
+
+def test_device_that_is_refused_takes_the_others_along(
+    configfs: Configfs,
+) -> None:
+    configfs.refuses = ("src1", "live", "1")
+    with pytest.raises(HostError), simulated_devices("src", (SPEC, SPEC)):
+        pytest.fail("there is only one")
+    assert list(configfs.root.iterdir()) == []
+
+
+def test_devices_go_when_the_run_fails(configfs: Configfs) -> None:
+    with pytest.raises(KeyboardInterrupt), simulated_devices("s", (SPEC,)):
+        raise KeyboardInterrupt
+    assert list(configfs.root.iterdir()) == []
+
+
+def test_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p2psim, "CONFIGFS", tmp_path / "nothing")
+    with pytest.raises(HostError) as caught, simulated_devices("s", (SPEC,)):
+        pytest.fail("there is none")
+    assert "is the module p2psim loaded" in caught.value.hint
+
+
+def test_attribute_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Plain folders have no attributes to write to.
+    monkeypatch.setattr(p2psim, "CONFIGFS", tmp_path)
+    with pytest.raises(HostError) as caught, simulated_devices("s", (SPEC,)):
+        pytest.fail("there is none")
+    assert "refused 'stop_copy p2p' for flags of s0" in caught.value.what
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p2psim, "DEBUGFS", tmp_path)
+    (tmp_path / "src0").mkdir()
+    (tmp_path / "src0" / "log").write_bytes(b"arcs")
+    device = p2psim.SimulatedDevice("src0", Path("/sys/devices/src0"))
+    assert device.log() == b"arcs"

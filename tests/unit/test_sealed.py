@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sealed runs, with an outer VM that is a script."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bundles import MIGRATED
+
+from harness.bundle.read import open_bundle
+from harness.errors import TestbedError
+from harness.scenario.load import load
+from harness.testbed.image import Image
+from harness.testbed.load import Program
+from harness.testbed.outer import Outer
+from harness.testbed.sealed import Testbed
+
+# What a VM that has a job does, on the host's side of its devices.
+GOOD = """\
+from harness.testbed import mailbox
+mailbox._region = lambda: Path("mailbox")
+(folder / "job.txt").write_text(Path("initramfs.cpio").name)
+mailbox.post(folder / "out")
+"""
+HANG = """\
+(folder / "pid").write_text(str(os.getpid()))
+time.sleep(3600)
+"""
+SCENARIO = load("two-devices")
+
+
+@pytest.fixture
+def vm(tmp_path: Path) -> Callable[[str], Testbed]:
+    """A testbed whose outer VM does what a script says."""
+    out = tmp_path / "out"
+    (out / "source").mkdir(parents=True)
+    (out / "source" / "trace.log").write_text("trace")
+    (out / "result.json").write_bytes(MIGRATED.to_json())
+    image = Image("0" * 32, tmp_path / "image")
+    image.path.mkdir()
+    image.initramfs.write_bytes(b"")
+    outer = tmp_path / "qemu-system-x86_64"
+
+    def make(script: str) -> Testbed:
+        outer.write_text(
+            f"#!{sys.executable}\n"
+            "import os, sys, time\n"
+            "from pathlib import Path\n"
+            f"folder = Path({str(tmp_path)!r})\n"
+            "Path('console.txt').write_text('Linux\\noops\\n\\n')\n"
+            f"{script}"
+        )
+        outer.chmod(0o755)
+        return Testbed(Outer(str(outer), "QEMU 7.2"), image)
+
+    return make
+
+
+def program() -> Program:
+    """A program that ldd(1) can read."""
+    found = shutil.which("true")
+    assert found
+    return Program("patched", "1" * 32, "10.0.99", Path(found))
+
+
+async def failure(testbed: Testbed, bundle: Path) -> TestbedError:
+    with pytest.raises(TestbedError) as caught:
+        await testbed.run(program(), SCENARIO, 42, bundle)
+    assert not bundle.parent.exists() or not list(bundle.parent.iterdir())
+    return caught.value
+
+
+async def test_bundle_of_a_good_run(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    path = tmp_path / "bundles" / "one"
+    digest = await vm(GOOD).run(program(), SCENARIO, 42, path)
+    bundle = open_bundle(path)
+    assert bundle.digest == digest
+    assert set(bundle.files) == {
+        "digest", "manifest.json", "result.json", "scenario.json",
+        "console.txt", "source/trace.log",
+    }
+    assert bundle.scenario == SCENARIO
+    inputs = bundle.manifest.inputs
+    assert inputs.seed == 42
+    assert inputs.scenario == SCENARIO.digest
+    assert inputs.qemu.variant == "patched"
+    assert "ld.so" in inputs.qemu.libraries
+    assert not any(str(tmp_path) in x for x in inputs.testbed.arguments)
+
+
+async def test_same_run_same_digest(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    testbed = vm(GOOD)
+    digests = [
+        await testbed.run(program(), SCENARIO, seed, tmp_path / "b" / name)
+        for seed, name in ((1, "one"), (1, "two"), (2, "three"))
+    ]
+    assert digests[0] == digests[1]
+    assert digests[0] != digests[2]
+
+
+async def test_vm_that_leaves_nothing(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    err = await failure(vm(""), tmp_path / "bundles" / "one")
+    assert "without leaving a bundle" in err.what
+    assert "oops" in err.hint
+
+
+async def test_vm_that_says_what_went_wrong(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    (tmp_path / "out" / "error.txt").write_text("no p2psim\nload it\n")
+    err = await failure(vm(GOOD), tmp_path / "bundles" / "one")
+    assert (err.what, err.hint) == ("no p2psim", "load it")
+
+
+async def test_vm_that_leaves_no_result(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    (tmp_path / "out" / "result.json").unlink()
+    err = await failure(vm(GOOD), tmp_path / "bundles" / "one")
+    assert "no result" in err.what
+
+
+async def test_outer_qemu_that_fails(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    testbed = vm("sys.exit('qemu: cannot allocate memory')")
+    err = await failure(testbed, tmp_path / "bundles" / "one")
+    assert "qemu: cannot allocate memory" in err.what
+
+
+async def test_outer_vm_that_hangs(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    path = tmp_path / "bundles" / "one"
+    with pytest.raises(TestbedError, match="did not end within 1 s"):
+        await vm(HANG).run(program(), SCENARIO, 42, path, limit_s=1)
+    gone(tmp_path)
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_cancelled_run_leaves_nothing(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    path = tmp_path / "bundles" / "one"
+    task = asyncio.create_task(vm(HANG).run(program(), SCENARIO, 42, path))
+    await asyncio.to_thread(wait_for, tmp_path / "pid")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gone(tmp_path)
+    assert list(path.parent.iterdir()) == []
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(6000):
+        if path.exists() and path.read_text():
+            return
+        time.sleep(0.01)
+    pytest.fail(f"no {path.name}")
+
+
+def gone(folder: Path) -> None:
+    """The outer VM, if it came to run at all."""
+    if (folder / "pid").exists():
+        pid = int((folder / "pid").read_text())
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
