@@ -3,11 +3,13 @@
 
 from harness.series.apply import Tree, apply_patches
 from harness.series.base import Base, base_for, find_base, load_bases
+from harness.series.mutant import Mutant, load_mutants
 from harness.series.patch import Patch
 from harness.series.variant import Variant, parse_variant
 
 __all__ = [
     "Base",
+    "Mutant",
     "Patch",
     "Tree",
     "Variant",
@@ -15,5 +17,6 @@ __all__ = [
     "base_for",
     "find_base",
     "load_bases",
+    "load_mutants",
     "parse_variant",
 ]

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import msgspec
-
 from harness.errors import SourceError, UsageError
-from harness.paths import project_root
+from harness.series.data import patches_folder, read_series
 from harness.series.patch import Patch
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -51,35 +47,14 @@ def _load(folder: Path, pattern: str) -> tuple[Patch, ...]:
     return tuple(Patch.load(x) for x in sorted(folder.glob(pattern)))
 
 
-class _BaseData(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    qemu: str
-    folder: str
-
-
-class _SeriesData(msgspec.Struct, forbid_unknown_fields=True):
-    format: int
-    mutants: str
-    base: list[_BaseData]
-
-
 def load_bases(folder: Path | None = None) -> tuple[Base, ...]:
     """All bases, in the order of ``series.toml``.
 
     :param folder: The folder of patches; by default the project's own.
     :raise UsageError: When ``series.toml`` is damaged or newer than us.
     """
-    folder = folder or project_root() / "qemu-patches"
-    path = folder / "series.toml"
-    try:
-        data = msgspec.toml.decode(path.read_bytes(), type=_SeriesData)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise UsageError(f"{path}: {error}") from error
-    if data.format != FORMAT:
-        raise UsageError(
-            f"{path}: format {data.format}, this program reads {FORMAT}",
-            "update the checkout and run 'make setup' again",
-        )
+    folder = folder or patches_folder()
+    data = read_series(folder)
     return tuple(
         Base(x.name, x.qemu, folder / x.folder, folder / data.mutants)
         for x in data.base

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``series.toml``: what it may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from harness.errors import UsageError
+from harness.paths import project_root
+
+FORMAT = 1
+
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[\w-]+$")]
+
+
+class BaseData(msgspec.Struct, forbid_unknown_fields=True):
+    """One ``[[base]]``, see `harness.series.Base`."""
+
+    name: str
+    qemu: str
+    folder: str
+
+
+class MutantData(msgspec.Struct, forbid_unknown_fields=True):
+    """One ``[[mutant]]``, see `harness.series.Mutant`."""
+
+    name: _Name
+    base: str
+    trips: _Name
+    scenarios: Annotated[list[_Name], msgspec.Meta(min_length=1)]
+    waits_for: str = ""
+
+
+class SeriesData(msgspec.Struct, forbid_unknown_fields=True):
+    """The whole file."""
+
+    format: int
+    mutants: str
+    base: list[BaseData]
+    mutant: list[MutantData] = []
+
+
+def patches_folder() -> Path:
+    """The project's own folder of patches."""
+    return project_root() / "qemu-patches"
+
+
+def read_series(folder: Path) -> SeriesData:
+    """Read a folder's ``series.toml``.
+
+    :raise UsageError: When it is damaged or newer than us.
+    """
+    path = folder / "series.toml"
+    try:
+        data = msgspec.toml.decode(path.read_bytes(), type=SeriesData)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    if data.format != FORMAT:
+        raise UsageError(
+            f"{path}: format {data.format}, this program reads {FORMAT}",
+            "update the checkout and run 'make setup' again",
+        )
+    return data

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The list of mutants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.oracle.rules import RULES
+from harness.paths import project_root
+from harness.scenario.load import load
+from harness.series import Mutant, find_base, load_mutants
+
+SERIES = """\
+format = 1
+mutants = "mutants"
+
+[[base]]
+name = "v10.0"
+qemu = "10.0"
+folder = "v10.0"
+
+[[mutant]]
+name = "swap"
+base = "v10.0"
+trips = "barrier"
+scenarios = ["two-devices", "four-devices"]
+waits_for = "a slow device"
+"""
+
+
+def test_a_mutant(tmp_path: Path) -> None:
+    (tmp_path / "series.toml").write_text(SERIES)
+    assert load_mutants(tmp_path) == (
+        Mutant(
+            name="swap",
+            base="v10.0",
+            path=tmp_path / "mutants/swap.patch",
+            trips="barrier",
+            scenarios=("two-devices", "four-devices"),
+            waits_for="a slow device",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('"swap"', '"../swap"', r"mutant\[0\]\.name"),
+        ('base = "v10.0"', 'base = "v9"', "'swap'.*'v9'"),
+        ('["two-devices", "four-devices"]', "[]", "scenarios"),
+        ("waits_for", "waits", "waits"),
+    ],
+)
+def test_a_damaged_mutant(
+    tmp_path: Path, old: str, new: str, why: str
+) -> None:
+    (tmp_path / "series.toml").write_text(SERIES.replace(old, new))
+    with pytest.raises(UsageError, match=why):
+        load_mutants(tmp_path)
+
+
+def test_two_mutants_of_one_name(tmp_path: Path) -> None:
+    table = SERIES[SERIES.index("[[mutant]]") :]
+    (tmp_path / "series.toml").write_text(SERIES + table)
+    with pytest.raises(UsageError, match="two mutants are named 'swap'"):
+        load_mutants(tmp_path)
+
+
+def test_every_own_mutant_is_listed() -> None:
+    files = (project_root() / "qemu-patches/mutants").glob("*")
+    assert sorted(x.path for x in load_mutants()) == sorted(files)
+
+
+@pytest.mark.parametrize("mutant", load_mutants(), ids=lambda x: x.name)
+def test_an_own_mutant(mutant: Mutant) -> None:
+    find_base(mutant.base)
+    assert mutant.trips in {"outcome", *(rule.name for rule in RULES)}
+    if not mutant.waits_for:
+        for name in mutant.scenarios:
+            assert load(name).name == name
