@@ -4,34 +4,27 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
+from harness.assess import patches_of
 from harness.cli.build import (
     DEFAULT_VARIANTS,
     add_source_arguments,
-    build_all,
     choose_source,
     choose_variants,
 )
-from harness.cli.common import add_seed_argument, positive, program_of
-from harness.cli.progress import display
+from harness.cli.session import add_run_arguments, judge_trees
 from harness.errors import UsageError
 from harness.host.files import write_whole
-from harness.matrix import Cell, Run, run_matrix
-from harness.report import machine, text
-from harness.report.model import Report, Row
+from harness.report import machine, perpatch, text
+from harness.report.model import Report
 from harness.scenario.load import load
 from harness.scenario.model import Scenario
-from harness.testbed.image import get_image
+from harness.series import Base
 from harness.testbed.outer import find_outer
-from harness.testbed.sealed import Testbed
 
 SCENARIOS = ("one-device", "two-devices", "four-devices")
-OUT = Path("out")
 
 _JSON = "report.json"
 _JUNIT = "junit.xml"
@@ -49,12 +42,18 @@ def add_parser(
         "whether the P2P order is kept and how long the blackout is.",
     )
     add_source_arguments(parser)
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--variant",
         action="append",
         metavar="V",
         help="stock, base, patch-1 to patch-6, patched, each with +MUTANT "
         "if wanted; may be repeated (default: base and patched)",
+    )
+    what.add_argument(
+        "--per-patch",
+        action="store_true",
+        help="judge base and every patch by the rules that hold there",
     )
     parser.add_argument(
         "--scenario",
@@ -63,21 +62,7 @@ def add_parser(
         help="a scenario's name or file; may be repeated (default: "
         f"{', '.join(SCENARIOS)})",
     )
-    add_seed_argument(parser)
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="sealed runs at a time (default: one for each core)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=OUT,
-        metavar="DIR",
-        help="folder for bundles and reports (default: %(default)s)",
-    )
+    add_run_arguments(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document"
     )
@@ -86,43 +71,42 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    if args.per_patch and args.scenario:
+        raise UsageError(
+            "--per-patch has scenarios of its own",
+            f"they are {', '.join(perpatch.SCENARIOS)}",
+        )
     # What can be wrong with the input is found before anything is built.
-    scenarios = _scenarios(args.scenario or SCENARIOS)
-    outer = find_outer()
+    wanted = perpatch.SCENARIOS if args.per_patch else SCENARIOS
+    scenarios = _scenarios(args.scenario or wanted)
+    find_outer()
     base, source = choose_source(args)
-    variants = choose_variants(
-        base, source, args.variant or DEFAULT_VARIANTS
-    )
+    names = args.variant or DEFAULT_VARIANTS
+    if args.per_patch:
+        names = ["base"]
+        names += [f"patch-{n + 1}" for n in range(len(base.patches))]
+    variants = choose_variants(base, source, names)
     for name in (_JSON, _JUNIT):
         # If we do not get to the end, no older report is to look like ours.
         (args.out / name).unlink(missing_ok=True)
-    with display() as shown:
-        builds = build_all(source, variants, shown)
-        image_line = shown.line("testbed")
-        testbed = Testbed(outer, get_image(image_line))
-        image_line.end("ready")
-        cells = [
-            Cell(program_of(made), scenario, args.seed)
-            for made in builds
-            for scenario in scenarios
-        ]
-        line = shown.line("runs")
-        runs = asyncio.run(
-            run_matrix(testbed, cells, args.out, args.jobs, line)
-        )
-        line.end("done")
-    report = Report(
-        qemu=builds[0].version,
-        base=base.name,
-        origin=source.origin,
-        rows=tuple(_row(one) for one in runs),
+    report = judge_trees(
+        base,
+        source,
+        [(tree, scenario) for tree in variants for scenario in scenarios],
+        args,
     )
-    document = json.dumps(machine.as_json(report), indent=2)
-    write_whole(args.out / _JSON, f"{document}\n".encode())
+    document = machine.as_json(report)
+    steps = _steps(base, report) if args.per_patch else []
+    if steps:
+        document["patches"] = perpatch.as_json(steps)
+    printed = json.dumps(document, indent=2)
+    write_whole(args.out / _JSON, f"{printed}\n".encode())
     write_whole(args.out / _JUNIT, machine.as_junit(report).encode())
     if args.json:
-        print(document)
+        print(printed)
     else:
+        if steps:
+            print(perpatch.render(steps), end="\n\n")
         print(text.render(report))
         print(f"bundles, {_JSON} and {_JUNIT}: {args.out}")
     return report.verdict.exit_code
@@ -141,12 +125,17 @@ def _scenarios(wanted: Sequence[str]) -> list[Scenario]:
     return scenarios
 
 
-def _row(run: Run) -> Row:
-    return Row(
-        variant=run.cell.program.variant,
-        scenario=run.cell.scenario.name,
-        seed=run.cell.seed,
-        assessment=run.assessment,
-        bundle=str(run.bundle or ""),
-        digest=run.digest,
-    )
+def _steps(base: Base, report: Report) -> list[perpatch.Step]:
+    """The rows of a report, tree by tree."""
+    return [
+        perpatch.Step(
+            number=number,
+            subject=base.patches[number - 1].subject if number else "",
+            runs={
+                row.scenario: row.assessment
+                for row in report.rows
+                if patches_of(row.variant) == number
+            },
+        )
+        for number in range(len(base.patches) + 1)
+    ]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import email.parser
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,3 +45,10 @@ class Patch:
                 f"larger than {MAX_PATCH_BYTES >> 20} MiB",
             )
         return cls(path.name, data)
+
+    @property
+    def subject(self) -> str:
+        """Subject of its mail, without ``[PATCH n/m]``; may be empty."""
+        mail = email.parser.BytesHeaderParser().parsebytes(self.data)
+        words = " ".join(str(mail["Subject"] or "").split())
+        return re.sub(r"^(\[[^]]*\]\s*)+", "", words)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build, run, judge: what the commands that judge trees have in common."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.build import Source
+from harness.cli.build import build_all
+from harness.cli.common import add_seed_argument, positive, program_of
+from harness.cli.progress import display
+from harness.matrix import Cell, Run, run_matrix
+from harness.report.model import Report, Row
+from harness.scenario.model import Scenario
+from harness.series import Base, Variant
+from harness.testbed.image import get_image
+from harness.testbed.outer import find_outer
+from harness.testbed.sealed import Testbed
+
+OUT = Path("out")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how to run, as `judge_trees` reads them."""
+    add_seed_argument(parser)
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="sealed runs at a time (default: one for each core)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=OUT,
+        metavar="DIR",
+        help="folder for bundles and reports (default: %(default)s)",
+    )
+
+
+def judge_trees(
+    base: Base,
+    source: Source,
+    cells: Sequence[tuple[Variant, Scenario]],
+    args: argparse.Namespace,
+) -> Report:
+    """Build every tree, run every cell, and judge what comes of it.
+
+    :param base: Base of the variants.
+    :param source: What the variants are made of.
+    :param cells: Which variant runs which scenario.
+    :param args: With the options of `add_run_arguments`.
+    :return: One row for each cell, in the same order.
+    """
+    outer = find_outer()
+    variants = {variant.name: variant for variant, _ in cells}
+    with display() as shown:
+        builds = {
+            build.variant: build
+            for build in build_all(source, list(variants.values()), shown)
+        }
+        line = shown.line("testbed")
+        testbed = Testbed(outer, get_image(line))
+        line.end("ready")
+        line = shown.line("runs")
+        runs = asyncio.run(
+            run_matrix(
+                testbed,
+                [
+                    Cell(program_of(builds[tree.name]), scenario, args.seed)
+                    for tree, scenario in cells
+                ],
+                args.out,
+                args.jobs,
+                line,
+            )
+        )
+        line.end("done")
+    return Report(
+        qemu=next(iter(builds.values())).version,
+        base=base.name,
+        origin=source.origin,
+        rows=tuple(map(_row, runs)),
+    )
+
+
+def _row(run: Run) -> Row:
+    return Row(
+        variant=run.cell.program.variant,
+        scenario=run.cell.scenario.name,
+        seed=run.cell.seed,
+        assessment=run.assessment,
+        bundle=str(run.bundle or ""),
+        digest=run.digest,
+    )
