@@ -225,6 +225,26 @@ def test_base_that_is_one(tmp_path: Path) -> None:
     assert assessment.verdict is PASS
 
 
+@pytest.mark.parametrize(
+    ("variant", "verdict"),
+    [
+        ("base", PASS),
+        ("patch-1", PASS),
+        ("patch-5", PASS),
+        ("patch-6", FAIL),
+        ("patched", FAIL),
+        ("patched+mutant", FAIL),
+        ("stock", FAIL),
+    ],
+)
+def test_only_the_whole_series_has_to_migrate_two(
+    tmp_path: Path, variant: str, verdict: Verdict
+) -> None:
+    two = load("two-devices")
+    assessment = found(tmp_path, two, refused(KNOWN), variant=variant)
+    assert assessment.verdict is verdict
+
+
 def swapped() -> bytes:
     """A source that ends one device before it quiesces the other."""
     qemu = boot(FakeQemu(devices("src0", "src1")))

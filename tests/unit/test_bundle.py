@@ -204,12 +204,21 @@ def test_packing_is_deterministic(packed: Path, tmp_path: Path) -> None:
     assert (tmp_path / "later.zip").read_bytes() == packed.read_bytes()
 
 
-def test_zip_made_by_somebody_else(whole: Path, tmp_path: Path) -> None:
-    # shutil's archives have entries for folders too.
-    path = shutil.make_archive(str(tmp_path / "other"), "zip", whole)
+def test_zip_made_by_somebody_else(
+    whole: Path, packed: Path, tmp_path: Path
+) -> None:
+    # In any order, and with entries for folders.
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("source", *reversed(NAMES)):
+            archive.write(whole / name, name)
     with zipfile.ZipFile(path) as archive:
         assert "source/" in archive.namelist()
-    assert open_bundle(Path(path)).files == open_bundle(whole).files
+        assert archive.namelist() != sorted(archive.namelist())
+    bundle = open_bundle(path)
+    assert bundle.files == open_bundle(whole).files
+    pack(bundle, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes()
 
 
 @given(keep=st.floats(0, 1, exclude_max=True))

@@ -357,6 +357,17 @@ async def test_destination_crashes(bench: Bench, source: list[Any]) -> None:
     assert found.exit_states[DESTINATION] == -signal.SIGABRT
 
 
+async def test_source_that_runs_out_of_time_alone(bench: Bench) -> None:
+    # The destination's end is why; that of the time is a consequence.
+    found = await bench.run(
+        Limits(migrate_s=4),
+        source={"active": [["skip"]]},
+        destination={"incoming": [["exit", 1]]},
+    )
+    assert found.outcome is Outcome.LOST
+    assert found.side == DESTINATION
+
+
 async def test_destination_dies_after_the_source_completed(
     bench: Bench,
 ) -> None:

@@ -69,6 +69,7 @@ def parse(archive: bytes) -> dict[str, Member]:
         assert numbers[2:4] == [0, 0]
         assert numbers[5] == 0
         assert numbers[7:11] == [0, 0, 0, 0]
+        assert numbers[12] == 0
         above = text.rpartition("/")[0]
         assert not above or stat.S_ISDIR(found[above].mode), text
         found[text] = Member(
