@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs of the runner with fake_qmp.py in QEMU's place."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.scenario import result as result_format
+from harness.scenario.model import Device, Limits, Scenario
+from harness.scenario.result import Result
+from harness.scenario.runner import SIDES, Program, run
+
+FAKE = Path(__file__).with_name("fake_qmp.py")
+DEVICES = {side: ["sysfsdev=/a", "sysfsdev=/b"] for side in SIDES}
+SCENARIO = Scenario(
+    name="fake",
+    devices=(Device(count=2),),
+    limits=Limits(launch_s=30, command_s=30, migrate_s=30),
+)
+
+
+def program(plan: Path) -> Program:
+    return Program((sys.executable, str(FAKE), str(plan)), Path("/firmware"))
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where one test runs.
+
+    :param folder: For the plan and the fakes' pids.
+    :param private: Stands in for /tmp.
+    """
+
+    folder: Path
+    private: Path
+
+    @property
+    def out(self) -> Path:
+        """What the run leaves."""
+        return self.folder / "out"
+
+    def plan(self, **sides: dict[str, Any]) -> Path:
+        """Write down what the fakes are to do."""
+        path = self.folder / "plan.json"
+        path.write_text(json.dumps(sides))
+        return path
+
+    async def run(self, limits: Limits = SCENARIO.limits, **sides: Any) -> (
+        Result
+    ):
+        """One run with that plan."""
+        scenario = msgspec.structs.replace(SCENARIO, limits=limits)
+        self.out.mkdir()
+        found = await run(
+            scenario, program(self.plan(**sides)), DEVICES, self.out
+        )
+        written = (self.out / "result.json").read_bytes()
+        assert result_format.from_json(written) == found
+        return found
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by side, of those that were started."""
+        return {
+            path.stem: int(path.read_text())
+            for path in self.folder.glob("*.pid")
+        }
+
+    def wait_for(self, side: str) -> None:
+        """Until a fake has made its mark."""
+        for _ in range(6000):
+            if (self.folder / f"{side}.mark").exists():
+                return
+            time.sleep(0.01)
+        pytest.fail(f"the {side} never got there")
