@@ -27,6 +27,7 @@ COMMANDS = {
     "build": "build QEMU variants into the store",
     "run": "run one scenario, sealed, and keep its bundle",
     "check": "judge anybody's trace logs",
+    "b4-check": "an external check for b4: a patch on stdin, JSON on stdout",
     "testbed": "the outer VM: build its image, get a shell in it",
 }
 
@@ -43,7 +44,8 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     )
     for name, summary in COMMANDS.items():
         if name == command:
-            module = importlib.import_module(f"harness.cli.{name}")
+            path = "harness.cli." + name.replace("-", "_")
+            module = importlib.import_module(path)
             module.add_parser(commands)
         else:
             commands.add_parser(name, help=summary)

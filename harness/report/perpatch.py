@@ -25,7 +25,7 @@ ONE = "one-device"
 TWO = "two-devices"
 SCENARIOS = (ONE, TWO)
 
-_SUBJECT_WIDTH = 33
+_SUBJECT_WIDTH = 31
 _WIDEST = 200
 
 
@@ -149,8 +149,8 @@ def render(steps: Sequence[Step]) -> str:
 
 _LEGEND = """\
 STOP: STOP_COPY is left early, before the stream is complete, or late, in
-the cleanup. P2P: P2P states are asked for. order: all prepares before all
-mains, each in its order. Per column, BROKEN names no rule: see below."""
+the cleanup. P2P: the P2P states are asked for. order: all prepares come
+before all mains, both passes in their order. arcs: all of them are legal."""
 
 
 def _short(text: str) -> str:
