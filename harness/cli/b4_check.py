@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``vfio-p2p b4-check``: an external check for b4, a patch on stdin.
 
-b4 runs such a check for each patch of a series, gives it the patch on stdin
-and reads a JSON array of ``{tool, status, summary, url, details}``; status
-is ``pass``, ``warn`` or ``fail`` (b4's documentation, "prep --check"). In a
-checkout of QEMU::
+b4 review runs such a check for each patch of a series, gives it the patch on
+stdin and reads a JSON array of ``{tool, status, summary, url, details}``;
+status is ``pass``, ``warn`` or ``fail``. In a checkout of QEMU::
 
-    git config b4.prep-perpatch-check-cmd "vfio-p2p b4-check"
+    git config b4.review-perpatch-check-cmd "vfio-p2p b4-check"
 """
 
 from __future__ import annotations
