@@ -15,14 +15,14 @@ from harness.series import (
     Variant,
     apply_patches,
     base_for,
+    default_base,
     find_base,
-    load_bases,
     parse_variant,
 )
 
 FORMAT = 1
 
-DEFAULT_VARIANTS = ("base", "patched")
+_DEFAULT_VARIANTS = ("base", "patched")
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,13 +55,17 @@ def choose_source(args: argparse.Namespace) -> tuple[Base, Source]:
     :raise SourceError: When the source is not QEMU, or has no base.
     """
     base = find_base(args.base) if args.base else None
-    # The newest base comes last.
-    wanted = (base or load_bases()[-1]).qemu
+    wanted = (base or default_base()).qemu
     with display() as shown:
         source = find_source(
             args.source, wanted, shown.line("source"), refresh=args.refresh
         )
     return base or base_for(source.version), source
+
+
+def default_variants(base: Base) -> tuple[str, ...]:
+    """Names of the variants of users who name none."""
+    return _DEFAULT_VARIANTS if base.patches else ("stock",)
 
 
 def choose_variants(
@@ -116,7 +120,8 @@ def add_parser(
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     base, source = choose_source(args)
-    names = args.variant or ([] if args.mutant else list(DEFAULT_VARIANTS))
+    default = () if args.mutant else default_variants(base)
+    names = list(args.variant or default)
     names += [f"patched+{x}" for x in args.mutant]
     variants = choose_variants(base, source, names)
     with display() as shown:

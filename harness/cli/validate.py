@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from harness.assess import patches_of
 from harness.cli.build import (
-    DEFAULT_VARIANTS,
     add_source_arguments,
     choose_source,
     choose_variants,
+    default_variants,
 )
 from harness.cli.session import add_run_arguments, judge_trees
 from harness.errors import UsageError
@@ -81,8 +81,13 @@ def run(args: argparse.Namespace) -> int:
     scenarios = _scenarios(args.scenario or wanted)
     find_outer()
     base, source = choose_source(args)
-    names = args.variant or DEFAULT_VARIANTS
+    names = args.variant or default_variants(base)
     if args.per_patch:
+        if not base.patches:
+            raise UsageError(
+                f"{base.name} has no patches of ours to judge",
+                "leave out --per-patch: it is judged as it is",
+            )
         names = ["base"]
         names += [f"patch-{n + 1}" for n in range(len(base.patches))]
     variants = choose_variants(base, source, names)

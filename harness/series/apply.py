@@ -39,13 +39,23 @@ class Tree(Protocol):
         """Return the content of a file."""
 
 
+def check_patch(patch: Patch) -> None:
+    """Refuse a patch that no tree can take.
+
+    :raise PatchError: When it is malformed, binary, or reaches for what
+                       is not below a tree.
+    """
+    _paths(patch, _parse(patch))
+
+
 def apply_patches(
-    tree: Tree, patches: Iterable[Patch]
+    tree: Tree, patches: Iterable[Patch], *, reverse: bool = False
 ) -> dict[str, bytes | None]:
     """Apply patches one after another.
 
     :param tree: What they apply to.
     :param patches: The patches, in order.
+    :param reverse: Take each out instead, in the same order.
     :return: Each file that differs in the end, with its new content;
              None is a file that is gone.
     :raise PatchError: When one is malformed, does not apply exactly (line
@@ -66,7 +76,7 @@ def apply_patches(
                 if tree.kind_of(path):
                     before[path] = tree.read(path)
                     _write(scratch / path, tree.read(path))
-            _git_apply(patch, files, scratch)
+            _git_apply(patch, files, scratch, reverse)
             _check_result(patch, before, scratch)
         after = {path: _content(scratch / path) for path in before}
     return {
@@ -198,7 +208,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _git_apply(
-    patch: Patch, files: list[PatchedFile], scratch: Path
+    patch: Patch, files: list[PatchedFile], scratch: Path, reverse: bool
 ) -> None:
     environment = {x: y for x, y in os.environ.items() if x[:4] != "GIT_"}
     environment |= {
@@ -210,9 +220,10 @@ def _git_apply(
         "GIT_CONFIG_NOSYSTEM": "1",
         "LC_ALL": "C",
     }
+    direction = ["--reverse"] if reverse else []
     try:
         result = subprocess.run(
-            ["git", "apply", "--whitespace=nowarn", "-"],
+            ["git", "apply", "--whitespace=nowarn", *direction, "-"],
             input=patch.data,
             cwd=scratch,
             env=environment,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bases: the QEMU versions that the series exists for."""
+"""Bases: the QEMU versions that can be judged."""
 
 from __future__ import annotations
 
@@ -7,44 +7,66 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness.errors import SourceError, UsageError
+from harness.errors import PatchError, SourceError, UsageError
 from harness.series.data import patches_folder, read_series
 from harness.series.patch import Patch
 
 
 @dataclass(frozen=True)
 class Base:
-    """The series for one QEMU version.
+    """One QEMU version, and the series for it.
 
     :param name: E.g. ``v10.0``.
     :param qemu: The versions it is for: ``10.0`` is every 10.0.x.
     :param folder: Has the series, and ``pre/`` if something must be
-                   taken out of that QEMU first.
+                   taken out of that QEMU first. None: that QEMU has
+                   upstream's series, and is judged as it is.
     :param mutants: Folder of the mutants.
     """
 
     name: str
     qemu: str
-    folder: Path
+    folder: Path | None
     mutants: Path
 
     @cached_property
     def pre(self) -> tuple[Patch, ...]:
         """What is applied before the series, in order."""
-        return _load(self.folder / "pre", "*.patch")
+        return _load(self.folder and self.folder / "pre", "*.patch")
 
     @cached_property
     def patches(self) -> tuple[Patch, ...]:
         """The series, in order."""
-        return _load(self.folder, "[0-9][0-9][0-9][0-9]-*.patch")
+        return _load(self.folder)
+
+    @property
+    def sequence(self) -> tuple[Patch, ...]:
+        """All that lies between the source and the whole series."""
+        return self.pre + self.patches
 
     def covers(self, version: str) -> bool:
         """Whether the base is for this QEMU version."""
         return version == self.qemu or version.startswith(f"{self.qemu}.")
 
 
-def _load(folder: Path, pattern: str) -> tuple[Patch, ...]:
-    return tuple(Patch.load(x) for x in sorted(folder.glob(pattern)))
+def _load(folder: Path) -> tuple[Patch, ...]:
+    """Read the numbered patches of a folder, without a gap."""
+    paths = sorted(folder.glob("[0-9][0-9][0-9][0-9]-*.patch"))
+    patches = tuple(map(Patch.load, paths))
+    for number, patch in enumerate(patches, 1):
+        if int(patch.name[:4]) > number:
+            why = f"patch {number:04} is missing before it"
+        elif int(patch.name[:4]) < number:
+            why = f"number {number:04} should come here"
+        elif patch.position not in (None, (number, len(patches))):
+            why = (
+                f"its subject begins with {patch.prefix}, "
+                f"and it is number {number} of {len(patches)}"
+            )
+        else:
+            continue
+        raise PatchError(patch.name, None, None, why)
+    return patches
 
 
 def load_bases(folder: Path | None = None) -> tuple[Base, ...]:
@@ -56,9 +78,19 @@ def load_bases(folder: Path | None = None) -> tuple[Base, ...]:
     folder = folder or patches_folder()
     data = read_series(folder)
     return tuple(
-        Base(x.name, x.qemu, folder / x.folder, folder / data.mutants)
+        Base(
+            x.name,
+            x.qemu,
+            None if x.folder is None else folder / x.folder,
+            folder / data.mutants,
+        )
         for x in data.base
     )
+
+
+def default_base() -> Base:
+    """The base of users who name none: the newest with a series."""
+    return [base for base in load_bases() if base.patches][-1]
 
 
 def find_base(name: str) -> Base:

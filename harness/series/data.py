@@ -21,7 +21,7 @@ class BaseData(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     qemu: str
-    folder: str
+    folder: str | None = None
 
 
 class MutantData(msgspec.Struct, forbid_unknown_fields=True):

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import email.parser
 import re
+import email.policy
+import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from harness.errors import PatchError
 
 # The whole series is 40 KiB. Patches are untrusted, so they are capped.
 MAX_PATCH_BYTES = 4 << 20
+
+_PREFIX = re.compile(r"\[[^]]*PATCH[^]]*\]")
 
 
 @dataclass(frozen=True)
@@ -52,3 +57,28 @@ class Patch:
         mail = email.parser.BytesHeaderParser().parsebytes(self.data)
         words = " ".join(str(mail["Subject"] or "").split())
         return re.sub(r"^(\[[^]]*\]\s*)+", "", words)
+
+    @cached_property
+    def _subject(self) -> str:
+        mail = email.message_from_bytes(
+            self.data, policy=email.policy.default
+        )
+        return str(mail["Subject"] or "")
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the subject, ``[PATCH 1/6]``; or nothing."""
+        match = _PREFIX.match(self._subject)
+        return match[0] if match else ""
+
+    @property
+    def subject(self) -> str:
+        """Its subject as git keeps it; the file's name if it has none."""
+        text = self._subject.removeprefix(self.prefix).strip()
+        return text or self.name
+
+    @property
+    def position(self) -> tuple[int, int] | None:
+        """The patch's number and how many there are, if it says so."""
+        match = re.search(r"(\d+)/(\d+)\]$", self.prefix)
+        return (int(match[1]), int(match[2])) if match else None

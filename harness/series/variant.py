@@ -35,12 +35,15 @@ def parse_variant(base: Base, text: str) -> Variant:
     :raise PatchError: When a patch cannot be read.
     """
     tree, plus, mutant_name = text.partition("+")
-    known = ["stock", "base"]
-    known += [f"patch-{n + 1}" for n in range(len(base.patches))]
-    known += ["patched"]
+    known = ["stock"]
+    if base.patches:
+        known.append("base")
+        known += [f"patch-{n + 1}" for n in range(len(base.patches))]
+        known.append("patched")
     if tree not in known:
         raise UsageError(
-            f"unknown variant {tree!r}", f"known variants: {', '.join(known)}"
+            f"unknown variant {tree!r}",
+            f"known variants: {', '.join(known)}",
         )
     # The last patch makes the whole series: two names, one variant.
     if tree == f"patch-{len(base.patches)}":

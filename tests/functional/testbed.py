@@ -12,7 +12,7 @@ from harness.bundle.read import Bundle, open_bundle
 from harness.cli.common import program_of
 from harness.scenario.load import load
 from harness.scenario.model import Scenario
-from harness.series import load_bases, parse_variant
+from harness.series import default_base, parse_variant
 from harness.testbed.image import get_image
 from harness.testbed.load import Program
 from harness.testbed.outer import find_outer
@@ -23,7 +23,7 @@ SEED = 42
 
 def program(variant: str) -> Program:
     """A QEMU from the store; it is built if it is not there."""
-    base = load_bases()[-1]
+    base = default_base()
     source = find_source(None, base.qemu)
     return program_of(build(source, parse_variant(base, variant)))
 

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Trees that git looks after."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import MissingToolError, SourceError
+from harness.series.patch import Patch
+
+# What `git format-patch` begins a mail with.
+MAIL_START = b"From " + b"0" * 40 + b" Mon Sep 17 00:00:00 2001\n"
+
+# Hooks run with these, and they win over the folder that we name.
+_ELSEWHERE = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+)
+
+
+def local_changes(root: Path) -> list[str]:
+    """Files of a work tree that differ from its last commit.
+
+    Files that git does not know are no changes: no patch overwrites them.
+
+    :param root: Any folder; outside of git there are none.
+    :raise SourceError: When git cannot say.
+    """
+    result = _git(
+        root, "status", "--porcelain", "--untracked-files=no", "--", "."
+    )
+    if result.returncode == 0:
+        return [x[3:] for x in _text(result.stdout).splitlines()]
+    if (root / ".git").exists():
+        raise SourceError(f"{root}: {_reason(result.stderr)}")
+    return []
+
+
+def commit_patches(root: Path, patches: Sequence[Patch]) -> None:
+    """Make commits of patches with ``git am``, all or none.
+
+    :param root: The top of a work tree without local changes.
+    :param patches: Mails, in order.
+    :raise SourceError: When it is no such tree, or git refuses one; the
+                        branch is then where it was.
+    """
+    if not (root / ".git").exists():
+        raise SourceError(
+            f"{root} is no git work tree", "leave out --am to change files"
+        )
+    under_way = root / _text(
+        _git(root, "rev-parse", "--git-path", "rebase-apply").stdout
+    ).strip()
+    if under_way.exists():
+        raise SourceError(
+            f"{root}: a 'git am' or 'git rebase' is under way",
+            "finish it or abort it",
+        )
+    mails = b"".join(
+        (b"" if x.data.startswith(b"From ") else MAIL_START) + x.data + b"\n"
+        for x in patches
+    )
+    try:
+        result = _git(root, "am", "--quiet", "--no-3way", data=mails)
+    finally:
+        stopped = under_way.exists()
+        if stopped:
+            _git(root, "am", "--abort")
+    if result.returncode or stopped:
+        raise SourceError(
+            f"{root}: git am: {_reason(result.stderr)}",
+            "the branch is where it was; without --am only files change",
+        )
+
+
+def _git(
+    root: Path, *arguments: str, data: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    environment = {
+        x: y for x, y in os.environ.items() if x not in _ELSEWHERE
+    }
+    try:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            input=data,
+            env=environment | {"LC_ALL": "C"},
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise MissingToolError("git", "git") from error
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _reason(message: bytes) -> str:
+    """What git said is wrong; hints come before and after it."""
+    lines = _text(message).splitlines() or ["git gave no reason"]
+    for line in lines:
+        kind, colon, rest = line.partition(": ")
+        if colon and kind in ("fatal", "error"):
+            return rest
+    return lines[0]
