@@ -111,6 +111,7 @@ def line(number: int, text: str) -> str:
     [
         (2, "name = 5", "name", "str"),
         (2, 'name = "Two Devices"', "name", "regex"),
+        (2, 'name = "two\\n"', "name", "regex"),
         (3, "colour = 1", "colour", "unknown field"),
         (5, "colour = 1", "devices.0.colour", "unknown field"),
         (5, 'flags = "p2p"', "devices.0.flags", "array"),
