@@ -26,6 +26,7 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}\Z")]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Count = Annotated[int, Meta(ge=1, le=32)]
 Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
+Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 
 class _Strict(
@@ -97,7 +98,7 @@ class Migration(_Strict, frozen=True, kw_only=True):
     capabilities: dict[str, bool] = msgspec.field(
         default_factory=lambda: {"return-path": True}
     )
-    parameters: dict[str, int | str | bool] = {}
+    parameters: dict[str, Integer | str | bool] = {}
 
 
 class Limits(_Strict, frozen=True, kw_only=True):
