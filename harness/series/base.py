@@ -32,12 +32,12 @@ class Base:
     @cached_property
     def pre(self) -> tuple[Patch, ...]:
         """What is applied before the series, in order."""
-        return _load(self.folder and self.folder / "pre", "*.patch")
+        return _load(self.folder / "pre") if self.folder else ()
 
     @cached_property
     def patches(self) -> tuple[Patch, ...]:
         """The series, in order."""
-        return _load(self.folder)
+        return _load(self.folder) if self.folder else ()
 
     @property
     def sequence(self) -> tuple[Patch, ...]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import email.parser
-import re
 import email.policy
 import re
 from dataclasses import dataclass, field
@@ -50,13 +49,6 @@ class Patch:
                 f"larger than {MAX_PATCH_BYTES >> 20} MiB",
             )
         return cls(path.name, data)
-
-    @property
-    def subject(self) -> str:
-        """Subject of its mail, without ``[PATCH n/m]``; may be empty."""
-        mail = email.parser.BytesHeaderParser().parsebytes(self.data)
-        words = " ".join(str(mail["Subject"] or "").split())
-        return re.sub(r"^(\[[^]]*\]\s*)+", "", words)
 
     @cached_property
     def _subject(self) -> str:
