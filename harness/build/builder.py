@@ -66,7 +66,7 @@ def build(
         overlay=overlay,
         arguments=recipe.arguments(werror=werror),
         device_list=recipe.device_list(),
-        toolchain=find_toolchain(recipe),
+        toolchain=find_toolchain(recipe, source.version),
     )
     store = Store(cache_dir() / "builds")
     stored = store.find(job.key)

@@ -36,6 +36,7 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     devices: tuple[str, ...]
     programs: dict[str, str]
     libraries: dict[str, str]
+    libraries_before: dict[str, dict[str, str]]
     headers: tuple[Header, ...]
 
     @classmethod
@@ -55,6 +56,17 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             f"--with-devices-x86_64={DEVICE_LIST}",
             "--enable-werror" if werror else "--disable-werror",
         )
+
+    def libraries_for(self, version: str) -> Mapping[str, str]:
+        """Names for pkg-config, and the Debian packages.
+
+        :param version: Of QEMU, e.g. ``10.0.13``.
+        """
+        found = dict(self.libraries)
+        for bound, libraries in self.libraries_before.items():
+            if _numbers(version) < _numbers(bound):
+                found |= libraries
+        return found
 
     def device_list(self) -> bytes:
         """Content of ``configs/devices/x86_64-softmmu/<name>.mak``."""
@@ -76,17 +88,18 @@ class Toolchain:
     python: str
 
 
-def find_toolchain(recipe: Recipe) -> Toolchain:
+def find_toolchain(recipe: Recipe, version: str) -> Toolchain:
     """Look for all that a build needs before one is started.
 
     :param recipe: Says what is needed.
+    :param version: Of the QEMU to build.
     :raise MissingToolError: When something is missing; names the package.
     """
     for program, package in recipe.programs.items():
         if shutil.which(program) is None:
             raise MissingToolError(program, package)
     environment = build_environment()
-    for library, package in recipe.libraries.items():
+    for library, package in recipe.libraries_for(version).items():
         if not _runs(["pkg-config", "--exists", library], environment):
             raise MissingToolError(f"library {library}", package)
     for item in recipe.headers:
@@ -120,6 +133,10 @@ def build_environment() -> Mapping[str, str]:
         "LC_ALL": "C.UTF-8",
         "NINJA_STATUS": "[%f/%t] ",
     }
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(x) for x in version.split(".")]
 
 
 def _runs(argv: list[str], environment: Mapping[str, str]) -> bool:

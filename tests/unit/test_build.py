@@ -17,6 +17,7 @@ from fake_qemu import make_tree, other_patch
 from test_host_process import wait_until_gone
 
 from harness.build import Build, build, find_source
+from harness.build.recipe import Recipe
 from harness.build.store import Store, Stored
 from harness.build.worktree import WorkTree
 from harness.cli import main
@@ -335,6 +336,29 @@ def test_a_library_is_missing(
     with pytest.raises(MissingToolError) as caught:
         make(tree)
     assert caught.value.package == "libglib2.0-dev"
+
+
+def test_what_older_versions_need_besides() -> None:
+    recipe = Recipe.load()
+    besides = recipe.libraries | {"pixman-1 >= 0.21.8": "libpixman-1-dev"}
+    assert recipe.libraries_for("8.1.0") == besides
+    assert recipe.libraries_for("8.2.0") == recipe.libraries
+    assert recipe.libraries_for("10.0.13") == recipe.libraries
+
+
+def test_a_library_of_older_versions_is_missing(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "pkg-config"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\ncase "$2" in pixman*) exit 1;; esac\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    make(tree)
+    (tree / "VERSION").write_text("8.1.99\n")
+    with pytest.raises(MissingToolError) as caught:
+        make(tree)
+    assert caught.value.package == "libpixman-1-dev"
 
 
 def test_a_header_is_missing(
