@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from harness.oracle.model import Broken, Expectation, Outcome, Rule, Unclear
 from harness.oracle.order import barrier, count, order
+from harness.oracle.requests import named, once, recover
 from harness.timeline import Arc, Cause, Epoch, Phase, Side, Step, Timeline
 from harness.trace import Kind, Record, printable
 from harness.trace.formats import FAILURE_MESSAGES
@@ -122,6 +123,7 @@ def _reached(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
 
 def _stop_late(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
     """STOP_COPY to STOP in the right function, after the stream."""
+    yield from _stopped_elsewhere(side)
     if expect.stop_in_cleanup is None:
         return
     right = Cause.CLEANUP if expect.stop_in_cleanup else Cause.COMPLETE
@@ -150,6 +152,23 @@ def _stop_late(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
                     tuple(device for device in both if device),
                     (*records, late),
                 )
+
+
+def _stopped_elsewhere(side: Timeline) -> Iterator[Outcome]:
+    """The cleanup follows failed migrations too, where the VM runs on."""
+    for arc in side.arcs:
+        if (
+            arc.cause is Cause.CLEANUP
+            and arc.before not in (None, _S.STOP_COPY, _S.STOP)
+            and not side.has_gap(arc.device)
+        ):
+            assert arc.before is not None
+            yield Broken(
+                f"{printable(arc.device)}, in {arc.before.name}, was asked "
+                f"for {arc.requested.name} in {Cause.CLEANUP.value}",
+                (arc.device,),
+                arc.records,
+            )
 
 
 def _stream_after(side: Timeline, arc: Arc) -> Record | None:
@@ -301,6 +320,30 @@ RULES: tuple[Rule, ...] = (
         "hw/vfio/migration.c, vfio_migration_set_state()",
         _BOTH,
         _reached,
+    ),
+    Rule(
+        "once",
+        "The second of two equal requests in a row was meant for another "
+        "state, or is one too many.",
+        "hw/vfio/migration.c: one request for each change of state",
+        _BOTH,
+        once,
+    ),
+    Rule(
+        "recover",
+        "A device that fails half way may be in any state: without a reset, "
+        "or the right way back, it does not do what the VM does.",
+        "hw/vfio/migration.c, recover states of vfio_migration_set_state()",
+        _BOTH,
+        recover,
+    ),
+    Rule(
+        "named",
+        "Whoever reads a trace or an error message has nothing else to "
+        "tell states by.",
+        "patch 5, mig_state_to_str()",
+        _BOTH,
+        named,
     ),
     Rule(
         "stop-copy",

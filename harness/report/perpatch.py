@@ -74,7 +74,18 @@ COLUMNS = (
     ),
     Column(
         "arcs",
-        frozenset({"arcs", "reached", "main-target", "destination", "left"}),
+        frozenset(
+            {
+                "arcs",
+                "destination",
+                "left",
+                "main-target",
+                "named",
+                "once",
+                "reached",
+                "recover",
+            }
+        ),
         "",
         lambda n: "legal",
     ),

@@ -93,13 +93,14 @@ class FakeQemu:
         device: str,
         state: DeviceState,
         reached: DeviceState | None = None,
+        recover: DeviceState = DeviceState.ERROR,
     ) -> None:
         """A request; `reached` is where a failed one ends."""
         event = "vfio_migration_set_state"
         if self.entry_lines:
             self.emit(
                 Kind.ATTEMPT, event, device=device, state=state.name,
-                recover="ERROR",
+                recover=recover.name,
             )
             if state is not self.state[device]:
                 self.state[device] = state if reached is None else reached
@@ -184,7 +185,7 @@ class FakeQemu:
             if self.state[device] is S.RUNNING and (
                 flags & MigrationFlags.PRE_COPY
             ):
-                self.set_state(device, S.PRE_COPY)
+                self.set_state(device, S.PRE_COPY, recover=S.RUNNING)
             self.emit(
                 Kind.SAVE_SETUP, "vfio_save_setup", device=device, size=1 << 20
             )
@@ -193,7 +194,7 @@ class FakeQemu:
     def complete(self, stop: bool | None = None) -> None:
         """vfio_save_complete_precopy() of all devices."""
         for device in self.devices:
-            self.set_state(device, S.STOP_COPY)
+            self.set_state(device, S.STOP_COPY, recover=S.STOP)
             if not self.series if stop is None else stop:
                 self.set_state(device, S.STOP)
             self.emit(
@@ -213,7 +214,7 @@ class FakeQemu:
     def load(self) -> None:
         """vfio_load_setup() of all devices."""
         for device in self.devices:
-            self.set_state(device, S.RESUMING)
+            self.set_state(device, S.RESUMING, recover=self.state[device])
 
     def log(self, lines: Sequence[str] | None = None) -> bytes:
         """What was printed, or other lines, as a file."""

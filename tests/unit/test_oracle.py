@@ -33,6 +33,7 @@ NO_P2P = MigrationFlags.STOP_COPY | MigrationFlags.PRE_COPY
 AB = devices("a", "b")
 SERIES = Expectation.of_patches(6, devices=2)
 
+
 def source(qemu: FakeQemu, expect: Expectation = SERIES) -> Judgement:
     return judge(qemu.timeline(), None, expect)
 
@@ -276,7 +277,7 @@ def wrong_main(qemu: FakeQemu) -> None:
 def forbidden_arc(qemu: FakeQemu) -> None:
     migrate(qemu)
     qemu.set_state("a", S.STOP_COPY)
-    qemu.set_state("a", S.PRE_COPY)
+    qemu.set_state("a", S.PRE_COPY, recover=S.RUNNING)
     qemu.set_state("a", S.STOP)
 
 
@@ -316,6 +317,14 @@ def no_stop(qemu: FakeQemu) -> None:
     qemu.cleanup(stop=False)
 
 
+def stop_in_precopy(qemu: FakeQemu) -> None:
+    boot(qemu)
+    qemu.setup()
+    for device in qemu.devices:
+        qemu.set_state(device, S.STOP)
+        qemu.emit(Kind.SAVE_CLEANUP, "vfio_save_cleanup", device=device)
+
+
 def failed_prepare(qemu: FakeQemu) -> None:
     boot(qemu)
     qemu.begin(False, "paused")
@@ -343,6 +352,7 @@ def in_error(qemu: FakeQemu) -> None:
         (cleanup_before_the_end, "stop-copy"),
         (cleanup_between, "stop-copy"),
         (no_stop, "left"),
+        (stop_in_precopy, "stop-copy"),
         (failed_prepare, "reached"),
     ],
 )
