@@ -122,10 +122,17 @@ class Outcome(StrEnum):
 
 
 class Expectation(_Strict, frozen=True, kw_only=True):
-    """What should come of it: an outcome, and what QEMU then says."""
+    """What should come of it: an outcome, and what QEMU then says.
+
+    Without that message any fault of the machine would do.
+    """
 
     outcome: Outcome = Outcome.MIGRATED
     message: str = ""
+
+    def __post_init__(self) -> None:
+        if self.outcome is not Outcome.MIGRATED and not self.message.strip():
+            raise ValueError(f"message: none to tell this {self.outcome} by")
 
 
 class Expect(_Strict, frozen=True, kw_only=True):

@@ -74,9 +74,9 @@ def scenario(outcome: Outcome, message: str = "") -> Scenario:
 
 MUST_MIGRATE = scenario(Outcome.MIGRATED)
 MUST_REFUSE = scenario(Outcome.REFUSED, KNOWN)
-MAY_REFUSE = scenario(Outcome.REFUSED)
+MUST_REFUSE_ALONE = scenario(Outcome.REFUSED, "of its own")
 MUST_FAIL = scenario(Outcome.FAILED, "no reason")
-MUST_HANG = scenario(Outcome.TIMEOUT)
+MUST_HANG = scenario(Outcome.TIMEOUT, "longer than 120 s")
 
 PASS, FAIL, ERROR = Verdict.PASS, Verdict.FAIL, Verdict.ERROR
 
@@ -128,9 +128,9 @@ def found(
         (MUST_REFUSE, TIMEOUT, ERROR),
         (MUST_REFUSE, lost(-6), FAIL),
         (MUST_REFUSE, lost(-9), ERROR),
-        (MAY_REFUSE, refused("of its own"), PASS),
-        (MAY_REFUSE, refused("", -9), ERROR),
-        (MAY_REFUSE, refused("", None), ERROR),
+        (MUST_REFUSE_ALONE, refused("of its own"), PASS),
+        (MUST_REFUSE_ALONE, refused("", -9), ERROR),
+        (MUST_REFUSE_ALONE, refused("", None), ERROR),
         (MUST_FAIL, FAILED, PASS),
         (MUST_FAIL, MIGRATED, FAIL),
         (MUST_FAIL, refused(KNOWN), FAIL),
