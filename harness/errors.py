@@ -130,6 +130,7 @@ class PatchError(InputError):
         self.patch = patch
         self.file = file
         self.hunk = hunk
+        self.why = why
 
 
 class ScenarioError(InputError):

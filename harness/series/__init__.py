@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The series as data: bases, variants, patches, and applying them."""
 
-from harness.series.apply import Tree, apply_patches
+from harness.series.apply import Tree, apply_patches, check_patch
 from harness.series.base import (
     Base,
     base_for,
@@ -9,21 +9,30 @@ from harness.series.base import (
     find_base,
     load_bases,
 )
+from harness.series.fit import Level, applied_count, fitting_base, recognise
 from harness.series.mutant import Mutant, load_mutants
 from harness.series.patch import Patch
+from harness.series.tree import Folder, open_folder
 from harness.series.variant import Variant, parse_variant
 
 __all__ = [
     "Base",
+    "Folder",
+    "Level",
     "Mutant",
     "Patch",
     "Tree",
     "Variant",
+    "applied_count",
     "apply_patches",
     "base_for",
+    "check_patch",
     "default_base",
     "find_base",
+    "fitting_base",
     "load_bases",
     "load_mutants",
+    "open_folder",
     "parse_variant",
+    "recognise",
 ]

@@ -49,8 +49,10 @@ class Base:
         return version == self.qemu or version.startswith(f"{self.qemu}.")
 
 
-def _load(folder: Path) -> tuple[Patch, ...]:
+def _load(folder: Path | None) -> tuple[Patch, ...]:
     """Read the numbered patches of a folder, without a gap."""
+    if folder is None:
+        return ()
     paths = sorted(folder.glob("[0-9][0-9][0-9][0-9]-*.patch"))
     patches = tuple(map(Patch.load, paths))
     for number, patch in enumerate(patches, 1):

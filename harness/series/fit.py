@@ -37,15 +37,17 @@ def recognise(tree: Tree) -> Level:
     That is the same in ours and in what QEMU has since 8.2, so a tree
     of any version can be told.
     """
-    found = sum(
-        text.encode() in tree.read(path)
+    found = [
+        any(
+            text.encode() in tree.read(path)
+            for path in paths
+            if tree.kind_of(path) in ("f", "x")
+        )
         for text, paths in _FACTS
-        for path in paths
-        if tree.kind_of(path) in ("f", "x")
-    )
-    if found == 0:
-        return Level.BASE
-    return Level.SERIES if found >= len(_FACTS) else Level.PARTLY
+    ]
+    if all(found):
+        return Level.SERIES
+    return Level.PARTLY if any(found) else Level.BASE
 
 
 def applied_count(tree: Tree, base: Base) -> int:
@@ -69,29 +71,41 @@ def fitting_base(tree: Folder) -> Base:
     """The base for a tree, by its version and by its files.
 
     :raise SourceError: When no base is for its version, or its files are
-                        not those that the base's first patch expects.
+                        not what the base is for.
     """
     bases = [x for x in load_bases() if x.covers(tree.version)]
     if not bases and recognise(tree) is Level.SERIES:
-        raise SourceError(
-            f"{tree.root} is QEMU {tree.version}, which has the series "
-            "already (stock), and no base is for it",
-            "nothing to apply; 'vfio-p2p validate --variant stock' "
-            "judges it as it is",
-        )
+        raise stock_error(tree)
     if not bases:
         return base_for(tree.version)
     for base in bases:
-        if applied_count(tree, base):
-            return base
-        try:
-            apply_patches(tree, base.sequence[:1])
-        except PatchError as error:
-            why = f"base {base.name}: {error.what}"
-        else:
+        why = _misfit(tree, base)
+        if why is None:
             return base
     raise SourceError(
-        f"{tree.root} says it is QEMU {tree.version}, but its files are not "
-        f"that: {why}",
-        f"'vfio-p2p series verify {tree.root}' says it for every patch",
+        f"{tree.root} says that it is QEMU {tree.version}, but is not what "
+        f"base {base.name} is for: {why}",
+        f"'vfio-p2p series verify {tree.root}' tries every patch",
+    )
+
+
+def _misfit(tree: Tree, base: Base) -> str | None:
+    """What of a tree is not as the base expects."""
+    if not base.sequence:
+        level = recognise(tree)
+        return None if level is Level.SERIES else f"it {level}"
+    try:
+        apply_patches(tree, base.sequence[:1])
+    except PatchError as error:
+        return None if applied_count(tree, base) else error.what
+    return None
+
+
+def stock_error(tree: Folder) -> SourceError:
+    """The error for a tree that needs no patches, and for which are none."""
+    return SourceError(
+        f"{tree.root} is QEMU {tree.version}, which has the series already "
+        "(stock): there is nothing to apply",
+        f"'vfio-p2p validate --source {tree.root} --variant stock' judges "
+        "it as it is",
     )

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import email.parser
-import email.policy
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,8 +13,6 @@ from harness.errors import PatchError
 
 # The whole series is 40 KiB. Patches are untrusted, so they are capped.
 MAX_PATCH_BYTES = 4 << 20
-
-_PREFIX = re.compile(r"\[[^]]*PATCH[^]]*\]")
 
 
 @dataclass(frozen=True)
@@ -52,25 +49,22 @@ class Patch:
 
     @cached_property
     def _subject(self) -> str:
-        mail = email.message_from_bytes(
-            self.data, policy=email.policy.default
-        )
-        return str(mail["Subject"] or "")
+        mail = email.parser.BytesHeaderParser().parsebytes(self.data)
+        return " ".join(str(mail["Subject"] or "").split())
 
     @property
     def prefix(self) -> str:
-        """What stands before the subject, ``[PATCH 1/6]``; or nothing."""
-        match = _PREFIX.match(self._subject)
-        return match[0] if match else ""
+        """What stands before its subject: ``[PATCH n/m]``, or nothing."""
+        match = re.match(r"(\[[^]]*\]\s*)*", self._subject)
+        return match[0].strip() if match else ""
 
     @property
     def subject(self) -> str:
-        """Its subject as git keeps it; the file's name if it has none."""
-        text = self._subject.removeprefix(self.prefix).strip()
-        return text or self.name
+        """Subject of its mail, without the prefix; may be empty."""
+        return self._subject.removeprefix(self.prefix).strip()
 
     @property
     def position(self) -> tuple[int, int] | None:
-        """The patch's number and how many there are, if it says so."""
+        """Its number and how many there are, if the prefix says so."""
         match = re.search(r"(\d+)/(\d+)\]$", self.prefix)
         return (int(match[1]), int(match[2])) if match else None

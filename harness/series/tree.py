@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from harness.errors import SourceError
 from harness.series.apply import Tree
@@ -113,11 +114,11 @@ def replace_files(root: Path, changes: Mapping[str, bytes | None]) -> None:
             place = root / path
             old = Path(name, f"{number}.old")
             if place.exists():
-                # So that the file is there at any time.
-                os.link(place, old)
+                # Not moved: the file is to be there at any time.
+                shutil.copy2(place, old)
                 undo.callback(os.replace, old, place)
             else:
-                _make_parents(place, undo)
+                _make_parents(root, path, undo)
                 undo.callback(place.unlink, missing_ok=True)
             if data is None:
                 place.unlink(missing_ok=True)
@@ -126,8 +127,8 @@ def replace_files(root: Path, changes: Mapping[str, bytes | None]) -> None:
         undo.pop_all()
 
 
-def _make_parents(place: Path, undo: ExitStack) -> None:
-    for folder in reversed(place.parents):
-        with suppress(FileExistsError):
-            folder.mkdir()
-            undo.callback(folder.rmdir)
+def _make_parents(root: Path, path: str, undo: ExitStack) -> None:
+    for parent in reversed(PurePosixPath(path).parents):
+        if not (root / parent).exists():
+            (root / parent).mkdir()
+            undo.callback((root / parent).rmdir)
