@@ -99,7 +99,8 @@ def assess(bundle: Bundle) -> Assessment:
             findings=order.findings + found.findings,
         )
     if result.outcome is Outcome.MIGRATED:
-        return _judge_order(bundle, scenario, patches, migrates=True)
+        found = _judge_order(bundle, scenario, patches, migrates=True)
+        return _at_exit(found, result)
     if result.outcome is Outcome.REFUSED and not _refuses(
         result, expected.message, *_REFUSALS
     ):
@@ -109,6 +110,38 @@ def assess(bundle: Bundle) -> Assessment:
             result, f"{result.outcome}, but not with {expected.message!r}"
         )
     return Assessment(Verdict.PASS, str(result.outcome))
+
+
+def _at_exit(found: Assessment, result: Result) -> Assessment:
+    """A QEMU that migrates and then dies has not done well."""
+    crashed = _crashed(result)
+    if crashed:
+        late = _failed(result, f"QEMU crashed at exit ({crashed})")
+        return replace(
+            found,
+            verdict=Verdict.FAIL,
+            findings=found.findings + late.findings,
+        )
+    if any(result.exit_states.values()) or None in (
+        result.exit_states.values()
+    ):
+        if found.verdict is Verdict.FAIL:
+            return found
+        note = f"QEMU did not end well: {result.exit_states}"
+        return replace(
+            found, verdict=Verdict.ERROR, notes=(*found.notes, note)
+        )
+    return found
+
+
+def _crashed(result: Result) -> str:
+    """The sides whose QEMU died of a signal, by name."""
+    return ", ".join(
+        side
+        for side, status in sorted(result.exit_states.items())
+        # SIGKILL (9) is somebody else's work, or ours.
+        if status is not None and status < 0 and status != -9
+    )
 
 
 def _said(result: Result) -> str:
@@ -124,12 +157,7 @@ def _refuses(result: Result, *texts: str) -> bool:
 
 def _unexpected(expected: Outcome, result: Result) -> Assessment:
     """Tell what the tree under test did wrong from what the machine did."""
-    crashed = [
-        side
-        for side, status in result.exit_states.items()
-        # SIGKILL (9) is somebody else's work, or ours.
-        if status is not None and status < 0 and status != -9
-    ]
+    crashed = _crashed(result)
     match result.outcome:
         case Outcome.MIGRATED:
             return _failed(result, f"migrated, but must be {expected}")
@@ -138,7 +166,7 @@ def _unexpected(expected: Outcome, result: Result) -> Assessment:
         case Outcome.FAILED:
             return _failed(result, "the migration failed")
         case Outcome.LOST if crashed:
-            return _failed(result, f"QEMU crashed ({', '.join(crashed)})")
+            return _failed(result, f"QEMU crashed ({crashed})")
     return _unknown(result)
 
 

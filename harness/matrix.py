@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.assess import Assessment, assess
 from harness.bundle.read import open_bundle
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, UsageError
 from harness.progress import Progress, silent
 from harness.scenario.model import Scenario
 from harness.testbed.load import Program
@@ -82,6 +82,13 @@ async def run_matrix(
         progress(done, len(cells), "sealed runs")
         return run
 
+    names = [cell.name for cell in cells]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"two runs would be named {name}",
+                "give each variant, mutant and scenario a name of its own",
+            )
     progress(0, len(cells), "sealed runs")
     try:
         async with asyncio.TaskGroup() as group:
@@ -108,6 +115,11 @@ async def _run(testbed: Testbed, cell: Cell, out: Path) -> Run:
         assessment = assess(open_bundle(bundle))
     except InputError:
         raise
+    except OSError as err:
+        raise InputError(
+            f"{err.filename or bundle}: {err.strerror or err}",
+            "check the path and its permissions",
+        ) from err
     except HarnessError as err:
         notes = tuple(text for text in (err.what, err.hint) if text)
         assessment = Assessment(Verdict.ERROR, "not run", notes=notes)

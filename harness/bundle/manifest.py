@@ -51,15 +51,18 @@ class QemuInput(msgspec.Struct, frozen=True, kw_only=True):
 class TestbedInput(msgspec.Struct, frozen=True, kw_only=True):
     """What a sealed run ran in.
 
-    :param image: Key of the image: kernel, modules, Python, the harness.
+    :param image: SHA-256 by name of the image's files: the kernel, the
+        initramfs (modules, Python, the harness) and the firmware.
     :param outer: Version string of the QEMU that ran the outer VM.
+    :param outer_sha256: Of its binary.
     :param arguments: Its arguments, without the paths of files.
     """
 
     __test__ = False        # not a test class, whatever pytest thinks
 
-    image: str
+    image: dict[str, str]
     outer: str
+    outer_sha256: str
     arguments: tuple[str, ...]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from harness.bundle.manifest import (
     Manifest,
     digest_file,
 )
-from harness.bundle.read import Bundle
+from harness.bundle.read import Bundle, open_bundle
 from harness.errors import BundleError, UsageError
 from harness.host.files import exclusive, publishing, write_whole
 from harness.paths import cache_dir
@@ -30,27 +31,51 @@ from harness.scenario import result as result_format
 
 
 @contextmanager
+def claimed(
+    folder: Path, waiting: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Keep other processes from writing bundles into a folder.
+
+    It may wait: call it where that is no harm, not from a coroutine.
+
+    :param folder: Made when it is missing.
+    :param waiting: Called once if another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # The lock is not in the folder: what a user's folder gets is bundles,
+    # and nothing else.
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    with exclusive(cache_dir() / "locks" / name, waiting):
+        yield
+
+
+def check_replaceable(path: Path) -> None:
+    """See that nothing but a bundle would be replaced.
+
+    :param path: Where a bundle is to be written, a folder or a zip file.
+    :raise UsageError: When something else is there.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        open_bundle(path)
+    except BundleError as err:
+        raise UsageError(
+            f"{path} is there already, and is no whole bundle",
+            "choose another name, or remove it first",
+        ) from err
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """Make a bundle in a folder that gets its name when it is whole.
-
-    Who wants to write the same bundle meanwhile waits.
 
     :param path: The bundle's folder in the end; an old one is replaced.
     :raise UsageError: When something else is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not (path / MANIFEST).is_file():
-        raise UsageError(
-            f"{path} is there already, and is no bundle",
-            "choose another name, or remove it first",
-        )
-    # The lock is not beside the bundle: what a user's folder gets is
-    # bundles, and nothing else.
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
-    with (
-        exclusive(cache_dir() / "locks" / name),
-        publishing(path) as partial,
-    ):
+    check_replaceable(path)
+    with publishing(path) as partial:
         yield partial
 
 

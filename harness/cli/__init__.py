@@ -16,6 +16,7 @@ import argparse
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ COMMANDS = {
     "build": "build QEMU variants into the store",
     "run": "run one scenario, sealed, and keep its bundle",
     "check": "judge anybody's trace logs",
+    "series": "the patches: list, apply, verify, export",
     "b4-check": "an external check for b4: a patch on stdin, JSON on stdout",
     "testbed": "the outer VM: build its image, get a shell in it",
 }
@@ -65,6 +67,11 @@ def _report(err: HarnessError) -> int:
     return err.exit_code
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """End like on Ctrl-C, which puts everything away."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -74,8 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     command = next((arg for arg in args if arg in COMMANDS), None)
     parsed = _parser(command).parse_args(args)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    code: int = HarnessError.exit_code
     try:
-        code: int = parsed.run(parsed)
+        code = parsed.run(parsed)
         sys.stdout.flush()
         return code
     except HarnessError as err:
@@ -83,10 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("vfio-p2p: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output has what it wanted, e.g. `head`.
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output has what it wanted, e.g. `head`; rich
+        # exits on its own. A verdict that is known is still the verdict.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return code
     except OSError as err:
         if err.errno == errno.ENOSPC:
             return _report(NoSpaceError(err.filename or "the disk"))

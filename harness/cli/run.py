@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.assess import assess
 from harness.bundle.read import open_bundle
-from harness.bundle.write import pack
+from harness.bundle.write import check_replaceable, claimed, pack
 from harness.cli.build import (
     add_source_arguments,
     build_all,
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path(
         "out", f"{variant.name}-{scenario.name}-s{args.seed}"
     )
+    check_replaceable(out)
     zipped = out.suffix == ".zip"
     folder = out.with_name(f".{out.name}.folder") if zipped else out
     with display() as shown:
@@ -79,11 +80,14 @@ def run(args: argparse.Namespace) -> int:
         line = shown.line("testbed")
         testbed = Testbed(outer, get_image(line))
         line.end("ready")
-    asyncio.run(testbed.run(program_of(made), scenario, args.seed, folder))
-    bundle = open_bundle(folder)
-    if zipped:
-        pack(bundle, out)
-        remove_tree(folder)
+    with claimed(out.parent):
+        asyncio.run(
+            testbed.run(program_of(made), scenario, args.seed, folder)
+        )
+        bundle = open_bundle(folder)
+        if zipped:
+            pack(bundle, out)
+            remove_tree(folder)
     report = Report(
         qemu=made.version,
         base=base.name,

@@ -7,9 +7,11 @@ import argparse
 import asyncio
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from harness.build import Source
+from harness.bundle.write import claimed
 from harness.cli.build import build_all
 from harness.cli.common import add_seed_argument, positive, program_of
 from harness.cli.progress import display
@@ -18,7 +20,7 @@ from harness.report.model import Report, Row
 from harness.scenario.model import Scenario
 from harness.series import Base, Variant
 from harness.testbed.image import get_image
-from harness.testbed.outer import find_outer
+from harness.testbed.outer import Outer, find_outer
 from harness.testbed.sealed import Testbed
 
 OUT = Path("out")
@@ -58,6 +60,20 @@ def judge_trees(
     :return: One row for each cell, in the same order.
     """
     outer = find_outer()
+    with display() as shown:
+        line = shown.line("runs")
+        waiting = partial(line, 0, 0, "waiting for another vfio-p2p")
+        with claimed(args.out, waiting):
+            return _judge_trees(outer, base, source, cells, args)
+
+
+def _judge_trees(
+    outer: Outer,
+    base: Base,
+    source: Source,
+    cells: Sequence[tuple[Variant, Scenario]],
+    args: argparse.Namespace,
+) -> Report:
     variants = {variant.name: variant for variant, _ in cells}
     with display() as shown:
         builds = {

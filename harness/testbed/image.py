@@ -30,7 +30,8 @@ from harness.testbed.kit import (
     recipe_folder,
 )
 
-_FORMAT = 1
+_FORMAT = 2
+_FILES = "image.json"
 _LIBRARIES = "lib/x86_64-linux-gnu"
 _LOADER = "ld-linux-x86-64.so.2"
 _PYTHON = "usr/lib/python{}"
@@ -42,10 +43,12 @@ class Image:
 
     :param key: Its key: a hash of all that it was made from.
     :param path: Its folder in the cache.
+    :param files: SHA-256 of its files, by name.
     """
 
     key: str
     path: Path
+    files: dict[str, str]
 
     @property
     def kernel(self) -> Path:
@@ -57,6 +60,11 @@ class Image:
         """The initramfs, less the QEMU under test and the job."""
         return self.path / "initramfs.cpio"
 
+    @property
+    def firmware(self) -> Path:
+        """Firmware of the QEMU that runs the VM, for its ``-L``."""
+        return self.path / "firmware"
+
 
 def get_image(progress: Progress = silent) -> Image:
     """Find the image in the cache, or build it.
@@ -64,16 +72,45 @@ def get_image(progress: Progress = silent) -> Image:
     :param progress: Told of each step.
     :raise HostError: When a package cannot be had.
     :raise BuildError: When the simulated device does not build.
+    :raise MissingToolError: When there is no compiler.
     """
     recipe = read_recipe()
     kit = get_kit(recipe, progress)
     key = _key(recipe, kit)
     path = cache_dir() / "testbed" / "images" / key
     with exclusive(path.with_name(f"{key}.lock")):
-        if not path.exists():
+        files = _stored(path)
+        if files is None:
             with publishing(path) as partial:
                 _build(partial, recipe, kit, progress)
-    return Image(key, path)
+                if _key(recipe, kit) != key:
+                    raise TestbedError(
+                        "the testbed's sources changed while it was built",
+                        "start again when they are at rest",
+                    )
+                files = _digests(partial)
+                (partial / _FILES).write_bytes(msgspec.json.encode(files))
+    return Image(key, path, files)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for path in _files(folder)
+        if path.name != _FILES
+    }
+
+
+def _stored(path: Path) -> dict[str, str] | None:
+    """What is in a cached image; None if it is not there, or damaged."""
+    try:
+        data = (path / _FILES).read_bytes()
+        files = msgspec.json.decode(data, type=dict[str, str])
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return files if files == _digests(path) else None
 
 
 def _module_sources() -> list[Path]:
@@ -87,7 +124,9 @@ def _module_sources() -> list[Path]:
 
 def _key(recipe: Recipe, kit: Kit) -> str:
     digest = hashlib.sha256()
-    digest.update(msgspec.json.encode((_FORMAT, recipe, kit.path.name)))
+    # The kit's name stands for what is in it, the compiler for the rest.
+    made_of = (_FORMAT, recipe, kit.path.name, _compiler())
+    digest.update(msgspec.json.encode(made_of))
     digest.update(msgspec.json.encode(kit.packages, order="sorted"))
     root = project_root()
     files: Iterable[Path] = (
@@ -100,6 +139,21 @@ def _key(recipe: Recipe, kit: Kit) -> str:
         name = path.relative_to(root)
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()[:32]
+
+
+def _compiler() -> str:
+    """Identity of what compiles the simulated device."""
+    try:
+        done = subprocess.run(
+            ["gcc", "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError as err:
+        raise MissingToolError("gcc", "gcc") from err
+    return done.stdout.partition("\n")[0]
 
 
 def _build(
@@ -123,8 +177,11 @@ def _build(
         layer.add(f"{_LIBRARIES}/{name}", path.read_bytes(), True)
     layer.link(f"lib64/{_LOADER}", f"/{_LIBRARIES}/{_LOADER}")
     for name in recipe.firmware:
-        bios = f"usr/share/seabios/{name}"
+        bios = f"usr/share/{name}"
         layer.add(bios, (kit.root / bios).read_bytes())
+    (folder / "firmware").mkdir()
+    for name in recipe.outer_firmware:
+        shutil.copy(kit.root / "usr/share" / name, folder / "firmware")
     (folder / "initramfs.cpio").write_bytes(layer.to_bytes())
     progress(3, steps, "testbed: image")
 
@@ -158,14 +215,18 @@ def _add_modules(
 
 def _build_module(folder: Path, kit: Kit) -> bytes:
     """Build p2psim for the testbed's kernel; takes a few seconds."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
         for path in _module_sources():
             shutil.copy(path, work)
         log = cache_dir() / "testbed" / "p2psim.log"
         with log.open("wb") as output:
             _call(
-                ["make", f"HEADERS={kit.root}", f"VERSION={kit.release}"],
+                [
+                    *("make", "OUT=build", "W="),
+                    f"HEADERS={kit.root.resolve()}",
+                    f"VERSION={kit.release}",
+                ],
                 work, log, output.fileno(), "make",
             )  # fmt: skip
         return (work / "build" / "p2psim.ko").read_bytes()
@@ -177,7 +238,7 @@ def _add_python(
     """Python as compiled files only: nothing to compile in guest time."""
     library = _PYTHON.format(recipe.python)
     program = f"python{recipe.python}"
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+    with tempfile.TemporaryDirectory(dir=folder) as name:
         stage = Path(name)
         _copy_tree(kit.root / library, stage, recipe.python_without)
         _copy_tree(kit.wheels, stage, ("bin", "*.dist-info"))
@@ -236,10 +297,13 @@ def _files(folder: Path) -> Iterator[Path]:
 def _call(
     argv: list[str], cwd: Path, log: Path, output: int, package: str
 ) -> None:
-    # A fixed hash seed: the order of a set is in the bytecode.
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONHASHSEED": "0"}
-    for name in ("PYTHONHOME", "PYTHONPATH", "MAKEFLAGS", "MFLAGS"):
-        environment.pop(name, None)
+    # Little of ours: make and the compiler obey a good many variables. A
+    # fixed hash seed: the order of a set is in the bytecode.
+    kept = ("PATH", "HOME", "TMPDIR")
+    environment = {x: os.environ[x] for x in kept if x in os.environ} | {
+        "LC_ALL": "C",
+        "PYTHONHASHSEED": "0",
+    }
     try:
         done = subprocess.run(
             argv,

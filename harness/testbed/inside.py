@@ -7,6 +7,8 @@ Started by images/testbed/init as ``python -m harness.testbed.inside``.
 from __future__ import annotations
 
 import asyncio
+import shutil
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -64,9 +66,17 @@ def main() -> None:
     OUT.mkdir()
     try:
         run_job(from_json(SCENARIO.read_bytes()), OUT)
-    except HarnessError as err:
-        (OUT / ERROR).write_text(f"{err.what}\n{err.hint}\n")
-    post(OUT)
+        post(OUT)
+    except Exception as err:
+        # On the console as well: it is kept when a run fails.
+        traceback.print_exc()
+        what, hint = f"inside the VM: {err!r}", ""
+        if isinstance(err, HarnessError):
+            what, hint = err.what, err.hint
+        shutil.rmtree(OUT)
+        OUT.mkdir()
+        (OUT / ERROR).write_text(f"{what}\n{hint}\n")
+        post(OUT)
 
 
 if __name__ == "__main__":

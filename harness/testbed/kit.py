@@ -40,6 +40,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     python_without: tuple[str, ...]
     libraries: tuple[str, ...]
     firmware: tuple[str, ...]
+    outer_firmware: tuple[str, ...]
     harness: tuple[str, ...]
 
 

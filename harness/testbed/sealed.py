@@ -21,7 +21,8 @@ from harness.bundle.manifest import (
 )
 from harness.bundle.write import seal, writing
 from harness.errors import TestbedError
-from harness.host.files import room_for
+from harness.host.files import room_for, write_whole
+from harness.paths import cache_dir
 from harness.scenario.model import Scenario
 from harness.testbed.image import Image
 from harness.testbed.inside import ERROR
@@ -32,7 +33,6 @@ from harness.testbed.outer import (
     INITRAMFS,
     MAILBOX,
     Outer,
-    console_tail,
     run_sealed,
     sealed_arguments,
 )
@@ -94,8 +94,9 @@ class Testbed:
             scenario=scenario.digest,
             seed=seed,
             testbed=TestbedInput(
-                image=self.image.key,
+                image=self.image.files,
                 outer=self.outer.version,
+                outer_sha256=self.outer.sha256,
                 arguments=arguments,
             ),
         )
@@ -106,8 +107,13 @@ class Testbed:
             write_initramfs(
                 work / INITRAMFS, self.image, files, scenario.to_json()
             )
-            await run_sealed(self.outer, self.image, seed, work, limit_s)
-            _take(work, partial)
+            try:
+                await run_sealed(self.outer, self.image, seed, work, limit_s)
+                _take(work, partial)
+            except TestbedError as err:
+                raise TestbedError(
+                    err.what, f"{err.hint} {_keep(work, bundle)}".strip()
+                ) from err
             shutil.rmtree(work)
             (partial / SCENARIO).write_bytes(scenario.to_json())
             return seal(partial, inputs)
@@ -115,12 +121,7 @@ class Testbed:
 
 def _take(work: Path, partial: Path) -> None:
     """Move what the VM left to where the bundle is made."""
-    try:
-        collect(work / MAILBOX, partial)
-    except TestbedError as err:
-        raise TestbedError(
-            err.what, f"its console ended with: {console_tail(work)}"
-        ) from err
+    collect(work / MAILBOX, partial)
     error = partial / ERROR
     if error.exists():
         what, hint, *_ = [*error.read_text().splitlines(), "", ""]
@@ -128,6 +129,15 @@ def _take(work: Path, partial: Path) -> None:
     if not (partial / RESULT).exists():
         raise TestbedError("the VM left no result")
     shutil.copy(work / CONSOLE, partial / CONSOLE)
+
+
+def _keep(work: Path, bundle: Path) -> str:
+    """Keep the console of a run that failed; says where it is."""
+    if not (work / CONSOLE).exists():
+        return ""
+    kept = cache_dir() / "logs" / f"{bundle.name}.console.txt"
+    write_whole(kept, (work / CONSOLE).read_bytes())
+    return f"(the VM's console is kept in {kept})"
 
 
 def _sha256(data: bytes) -> str:

@@ -89,7 +89,10 @@ def make_bundle(
                 scenario=scenario.digest,
                 seed=42,
                 testbed=TestbedInput(
-                    image="2" * 32, outer="QEMU 7.2", arguments=("-smp", "1")
+                    image={"vmlinuz": "2" * 64},
+                    outer="QEMU 7.2",
+                    outer_sha256="3" * 64,
+                    arguments=("-smp", "1"),
                 ),
             ),
         )

@@ -298,3 +298,24 @@ def test_qemus_words_are_made_fit_to_print(tmp_path: Path) -> None:
     result = msgspec.structs.replace(TIMEOUT, message="\x1b[31mred\n")
     (note,) = found(tmp_path, MUST_MIGRATE, result).notes
     assert note == "\\x1b[31mred\\n"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "verdict"),
+    [
+        ({"source": 0, "destination": 0}, Verdict.PASS),
+        ({"source": -6, "destination": 0}, Verdict.FAIL),
+        ({"source": 0, "destination": -11}, Verdict.FAIL),
+        ({"source": 1, "destination": 0}, Verdict.ERROR),
+        ({"source": 0, "destination": None}, Verdict.ERROR),
+        ({"source": -9, "destination": 0}, Verdict.ERROR),
+    ],
+)
+def test_how_qemu_ends_after_a_good_migration(
+    tmp_path: Path, statuses: dict[str, int | None], verdict: Verdict
+) -> None:
+    result = msgspec.structs.replace(MIGRATED, exit_states=statuses)
+    found = assess(
+        open_bundle(make_bundle(tmp_path / "bundle", result=result))
+    )
+    assert found.verdict is verdict

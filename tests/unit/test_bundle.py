@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from harness.bundle.manifest import DIGEST, MANIFEST, RESULT, SCENARIO
 from harness.bundle.read import open_bundle
-from harness.bundle.write import pack, seal, writing
+from harness.bundle.write import check_replaceable, pack, seal, writing
 from harness.cli import main
 from harness.errors import BundleError, UsageError
 
@@ -322,3 +322,21 @@ def test_run_without_a_result_is_not_sealed(
         (copy / RESULT).write_text(text)
     with pytest.raises(BundleError, match="no result"):
         seal(copy, inputs)
+
+
+def test_only_whole_bundles_are_replaced(tmp_path: Path) -> None:
+    ours = make_bundle(tmp_path / "ours")
+    check_replaceable(ours)
+    check_replaceable(tmp_path / "new")
+    foreign = tmp_path / "extension"
+    foreign.mkdir()
+    (foreign / "manifest.json").write_text('{"name": "my extension"}')
+    (foreign / "background.js").write_text("")
+    archive = tmp_path / "mine.zip"
+    archive.write_bytes(b"not a bundle")
+    for path in (foreign, archive):
+        with pytest.raises(UsageError):
+            check_replaceable(path)
+    with pytest.raises(UsageError), writing(foreign):
+        pass
+    assert (foreign / "background.js").exists()

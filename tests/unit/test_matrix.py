@@ -38,8 +38,8 @@ CELLS = [
 ]
 
 
-OUTER = Outer("/outer", "QEMU 7.2")
-IMAGE = Image("0" * 32, Path("/image"))
+OUTER = Outer("/outer", "QEMU 7.2", "0" * 64)
+IMAGE = Image("0" * 32, Path("/image"), {})
 
 
 @dataclass(frozen=True)

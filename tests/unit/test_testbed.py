@@ -152,7 +152,7 @@ def test_any_files(files: dict[str, bytes], above: str) -> None:
 
 
 def test_initramfs_is_the_image_and_the_job(tmp_path: Path) -> None:
-    image = Image("key", tmp_path)
+    image = Image("key", tmp_path, {})
     image.initramfs.write_bytes(sample().to_bytes())
     path = tmp_path / "whole"
     files = {"qemu-system-x86_64": b"QEMU", "lib/ld.so": b"loader"}
