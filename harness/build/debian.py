@@ -14,7 +14,7 @@ from harness.paths import cache_dir
 from harness.progress import Progress
 
 # Debian releases that have a QEMU we have a base for.
-SUITES = ("bookworm-backports", "trixie", "forky")
+SUITES = ("bookworm-backports", "trixie", "sid")
 
 TARBALL_BYTES = 128 << 20
 

@@ -13,8 +13,10 @@ nothing that drives virtual machines.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -83,10 +85,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = _parser(command).parse_args(args)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    code: int = HarnessError.exit_code
+    # Printed at the end, so that the verdict is known whatever becomes of
+    # the pipe that it goes into.
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = _run(parsed)
     try:
-        code = parsed.run(parsed)
-        sys.stdout.flush()
+        print(printed.getvalue(), end="", flush=True)
+    except BrokenPipeError:
+        # The reader has what it wanted, e.g. `head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run a command; every error becomes an exit code and two lines."""
+    try:
+        code: int = args.run(args)
         return code
     except HarnessError as err:
         return _report(err)
@@ -94,10 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("vfio-p2p: interrupted", file=sys.stderr)
         return 130
     except (BrokenPipeError, SystemExit):
-        # The reader of our output has what it wanted, e.g. `head`; rich
-        # exits on its own. A verdict that is known is still the verdict.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return code
+        # Nobody reads our progress any more, on which rich exits.
+        return HarnessError.exit_code
     except OSError as err:
         if err.errno == errno.ENOSPC:
             return _report(NoSpaceError(err.filename or "the disk"))

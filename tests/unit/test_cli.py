@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -155,3 +156,24 @@ def test_as_a_module() -> None:
         check=True,
     )
     assert all(name in done.stdout for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_closed_pipe_does_not_change_the_verdict(
+    tmp_path: Path, buffered: str
+) -> None:
+    log = tmp_path / "empty.log"
+    log.touch()
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "check", str(log)],
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": buffered},
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (3, b"")
