@@ -143,13 +143,21 @@ def _additions(job: Job) -> dict[str, bytes | None]:
     files[f"configs/devices/x86_64-softmmu/{DEVICE_LIST}.mak"] = (
         job.device_list
     )
-    # Debian's tarball lacks these images, and meson looks for them as
-    # soon as bzip2 is there. They are not part of what we build.
-    text = job.source.read("pc-bios/meson.build").decode(errors="replace")
-    for name in re.findall(r"'(edk2-[\w-]+\.fd)'", text):
-        path = f"pc-bios/{name}.bz2"
-        if path not in job.source.files:
-            files[path] = bz2.compress(b"")
+    # Debian's tarball lacks these images, and meson looks for them: for
+    # the first as soon as bzip2 is there, for the others (10.1 and later)
+    # unless dtc is. They are not part of what we build.
+    for folder, pattern, suffix, data in (
+        ("pc-bios", r"'(edk2-[\w-]+\.fd)'", ".bz2", bz2.compress(b"")),
+        ("pc-bios/dtb", r"'([\w-]+\.dtb)'", "", b""),
+    ):
+        recipe = f"{folder}/meson.build"
+        if recipe not in job.source.files:
+            continue
+        text = job.source.read(recipe).decode(errors="replace")
+        for name in re.findall(pattern, text):
+            path = f"{folder}/{name}{suffix}"
+            if path not in job.source.files:
+                files[path] = data
     return files
 
 
