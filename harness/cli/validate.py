@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 
 from harness.assess import patches_of
+from harness.cli import mutants
 from harness.cli.build import (
     add_source_arguments,
     choose_source,
@@ -55,6 +56,19 @@ def add_parser(
         action="store_true",
         help="judge base and every patch by the rules that hold there",
     )
+    what.add_argument(
+        "--mutants",
+        action="store_true",
+        help="judge this suite: each mutant of qemu-patches/series.toml has "
+        "to be caught by its rule, in its scenarios",
+    )
+    parser.add_argument(
+        "--mutant",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of the mutants, only this one; may be repeated",
+    )
     parser.add_argument(
         "--scenario",
         action="append",
@@ -76,6 +90,15 @@ def run(args: argparse.Namespace) -> int:
             "--per-patch has scenarios of its own",
             f"they are {', '.join(perpatch.SCENARIOS)}",
         )
+    if args.mutants and args.scenario:
+        raise UsageError(
+            "--mutants has scenarios of its own",
+            "qemu-patches/series.toml lists them",
+        )
+    if args.mutant and not args.mutants:
+        raise UsageError("--mutant is for --mutants", "say --mutants too")
+    if args.mutants:
+        return mutants.run(args, _JSON, _JUNIT)
     # What can be wrong with the input is found before anything is built.
     wanted = perpatch.SCENARIOS if args.per_patch else SCENARIOS
     scenarios = _scenarios(args.scenario or wanted)
