@@ -26,10 +26,12 @@ class SimulatedDevice:
 
     :param name: Its name, which is also what QEMU's traces call it.
     :param sysfs: Its folder under /sys, for QEMU's ``sysfsdev=``.
+    :param dma_logging: Whether it offers DMA logging.
     """
 
     name: str
     sysfs: Path
+    dma_logging: bool = False
 
     @property
     def qemu_properties(self) -> str:
@@ -38,7 +40,8 @@ class SimulatedDevice:
         Migration has to be asked for: with ``auto`` QEMU refuses devices
         without dirty tracking of their own (facts: hw/vfio/migration.c).
         """
-        return f"sysfsdev={self.sysfs},enable-migration=on"
+        migration = "auto" if self.dma_logging else "on"
+        return f"sysfsdev={self.sysfs},enable-migration={migration}"
 
     def log(self) -> bytes:
         """Its own log of arcs, with the kernel's clock."""
@@ -74,12 +77,13 @@ def _create(name: str, spec: Device) -> SimulatedDevice:
     _write(config / "size_bytes", str(spec.size_bytes))
     _write(config / "initial_bytes", str(spec.initial_bytes))
     _write(config / "dirty_bytes", str(spec.dirty_bytes))
+    _write(config / "dma_logging", str(int(spec.dma_logging)))
     for arc, latency_us in spec.latency_us.items():
         start, end = arc.split(">")
         _write(config / "latency_us", f"{start} {end} {latency_us}")
     _write(config / "live", "1")
     sysfs = (config / "sysfs_path").read_text().strip()
-    return SimulatedDevice(name, Path(sysfs))
+    return SimulatedDevice(name, Path(sysfs), spec.dma_logging)
 
 
 @contextmanager

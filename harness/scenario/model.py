@@ -47,7 +47,9 @@ class Device(_Strict, frozen=True, kw_only=True):
     """`count` simulated devices of one kind; see images/p2psim/README.md.
 
     `latency_us` maps an arc, written ``FROM>TO`` with the uAPI's names, to
-    the time that it takes in microseconds.
+    the time that it takes in microseconds.  A device that offers
+    `dma_logging` is not refused where it cannot migrate: QEMU adds a
+    blocker.  `unplug` takes it out of both VMs before they migrate.
     """
 
     count: Count = 1
@@ -56,6 +58,8 @@ class Device(_Strict, frozen=True, kw_only=True):
     initial_bytes: Bytes = 4096
     dirty_bytes: Bytes = 0
     latency_us: dict[str, Annotated[int, Meta(ge=0, le=60_000_000)]] = {}
+    dma_logging: bool = False
+    unplug: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.flags)) != len(self.flags):
@@ -93,12 +97,17 @@ class Guest(_Strict, frozen=True, kw_only=True):
 
 
 class Migration(_Strict, frozen=True, kw_only=True):
-    """Capabilities and parameters as QMP names them, set on both sides."""
+    """Capabilities and parameters as QMP names them, set on both sides.
+
+    With `cancel` it is cancelled as soon as it is active, and has to be so
+    slow that it still is.
+    """
 
     capabilities: dict[str, bool] = msgspec.field(
         default_factory=lambda: {"return-path": True}
     )
     parameters: dict[str, Integer | str | bool] = {}
+    cancel: bool = False
 
 
 class Limits(_Strict, frozen=True, kw_only=True):
@@ -115,6 +124,7 @@ class Outcome(StrEnum):
     """How a run can end, told apart; only `migrated` has a blackout."""
 
     MIGRATED = "migrated"
+    CANCELLED = "cancelled"
     REFUSED = "refused"
     FAILED = "migration-failed"
     TIMEOUT = "timed-out"
@@ -131,7 +141,10 @@ class Expectation(_Strict, frozen=True, kw_only=True):
     message: str = ""
 
     def __post_init__(self) -> None:
-        if self.outcome is not Outcome.MIGRATED and not self.message.strip():
+        # QEMU itself says so of these two.
+        if self.outcome in (Outcome.MIGRATED, Outcome.CANCELLED):
+            return
+        if not self.message.strip():
             raise ValueError(f"message: none to tell this {self.outcome} by")
 
 

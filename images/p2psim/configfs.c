@@ -215,6 +215,29 @@ static ssize_t p2psim_seed_store(struct config_item *item, const char *page,
 	return count;
 }
 
+static ssize_t p2psim_dma_logging_show(struct config_item *item, char *page)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+
+	guard(mutex)(&sim->lock);
+	return sysfs_emit(page, "%d\n", sim->config.dma_logging);
+}
+
+static ssize_t p2psim_dma_logging_store(struct config_item *item,
+					const char *page, size_t count)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+	bool value;
+
+	guard(mutex)(&sim->lock);
+	if (sim->dev)
+		return -EBUSY;
+	if (kstrtobool(page, &value))
+		return -EINVAL;
+	sim->config.dma_logging = value;
+	return count;
+}
+
 static ssize_t p2psim_latency_us_show(struct config_item *item, char *page)
 {
 	struct p2psim_item *sim = to_p2psim(item);
@@ -361,6 +384,7 @@ CONFIGFS_ATTR(p2psim_, size_bytes);
 CONFIGFS_ATTR(p2psim_, initial_bytes);
 CONFIGFS_ATTR(p2psim_, dirty_bytes);
 CONFIGFS_ATTR(p2psim_, seed);
+CONFIGFS_ATTR(p2psim_, dma_logging);
 CONFIGFS_ATTR(p2psim_, latency_us);
 CONFIGFS_ATTR(p2psim_, live);
 CONFIGFS_ATTR_RO(p2psim_, sysfs_path);
@@ -371,6 +395,7 @@ static struct configfs_attribute *p2psim_attrs[] = {
 	&p2psim_attr_initial_bytes,
 	&p2psim_attr_dirty_bytes,
 	&p2psim_attr_seed,
+	&p2psim_attr_dma_logging,
 	&p2psim_attr_latency_us,
 	&p2psim_attr_live,
 	&p2psim_attr_sysfs_path,

@@ -260,6 +260,35 @@ static const struct vfio_device_ops p2psim_device_ops = {
 	.detach_ioas = vfio_iommufd_emulated_detach_ioas,
 };
 
+/*
+ * DMA logging.  Without IOMMUFD the core has no report to offer, so there is
+ * nothing to keep for one, and starting twice does no harm.
+ */
+static int p2psim_log_start(struct vfio_device *vdev,
+			    struct rb_root_cached *ranges, u32 nnodes,
+			    u64 *page_size)
+{
+	return 0;
+}
+
+static int p2psim_log_stop(struct vfio_device *vdev)
+{
+	return 0;
+}
+
+static int p2psim_log_read_and_clear(struct vfio_device *vdev,
+				     unsigned long iova, unsigned long length,
+				     struct iova_bitmap *dirty)
+{
+	return 0;
+}
+
+static const struct vfio_log_ops p2psim_log_ops = {
+	.log_start = p2psim_log_start,
+	.log_stop = p2psim_log_stop,
+	.log_read_and_clear = p2psim_log_read_and_clear,
+};
+
 struct p2psim_device *p2psim_device_create(struct device *dev,
 					   const struct p2psim_config *config,
 					   struct p2psim_log *log)
@@ -275,6 +304,8 @@ struct p2psim_device *p2psim_device_create(struct device *dev,
 	sim->vdev.migration_flags = config->flags;
 	if (config->flags)
 		sim->vdev.mig_ops = &p2psim_migration_ops;
+	if (config->dma_logging)
+		sim->vdev.log_ops = &p2psim_log_ops;
 	ret = vfio_register_emulated_iommu_dev(&sim->vdev);
 	if (ret) {
 		vfio_put_device(&sim->vdev);

@@ -34,6 +34,7 @@ struct p2psim_session;
  * @initial_bytes: memory offered as initial data on entering PRE_COPY
  * @dirty_bytes: memory that is dirty again after each drained precopy pass
  * @seed: what fresh memory is generated from
+ * @dma_logging: offer DMA logging
  * @latency_us: time each arc takes, by state left and state entered
  */
 struct p2psim_config {
@@ -42,6 +43,7 @@ struct p2psim_config {
 	u32 initial_bytes;
 	u32 dirty_bytes;
 	u64 seed;
+	bool dma_logging;
 	u32 latency_us[P2PSIM_STATES][P2PSIM_STATES];
 };
 

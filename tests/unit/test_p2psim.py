@@ -76,12 +76,21 @@ def test_what_the_kernel_is_told(configfs: Configfs) -> None:
         ("size_bytes", "8192"),
         ("initial_bytes", "100"),
         ("dirty_bytes", "0"),
+        ("dma_logging", "0"),
         ("latency_us", "RUNNING RUNNING_P2P 7"),
     }
     # The bytes have to fit into a size that is there.
     assert told.index(("size_bytes", "8192")) < told.index(
         ("initial_bytes", "100")
     )
+
+
+def test_a_device_with_dma_logging_may_be_left_out(
+    configfs: Configfs,
+) -> None:
+    with simulated_devices("src", (Device(dma_logging=True),)) as (device,):
+        assert device.qemu_properties.endswith(",enable-migration=auto")
+    assert ("dma_logging", "1") in [entry[1:] for entry in configfs.told]
 
 
 def test_device_that_is_refused_takes_the_others_along(

@@ -18,6 +18,7 @@ int main(void)
 		die("this needs to be root");
 	test_configfs();
 	test_pci();
+	test_dma_logging();
 	test_life();
 	test_arcs();
 	test_latency();

@@ -32,6 +32,7 @@ void test_configfs(void)
 		{ "size_bytes", "-1" }, { "size_bytes", "x" },
 		{ "initial_bytes", "65537" }, { "dirty_bytes", "65537" },
 		{ "seed", "0x10000000000000000" }, { "live", "maybe" },
+		{ "dma_logging", "maybe" },
 		{ "latency_us", "RUNNING STOP" },
 		{ "latency_us", "RUNNING STOP x" },
 		{ "latency_us", "RUNNING STOP -1" },
@@ -44,7 +45,7 @@ void test_configfs(void)
 	};
 	static const char *const writable[] = {
 		"flags", "size_bytes", "initial_bytes", "dirty_bytes", "seed",
-		"latency_us",
+		"dma_logging", "latency_us",
 	};
 	size_t i;
 
@@ -64,6 +65,7 @@ void test_configfs(void)
 	attribute_is("a", "initial_bytes", "4096\n");
 	attribute_is("a", "dirty_bytes", "0\n");
 	attribute_is("a", "seed", "1\n");
+	attribute_is("a", "dma_logging", "0\n");
 	attribute_is("a", "latency_us", "");
 	attribute_is("a", "live", "0\n");
 	attribute_is("a", "sysfs_path", "/sys/devices/p2psim/a\n");
@@ -204,6 +206,25 @@ void test_pci(void)
 	test_bar(&sim);
 	sim_close(&sim);
 	sim_delete("pci");
+}
+
+void test_dma_logging(void)
+{
+	struct sim sim;
+
+	sim_create("plain", NULL);
+	sim_open(&sim, "plain");
+	is(sim_feature_probe(&sim, VFIO_DEVICE_FEATURE_DMA_LOGGING_START),
+	   -ENOTTY, "no DMA logging by default");
+	sim_close(&sim);
+	sim_delete("plain");
+
+	sim_create("logging", "dma_logging=1", NULL);
+	sim_open(&sim, "logging");
+	is(sim_feature_probe(&sim, VFIO_DEVICE_FEATURE_DMA_LOGGING_START), 0,
+	   "DMA logging offered");
+	sim_close(&sim);
+	sim_delete("logging");
 }
 
 void test_life(void)

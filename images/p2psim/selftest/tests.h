@@ -5,6 +5,7 @@
 /* test-device.c */
 void test_configfs(void);
 void test_pci(void);
+void test_dma_logging(void);
 void test_life(void);
 void test_latency(void);
 void test_log(void);

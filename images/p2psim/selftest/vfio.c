@@ -221,16 +221,23 @@ static int feature(struct sim *sim, __u32 flags, void *data, size_t bytes)
 
 	arg->argsz = sizeof(*arg) + bytes;
 	arg->flags = flags;
-	memcpy(arg->data, data, bytes);
+	if (bytes)
+		memcpy(arg->data, data, bytes);
 	if (ioctl(sim->fd, VFIO_DEVICE_FEATURE, arg) < 0)
 		return -errno;
-	memcpy(data, arg->data, bytes);
+	if (bytes)
+		memcpy(data, arg->data, bytes);
 	return 0;
 }
 
 int sim_feature_get(struct sim *sim, __u32 number, void *data, size_t bytes)
 {
 	return feature(sim, VFIO_DEVICE_FEATURE_GET | number, data, bytes);
+}
+
+int sim_feature_probe(struct sim *sim, __u32 number)
+{
+	return feature(sim, VFIO_DEVICE_FEATURE_PROBE | number, NULL, 0);
 }
 
 int sim_set_state(struct sim *sim, __u32 state, int *data_fd)

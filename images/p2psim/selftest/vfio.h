@@ -49,6 +49,8 @@ int sim_set_state(struct sim *sim, __u32 state, int *data_fd);
 __u32 sim_state(struct sim *sim);
 int sim_feature_get(struct sim *sim, __u32 feature, void *data,
 		    size_t bytes);
+/* 0 if the device has the feature */
+int sim_feature_probe(struct sim *sim, __u32 feature);
 __u64 sim_stop_copy_bytes(struct sim *sim);
 int sim_precopy_info(int data_fd, struct vfio_precopy_info *info);
 int sim_reset(struct sim *sim);
