@@ -98,8 +98,9 @@ def assess(bundle: Bundle) -> Assessment:
             verdict=Verdict.FAIL,
             findings=order.findings + found.findings,
         )
-    if result.outcome is Outcome.MIGRATED:
-        found = _judge_order(bundle, scenario, patches, migrates=True)
+    if result.outcome in (Outcome.MIGRATED, Outcome.CANCELLED):
+        migrates = result.outcome is Outcome.MIGRATED
+        found = _judge_order(bundle, scenario, patches, migrates=migrates)
         return _at_exit(found, result)
     if result.outcome is Outcome.REFUSED and not _refuses(
         result, expected.message, *_REFUSALS
@@ -122,9 +123,11 @@ def _at_exit(found: Assessment, result: Result) -> Assessment:
             verdict=Verdict.FAIL,
             findings=found.findings + late.findings,
         )
-    if any(result.exit_states.values()) or None in (
-        result.exit_states.values()
-    ):
+    states = dict(result.exit_states)
+    if result.outcome is Outcome.CANCELLED:
+        # It cannot tell that from a stream that breaks off.
+        states.pop(Side.DESTINATION, None)
+    if any(state != 0 for state in states.values()):
         if found.verdict is Verdict.FAIL:
             return found
         note = f"QEMU did not end well: {result.exit_states}"
@@ -200,25 +203,35 @@ def _judge_order(
     source = _timeline(bundle, SOURCE_TRACE, Side.SOURCE)
     destination = _timeline(bundle, DESTINATION_TRACE, Side.DESTINATION)
     devices = [x for x in scenario.each_device() if x.flags]
-    flags = {
-        name: _flags(device)
+    known = [
+        (name, device)
         for side in (source, destination)
         for name, device in zip(side.plugged, devices, strict=False)
-    }
+    ]
+    flags = {name: _flags(device) for name, device in known}
+    unplugged = {name for name, device in known if device.unplug}
     expect = replace(
         Expectation.of_patches(
             patches,
-            len(devices),
+            sum(not device.unplug for device in devices),
             p2p=any(device.has_p2p for device in devices),
             migrates=migrates,
         ),
         flags=flags,
     )
-    judgement = judge(source, destination, expect)
+    outcome = bundle.manifest.result.outcome
+    judgement = judge(
+        _without(source, unplugged),
+        # Where a cancelled migration leaves it is nobody's promise.
+        None
+        if outcome is Outcome.CANCELLED
+        else _without(destination, unplugged),
+        expect,
+    )
     blackout = judgement.blackout
     return Assessment(
         verdict=judgement.verdict,
-        summary=str(Outcome.MIGRATED),
+        summary=str(outcome),
         findings=judgement.findings,
         notes=tuple(
             f"{note.side}: {note.message}" for note in judgement.notes
@@ -232,6 +245,15 @@ def _timeline(bundle: Bundle, name: str, side: Side) -> Timeline:
     # No file at all is an empty log, on which nothing holds.
     data = bundle.files.get(name, b"")
     return build_timeline(TraceReader(io.BytesIO(data), name), side)
+
+
+def _without(side: Timeline, unplugged: set[str]) -> Timeline:
+    """A timeline in which nothing is due of the devices taken out."""
+    return replace(
+        side,
+        plugged=tuple(x for x in side.plugged if x not in unplugged),
+        devices=tuple(x for x in side.devices if x not in unplugged),
+    )
 
 
 def _flags(device: model.Device) -> MigrationFlags:

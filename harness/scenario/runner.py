@@ -70,8 +70,23 @@ def _qemu_argv(
         # An option ROM that only Windows guests look for.
         *("-global", "apic-common.vapic=off"),
     ]
-    for number, properties in enumerate(devices):
-        argv += ["-device", f"vfio-pci,id=vfio{number},{properties}"]
+    specs = scenario.each_device()
+    if any(spec.unplug for spec in specs):
+        # ACPI's way needs a guest that acknowledges it.
+        argv += [
+            *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
+        ]
+    for number, (spec, properties) in enumerate(
+        zip(specs, devices, strict=True)
+    ):
+        where = ""
+        if spec.unplug:
+            port = f"port{number}"
+            argv += ["-device", f"pcie-root-port,id={port},chassis={number}"]
+            # A function without function 0 goes at once, with no word to
+            # the guest (hw/pci/pcie.c, pcie_cap_slot_unplug_request_cb()).
+            where = f"bus={port},addr=0.1,"
+        argv += ["-device", f"vfio-pci,id=vfio{number},{where}{properties}"]
     if side == DESTINATION:
         argv += ["-incoming", "defer"]
     return argv
@@ -98,16 +113,32 @@ async def _prepare(vm: Qemu, scenario: Scenario) -> None:
         )
 
 
-async def _ended(vm: Qemu, scenario: Scenario) -> None:
-    """Wait until the migration is complete as this side sees it."""
+async def _unplug(vm: Qemu, scenario: Scenario) -> None:
+    """Take out the devices that are not to migrate, one after another."""
+    limits = scenario.limits
+    for number, spec in enumerate(scenario.each_device()):
+        if not spec.unplug:
+            continue
+        name = f"vfio{number}"
+        await vm.execute("device_del", {"id": name}, limit_s=limits.command_s)
+        async with vm.step("unplug", limits.settle_s):
+            while True:
+                match await vm.next_event("unplug"):
+                    case {"event": "DEVICE_DELETED", "data": {"device": d}}:
+                        if d == name:
+                            break
+
+
+async def _reaches(vm: Qemu, scenario: Scenario, wanted: str) -> None:
+    """Wait until the migration has a status, as this side sees it."""
     limits = scenario.limits
     async with vm.step("migration", limits.migrate_s):
         while True:
             match await vm.next_event("migration"):
                 case {"event": "MIGRATION", "data": {"status": status}}:
-                    if status == "completed":
+                    if status == wanted:
                         return
-                    if status in ("failed", "cancelled"):
+                    if status in ("completed", "failed", "cancelled"):
                         break
     why = "no reason"
     # A destination exits; only the source is still there to be asked.
@@ -124,7 +155,7 @@ async def _both_ended(
 ) -> None:
     """Wait until both sides have completed; if not, say who is to blame."""
     ends = [
-        asyncio.create_task(_ended(vm, scenario))
+        asyncio.create_task(_reaches(vm, scenario, "completed"))
         for vm in (source, destination)
     ]
     try:
@@ -187,16 +218,31 @@ async def _cleaned_up(vm: Qemu, limit_s: float) -> None:
             await asyncio.sleep(_POLL_S)
 
 
+async def _cancel(source: Qemu, scenario: Scenario) -> None:
+    """Cancel the migration in its iterative phase."""
+    await _reaches(source, scenario, "active")
+    limits = scenario.limits
+    await source.execute("migrate_cancel", limit_s=limits.command_s)
+    await _reaches(source, scenario, "cancelled")
+    await _cleaned_up(source, limits.settle_s)
+
+
 async def _migrate(
     source: Qemu, destination: Qemu, scenario: Scenario, uri: str
 ) -> _Downtime:
     limits = scenario.limits
     for vm in (source, destination):
+        await _unplug(vm, scenario)
         await _prepare(vm, scenario)
     await destination.execute(
         "migrate-incoming", {"uri": uri}, limit_s=limits.command_s
     )
     await source.execute("migrate", {"uri": uri}, limit_s=limits.command_s)
+    if scenario.migration.cancel:
+        await _cancel(source, scenario)
+        # It takes the end of its stream for a fault, and exits.
+        await destination.ended("exit after cancel", limits.quit_s)
+        return _Downtime()
     await _both_ended(source, destination, scenario)
     await _cleaned_up(source, limits.settle_s)
     return await _settled(source, scenario)
@@ -219,8 +265,9 @@ async def _drive(
     for vm in vms.values():
         await vm.start(scenario.limits.launch_s)
     downtime = await _migrate(vms[SOURCE], vms[DESTINATION], scenario, uri)
-    for vm in vms.values():
-        await vm.quit(scenario.limits.quit_s)
+    for side, vm in vms.items():
+        if side == SOURCE or not scenario.migration.cancel:
+            await vm.quit(scenario.limits.quit_s)
     return downtime
 
 
@@ -268,8 +315,9 @@ async def run(
                         await vm.quit(scenario.limits.quit_s)
         statuses = {side: vm.status for side, vm in vms.items()}
     if error is None:
+        cancelled = scenario.migration.cancel
         result = Result(
-            outcome=Outcome.MIGRATED,
+            outcome=Outcome.CANCELLED if cancelled else Outcome.MIGRATED,
             exit_states=statuses,
             qmp_downtime_ms=downtime.downtime_ms,
             qmp_total_time_ms=downtime.total_time_ms,

@@ -266,9 +266,18 @@ class Qemu:
         :raise ConnectionLostError: When it is gone already.
         :raise StepTimeoutError: When it takes longer.
         """
-        assert self._process
         await self.execute("quit", limit_s=limit_s)
-        async with self.step("exit after quit", limit_s):
+        await self.ended("exit after quit", limit_s)
+
+    async def ended(self, step: str, limit_s: float) -> None:
+        """Wait for the end of the process.
+
+        :param step: Why it ends, for messages.
+        :param limit_s: Limit in seconds.
+        :raise StepTimeoutError: When it takes longer.
+        """
+        assert self._process
+        async with self.step(step, limit_s):
             await self._process.wait()
 
     async def kill(self) -> None:

@@ -61,11 +61,14 @@ class Bench:
         path.write_text(json.dumps(sides))
         return path
 
-    async def run(self, limits: Limits = SCENARIO.limits, **sides: Any) -> (
-        Result
-    ):
+    async def run(
+        self,
+        limits: Limits = SCENARIO.limits,
+        scenario: Scenario = SCENARIO,
+        **sides: Any,
+    ) -> Result:
         """One run with that plan."""
-        scenario = msgspec.structs.replace(SCENARIO, limits=limits)
+        scenario = msgspec.structs.replace(scenario, limits=limits)
         self.out.mkdir()
         found = await run(
             scenario, program(self.plan(**sides)), DEVICES, self.out

@@ -3,10 +3,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from bench import Bench, alive
 from hypothesis import settings
+
+from harness.vm import qemu
 
 # No deadline: a loaded machine must not make a test fail.
 settings.register_profile("vfio-p2p", deadline=None, derandomize=True)
@@ -20,3 +28,27 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         cache = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(cache))
         yield
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """Checks afterwards that nothing is left, processes or files."""
+    # Not below tmp_path: a socket's path has to be short.
+    private = Path(tempfile.mkdtemp(prefix="b"))
+    monkeypatch.setattr(tempfile, "tempdir", str(private))
+    made = Bench(tmp_path, private)
+    try:
+        yield made
+        assert not [s for s, pid in made.pids().items() if alive(pid)]
+        assert list(private.iterdir()) == []
+    finally:
+        for pid in made.pids().values():
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(private)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a QEMU that will not go away however long one waits."""
+    monkeypatch.setattr(qemu, "_EXIT_S", 0.1)

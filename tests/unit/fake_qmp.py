@@ -8,8 +8,8 @@ is a JSON file that says by side what is to go wrong where::
     {"source": {"migrate": [["say", "oops"], ["signal", 6]]}}
 
 A point is "start", a QMP command, or a moment of the migration: "active"
-and "cleanup" at the source, "incoming" and "load" at the destination.  What
-can happen there:
+and "cleanup" at the source, "incoming" and "load" at the destination;
+"deleted" comes after the answer to device_del.  What can happen there:
 
     say TEXT        written to stderr
     mark            leaves a file SIDE.mark beside the plan
@@ -60,6 +60,7 @@ class FakeQemu:
         self.side = options["-name"]
         self.plan = json.loads(Path(argv[1]).read_text()).get(self.side, {})
         self.mark = folder / f"{self.side}.mark"
+        (folder / f"{self.side}.argv").write_text(json.dumps(argv))
         (folder / f"{self.side}.pid").write_text(str(os.getpid()))
         found = re.fullmatch(r"socket,id=qmp,fd=(\d+)", options["-chardev"])
         assert found, options["-chardev"]
@@ -146,6 +147,30 @@ class FakeQemu:
             sys.exit()
         if name == "migrate":
             self.migrate(path)
+        if name == "migrate_cancel":
+            self.cancel()
+        if name == "device_del" and self.reach("deleted"):
+            self.event("DEVICE_DELETED", message["arguments"]["id"])
+
+    def event(self, event: str, device: str) -> None:
+        """An event about a device."""
+        self.send(
+            {
+                "event": event,
+                "data": {"device": device},
+                "timestamp": {"seconds": 1, "microseconds": 0},
+            }
+        )
+
+    def cancel(self) -> None:
+        """The source's way out."""
+        assert self.stream
+        self.status("cancelling")
+        self.stream.close()
+        self.stream = None
+        self.status("cancelled")
+        if self.reach("cleanup"):
+            self.trace("savevm_state_cleanup ")
 
     def migrate(self, path: str) -> None:
         """The source's whole migration."""

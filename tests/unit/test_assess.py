@@ -13,12 +13,18 @@ from bundles import (
     make_bundle,
     source_log,
 )
-from qemu_log import FakeQemu, boot, devices
+from qemu_log import FakeQemu, boot, devices, receive
 
 from harness.assess import Assessment, assess, patches_of
 from harness.bundle.read import open_bundle
 from harness.scenario.load import load
-from harness.scenario.model import Expect, Expectation, Outcome, Scenario
+from harness.scenario.model import (
+    Device,
+    Expect,
+    Expectation,
+    Outcome,
+    Scenario,
+)
 from harness.scenario.result import Result
 from harness.timeline import Phase
 from harness.verdict import Verdict
@@ -72,11 +78,17 @@ def scenario(outcome: Outcome, message: str = "") -> Scenario:
     )
 
 
+CANCELLED = Result(
+    outcome=Outcome.CANCELLED, exit_states={"source": 0, "destination": 1}
+)
+
+
 MUST_MIGRATE = scenario(Outcome.MIGRATED)
 MUST_REFUSE = scenario(Outcome.REFUSED, KNOWN)
 MUST_REFUSE_ALONE = scenario(Outcome.REFUSED, "of its own")
 MUST_FAIL = scenario(Outcome.FAILED, "no reason")
 MUST_HANG = scenario(Outcome.TIMEOUT, "longer than 120 s")
+MUST_BE_CANCELLED = scenario(Outcome.CANCELLED)
 
 PASS, FAIL, ERROR = Verdict.PASS, Verdict.FAIL, Verdict.ERROR
 
@@ -135,6 +147,12 @@ def found(
         (MUST_FAIL, MIGRATED, FAIL),
         (MUST_FAIL, refused(KNOWN), FAIL),
         (MUST_FAIL, TIMEOUT, ERROR),
+        (MUST_MIGRATE, CANCELLED, ERROR),
+        (MUST_BE_CANCELLED, CANCELLED, PASS),
+        (MUST_BE_CANCELLED, MIGRATED, FAIL),
+        (MUST_BE_CANCELLED, FAILED, FAIL),
+        (MUST_BE_CANCELLED, TIMEOUT, ERROR),
+        (MUST_BE_CANCELLED, lost(-11), FAIL),
         (MUST_HANG, TIMEOUT, PASS),
         (MUST_HANG, FAILED, FAIL),
         (scenario(Outcome.FAILED, "a reason"), FAILED, FAIL),
@@ -163,7 +181,7 @@ def test_expected_and_found(
 
 def test_every_outcome_is_judged() -> None:
     # A new outcome has to be thought of in the table above.
-    assert len(Outcome) == 5
+    assert len(Outcome) == 6
 
 
 def test_what_comes_out_of_a_good_run(tmp_path: Path) -> None:
@@ -187,6 +205,62 @@ def test_empty_trace_never_passes(
     )  # fmt: skip
     assert assessment.verdict in (Verdict.INCONCLUSIVE, FAIL)
     assert assessment.notes or assessment.findings
+
+
+def test_cancelled_destination_is_left_where_it_is(tmp_path: Path) -> None:
+    destination = FakeQemu(devices("dst0", "dst1"))
+    destination.load()
+    log = destination.log()
+    for expected, result, verdict in (
+        (MUST_BE_CANCELLED, CANCELLED, PASS),
+        (MUST_MIGRATE, MIGRATED, Verdict.INCONCLUSIVE),
+    ):
+        folder = tmp_path / str(verdict)
+        folder.mkdir()
+        assessment = found(folder, expected, result, destination=log)
+        assert assessment.verdict is verdict
+        assert assessment.summary == str(result.outcome)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "verdict"),
+    [
+        (0, 0, PASS),
+        (0, 1, PASS),
+        (0, -11, FAIL),
+        (-11, 1, FAIL),
+        (1, 1, ERROR),
+    ],
+)
+def test_how_a_cancelled_migration_ends(
+    tmp_path: Path, source: int, destination: int, verdict: Verdict
+) -> None:
+    states = {"source": source, "destination": destination}
+    result = msgspec.structs.replace(CANCELLED, exit_states=states)
+    assert found(tmp_path, MUST_BE_CANCELLED, result).verdict is verdict
+
+
+@pytest.mark.parametrize("unplug", [True, False])
+def test_nothing_is_due_of_an_unplugged_device(
+    tmp_path: Path, unplug: bool
+) -> None:
+    source = boot(FakeQemu(devices("src0", "src1")))
+    del source.devices["src1"]
+    source.setup()
+    source.vm(False, "finish-migrate")
+    source.complete()
+    source.status("completed")
+    source.cleanup()
+    destination = FakeQemu(devices("dst0", "dst1"))
+    del destination.devices["dst1"]
+    receive(destination)
+    one, other = Device(), Device(unplug=unplug)
+    expected = msgspec.structs.replace(MUST_MIGRATE, devices=(one, other))
+    assessment = found(
+        tmp_path, expected, MIGRATED,
+        source=source.log(), destination=destination.log(),
+    )  # fmt: skip
+    assert assessment.verdict is (PASS if unplug else Verdict.INCONCLUSIVE)
 
 
 def test_cut_trace_never_passes(tmp_path: Path) -> None:

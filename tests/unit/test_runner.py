@@ -14,9 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +24,9 @@ from bench import DEVICES, FAKE, SCENARIO, Bench, alive
 from harness.scenario.model import Limits, Outcome
 from harness.scenario.result import Result
 from harness.scenario.runner import DESTINATION, SIDES, SOURCE, Program, run
-from harness.vm import qemu
 
 RETURNED = '{"return": {}, "id": "ID"}\r\n'
 REFUSAL = "Migration is currently not supported with multiple VFIO devices"
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Checks afterwards that nothing is left, processes or files."""
-    # Not below tmp_path: a socket's path has to be short.
-    private = Path(tempfile.mkdtemp(prefix="b"))
-    monkeypatch.setattr(tempfile, "tempdir", str(private))
-    made = Bench(tmp_path, private)
-    try:
-        yield made
-        assert not [s for s, pid in made.pids().items() if alive(pid)]
-        assert list(private.iterdir()) == []
-    finally:
-        for pid in made.pids().values():
-            if alive(pid):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(private)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a QEMU that will not go away however long one waits."""
-    monkeypatch.setattr(qemu, "_EXIT_S", 0.1)
 
 
 async def test_a_migration_that_works(bench: Bench) -> None:
