@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``validate --mutants`` with everything that builds or runs replaced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.assess import Assessment
+from harness.cli import main, mutants
+from harness.errors import BuildError, PatchError
+from harness.oracle import Finding
+from harness.report.model import Report, Row
+from harness.scenario.model import Scenario
+from harness.series import Variant, find_base, load_mutants
+from harness.timeline import Side
+from harness.verdict import Verdict
+
+BASE = "v10.0"
+OURS = {x.name: x for x in load_mutants() if x.base == BASE}
+ACTIVE = [x for x in OURS.values() if not x.waits_for]
+WAITING = [x for x in OURS.values() if x.waits_for]
+
+
+@dataclass
+class Machine:
+    """Builds and judges; what is in its tables goes wrong.
+
+    :param refuses: Mutants that do not build.
+    :param misses: Mutants that no rule sees.
+    """
+
+    refuses: dict[str, Exception] = field(default_factory=dict)
+    misses: set[str] = field(default_factory=set)
+    built: list[str] = field(default_factory=list)
+    ran: list[tuple[str, str]] = field(default_factory=list)
+
+    def build_all(
+        self, _: object, variants: Sequence[Variant], shown: object
+    ) -> None:
+        """Stands in for the real one."""
+        for variant in variants:
+            self.built.append(variant.name)
+            if err := self.refuses.get(variant.name.partition("+")[2]):
+                raise err
+
+    def judge_trees(
+        self,
+        _base: object,
+        _source: object,
+        cells: Sequence[tuple[Variant, Scenario]],
+        args: object,
+    ) -> Report:
+        """Likewise."""
+        rows = []
+        for variant, scenario in cells:
+            self.ran.append((variant.name, scenario.name))
+            name = variant.name.partition("+")[2]
+            found = Assessment(Verdict.PASS, "migrated")
+            if name and name not in self.misses:
+                finding = Finding(
+                    OURS[name].trips, "It matters.", Side.SOURCE, "so", (),
+                    "x.log", (),
+                )  # fmt: skip
+                found = Assessment(Verdict.FAIL, "migrated", (finding,))
+            rows.append(Row(variant.name, scenario.name, 42, found, "", ""))
+        return Report("QEMU 10.0.99", BASE, "here", tuple(rows))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """In place of compilers and VMs."""
+    made = Machine()
+    monkeypatch.setattr(mutants, "find_outer", lambda: None)
+    monkeypatch.setattr(
+        mutants, "choose_source",
+        lambda _: (find_base(BASE), SimpleNamespace()),
+    )  # fmt: skip
+    monkeypatch.setattr(mutants, "build_all", made.build_all)
+    monkeypatch.setattr(mutants, "judge_trees", made.judge_trees)
+    return made
+
+
+def validate(out: Path, *names: str) -> int:
+    """The command; returns its exit code."""
+    chosen = [word for name in names for word in ("--mutant", name)]
+    return main(["validate", "--mutants", *chosen, "--out", str(out)])
+
+
+def fates(out: Path) -> dict[str, Any]:
+    """From the report for programs."""
+    document = json.loads((out / "report.json").read_bytes())
+    return {x["name"]: x["fate"] for x in document["mutants"]}
+
+
+def test_all_of_them(machine: Machine, tmp_path: Path) -> None:
+    assert validate(tmp_path) == 0
+    found = fates(tmp_path)
+    assert list(found) == list(OURS)
+    assert {found[x.name] for x in ACTIVE} == {"killed"}
+    assert {found[x.name] for x in WAITING} <= {"waits"}
+    assert machine.built == [
+        "patched", *(f"patched+{x.name}" for x in ACTIVE)
+    ]
+    scenarios = {name for x in ACTIVE for name in x.scenarios}
+    assert {("patched", name) for name in scenarios} <= set(machine.ran)
+    assert len(machine.ran) == len(set(machine.ran))
+    assert b"<testsuite" in (tmp_path / "junit.xml").read_bytes()
+
+
+def test_one_that_survives(machine: Machine, tmp_path: Path) -> None:
+    machine.misses = {"one-pass"}
+    assert validate(tmp_path, "one-pass", "stop-never") == 1
+    assert fates(tmp_path) == {
+        "one-pass": "survived", "stop-never": "killed",
+    }
+    assert machine.built == [
+        "patched", "patched+one-pass", "patched+stop-never",
+    ]
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        BuildError("ninja failed", Path("x.log")),
+        PatchError("x.patch", "a.c", None, "does not apply"),
+    ],
+    ids=lambda err: type(err).__name__,
+)
+def test_one_that_does_not_build(
+    machine: Machine, tmp_path: Path, err: BuildError | PatchError
+) -> None:
+    machine.refuses = {"one-pass": err}
+    assert validate(tmp_path, "one-pass", "stop-never") == 1
+    assert fates(tmp_path) == {
+        "one-pass": "did not build", "stop-never": "killed",
+    }
+    assert ("patched+one-pass", "two-devices") not in machine.ran
+
+
+def test_the_tree_itself_has_to_build(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.refuses = {"": BuildError("ninja failed", Path("x.log"))}
+    assert validate(tmp_path, "one-pass") == 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--mutants", "--mutant", "nonsense"],
+        ["--mutant", "one-pass"],
+        ["--mutants", "--scenario", "one-device"],
+        *(["--mutants", "--mutant", x.name] for x in WAITING[:1]),
+    ],
+    ids=" ".join,
+)
+def test_bad_usage(
+    machine: Machine, tmp_path: Path, words: list[str]
+) -> None:
+    old = tmp_path / "report.json"
+    old.write_text("old")
+    assert main(["validate", *words, "--out", str(tmp_path)]) == 2
+    assert machine.ran == []
+
+
+def test_no_older_report_is_left(machine: Machine, tmp_path: Path) -> None:
+    for name in ("report.json", "junit.xml"):
+        (tmp_path / name).write_text("old")
+    machine.refuses = {"": BuildError("ninja failed", Path("x.log"))}
+    assert validate(tmp_path, "one-pass") == 5
+    assert list(tmp_path.iterdir()) == []
