@@ -31,6 +31,8 @@ _REFUSALS = (
     "Multiple VFIO devices migration is supported only if all of them "
     "support P2P migration",
 )
+# At the start, or, when migration is merely blocked, at "migrate".
+_NOES = (Outcome.REFUSED, Outcome.REJECTED)
 _OUTCOME = "outcome"
 _REASON = (
     "a series must let migrate what it promises, and refuse what it cannot"
@@ -102,7 +104,7 @@ def assess(bundle: Bundle) -> Assessment:
         migrates = result.outcome is Outcome.MIGRATED
         found = _judge_order(bundle, scenario, patches, migrates=migrates)
         return _at_exit(found, result)
-    if result.outcome is Outcome.REFUSED and not _refuses(
+    if result.outcome in _NOES and not _refuses(
         result, expected.message, *_REFUSALS
     ):
         return _unknown(result)
@@ -153,9 +155,12 @@ def _said(result: Result) -> str:
 
 def _refuses(result: Result, *texts: str) -> bool:
     """Whether QEMU said no, and not only failed to start."""
-    status = result.exit_states.get(result.side)
+    if result.outcome is Outcome.REFUSED:
+        status = result.exit_states.get(result.side)
+        if not status or status < 0:
+            return False
     said = _said(result)
-    return bool(status and status > 0) and any(x in said for x in texts)
+    return any(x in said for x in texts)
 
 
 def _unexpected(expected: Outcome, result: Result) -> Assessment:
@@ -164,8 +169,8 @@ def _unexpected(expected: Outcome, result: Result) -> Assessment:
     match result.outcome:
         case Outcome.MIGRATED:
             return _failed(result, f"migrated, but must be {expected}")
-        case Outcome.REFUSED if _refuses(result, *_REFUSALS):
-            return _failed(result, "refused, but must not be")
+        case outcome if outcome in _NOES and _refuses(result, *_REFUSALS):
+            return _failed(result, f"{outcome}, but must be {expected}")
         case Outcome.FAILED:
             return _failed(result, "the migration failed")
         case Outcome.LOST if crashed:

@@ -126,6 +126,7 @@ class Outcome(StrEnum):
     MIGRATED = "migrated"
     CANCELLED = "cancelled"
     REFUSED = "refused"
+    REJECTED = "command-rejected"
     FAILED = "migration-failed"
     TIMEOUT = "timed-out"
     LOST = "connection-lost"

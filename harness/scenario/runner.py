@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import (
+    CommandError,
     ConnectionLostError,
     LaunchError,
     MigrationFailedError,
@@ -252,6 +253,8 @@ def _outcome(err: VMError) -> Outcome:
     match err:
         case LaunchError():
             return Outcome.REFUSED
+        case CommandError():
+            return Outcome.REJECTED
         case StepTimeoutError():
             return Outcome.TIMEOUT
         case ConnectionLostError():

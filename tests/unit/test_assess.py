@@ -55,6 +55,15 @@ def lost(status: int | None) -> Result:
     )
 
 
+def rejected(text: str) -> Result:
+    return Result(
+        outcome=Outcome.REJECTED,
+        side="source",
+        message=f"source: migrate: {text}",
+        exit_states={"source": 0, "destination": 0},
+    )
+
+
 FAILED = Result(
     outcome=Outcome.FAILED,
     side="source",
@@ -86,6 +95,7 @@ CANCELLED = Result(
 MUST_MIGRATE = scenario(Outcome.MIGRATED)
 MUST_REFUSE = scenario(Outcome.REFUSED, KNOWN)
 MUST_REFUSE_ALONE = scenario(Outcome.REFUSED, "of its own")
+MUST_REJECT = scenario(Outcome.REJECTED, "not today")
 MUST_FAIL = scenario(Outcome.FAILED, "no reason")
 MUST_HANG = scenario(Outcome.TIMEOUT, "longer than 120 s")
 MUST_BE_CANCELLED = scenario(Outcome.CANCELLED)
@@ -123,6 +133,9 @@ def found(
         (MUST_MIGRATE, refused("", -9), ERROR),
         (MUST_MIGRATE, refused("assertion failed", -6), ERROR),
         (MUST_MIGRATE, refused("no such file", None), ERROR),
+        (MUST_MIGRATE, rejected(KNOWN), FAIL),
+        (MUST_MIGRATE, rejected(OTHER), FAIL),
+        (MUST_MIGRATE, rejected("Invalid parameter 'x'"), ERROR),
         (MUST_MIGRATE, FAILED, FAIL),
         (MUST_MIGRATE, TIMEOUT, ERROR),
         (MUST_MIGRATE, lost(-6), FAIL),
@@ -136,6 +149,8 @@ def found(
         (MUST_REFUSE, refused("error while loading libz.so.1"), ERROR),
         (MUST_REFUSE, refused("", -9), ERROR),
         (MUST_REFUSE, refused("no such file", None), ERROR),
+        (MUST_REFUSE, rejected(KNOWN), FAIL),
+        (MUST_REFUSE, rejected("Invalid parameter 'x'"), ERROR),
         (MUST_REFUSE, FAILED, FAIL),
         (MUST_REFUSE, TIMEOUT, ERROR),
         (MUST_REFUSE, lost(-6), FAIL),
@@ -143,6 +158,10 @@ def found(
         (MUST_REFUSE_ALONE, refused("of its own"), PASS),
         (MUST_REFUSE_ALONE, refused("", -9), ERROR),
         (MUST_REFUSE_ALONE, refused("", None), ERROR),
+        (MUST_REJECT, rejected("not today"), PASS),
+        (MUST_REJECT, rejected(KNOWN), FAIL),
+        (MUST_REJECT, rejected("Invalid parameter 'x'"), ERROR),
+        (MUST_REJECT, MIGRATED, FAIL),
         (MUST_FAIL, FAILED, PASS),
         (MUST_FAIL, MIGRATED, FAIL),
         (MUST_FAIL, refused(KNOWN), FAIL),
@@ -181,7 +200,7 @@ def test_expected_and_found(
 
 def test_every_outcome_is_judged() -> None:
     # A new outcome has to be thought of in the table above.
-    assert len(Outcome) == 6
+    assert len(Outcome) == 7
 
 
 def test_what_comes_out_of_a_good_run(tmp_path: Path) -> None:

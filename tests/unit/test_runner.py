@@ -162,7 +162,7 @@ async def test_command_that_is_answered_with_an_error(
     command = "migrate" if side == SOURCE else "migrate-incoming"
     plan: dict[str, Any] = {side: {command: [["error", "not today"]]}}
     found = await bench.run(**plan)
-    assert found.outcome is Outcome.FAILED
+    assert found.outcome is Outcome.REJECTED
     assert found.side == side
     assert found.message == f"{side}: {command}: not today"
     assert found.exit_states == {SOURCE: 0, DESTINATION: 0}
