@@ -7,9 +7,10 @@ is a JSON file that says by side what is to go wrong where::
 
     {"source": {"migrate": [["say", "oops"], ["signal", 6]]}}
 
-A point is "start", a QMP command, or a moment of the migration: "active"
-and "cleanup" at the source, "incoming" and "load" at the destination;
-"deleted" comes after the answer to device_del.  What can happen there:
+A point is "start", a QMP command, or a moment of the migration: "active",
+"cleanup" and "last cleanup", that of the last device, at the source;
+"incoming" and "load" at the destination; "deleted" comes after the answer
+to device_del.  What can happen there:
 
     say TEXT        written to stderr
     mark            leaves a file SIDE.mark beside the plan
@@ -23,7 +24,8 @@ and "cleanup" at the source, "incoming" and "load" at the destination;
     fail TEXT       the migration fails
 
 "answers" is no point but a list: what ``query-migrate`` says in the end,
-one after another, the last for ever.
+one after another, the last for ever.  "prefix" is what lines of the log
+begin with.
 """
 
 from __future__ import annotations
@@ -67,6 +69,7 @@ class FakeQemu:
         self.qmp = socket.socket(fileno=int(found[1]))
         self.log = Path(options["-D"])
         self.stream: socket.socket | None = None
+        self.devices = sum(word.startswith("vfio-pci,") for word in argv)
         self.answers = self.plan.get("answers") or [
             {"status": "completed", "downtime": 20, "total-time": 300}
         ]
@@ -74,8 +77,9 @@ class FakeQemu:
 
     def trace(self, text: str) -> None:
         """One line of the log."""
+        prefix = self.plan.get("prefix", f"4242@{time.time():.6f}:")
         with self.log.open("a") as log:
-            log.write(f"4242@{time.time():.6f}:{text}\n")
+            log.write(f"{prefix}{text}\n")
 
     def send(self, message: dict[str, Any]) -> None:
         """One QMP message."""
@@ -150,6 +154,7 @@ class FakeQemu:
         if name == "migrate_cancel":
             self.cancel()
         if name == "device_del" and self.reach("deleted"):
+            self.devices -= 1
             self.event("DEVICE_DELETED", message["arguments"]["id"])
 
     def event(self, event: str, device: str) -> None:
@@ -169,8 +174,7 @@ class FakeQemu:
         self.stream.close()
         self.stream = None
         self.status("cancelled")
-        if self.reach("cleanup"):
-            self.trace("savevm_state_cleanup ")
+        self.clean_up()
 
     def migrate(self, path: str) -> None:
         """The source's whole migration."""
@@ -182,8 +186,17 @@ class FakeQemu:
             return
         self.stream.sendall(b"state")
         self.status("completed")
-        if self.reach("cleanup"):
-            self.trace("savevm_state_cleanup ")
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """What the source does after the end of a migration."""
+        if not self.reach("cleanup"):
+            return
+        self.trace("savevm_state_cleanup ")
+        for number in range(self.devices):
+            last = number == self.devices - 1
+            if not last or self.reach("last cleanup"):
+                self.trace(f"vfio_save_cleanup  (src{number})")
 
     def receive(self) -> None:
         """What the destination does when the stream has something."""

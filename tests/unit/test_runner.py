@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from bench import DEVICES, FAKE, SCENARIO, Bench, alive
+from qemu_log import PREFIXES, prefix
 
 from harness.scenario.model import Limits, Outcome
 from harness.scenario.result import Result
@@ -139,10 +140,18 @@ async def test_hang_in_the_migration(bench: Bench) -> None:
     assert found.exit_states[SOURCE] == 0
 
 
-async def test_hang_in_the_cleanup(bench: Bench) -> None:
-    found = await bench.run(
-        Limits(settle_s=1), source={"cleanup": [["skip"]]}
-    )
+@pytest.mark.parametrize("kind", PREFIXES)
+async def test_cleanup_in_the_log_of_any_version(
+    bench: Bench, kind: str
+) -> None:
+    begins = prefix(kind, 1_700_000_000_123_456_000)
+    found = await bench.run(source={"prefix": begins})
+    assert found.outcome is Outcome.MIGRATED
+
+
+@pytest.mark.parametrize("point", ["cleanup", "last cleanup"])
+async def test_hang_in_the_cleanup(bench: Bench, point: str) -> None:
+    found = await bench.run(Limits(settle_s=1), source={point: [["skip"]]})
     assert found.outcome is Outcome.TIMEOUT
     assert (found.side, found.step) == (SOURCE, "cleanup of the migration")
 
@@ -366,6 +375,7 @@ async def test_messages_that_say_nothing(
         (SOURCE, "active"),
         (DESTINATION, "load"),
         (SOURCE, "cleanup"),
+        (SOURCE, "last cleanup"),
         (DESTINATION, "quit"),
     ],
 )
