@@ -107,18 +107,26 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise
 
 
-def remove_tree(folder: Path) -> None:
+def remove_tree(path: Path) -> None:
     """Remove a folder with all that is in it, or nothing if it is gone.
 
     It gets another name first: a folder that is half removed must not
     be taken for a whole one.
+
+    :param path: The folder; of a link, the link alone is removed.
     """
-    doomed = folder.with_name(f".{folder.name}.doomed")
-    if doomed.exists():
-        shutil.rmtree(doomed)
-    if folder.exists():
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
+    doomed = path.with_name(f".{path.name}.doomed")
+    _remove(doomed)
+    if os.path.lexists(path):
+        path.rename(doomed)
+        _remove(doomed)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

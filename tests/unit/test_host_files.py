@@ -114,6 +114,29 @@ def test_removing_goes_on_where_a_kill_ended_it(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["x", ".x.partial", ".x.doomed"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
+def test_what_is_no_folder_is_replaced(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").touch()
+    match kind:
+        case "link":
+            (tmp_path / name).symlink_to(other)
+        case "dangling link":
+            (tmp_path / name).symlink_to("nowhere")
+        case "file":
+            (tmp_path / name).touch()
+    with publishing(tmp_path / "x") as partial:
+        (partial / "new").touch()
+    assert not (tmp_path / "x").is_symlink()
+    assert os.listdir(tmp_path / "x") == ["new"]
+    assert os.listdir(other) == ["file"]
+    assert sorted(os.listdir(tmp_path)) == ["other", "x"]
+
+
 def test_writing_whole_files(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file"
     write_whole(path, b"1")
