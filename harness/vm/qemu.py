@@ -46,7 +46,7 @@ TRACE_EVENTS = (
     "migrate_set_state",
     "migration_completion_vm_stop",
     "migrate_fd_cleanup*",
-    "migration_cleanup",
+    "migration_cleanup*",
     "savevm_state_cleanup",
     "vmstate_downtime_*",
     "process_incoming_migration_co_end*",
