@@ -25,6 +25,7 @@ from harness.series.fit import (
     Level,
     applied_count,
     fitting_base,
+    misfit,
     recognise,
     stock_error,
 )
@@ -229,7 +230,7 @@ def _apply(args: argparse.Namespace) -> int:
     if not patches:
         print("nothing to do")
         return 0
-    _check_clean(tree, args.allow_dirty)
+    _check_clean(tree, args)
     changes = apply_patches(tree, patches)
     if args.am:
         commit_patches(tree.root, patches)
@@ -254,16 +255,15 @@ def _wanted(
     return parse_variant(base, f"{name}{plus}").patches
 
 
-def _check_clean(tree: Folder, allow_dirty: bool) -> None:
+def _check_clean(tree: Folder, args: argparse.Namespace) -> None:
     changed = local_changes(tree.root)
     if not changed:
         return
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
     what = f"{tree.root} has local changes: {changed[0]}{more}"
-    if not allow_dirty:
-        raise SourceError(
-            what, "commit or stash them, or give --allow-dirty"
-        )
+    if not args.allow_dirty:
+        other = "" if args.am else ", or give --allow-dirty"
+        raise SourceError(what, f"commit or stash them{other}")
     print(f"{printable(what)}; they are kept")
 
 
@@ -272,8 +272,12 @@ def _describe(tree: Folder, base: Base | None, count: int) -> str:
     level = recognise(tree)
     start = f"{tree.root}: QEMU {tree.version}"
     if base is None or count == 0:
-        stock = " (stock)" if level is Level.SERIES else ""
-        return printable(f"{start}, {level}{stock}")
+        if level is Level.SERIES:
+            pure = base is None or misfit(tree, base) is None
+            return printable(
+                f"{start}, {level} ({'stock' if pure else 'changed'})"
+            )
+        return printable(f"{start}, {level}")
     series = count - len(base.pre)
     if series < 0:
         return printable(
@@ -305,8 +309,9 @@ def _verify(args: argparse.Namespace) -> int:
         print(_describe(tree, base, count))
         if not results:
             print("there is nothing to apply")
-        for result in results:
-            _show_verified(result)
+        for number, result in enumerate(results):
+            pre = base is not None and number < len(base.pre)
+            _show_verified(result, "pre/" if pre else "")
     return 0 if all(x.good for x in results) else 1
 
 
@@ -322,9 +327,9 @@ def _base_of(tree: Folder) -> Base | None:
         return base_for(tree.version)
 
 
-def _show_verified(result: Verified) -> None:
-    patch = result.patch
-    print(f"  {result.state:15}  {printable(patch.name)}")
+def _show_verified(result: Verified, folder: str) -> None:
+    name = printable(result.patch.name)
+    print(f"  {result.state:15}  {folder}{name}")
     if result.conflict:
         where = (result.conflict.file, result.conflict.hunk)
         text = ": ".join([*filter(None, where), result.conflict.why])

@@ -79,7 +79,7 @@ def fitting_base(tree: Folder) -> Base:
     if not bases:
         return base_for(tree.version)
     for base in bases:
-        why = _misfit(tree, base)
+        why = misfit(tree, base)
         if why is None:
             return base
     raise SourceError(
@@ -89,8 +89,8 @@ def fitting_base(tree: Folder) -> Base:
     )
 
 
-def _misfit(tree: Tree, base: Base) -> str | None:
-    """What of a tree is not as the base expects."""
+def misfit(tree: Tree, base: Base) -> str | None:
+    """What of a tree is not as a base expects; None if it fits."""
     if not base.sequence:
         level = recognise(tree)
         return None if level is Level.SERIES else f"it {level}"

@@ -133,12 +133,17 @@ def run_checkpatch(tree: Folder, patch: Patch) -> Style:
         )
     except FileNotFoundError as error:
         raise MissingToolError("perl", "perl") from error
-    *lines, total = result.stdout.decode(errors="replace").splitlines() or [""]
-    match = re.match(r"total: (\d+) errors, (\d+) warnings", total)
-    if not match:
-        message = result.stderr.decode(errors="replace").splitlines()
-        raise SourceError(
-            f"{tree.root / CHECKPATCH} failed on {patch.name}: "
-            f"{message[0] if message else 'no reason given'}"
-        )
-    return Style(int(match[1]), int(match[2]), tuple(lines))
+    lines = result.stdout.decode(errors="replace").split("\n")
+    for line in lines:
+        match = re.match(r"total: (\d+) errors, (\d+) warnings", line)
+        if match:
+            words = (x for x in lines if x and x != line)
+            return Style(int(match[1]), int(match[2]), tuple(words))
+    # Of a clean patch --terse says nothing.
+    if result.returncode == 0 and not result.stdout:
+        return Style(0, 0, ())
+    said = (result.stderr or result.stdout).decode(errors="replace")
+    raise SourceError(
+        f"{tree.root / CHECKPATCH} failed on {patch.name}: "
+        f"{next(iter(said.splitlines()), 'it gave no reason')}"
+    )

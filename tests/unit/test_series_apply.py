@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MissingToolError, PatchError
-from harness.series import Patch, apply_patches
+from harness.series import Patch, apply_patches, check_patch
 from harness.series.patch import MAX_PATCH_BYTES
 
 NUMBERS = "".join(f"{n}\n" for n in range(1, 41)).encode()
@@ -77,6 +77,21 @@ def test_only_what_differs_comes_out(tree: FakeTree) -> None:
 def test_a_patch_sees_what_those_before_it_made(tree: FakeTree) -> None:
     back = "@@ -3,3 +3,3 @@\n 3\n-four\n+4\n 5\n"
     assert apply(tree, diff("hw/a.c", FIRST), diff("hw/a.c", back)) == {}
+
+
+def test_a_patch_taken_out_again(tree: FakeTree) -> None:
+    patch = Patch("x.patch", diff("hw/a.c", FIRST, SECOND).encode())
+    before = tree.files["hw/a.c"]
+    tree.files |= apply_patches(tree, [patch])
+    assert apply_patches(tree, [patch], reverse=True) == {"hw/a.c": before}
+
+
+def test_a_look_at_a_patch_alone() -> None:
+    check_patch(Patch("x.patch", diff("no/such.c", FIRST).encode()))
+    with pytest.raises(PatchError, match="outside"):
+        check_patch(Patch("x.patch", diff("../x", FIRST).encode()))
+    with pytest.raises(PatchError, match="longer than it says"):
+        check_patch(Patch("x.patch", diff("x", FIRST + "+x\n").encode()))
 
 
 def test_new_and_removed_files(tree: FakeTree) -> None:

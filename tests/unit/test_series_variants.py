@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import SourceError, UsageError
+from harness.errors import PatchError, SourceError, UsageError
 from harness.series import (
     Base,
     base_for,
@@ -93,6 +93,25 @@ def test_unknown_variants(base: Base, text: str) -> None:
     assert caught.value.hint == (
         "known variants: stock, base, patch-1, patch-2, patched"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("v10.0/0004-d.patch", "", "0004.*: patch 0003 is missing before"),
+        ("v10.0/0002-c.patch", "", "0002-c.*: number 0003 should come here"),
+        ("v10.0/0000-c.patch", "", "0000.*: number 0001 should come here"),
+        ("v10.0/pre/0004-q.patch", "", "0004.*: patch 0003 is missing"),
+        ("v10.0/0002-b.patch", "Subject: [PATCH 1/2] x", r"0002.*\[PATCH 1/2"),
+        ("v10.0/0002-b.patch", "Subject: [PATCH 2/3] x", "2 of 2"),
+    ],
+)
+def test_patches_are_numbered_without_a_gap(
+    folder: Path, base: Base, name: str, text: str, why: str
+) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(PatchError, match=why):
+        assert base.sequence
 
 
 @pytest.mark.parametrize("name", ["", "no", "../v10.0/notes", "no/such"])

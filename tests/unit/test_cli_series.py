@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command `vfio-p2p series`, on a small tree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small_series import (
+    STATES,
+    git,
+    mail,
+    make_repository,
+    make_series,
+    make_small_tree,
+    numbers,
+    snapshot,
+)
+
+from harness.cli import main
+
+Capture = pytest.CaptureFixture[str]
+Damage = Callable[[bytes], bytes]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("harness.series.data.project_root", lambda: tmp_path)
+    return make_series(tmp_path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_small_tree(tmp_path / "qemu")
+
+
+def series(*arguments: object) -> int:
+    return main(["series", *map(str, arguments)])
+
+
+def content(root: Path) -> str:
+    return (root / "hw/a.c").read_text()
+
+
+def test_list(capsys: Capture) -> None:
+    assert series("list") == 0
+    out = capsys.readouterr().out
+    for words in (
+        "v10.0, for QEMU 10.0.x",
+        "pre 1  hw: Pre",
+        "2  hw: Two",
+        "mutant swap: barrier in two-devices",
+        "waits for: a slow device",
+        "v10.2, for QEMU 10.2.x: has upstream's series",
+    ):
+        assert words in out
+
+
+def test_list_as_json(capsys: Capture) -> None:
+    assert series("list", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    first, second = document["bases"]
+    assert document["format"] == 1
+    assert first["qemu"] == "10.0"
+    assert first["patches"][1] == {
+        "number": 2, "file": "0002-two.patch", "subject": "hw: Two",
+    }
+    assert first["mutants"] == [
+        {
+            "name": "swap",
+            "subject": "mutant: Swap",
+            "trips": "barrier",
+            "scenarios": ["two-devices"],
+            "waits_for": "a slow device",
+        }
+    ]
+    assert (second["folder"], second["patches"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "state"),
+    [
+        ([], 3),
+        (["--upto", "0"], 1),
+        (["--upto", "1"], 2),
+        (["--upto", "2"], 3),
+        (["--mutant", "swap"], 4),
+        (["--base", "v10.0"], 3),
+    ],
+)
+def test_apply(root: Path, options: list[str], state: int) -> None:
+    before = snapshot(root)
+    assert series("apply", root, *options) == 0
+    changed = before | {"hw/a.c": STATES[state].encode()}
+    assert snapshot(root) == changed
+
+
+def test_applying_goes_on_from_where_the_tree_is(
+    root: Path, capsys: Capture
+) -> None:
+    for options, words in (
+        (["--upto", "0"], "has none of the series"),
+        (["--upto", "1"], "is base v10.0\n"),
+        ([], "is base v10.0 with patches 1 to 1\n"),
+        ([], "nothing to do"),
+        (["--mutant", "swap"], "is base v10.0 with patches 1 to 2\n"),
+    ):
+        assert series("apply", root, *options) == 0
+        assert words in capsys.readouterr().out
+    assert content(root) == STATES[4]
+
+
+def test_nothing_is_taken_out(root: Path, capsys: Capture) -> None:
+    (root / "hw/a.c").write_text(STATES[3])
+    assert series("apply", root, "--upto", "1") == 2
+    assert "more of the series" in capsys.readouterr().err
+    assert content(root) == STATES[3]
+
+
+@pytest.mark.parametrize(
+    "options", [["--upto", "3"], ["--upto", "-1"], ["--mutant", "no"]]
+)
+def test_what_cannot_be_applied(root: Path, options: list[str]) -> None:
+    assert series("apply", root, *options) == 2
+    assert content(root) == STATES[0]
+
+
+def break_hunk(text: bytes) -> bytes:
+    return text.replace(b"@@ -9,7", b"@@ -9,8")
+
+
+def escape(text: bytes) -> bytes:
+    return text.replace(b"hw/a.c", b"../a.c")
+
+
+def absolute(text: bytes) -> bytes:
+    return text.replace(b"/hw/a.c", b"//etc/passwd")
+
+
+def binary(text: bytes) -> bytes:
+    head = text.partition(b"diff ")[0]
+    return head + (
+        b"diff --git a/hw/a.c b/hw/a.c\nindex 1..2 100644\n"
+        b"Binary files a/hw/a.c and b/hw/a.c differ\n"
+    )
+
+
+def conflict(text: bytes) -> bytes:
+    return text.replace(b"\n 11\n", b"\n eleven\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (break_hunk, "hw/a.c: @@ -9,8 +9,7 @@"),
+        (escape, "../a.c: a path outside of the tree"),
+        (absolute, "/etc/passwd: a path outside of the tree"),
+        (binary, "hw/a.c: a binary patch"),
+        (conflict, "hw/a.c: @@ -9,7 +9,7 @@: the hunk does not apply"),
+    ],
+)
+def test_a_damaged_series_is_refused(
+    root: Path, folder: Path, capsys: Capture, damage: Damage, words: str
+) -> None:
+    path = folder / "v10.0/0002-two.patch"
+    path.write_bytes(damage(path.read_bytes()))
+    before = snapshot(root)
+    assert series("apply", root) == 2
+    said = capsys.readouterr().err
+    assert "0002-two.patch: " in said
+    # unidiff does not say in which file.
+    assert words.removeprefix("hw/a.c: ") in said
+    assert snapshot(root) == before
+
+
+def test_also_what_is_not_wanted_must_be_whole(
+    root: Path, folder: Path
+) -> None:
+    path = folder / "v10.0/0002-two.patch"
+    path.write_bytes(binary(path.read_bytes()))
+    assert series("apply", root, "--upto", "1") == 2
+    assert content(root) == STATES[0]
+
+
+def test_wrong_order(root: Path, folder: Path, capsys: Capture) -> None:
+    one, two = folder / "v10.0/0001-one.patch", folder / "v10.0/0002-two.patch"
+    one.rename(folder / "x")
+    two.rename(one)
+    (folder / "x").rename(two)
+    assert series("apply", root) == 2
+    assert "0001-one.patch: its subject begins with [PATCH 2/2]" in (
+        capsys.readouterr().err
+    )
+    # The same without numbers in the subjects.
+    for path in (one, two):
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"1/2", b"").replace(b"2/2", b""))
+    assert series("apply", root) == 2
+    assert "0001-one.patch: hw/a.c: @@ -9,7 +9,7 @@" in (
+        capsys.readouterr().err
+    )
+    assert content(root) == STATES[0]
+
+
+def test_a_link_is_not_followed(root: Path, capsys: Capture) -> None:
+    outside = root.parent / "outside.c"
+    (root / "hw/a.c").rename(outside)
+    (root / "hw/a.c").symlink_to(outside)
+    assert series("apply", root, "--base", "v10.0") == 2
+    assert "hw/a.c: is a symbolic link" in capsys.readouterr().err
+    assert outside.read_text() == STATES[0]
+
+
+def test_a_dirty_tree(root: Path, capsys: Capture) -> None:
+    make_repository(root)
+    (root / "VERSION").write_text("10.0.14\n")
+    (root / "untracked").touch()
+    for options in ([], ["--am"]):
+        assert series("apply", root, *options) == 2
+        said = capsys.readouterr().err
+        assert "local changes: VERSION\n" in said
+        assert ("--allow-dirty" in said) is (options == [])
+    assert content(root) == STATES[0]
+    assert series("apply", root, "--allow-dirty") == 0
+    assert "VERSION; they are kept" in capsys.readouterr().out
+    assert content(root) == STATES[3]
+    assert (root / "VERSION").read_text() == "10.0.14\n"
+
+
+def test_a_folder_of_a_dirty_tree(tmp_path: Path) -> None:
+    root = make_small_tree(tmp_path / "all/qemu")
+    make_repository(tmp_path / "all")
+    (root / "VERSION").write_text("10.0.14\n")
+    assert series("apply", root) == 2
+    assert content(root) == STATES[0]
+
+
+def test_files_change_and_the_branch_does_not(root: Path) -> None:
+    make_repository(root)
+    (root / "untracked").touch()
+    assert series("apply", root) == 0
+    assert git(root, "log", "--format=%s") == "stock\n"
+    assert git(root, "status", "--short", "-uno") == " M hw/a.c\n"
+
+
+def test_am(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_repository(root)
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert series("apply", root, "--am", "--mutant", "swap") == 0
+    monkeypatch.delenv("GIT_DIR")
+    assert git(root, "log", "--format=%s by %an").splitlines() == [
+        "mutant: Swap by A. U. Thor",
+        "hw: Two by A. U. Thor",
+        "hw: One by A. U. Thor",
+        "hw: Pre by A. U. Thor",
+        "stock by C. Mitter",
+    ]
+    assert content(root) == STATES[4]
+    assert git(root, "status", "--short") == ""
+
+
+def test_am_is_all_or_nothing(
+    root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    make_repository(root)
+    # It applies, but git am wants an author.
+    bare = tmp_path / "bare.patch"
+    data = mail("x", STATES[3], STATES[4])
+    bare.write_bytes(data.replace(b"From: A. U. Thor", b"X: y"))
+    assert series("apply", root, "--am", "--mutant", bare) == 2
+    said = capsys.readouterr()
+    assert "git am: " in said.err
+    assert "applied" not in said.out
+    assert git(root, "log", "--format=%s") == "stock\n"
+    assert git(root, "status", "--short") == ""
+    assert not (root / ".git/rebase-apply").exists()
+
+
+def test_am_keeps_out_of_another_one(root: Path, capsys: Capture) -> None:
+    make_repository(root)
+    (root / ".git/rebase-apply").mkdir()
+    (root / ".git/rebase-apply/patch").touch()
+    assert series("apply", root, "--am") == 2
+    assert "under way" in capsys.readouterr().err
+    assert (root / ".git/rebase-apply/patch").exists()
+
+
+def test_am_needs_git(root: Path, capsys: Capture) -> None:
+    assert series("apply", root, "--am") == 2
+    assert "no git work tree" in capsys.readouterr().err
+    assert content(root) == STATES[0]
+
+
+def test_a_broken_repository(root: Path, capsys: Capture) -> None:
+    (root / ".git").mkdir()
+    assert series("apply", root) == 2
+    assert "not a git repository" in capsys.readouterr().err
+    assert content(root) == STATES[0]
+
+
+@pytest.mark.parametrize("version", ["9.1.0", "10.2.2"])
+def test_stock(tmp_path: Path, capsys: Capture, version: str) -> None:
+    root = make_small_tree(tmp_path / "qemu", version, stock=True)
+    assert series("verify", root) == 0
+    assert f"QEMU {version}, has the series (stock)" in (
+        capsys.readouterr().out
+    )
+    assert series("apply", root) == 2
+    said = capsys.readouterr().err
+    assert "has the series already (stock)" in said
+    assert "--variant stock" in said
+
+
+def test_verify(root: Path, capsys: Capture) -> None:
+    assert series("verify", root) == 0
+    out = capsys.readouterr().out
+    assert "QEMU 10.0.13, has none of the series" in out
+    assert "applies          pre/0001-pre.patch" in out
+    assert "applies          0002-two.patch" in out
+
+
+def test_verify_complains(
+    root: Path, folder: Path, capsys: Capture
+) -> None:
+    (root / "hw/a.c").write_text(numbers(x14="other"))
+    (folder / "v10.0/pre/0001-pre.patch").write_bytes(
+        mail("[PATCH 1/1] x", STATES[0], numbers(x4="bad"))
+    )
+    assert series("verify", root) == 1
+    out = capsys.readouterr().out
+    assert "conflicts        0001-one.patch\n    hw/a.c: @@ -9,7" in out
+    assert "checkpatch: 1 errors, 0 warnings\n      -:7: ERROR" in out
+
+
+def test_verify_says_how_a_changed_tree_is(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    root = make_small_tree(tmp_path / "qemu", stock=True)
+    (root / "hw/a.c").write_text(numbers(x4="other"))
+    assert series("verify", root) == 1
+    assert "has the series (changed)" in capsys.readouterr().out
+
+
+def test_verify_as_json(root: Path, capsys: Capture) -> None:
+    (root / "hw/a.c").write_text(numbers(x14="other"))
+    assert series("verify", root, "--json") == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["tree"] == str(root)
+    assert (document["version"], document["series"]) == ("10.0.13", "base")
+    pre, one, _ = document["patches"]
+    assert (pre["state"], pre["conflict"]) == ("applies", None)
+    assert pre["checkpatch"] == {"errors": 0, "warnings": 0, "lines": []}
+    assert one["state"] == "conflicts"
+    assert one["conflict"] == {
+        "file": "hw/a.c",
+        "hunk": "@@ -9,7 +9,7 @@",
+        "why": "the hunk does not apply",
+    }
+
+
+def test_export(tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    assert series("export", "--base", "v10.0", out) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out}/0001-one.patch",
+        f"{out}/0002-two.patch",
+        f"{out}/series.mbox",
+    ]
+    assert series("export", "--base", "v10.0", out) == 2
+
+
+@pytest.mark.parametrize("action", ["apply", "verify"])
+def test_a_tree_that_is_none(tmp_path: Path, action: str) -> None:
+    assert series(action, tmp_path) == 2

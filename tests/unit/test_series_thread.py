@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The series as mails."""
+
+from __future__ import annotations
+
+import email.policy
+import mailbox
+from contextlib import closing
+from email.message import EmailMessage, Message
+from pathlib import Path
+
+import pytest
+from small_series import STATES, git, mail, make_repository, make_series
+
+from harness.errors import PatchError, UsageError
+from harness.series import Base, load_bases
+from harness.series.thread import export, thread
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_series(tmp_path)
+
+
+@pytest.fixture
+def base(folder: Path) -> Base:
+    return load_bases(folder)[0]
+
+
+def parse(data: bytes) -> Message:
+    # A mail in a file begins with the line of an mbox.
+    assert data.startswith(b"From 0000")
+    return email.message_from_bytes(data, policy=email.policy.default)
+
+
+def parsed(base: Base) -> list[Message]:
+    return [parse(data) for data in thread(base).values()]
+
+
+def test_all_answer_to_the_first(base: Base) -> None:
+    first, second = parsed(base)
+    assert first["Message-Id"].endswith(".0001@example.org>")
+    assert second["Message-Id"].endswith(".0002@example.org>")
+    assert first["In-Reply-To"] is None
+    assert second["In-Reply-To"] == first["Message-Id"]
+    assert second["References"] == first["Message-Id"]
+
+
+def test_ids_are_made_of_the_content(base: Base, folder: Path) -> None:
+    assert thread(base) == thread(load_bases(folder)[0])
+    path = folder / "v10.0/0002-two.patch"
+    path.write_bytes(path.read_bytes().replace(b"Why.", b"Well."))
+    changed = load_bases(folder)[0]
+    ids = [x["Message-Id"] for x in parsed(base) + parsed(changed)]
+    assert len(set(ids)) == 4
+
+
+def test_the_rest_of_a_mail_stays(base: Base) -> None:
+    for patch, data in zip(base.patches, thread(base).values(), strict=True):
+        head, _, body = patch.data.partition(b"\n\n")
+        assert data.startswith(head + b"\nMessage-Id: ")
+        assert data.endswith(b"\n\n" + body)
+
+
+def test_a_letter_as_text(folder: Path) -> None:
+    (folder / "v10.0/0000-cover-letter.txt").write_text(
+        "vfio: Größe\n\nHello,\n\nsee below.\n"
+    )
+    cover, first, second = parsed(load_bases(folder)[0])
+    assert cover["Subject"] == "[PATCH 0/2] vfio: Größe"
+    assert "author@example.org" in cover["From"]
+    assert cover["Date"] == "Sun, 01 Nov 2026 12:00:00 +0000"
+    assert cover.get_payload() == "Hello,\n\nsee below.\n"
+    assert cover["Message-Id"].endswith(".0000@example.org>")
+    replies = {x["In-Reply-To"] for x in (first, second)}
+    assert replies == {cover["Message-Id"]}
+
+
+def test_a_letter_has_the_version_of_the_patches(folder: Path) -> None:
+    for number, name in ((1, "one"), (2, "two")):
+        (folder / f"v10.0/000{number}-{name}.patch").write_bytes(
+            mail(
+                f"[RFC PATCH v2 {number}/2] hw: x",
+                STATES[number],
+                STATES[number + 1],
+            )
+        )
+    (folder / "v10.0/0000-cover-letter.txt").write_text("vfio: x\n\ny\n")
+    cover, *_ = parsed(load_bases(folder)[0])
+    assert cover["Subject"] == "[RFC PATCH v2 0/2] vfio: x"
+
+
+def test_a_letter_as_a_mail(folder: Path) -> None:
+    (folder / "v10.0/0000-cover-letter.txt").write_text(
+        "From: B <b@example.net>\nSubject: [PATCH v3 0/2] x\n\nHello.\n"
+    )
+    cover, first, _ = parsed(load_bases(folder)[0])
+    assert cover["Subject"] == "[PATCH v3 0/2] x"
+    assert cover["Message-Id"].endswith("@example.net>")
+    assert first["In-Reply-To"] == cover["Message-Id"]
+
+
+def test_a_mail_that_is_not_ascii_says_so(folder: Path) -> None:
+    path = folder / "v10.0/0001-one.patch"
+    path.write_bytes(path.read_bytes().replace(b"Why.", "Größe.".encode()))
+    first, second = parsed(load_bases(folder)[0])
+    assert isinstance(first, EmailMessage)
+    assert first.get_content().startswith("Größe.")
+    assert second["Content-Type"] is None
+
+
+def test_a_bare_diff_is_no_mail(folder: Path) -> None:
+    path = folder / "v10.0/0002-two.patch"
+    path.write_bytes(path.read_bytes().partition(b"---\n\n")[2])
+    with pytest.raises(PatchError, match=r"0002-two\.patch: no mail"):
+        thread(load_bases(folder)[0])
+
+
+def test_a_base_without_a_series(folder: Path) -> None:
+    with pytest.raises(UsageError, match="has no series"):
+        thread(load_bases(folder)[1])
+
+
+def test_export(base: Base, folder: Path, tmp_path: Path) -> None:
+    (folder / "v10.0/0000-cover-letter.txt").write_text("vfio: x\n\ny\n")
+    out = tmp_path / "a/b"
+    names = [path.name for path in export(base, out)]
+    assert names == [
+        "0000-cover-letter.patch", "0001-one.patch", "0002-two.patch",
+        "series.mbox",
+    ]
+    assert sorted(x.name for x in out.iterdir()) == names
+    with closing(mailbox.mbox(out / "series.mbox")) as box:
+        subjects = [x["Subject"] for x in box]
+    assert subjects == [
+        "[PATCH 0/2] vfio: x", "[PATCH 1/2] hw: One", "[PATCH 2/2] hw: Two",
+    ]
+
+
+def test_git_takes_the_mbox(base: Base, tmp_path: Path) -> None:
+    export(base, tmp_path / "out")
+    root = tmp_path / "tree"
+    (root / "hw").mkdir(parents=True)
+    (root / "hw/a.c").write_text(STATES[1])
+    make_repository(root)
+    git(root, "am", "-q", str(tmp_path / "out/series.mbox"))
+    assert (root / "hw/a.c").read_text() == STATES[3]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_nothing_is_overwritten(
+    base: Base, tmp_path: Path, kind: str
+) -> None:
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "mine").touch()
+    with pytest.raises(UsageError, match="is there already"):
+        export(base, out)
+    assert out.is_file() or [x.name for x in out.iterdir()] == ["mine"]

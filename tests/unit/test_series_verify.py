@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Verifying: every patch, and checkpatch.pl."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from small_series import (
+    STATES,
+    mail,
+    make_series,
+    make_small_tree,
+    numbers,
+    snapshot,
+)
+
+from harness.errors import MissingToolError, PatchError, SourceError
+from harness.series import load_bases, open_folder
+from harness.series.verify import State, Verified, verify
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_series(tmp_path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_small_tree(tmp_path / "qemu")
+
+
+def verified(root: Path, folder: Path) -> list[Verified]:
+    before = snapshot(root)
+    results = verify(open_folder(root), load_bases(folder)[0])
+    assert snapshot(root) == before
+    return results
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_what_is_there_and_what_applies(
+    root: Path, folder: Path, count: int
+) -> None:
+    (root / "hw/a.c").write_text(STATES[count])
+    results = verified(root, folder)
+    expected = [State.APPLIED] * count + [State.APPLIES] * (3 - count)
+    assert [x.state for x in results] == expected
+    assert all(x.good for x in results)
+
+
+def test_a_conflict_is_named(root: Path, folder: Path) -> None:
+    (root / "hw/a.c").write_text(numbers(x14="other"))
+    pre, one, two = verified(root, folder)
+    assert (pre.state, one.state) == (State.APPLIES, State.CONFLICTS)
+    assert one.conflict
+    assert one.conflict.file == "hw/a.c"
+    assert one.conflict.hunk == "@@ -9,7 +9,7 @@"
+    # For want of the first one.
+    assert two.state is State.CONFLICTS
+    assert [x.good for x in (pre, one, two)] == [True, False, False]
+
+
+def test_a_patch_picked_alone(root: Path, folder: Path) -> None:
+    (root / "hw/a.c").write_text(numbers(x12="one"))
+    states = [x.state for x in verified(root, folder)]
+    assert states == [State.APPLIES, State.APPLIED, State.APPLIES]
+
+
+def test_style(root: Path, folder: Path) -> None:
+    (folder / "v10.0/0002-two.patch").write_bytes(
+        mail("[PATCH 2/2] x", STATES[2], numbers(x4="pre", x12="bad"))
+    )
+    pre, one, two = verified(root, folder)
+    assert (pre.good, one.good, two.good) == (True, True, False)
+    assert (two.style.errors, two.style.warnings) == (1, 0)
+    assert two.style.lines == ("-:7: ERROR: bad",)
+    assert two.state is State.APPLIES
+
+
+def test_a_malformed_patch_is_no_conflict(root: Path, folder: Path) -> None:
+    path = folder / "v10.0/0002-two.patch"
+    path.write_bytes(path.read_bytes().replace(b"-9,7", b"-9,8"))
+    with pytest.raises(PatchError, match=r"0002.*@@ -9,8 \+9,7 @@"):
+        verified(root, folder)
+
+
+def test_checkpatch_is_missing(root: Path, folder: Path) -> None:
+    (root / "scripts/checkpatch.pl").unlink()
+    with pytest.raises(SourceError, match=r"no scripts/checkpatch\.pl"):
+        verified(root, folder)
+
+
+@pytest.mark.parametrize("text", ["die 'broken'", "print 'hello'", "exit 3"])
+def test_checkpatch_fails(root: Path, folder: Path, text: str) -> None:
+    (root / "scripts/checkpatch.pl").write_text(text)
+    with pytest.raises(SourceError, match="failed on 0001-pre"):
+        verified(root, folder)
+
+
+def test_perl_is_missing(
+    root: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "git").symlink_to(shutil.which("git") or "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingToolError, match="perl"):
+        verified(root, folder)
