@@ -189,6 +189,12 @@ class Scenario(_Strict, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_format(self.format)
+        cancel = self.migration.cancel
+        wrong = Outcome.MIGRATED if cancel else Outcome.CANCELLED
+        if wrong in (self.expect.base.outcome, self.expect.patched.outcome):
+            raise ValueError(
+                f"expect: {wrong}, where cancel is {str(cancel).lower()}"
+            )
 
     def each_device(self) -> tuple[Device, ...]:
         """Every single device, in the order in which QEMU gets them."""

@@ -22,6 +22,7 @@ from harness.scenario.model import (
     Device,
     Expect,
     Expectation,
+    Migration,
     Outcome,
     Scenario,
 )
@@ -83,7 +84,9 @@ def scenario(outcome: Outcome, message: str = "") -> Scenario:
     """Two devices, of which that is expected."""
     expect = Expectation(outcome=outcome, message=message)
     return msgspec.structs.replace(
-        load("two-devices"), expect=Expect(base=expect, patched=expect)
+        load("two-devices"),
+        migration=Migration(cancel=outcome is Outcome.CANCELLED),
+        expect=Expect(base=expect, patched=expect),
     )
 
 

@@ -12,6 +12,8 @@ from bench import SCENARIO, Bench
 
 from harness.scenario.model import (
     Device,
+    Expect,
+    Expectation,
     Limits,
     Migration,
     Outcome,
@@ -20,7 +22,12 @@ from harness.scenario.model import (
 from harness.scenario.result import Result
 from harness.scenario.runner import DESTINATION, SIDES, SOURCE
 
-CANCEL = msgspec.structs.replace(SCENARIO, migration=Migration(cancel=True))
+CANCELLED = Expectation(outcome=Outcome.CANCELLED)
+CANCEL = msgspec.structs.replace(
+    SCENARIO,
+    migration=Migration(cancel=True),
+    expect=Expect(base=CANCELLED, patched=CANCELLED),
+)
 ACTIVE = {"active": [["skip"]]}
 
 

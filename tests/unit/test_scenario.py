@@ -229,6 +229,41 @@ def test_no_devices(text: str) -> None:
     assert "devices" in str(refusal(text))
 
 
+CANCELLED = """\
+name = "x"
+devices = [{}]
+
+[migration]
+cancel = true
+
+[expect]
+base.outcome = "cancelled"
+patched.outcome = "cancelled"
+"""
+
+
+def test_cancelled() -> None:
+    found = parse(CANCELLED.encode(), "x.toml")
+    assert found.expect.base.outcome is Outcome.CANCELLED
+    assert found.expect.base.message == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("cancel = true", "cancel = false", "cancelled, where cancel is fal"),
+        ('base.outcome = "cancelled"', "", "migrated, where cancel is true"),
+        ('patched.outcome = "cancelled"', "", "migrated, where cancel is t"),
+    ],
+)
+def test_cancelled_by_nobody_or_for_nothing(
+    old: str, new: str, why: str
+) -> None:
+    err = refusal(CANCELLED.replace(old, new))
+    assert err.line == 7
+    assert f"expect: {why}" in err.what
+
+
 def test_newer_format() -> None:
     found = refusal(f"format = 2\nnew_thing = 1\n{GOOD}")
     assert "format 2 is newer" in str(found)
