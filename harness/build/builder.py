@@ -65,7 +65,7 @@ def build(
         source=source,
         overlay=overlay,
         arguments=recipe.arguments(werror=werror),
-        device_list=recipe.device_list(),
+        device_list=recipe.device_list(source.version),
         toolchain=find_toolchain(recipe, source.version),
     )
     store = Store(cache_dir() / "builds")

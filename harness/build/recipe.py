@@ -34,6 +34,7 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     format: int
     configure: tuple[str, ...]
     devices: tuple[str, ...]
+    devices_from: dict[str, tuple[str, ...]]
     programs: dict[str, str]
     libraries: dict[str, str]
     libraries_before: dict[str, dict[str, str]]
@@ -68,9 +69,16 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
                 found |= libraries
         return found
 
-    def device_list(self) -> bytes:
-        """Content of ``configs/devices/x86_64-softmmu/<name>.mak``."""
-        return "".join(f"CONFIG_{x}=y\n" for x in self.devices).encode()
+    def device_list(self, version: str) -> bytes:
+        """Content of ``configs/devices/x86_64-softmmu/<name>.mak``.
+
+        :param version: Of QEMU, e.g. ``10.0.13``.
+        """
+        found = list(self.devices)
+        for bound, devices in self.devices_from.items():
+            if _numbers(version) >= _numbers(bound):
+                found += devices
+        return "".join(f"CONFIG_{x}=y\n" for x in found).encode()
 
 
 @dataclass(frozen=True)

@@ -475,3 +475,15 @@ def test_bad_input(
     assert main(["build", "--source", str(tree), *argv]) == 2
     assert words in capsys.readouterr().err
     assert not (cache / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "cxl"), [("8.1.0", False), ("10.0.13", False),
+                         ("10.2.0", True), ("11.1.2", True)]
+)
+def test_devices_that_only_newer_versions_need(
+    version: str, cxl: bool
+) -> None:
+    devices = Recipe.load().device_list(version).decode().split()
+    assert "CONFIG_VFIO_PCI=y" in devices
+    assert ("CONFIG_CXL=y" in devices) is cxl
