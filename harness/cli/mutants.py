@@ -52,12 +52,18 @@ def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
 
 
 def _wanted(base: Base, names: Sequence[str]) -> list[Mutant]:
-    known = {x.name: x for x in load_mutants() if x.base == base.name}
+    every = load_mutants()
+    known = {x.name: x for x in every if x.base == base.name}
+    if not known:
+        bases = ", ".join(dict.fromkeys(x.base for x in every))
+        raise UsageError(
+            f"{base.name} has no mutants", f"bases that have some: {bases}"
+        )
     for name in names:
         if name not in known:
             raise UsageError(
                 f"unknown mutant {name!r}",
-                f"known mutants of {base.name}: {', '.join(known) or 'none'}",
+                f"known mutants of {base.name}: {', '.join(known)}",
             )
     return [known[name] for name in dict.fromkeys(names or known)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,6 +168,21 @@ def test_bad_usage(
     old.write_text("old")
     assert main(["validate", *words, "--out", str(tmp_path)]) == 2
     assert machine.ran == []
+
+
+def test_base_without_mutants(
+    machine: Machine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = replace(find_base(BASE), name="v7.0")
+    monkeypatch.setattr(mutants, "choose_source", lambda _: (other, None))
+    assert validate(tmp_path) == 2
+    err = capsys.readouterr().err
+    assert "v7.0 has no mutants" in err
+    assert BASE in err
+    assert machine.built == []
 
 
 def test_no_older_report_is_left(machine: Machine, tmp_path: Path) -> None:
