@@ -99,8 +99,7 @@ def _cover(text: bytes, patches: tuple[Patch, ...]) -> bytes:
         # "[PATCH v2 1/6]": the letter of version 2 says so as well.
         words = first.prefix.strip("[]").partition(" 1/")[0] or "PATCH"
         subject = f"[{words} 0/{len(patches)}] {subject}"
-    encoding = "us-ascii" if subject.isascii() else "utf-8"
-    header = Header(subject, encoding, header_name="Subject").encode()
+    header = Header(subject, header_name="Subject").encode()
     return b"".join(
         (
             MAIL_START,

@@ -120,10 +120,18 @@ def test_nothing_is_taken_out(root: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--upto", "3"], ["--upto", "-1"], ["--mutant", "no"]]
+    ("options", "words"),
+    [
+        (["--upto", "3"], "--upto 3: there is no such patch"),
+        (["--upto", "-1"], "--upto -1: there is no such patch"),
+        (["--mutant", "no"], "unknown mutant 'no'"),
+    ],
 )
-def test_what_cannot_be_applied(root: Path, options: list[str]) -> None:
+def test_what_cannot_be_applied(
+    root: Path, capsys: Capture, options: list[str], words: str
+) -> None:
     assert series("apply", root, *options) == 2
+    assert words in capsys.readouterr().err
     assert content(root) == STATES[0]
 
 
@@ -296,7 +304,7 @@ def test_am_needs_git(root: Path, capsys: Capture) -> None:
 def test_a_broken_repository(root: Path, capsys: Capture) -> None:
     (root / ".git").mkdir()
     assert series("apply", root) == 2
-    assert "not a git repository" in capsys.readouterr().err
+    assert f"{root}: not a git repository" in capsys.readouterr().err
     assert content(root) == STATES[0]
 
 

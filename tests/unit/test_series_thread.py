@@ -130,6 +130,8 @@ def test_export(base: Base, folder: Path, tmp_path: Path) -> None:
         "series.mbox",
     ]
     assert sorted(x.name for x in out.iterdir()) == names
+    whole = (out / "series.mbox").read_bytes()
+    assert whole.count(b"\n\nFrom 0000") == 2
     with closing(mailbox.mbox(out / "series.mbox")) as box:
         subjects = [x["Subject"] for x in box]
     assert subjects == [

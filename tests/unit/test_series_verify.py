@@ -67,6 +67,18 @@ def test_a_patch_picked_alone(root: Path, folder: Path) -> None:
     assert states == [State.APPLIES, State.APPLIED, State.APPLIES]
 
 
+def test_a_patch_sees_all_before_it(root: Path, folder: Path) -> None:
+    (root / "hw/b.c").write_text(STATES[0])
+    (folder / "v10.0/0001-one.patch").write_bytes(
+        mail("[PATCH 1/2] x", STATES[0], STATES[1], "hw/b.c")
+    )
+    (folder / "v10.0/0002-two.patch").write_bytes(
+        mail("[PATCH 2/2] x", STATES[1], numbers(x4="both"))
+    )
+    states = {x.state for x in verified(root, folder)}
+    assert states == {State.APPLIES}
+
+
 def test_style(root: Path, folder: Path) -> None:
     (folder / "v10.0/0002-two.patch").write_bytes(
         mail("[PATCH 2/2] x", STATES[2], numbers(x4="pre", x12="bad"))
