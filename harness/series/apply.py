@@ -95,7 +95,7 @@ def _parse(patch: Patch) -> list[PatchedFile]:
     except UnidiffParseError as error:
         # It says what is wrong and not where, but it goes line by line.
         raise PatchError(
-            patch.name, None, _broken_hunk(text), str(error)
+            patch.name, *_broken_hunk(text), str(error).strip()
         ) from error
     if not files:
         raise PatchError(patch.name, None, None, "no diff in it")
@@ -129,8 +129,8 @@ def _check_ends(patch: Patch, file: PatchedFile, lines: list[str]) -> None:
             )
 
 
-def _broken_hunk(text: str) -> str | None:
-    """Find the hunk at which a parser gives up: the first bad prefix."""
+def _broken_hunk(text: str) -> tuple[str | None, str | None]:
+    """Find where a parser gives up: the file and the hunk."""
     # Not splitlines(), which knows more ends of a line than a patch has.
     lines = [f"{x}\n" for x in text.split("\n")]
     starts = [n for n, x in enumerate(lines) if x.startswith("@@ ")]
@@ -138,8 +138,11 @@ def _broken_hunk(text: str) -> str | None:
         try:
             PatchSet.from_string("".join(lines[:end]))
         except UnidiffParseError:
-            return _header(lines[start])
-    return None
+            names = re.findall(
+                r"^\+\+\+ b/(.*)$", "".join(lines[:start]), re.MULTILINE
+            )
+            return names[-1] if names else None, _header(lines[start])
+    return None, None
 
 
 def _header(line: str) -> str:

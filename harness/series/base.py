@@ -56,18 +56,21 @@ def _load(folder: Path | None) -> tuple[Patch, ...]:
     paths = sorted(folder.glob("[0-9][0-9][0-9][0-9]-*.patch"))
     patches = tuple(map(Patch.load, paths))
     for number, patch in enumerate(patches, 1):
-        if int(patch.name[:4]) > number:
-            why = f"patch {number:04} is missing before it"
-        elif int(patch.name[:4]) < number:
-            why = f"number {number:04} should come here"
-        elif patch.position not in (None, (number, len(patches))):
+        if int(patch.name[:4]) != number:
+            gap = int(patch.name[:4]) > number
             why = (
-                f"its subject begins with {patch.prefix}, "
-                f"and it is number {number} of {len(patches)}"
+                f"patch {number:04} is missing before it"
+                if gap
+                else f"number {number:04} should come here"
             )
-        else:
-            continue
-        raise PatchError(patch.name, None, None, why)
+            raise PatchError(patch.name, None, None, why)
+    for number, patch in enumerate(patches, 1):
+        if patch.position not in (None, (number, len(patches))):
+            raise PatchError(
+                patch.name, None, None,
+                f"its subject begins with {patch.prefix}, "
+                f"and it is number {number} of {len(patches)}",
+            )
     return patches
 
 

@@ -163,8 +163,8 @@ def conflict(text: bytes) -> bytes:
     ("damage", "words"),
     [
         (break_hunk, "hw/a.c: @@ -9,8 +9,7 @@"),
-        (escape, "../a.c: a path outside of the tree"),
-        (absolute, "/etc/passwd: a path outside of the tree"),
+        (escape, "a/../a.c: a path outside of the tree"),
+        (absolute, "a//etc/passwd: a path outside of the tree"),
         (binary, "hw/a.c: a binary patch"),
         (conflict, "hw/a.c: @@ -9,7 +9,7 @@: the hunk does not apply"),
     ],
@@ -176,10 +176,7 @@ def test_a_damaged_series_is_refused(
     path.write_bytes(damage(path.read_bytes()))
     before = snapshot(root)
     assert series("apply", root) == 2
-    said = capsys.readouterr().err
-    assert "0002-two.patch: " in said
-    # unidiff does not say in which file.
-    assert words.removeprefix("hw/a.c: ") in said
+    assert f"0002-two.patch: {words}" in capsys.readouterr().err
     assert snapshot(root) == before
 
 

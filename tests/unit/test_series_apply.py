@@ -163,8 +163,10 @@ def test_context_must_match_to_the_blank(tree: FakeTree) -> None:
 def test_a_corrupted_hunk_is_named(tree: FakeTree, hunk: str) -> None:
     later = diff("hw/b.c", "@@ -1 +1 @@\n-b\n+c\n")
     error = refused(tree, diff("hw/a.c", FIRST, hunk) + later)
-    assert error.hunk == "@@ -20,3 +20,3 @@"
-    assert error.patch == "1.patch"
+    assert (error.patch, error.file, error.hunk) == (
+        "1.patch", "hw/a.c", "@@ -20,3 +20,3 @@"
+    )
+    assert not error.what.endswith("\n")
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,8 @@ def test_unknown_variants(base: Base, text: str) -> None:
 def test_patches_are_numbered_without_a_gap(
     folder: Path, base: Base, name: str, text: str, why: str
 ) -> None:
+    first = folder / "v10.0/0001-a.patch"
+    first.write_text("Subject: [PATCH 1/2] x")
     (folder / name).write_text(text)
     with pytest.raises(PatchError, match=why):
         assert base.sequence
