@@ -133,11 +133,15 @@ def _broken_hunk(text: str) -> tuple[str | None, str | None]:
     """Find where a parser gives up: the file and the hunk."""
     # Not splitlines(), which knows more ends of a line than a patch has.
     lines = [f"{x}\n" for x in text.split("\n")]
-    starts = [n for n, x in enumerate(lines) if x.startswith("@@ ")]
+    starts = [
+        n for n, x in enumerate(lines) if x.startswith(("@@ ", "diff --git "))
+    ]
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         try:
             PatchSet.from_string("".join(lines[:end]))
         except UnidiffParseError:
+            if not lines[start].startswith("@@ "):
+                return lines[start].strip(), None
             names = re.findall(
                 r"^\+\+\+ b/(.*)$", "".join(lines[:start]), re.MULTILINE
             )

@@ -169,6 +169,13 @@ def test_a_corrupted_hunk_is_named(tree: FakeTree, hunk: str) -> None:
     assert not error.what.endswith("\n")
 
 
+def test_a_corrupted_header_is_named(tree: FakeTree) -> None:
+    text = diff("hw/a.c", FIRST) + diff("hw/b.c").replace("+ b/hw", "+ b/..")
+    error = refused(tree, text)
+    assert error.file == "diff --git a/hw/b.c b/hw/b.c"
+    assert error.hunk is None
+
+
 @pytest.mark.parametrize(
     "path",
     [
