@@ -54,9 +54,22 @@ def run_logged(
             if step:
                 progress(int(step[1]), int(step[2]), "compiling")
         status = process.wait()
-    if status:
-        text = "\n".join(tail)
-        if os.strerror(errno.ENOSPC) in text:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        name = Path(argv[0]).name
-        raise BuildError(f"{name} failed with status {status}", log, text)
+    check_status(argv[0], status, log, "\n".join(tail))
+
+
+def check_status(program: str, status: int, log: Path, text: str) -> None:
+    """See whether a tool has done its work.
+
+    :param program: Its path.
+    :param status: Its exit status.
+    :param log: The log.
+    :param text: The last lines that it printed, in English.
+    :raise BuildError: When it failed; it ended by itself then.
+    :raise OSError: ENOSPC, when it failed for want of room.
+    """
+    if not status:
+        return
+    if os.strerror(errno.ENOSPC) in text:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    name = Path(program).name
+    raise BuildError(f"{name} failed with status {status}", log, text)

@@ -123,10 +123,12 @@ def find_toolchain(recipe: Recipe, version: str) -> Toolchain:
             ) from error
     banner = subprocess.run(
         ["cc", "--version"],
-        env=environment, capture_output=True, text=True, check=True,
-    ).stdout
+        env=environment, capture_output=True, text=True, check=False,
+    )
+    if banner.returncode:
+        raise MissingToolError("a cc that works", "gcc")
     return Toolchain(
-        banner.partition("\n")[0], versions["meson"], sys.executable
+        banner.stdout.partition("\n")[0], versions["meson"], sys.executable
     )
 
 

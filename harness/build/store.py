@@ -8,6 +8,7 @@ renamed. It may be removed at any time, and is made again when needed.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 
 from harness.build.job import FORMAT, Job
+from harness.build.ninja import check_status
 from harness.build.worktree import BINARY
 from harness.host.files import exclusive, publishing
 from harness.host.process import die_with_parent
@@ -85,7 +87,8 @@ class Store:
 
         :param job: What was built.
         :param binary: What came out, not stripped.
-        :param log: What was printed on the way.
+        :param log: What was printed on the way; gets what is printed here.
+        :raise BuildError: When it cannot be stripped, or does not run.
         """
         with exclusive(self.home / "lock"):
             stored = self.find(job.key)
@@ -99,12 +102,12 @@ class Store:
 
 def _fill(folder: Path, job: Job, binary: Path, log: Path) -> BuildInfo:
     stripped = folder / BINARY
-    _run("strip", "-o", str(stripped), str(binary))
+    _run(log, "strip", "-o", str(stripped), str(binary))
     info = BuildInfo(
         format=FORMAT,
         inputs=job.inputs(),
         origin=job.source.origin,
-        version=_run(str(stripped), "--version").partition("\n")[0],
+        version=_run(log, str(stripped), "--version").partition("\n")[0],
         binary_bytes=stripped.stat().st_size,
         binary_sha256=_sha256(stripped),
     )
@@ -119,12 +122,18 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _run(*argv: str) -> str:
-    return subprocess.run(
+def _run(log: Path, *argv: str) -> str:
+    done = subprocess.run(
         argv,
-        check=True,
+        check=False,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        errors="backslashreplace",
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
         preexec_fn=die_with_parent(),
-    ).stdout
+    )
+    with log.open("a") as file:
+        file.write(done.stderr)
+    check_status(argv[0], done.returncode, log, done.stderr.rstrip())
+    return done.stdout

@@ -296,83 +296,43 @@ def test_no_room_for_the_result(
     assert not make(tree).reused
 
 
-@pytest.mark.parametrize(
-    ("hidden", "package"),
-    [
-        ("cc", "gcc"),
-        ("ninja", "ninja-build"),
-        ("pkg-config", "pkg-config"),
-        ("strip", "binutils"),
-    ],
-)
-def test_a_program_is_missing(
-    tree: Path,
-    cache: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    hidden: str,
-    package: str,
-) -> None:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in "cc", "ld", "strip", "ninja", "pkg-config", "git":
-        if name != hidden:
-            (folder / name).symlink_to(str(shutil.which(name)))
-    monkeypatch.setenv("PATH", str(folder))
-    with pytest.raises(MissingToolError) as caught:
+def test_what_does_not_run(tree: Path, cache: Path) -> None:
+    other = tree / "util/other.c"
+    good = other.read_text()
+    other.write_text(
+        "#include <stdio.h>\n#include <stdlib.h>\n"
+        'const char *other(void) { fputs("no\\n", stderr); abort(); }\n'
+    )
+    with pytest.raises(BuildError, match="failed with status -6") as caught:
         make(tree)
-    assert (caught.value.tool, caught.value.package) == (hidden, package)
+    assert caught.value.tail == "no"
+    assert caught.value.log.read_text().endswith("no\n")
+    assert stored(cache) == ["lock"]
+    other.write_text(good)
+    assert not make(tree).reused
+
+
+def test_a_disk_that_fills_up_in_strip(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "strip"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\necho strip: No space left on device >&2; exit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(NoSpaceError):
+        make(tree)
+
+
+def test_what_is_missing_is_known_at_once(
+    tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingToolError):
+        make(tree)
     assert not (cache / "work").exists()
-
-
-def test_a_library_is_missing(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "bin" / "pkg-config"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\ncase "$2" in glib*) exit 1;; esac\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    with pytest.raises(MissingToolError) as caught:
-        make(tree)
-    assert caught.value.package == "libglib2.0-dev"
-
-
-def test_what_older_versions_need_besides() -> None:
-    recipe = Recipe.load()
-    besides = recipe.libraries | {"pixman-1 >= 0.21.8": "libpixman-1-dev"}
-    assert recipe.libraries_for("8.1.0") == besides
-    assert recipe.libraries_for("8.2.0") == recipe.libraries
-    assert recipe.libraries_for("10.0.13") == recipe.libraries
-
-
-def test_a_library_of_older_versions_is_missing(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "bin" / "pkg-config"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\ncase "$2" in pixman*) exit 1;; esac\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    make(tree)
-    (tree / "VERSION").write_text("8.1.99\n")
-    with pytest.raises(MissingToolError) as caught:
-        make(tree)
-    assert caught.value.package == "libpixman-1-dev"
-
-
-def test_a_header_is_missing(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "bin" / "cc"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\nexit 1\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    with pytest.raises(MissingToolError) as caught:
-        make(tree)
-    assert caught.value.tool == "header libfdt.h"
-    assert caught.value.package == "libfdt-dev"
 
 
 def test_the_environment_makes_no_difference(

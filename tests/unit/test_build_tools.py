@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a build needs is looked for before one is started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.build.recipe import Recipe, find_toolchain
+from harness.errors import MissingToolError
+
+Replace = Callable[[str, str], None]
+
+
+@pytest.fixture
+def replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replace:
+    """Puts a shell script in the place of a program."""
+
+    def put(name: str, script: str) -> None:
+        program = tmp_path / "bin" / name
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    return put
+
+
+def missing(version: str = "10.0.13") -> tuple[str, str]:
+    """What is missing, and the package that has it."""
+    with pytest.raises(MissingToolError) as caught:
+        find_toolchain(Recipe.load(), version)
+    return caught.value.tool, caught.value.package
+
+
+@pytest.mark.parametrize(
+    ("hidden", "package"),
+    [
+        ("cc", "gcc"),
+        ("ninja", "ninja-build"),
+        ("pkg-config", "pkg-config"),
+        ("strip", "binutils"),
+    ],
+)
+def test_a_program_is_missing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hidden: str,
+    package: str,
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in "cc", "ld", "strip", "ninja", "pkg-config", "git":
+        if name != hidden:
+            (folder / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", str(folder))
+    assert missing() == (hidden, package)
+
+
+def test_a_library_is_missing(replace: Replace) -> None:
+    replace("pkg-config", 'case "$2" in glib*) exit 1;; esac')
+    assert missing()[1] == "libglib2.0-dev"
+
+
+def test_what_older_versions_need_besides() -> None:
+    recipe = Recipe.load()
+    besides = recipe.libraries | {"pixman-1 >= 0.21.8": "libpixman-1-dev"}
+    assert recipe.libraries_for("8.1.0") == besides
+    assert recipe.libraries_for("8.2.0") == recipe.libraries
+    assert recipe.libraries_for("10.0.13") == recipe.libraries
+
+
+def test_a_library_of_older_versions_is_missing(replace: Replace) -> None:
+    replace("pkg-config", 'case "$2" in pixman*) exit 1;; esac')
+    assert find_toolchain(Recipe.load(), "10.0.13")
+    assert missing("8.1.99")[1] == "libpixman-1-dev"
+
+
+def test_a_header_is_missing(replace: Replace) -> None:
+    replace("cc", "exit 1")
+    assert missing() == ("header libfdt.h", "libfdt-dev")
+
+
+def test_a_compiler_that_does_not_say_what_it_is(replace: Replace) -> None:
+    cc = shutil.which("cc")
+    replace("cc", f'[ "$1" != --version ] && exec {cc} "$@"')
+    assert missing() == ("a cc that works", "gcc")
