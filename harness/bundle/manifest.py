@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -79,7 +79,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     """One file of the bundle."""
 
     sha256: str
-    size_bytes: int
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
 
     @classmethod
     def of(cls, data: bytes) -> File:

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import stat
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -25,7 +31,7 @@ from harness.errors import BundleError
 from harness.scenario.model import Scenario
 from harness.scenario.model import from_json as scenario_from_json
 
-# No run leaves as much; a zip that says so is not ours.
+# No run leaves as much; what says so is not ours.
 _MAX_BYTES = 256 << 20
 
 
@@ -59,25 +65,45 @@ class Bundle:
 def open_bundle(path: Path) -> Bundle:
     """Read and check a bundle.
 
+    What is none is not read through to find that out.
+
     :param path: Its folder or zip file.
     :raise BundleError: When it is not whole, or newer than this program.
     """
-    files = _read(path)
-    for name in OWN:
-        if name not in files:
-            raise BundleError(
-                f"{path}: not a whole bundle: no {name}",
-                "a run that did not end leaves none; run it again",
-            )
-    digest = hashlib.sha256(files[MANIFEST]).hexdigest()
-    if files[DIGEST] != digest_file(digest):
-        raise _damaged(path, MANIFEST)
-    manifest = _decode(path, files[MANIFEST])
-    for name in sorted(manifest.files.keys() | files.keys() - set(OWN)):
-        data = files.get(name)
-        if data is None or manifest.files.get(name) != File.of(data):
-            raise _damaged(path, name)
+    with _opened(path) as found:
+        own = {name: _own(path, found, name) for name in OWN}
+        digest = hashlib.sha256(own[MANIFEST]).hexdigest()
+        if own[DIGEST] != digest_file(digest):
+            raise _damaged(path, MANIFEST)
+        manifest = _decode(path, own[MANIFEST])
+        listed = manifest.files
+        if sum(file.size_bytes for file in listed.values()) > _MAX_BYTES:
+            raise BundleError(f"{path}: too large for a bundle")
+        there = set()
+        for name in found.names():
+            if name not in listed and name not in OWN:
+                raise _damaged(path, name)
+            there.add(name)
+        files = dict(own)
+        for name, file in sorted(listed.items()):
+            data = None
+            # A name that leads elsewhere is not one of those found.
+            if name in there:
+                data = found.read(name, file.size_bytes)
+            if data is None or File.of(data) != file:
+                raise _damaged(path, name)
+            files[name] = data
     return Bundle(path, digest, manifest, files)
+
+
+def _own(path: Path, found: _Files, name: str) -> bytes:
+    data = found.read(name, _MAX_BYTES)
+    if data is None:
+        raise BundleError(
+            f"{path}: not a whole bundle: no {name}",
+            "a run that did not end leaves none; run it again",
+        )
+    return data
 
 
 def _damaged(path: Path, name: str) -> BundleError:
@@ -104,23 +130,77 @@ def _decode(path: Path, data: bytes) -> Manifest:
         raise BundleError(f"{path}: not a bundle: {err}") from err
 
 
-def _read(path: Path) -> dict[str, bytes]:
-    if path.is_dir():
-        return {
-            str(file.relative_to(path)): file.read_bytes()
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        }
+class _Files(Protocol):
+    """A folder or a zip file, of which nothing is believed."""
+
+    def names(self) -> Iterable[str]:
+        """Names of all that is in it and is no folder."""
+
+    def read(self, name: str, limit_bytes: int) -> bytes | None:
+        """Content of a file, cut if it is longer; None if it is none."""
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: Path
+
+    def names(self) -> Iterator[str]:
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            with os.scandir(self.path / folder) as entries:
+                for entry in entries:
+                    name = f"{folder}{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{name}/")
+                    else:
+                        yield name
+
+    def read(self, name: str, limit_bytes: int) -> bytes | None:
+        # A link is not followed, and a pipe not waited for.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(self.path / name, flags)
+        except OSError as err:
+            if err.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+                return None
+            raise
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            return None
+        with open(fd, "rb") as file:
+            return file.read(min(found.st_size, limit_bytes) + 1)
+
+
+@dataclass(frozen=True)
+class _Zip:
+    archive: zipfile.ZipFile
+
+    def names(self) -> list[str]:
+        return [
+            member.filename
+            for member in self.archive.infolist()
+            if not member.is_dir()
+        ]
+
+    def read(self, name: str, limit_bytes: int) -> bytes | None:
+        try:
+            member = self.archive.getinfo(name)
+        except KeyError:
+            return None
+        with self.archive.open(member) as file:
+            return file.read(limit_bytes + 1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Files]:
     try:
+        if path.is_dir():
+            yield _Folder(path)
+            return
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > _MAX_BYTES:
-                raise BundleError(f"{path}: too large for a bundle")
-            return {
-                member.filename: archive.read(member)
-                for member in members
-                if not member.is_dir()
-            }
+            yield _Zip(archive)
     except FileNotFoundError:
         raise BundleError(f"{path}: no such bundle") from None
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError,

@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -125,7 +126,7 @@ def forge(folder: Path, manifest: bytes) -> None:
 
 
 def edit_manifest(
-    folder: Path, change: Callable[[dict[str, object]], object]
+    folder: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
     """Change the manifest, with a digest that fits."""
     tree = msgspec.json.decode((folder / MANIFEST).read_bytes())
@@ -134,7 +135,7 @@ def edit_manifest(
 
 
 def test_newer_format(copy: Path) -> None:
-    def change(tree: dict[str, object]) -> None:
+    def change(tree: dict[str, Any]) -> None:
         tree["format"] = 2
         tree["inputs"] = "something that we cannot know"
 
@@ -251,12 +252,77 @@ def test_changed_zip_is_refused_or_says_the_same(
     assert bundle.files == open_bundle(whole).files
 
 
-def test_zip_that_says_it_is_huge(tmp_path: Path) -> None:
+def test_manifest_that_says_it_is_huge(copy: Path) -> None:
+    def change(tree: dict[str, Any]) -> None:
+        tree["files"]["console.txt"]["size_bytes"] = 300 << 20
+
+    edit_manifest(copy, change)
+    assert "too large" in refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["extra", "console.txt", DIGEST, MANIFEST])
+def test_huge_file_is_not_read(copy: Path, name: str) -> None:
+    # Sparse, and more than any memory.
+    with (copy / name).open("ab") as file:
+        file.truncate(1 << 42)
+    assert "damaged" in refusal(copy)
+
+
+def test_no_bundle_is_not_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scandir(path: object) -> None:
+        pytest.fail("it may be a whole disk")
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert MANIFEST in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "source", "extra"])
+def test_link_is_not_followed(
+    copy: Path, tmp_path: Path, name: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if (copy / name).exists():
+        (copy / name).rename(elsewhere)
+    (copy / name).symlink_to(elsewhere)
+    assert "bundle" in refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["extra", "console.txt", MANIFEST])
+def test_pipe_is_not_waited_for(copy: Path, name: str) -> None:
+    (copy / name).unlink(missing_ok=True)
+    os.mkfifo(copy / name)
+    refusal(copy)
+
+
+def test_folder_in_the_place_of_a_file(copy: Path) -> None:
+    (copy / MANIFEST).unlink()
+    (copy / MANIFEST).mkdir()
+    assert MANIFEST in refusal(copy)
+
+
+def test_file_elsewhere(copy: Path) -> None:
+    def change(tree: dict[str, Any]) -> None:
+        tree["files"]["../console.txt"] = tree["files"].pop("console.txt")
+
+    (copy / "console.txt").rename(copy.parent / "console.txt")
+    edit_manifest(copy, change)
+    assert "console.txt" in refusal(copy)
+
+
+def test_zip_with_a_huge_file_is_not_unpacked(
+    copy: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "huge.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number in range(3):
-            archive.writestr(str(number), bytes(100 << 20))
-    assert "too large" in refusal(path)
+    pack(open_bundle(copy), path)
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("extra", "w") as file,
+    ):
+        for _ in range(300):
+            file.write(bytes(1 << 20))
+    assert "damaged: extra" in refusal(path)
 
 
 def test_interrupted_writing_leaves_no_bundle(tmp_path: Path) -> None:
