@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness.bundle.manifest import DESTINATION_TRACE, SOURCE_TRACE
 from harness.bundle.read import Bundle
+from harness.errors import BundleError
 from harness.oracle import Expectation, Finding, judge
 from harness.scenario import model
 from harness.scenario.model import Outcome, Scenario
@@ -64,20 +65,25 @@ def patches_of(variant: str) -> int:
     """How many patches of the series a tree has.
 
     :param variant: Its name; see `harness.series.Variant`.
+    :raise BundleError: When there is no such tree.
     """
-    tree = variant.partition("+")[0]
-    if tree == "base":
-        return 0
-    if tree.startswith("patch-"):
-        return int(tree.removeprefix("patch-"))
-    # All of them, ours or, in a stock tree, upstream's.
-    return SERIES_LENGTH
+    # All of them in a stock tree, too: they are upstream's.
+    trees = {"base": 0, "patched": SERIES_LENGTH, "stock": SERIES_LENGTH}
+    trees |= {f"patch-{n}": n for n in range(1, SERIES_LENGTH + 1)}
+    try:
+        return trees[variant.partition("+")[0]]
+    except KeyError:
+        raise BundleError(
+            f"a tree named {variant!r} is not known",
+            "use the vfio-p2p that wrote the bundle, or a newer one",
+        ) from None
 
 
 def assess(bundle: Bundle) -> Assessment:
     """Judge one run.
 
     :param bundle: What it left.
+    :raise BundleError: When it is of a tree that we do not know.
     """
     scenario = bundle.scenario
     result = bundle.manifest.result

@@ -30,6 +30,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     qmp_downtime_ms: int | None = None
     qmp_total_time_ms: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.format > FORMAT:
+            raise ValueError(
+                f"result format {self.format} is newer than this program, "
+                f"which knows up to {FORMAT}"
+            )
+
     def to_json(self) -> bytes:
         """One JSON document."""
         return msgspec.json.format(

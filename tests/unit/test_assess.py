@@ -17,6 +17,7 @@ from qemu_log import FakeQemu, boot, devices, receive
 
 from harness.assess import Assessment, assess, patches_of
 from harness.bundle.read import open_bundle
+from harness.errors import BundleError
 from harness.scenario.load import load
 from harness.scenario.model import (
     Device,
@@ -388,6 +389,14 @@ def test_broken_order_fails_however_the_run_ended(
 )
 def test_patches_of(variant: str, patches: int) -> None:
     assert patches_of(variant) == patches
+
+
+@pytest.mark.parametrize(
+    "variant", ["patch-x", "patch-", "patch-0", "patch-7", "patch-²", "", "+"]
+)
+def test_tree_that_nobody_knows(tmp_path: Path, variant: str) -> None:
+    with pytest.raises(BundleError, match="is not known"):
+        found(tmp_path, MUST_MIGRATE, MIGRATED, variant=variant)
 
 
 def test_qemus_words_are_made_fit_to_print(tmp_path: Path) -> None:

@@ -143,6 +143,11 @@ def test_newer_format(copy: Path) -> None:
     assert "format 2 is newer" in refusal(copy)
 
 
+def test_newer_format_of_the_result(copy: Path) -> None:
+    edit_manifest(copy, lambda tree: tree["result"].update(format=99))
+    assert "result format 99 is newer" in refusal(copy)
+
+
 def test_another_kind(copy: Path) -> None:
     edit_manifest(copy, lambda tree: tree.update(kind="photo album"))
     assert "kind" in refusal(copy)
