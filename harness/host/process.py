@@ -59,6 +59,24 @@ def session_members(session: int) -> list[int]:
     return members
 
 
+def kill_session(session: int, *, led: bool) -> bool:
+    """Kill what is left of a session of ours; call it until that is gone.
+
+    :param session: Number of the session, which is its leader's.
+    :param led: Whether the leader has not been reaped yet.
+    :return: Whether anything was there to be killed.
+    """
+    members = session_members(session)
+    # The number is not given away before the session is empty: if somebody
+    # has it whom we did not start, then nothing here is ours.
+    if not led and session in members:
+        return False
+    for pid in members:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(members)
+
+
 def end_session(process: subprocess.Popen[bytes], grace_s: float = 3) -> None:
     """End the leader of a session, and whatever else is in it.
 
@@ -76,10 +94,7 @@ def end_session(process: subprocess.Popen[bytes], grace_s: float = 3) -> None:
         if time.monotonic() > deadline:
             break
         time.sleep(0.01)
-    while members := session_members(process.pid):
-        for pid in members:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    while kill_session(process.pid, led=True):
         time.sleep(0.01)
     process.wait()
 

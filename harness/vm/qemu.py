@@ -9,7 +9,6 @@ seen as the end of that socket, and its exit status and stderr then say why.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -31,7 +30,7 @@ from harness.errors import (
     LaunchError,
     StepTimeoutError,
 )
-from harness.host.process import die_with_parent
+from harness.host.process import die_with_parent, kill_session
 from harness.vm.qmp import TranscribedClient
 
 # What the oracle reads; patterns, because a name that a version of QEMU
@@ -58,6 +57,9 @@ STDERR = "stderr.txt"
 
 # From the end of its QMP session to the end of a QEMU that goes away.
 _EXIT_S = 5.0
+
+# From one look at what is left of a killed one to the next.
+_KILL_S = 0.01
 
 
 class Qemu:
@@ -281,10 +283,11 @@ class Qemu:
             await self._process.wait()
 
     async def kill(self) -> None:
-        """End it if it still runs, with whatever it started; idempotent."""
-        if self._process and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        """End it if it still runs, and whatever it started; idempotent."""
+        if self._process:
+            led = self._process.returncode is None
+            while kill_session(self._process.pid, led=led):
+                await asyncio.sleep(_KILL_S)
             await self._process.wait()
         if self._qmp:
             # What ended the session was reported where it was met; it can

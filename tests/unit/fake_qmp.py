@@ -14,6 +14,7 @@ to device_del.  What can happen there:
 
     say TEXT        written to stderr
     mark            leaves a file SIDE.mark beside the plan
+    child           starts a process that would stay
     exit STATUS     the end
     signal NUMBER   likewise, at its own hand
     hang            nothing ever again
@@ -37,6 +38,7 @@ import re
 import resource
 import select
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -105,6 +107,10 @@ class FakeQemu:
                     print(text, file=sys.stderr, flush=True)
                 case "mark", []:
                     self.mark.touch()
+                case "child", []:
+                    child = subprocess.Popen(["sleep", "3600"])
+                    path = self.mark.with_name(f"{self.side}-child.pid")
+                    path.write_text(str(child.pid))
                 case "exit", [int(status)]:
                     os._exit(status)
                 case "signal", [int(signum)]:

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.host.process import owned, session_members
+from harness.host.process import (
+    kill_session,
+    owned,
+    session_members,
+)
 
 # A leader that does not care for SIGTERM, and a child in another group.
 STUBBORN = """\
@@ -90,3 +94,15 @@ def test_output_and_input(tmp_path: Path) -> None:
         assert process.stdout
         text = process.stdout.read().decode()
     assert text.splitlines() == ["out", "error", str(tmp_path), "y"]
+
+
+def test_somebody_else_with_the_number_of_the_session() -> None:
+    other = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        assert not kill_session(other.pid, led=False)
+        assert is_running(other.pid)
+        assert kill_session(other.pid, led=True)
+    finally:
+        other.kill()
+        other.wait()
+    assert other.returncode == -signal.SIGKILL

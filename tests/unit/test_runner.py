@@ -367,6 +367,24 @@ async def test_messages_that_say_nothing(
 
 
 @pytest.mark.parametrize(
+    "points",
+    [
+        {"start": [["child"]]},
+        {"start": [["child"], ["exit", 1]]},
+        {"active": [["child"], ["signal", signal.SIGABRT]]},
+        {"start": [["child"]], "quit": [["send", RETURNED], ["hang"]]},
+    ],
+    ids=str,
+)
+async def test_what_qemu_started_ends_with_it(
+    bench: Bench, points: dict[str, Any]
+) -> None:
+    # That nothing is left is for the bench to see.
+    await bench.run(Limits(quit_s=1), source=points)
+    assert "source-child" in bench.pids()
+
+
+@pytest.mark.parametrize(
     ("side", "point"),
     [
         (SOURCE, "start"),
