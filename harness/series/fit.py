@@ -83,8 +83,8 @@ def fitting_base(tree: Folder) -> Base:
         if why is None:
             return base
     raise SourceError(
-        f"{tree.root} says that it is QEMU {tree.version}, but is not what "
-        f"base {base.name} is for: {why}",
+        f"{tree.root} says that it is QEMU {tree.version}, but is neither "
+        f"what base {base.name} is for nor that with its patches: {why}",
         f"'vfio-p2p series verify {tree.root}' tries every patch",
     )
 
