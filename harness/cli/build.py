@@ -10,14 +10,18 @@ from pathlib import Path
 
 from harness.build import Build, Source, build, find_source
 from harness.cli.progress import Display, display
+from harness.errors import SourceError
 from harness.series import (
     Base,
+    Level,
     Variant,
     apply_patches,
     base_for,
     default_base,
     find_base,
     parse_variant,
+    recognise,
+    stock_base,
 )
 
 FORMAT = 1
@@ -60,7 +64,17 @@ def choose_source(args: argparse.Namespace) -> tuple[Base, Source]:
         source = find_source(
             args.source, wanted, shown.line("source"), refresh=args.refresh
         )
-    return base or base_for(source.version), source
+    return base or _base_of(source), source
+
+
+def _base_of(source: Source) -> Base:
+    """The base for a source; a QEMU that has the series needs none."""
+    try:
+        return base_for(source.version)
+    except SourceError:
+        if recognise(source) is not Level.SERIES:
+            raise
+        return stock_base(source.version)
 
 
 def default_variants(base: Base) -> tuple[str, ...]:

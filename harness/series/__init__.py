@@ -8,6 +8,7 @@ from harness.series.base import (
     default_base,
     find_base,
     load_bases,
+    stock_base,
 )
 from harness.series.fit import Level, applied_count, fitting_base, recognise
 from harness.series.mutant import Mutant, load_mutants
@@ -35,4 +36,5 @@ __all__ = [
     "open_folder",
     "parse_variant",
     "recognise",
+    "stock_base",
 ]

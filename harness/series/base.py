@@ -126,3 +126,12 @@ def base_for(version: str) -> Base:
         f"no base for QEMU {version}",
         f"known bases: {known}; --base tries one all the same",
     )
+
+
+def stock_base(version: str) -> Base:
+    """The base of a QEMU that has the series and none of our bases.
+
+    :param version: As in QEMU's file ``VERSION``.
+    """
+    release = ".".join(version.split(".")[:2])
+    return Base(f"v{release}", release, None, patches_folder() / "mutants")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import shutil
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from fake_qemu import make_tree
+from small_series import make_small_tree
 
 from harness.build import Source, find_source
+from harness.cli.build import choose_source, default_variants
 from harness.errors import MissingToolError, NoSpaceError, SourceError
 
 # The user's own name may be unknown to git.
@@ -289,3 +292,18 @@ def test_git_is_missing(
 def test_git_does_not_like_the_checkout(tree: Path) -> None:
     (tree / ".git").write_text("gitdir: nowhere\n")
     assert "not a git repository" in bad(tree)
+
+
+@pytest.mark.parametrize("stock", [True, False])
+def test_newer_qemu_is_judged_as_it_is(tmp_path: Path, stock: bool) -> None:
+    tree = make_small_tree(tmp_path / "qemu", "12.3.4", stock=stock)
+    for name in ("configure", "meson.build"):
+        (tree / name).touch()
+    args = argparse.Namespace(base=None, source=tree, refresh=False)
+    if not stock:
+        with pytest.raises(SourceError, match="no base for QEMU"):
+            choose_source(args)
+        return
+    base, source = choose_source(args)
+    assert (base.name, source.version) == ("v12.3", "12.3.4")
+    assert default_variants(base) == ("stock",)
