@@ -297,7 +297,10 @@ def test_git_does_not_like_the_checkout(tree: Path) -> None:
 @pytest.mark.parametrize("stock", [True, False])
 def test_newer_qemu_is_judged_as_it_is(tmp_path: Path, stock: bool) -> None:
     tree = make_small_tree(tmp_path / "qemu", "12.3.4", stock=stock)
-    for name in ("configure", "meson.build"):
+    (tree / "subprojects/keycodemapdb").mkdir(parents=True)
+    for name in (
+        "configure", "meson.build", "subprojects/keycodemapdb/README"
+    ):
         (tree / name).touch()
     args = argparse.Namespace(base=None, source=tree, refresh=False)
     if not stock:
