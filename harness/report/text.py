@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 from rich import box
 from rich.console import Console
@@ -15,6 +16,15 @@ from harness.trace import printable
 from harness.verdict import Verdict
 
 _WIDEST = 200
+
+# In the order of the closing line.
+_WORDS = {
+    Verdict.PASS: "passed",
+    Verdict.FAIL: "failed",
+    Verdict.INCONCLUSIVE: "inconclusive",
+    Verdict.SKIP: "skipped",
+    Verdict.ERROR: "in error",
+}
 
 
 def render(report: Report) -> str:
@@ -79,13 +89,10 @@ def _details(row: Row) -> str:
 
 
 def _closing(report: Report) -> str:
+    found = Counter(row.assessment.verdict for row in report.rows)
     counts = [
-        f"{sum(r.assessment.verdict is verdict for r in report.rows)} {word}"
-        for verdict, word in (
-            (Verdict.PASS, "passed"),
-            (Verdict.FAIL, "failed"),
-            (Verdict.INCONCLUSIVE, "inconclusive"),
-            (Verdict.ERROR, "errors"),
-        )
+        f"{found[verdict]} {word}"
+        for verdict, word in _WORDS.items()
+        if found[verdict] or verdict in (Verdict.PASS, Verdict.FAIL)
     ]
     return f"\nverdict: {report.verdict} ({', '.join(counts)})"

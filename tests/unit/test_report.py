@@ -91,6 +91,28 @@ EVIL = report(
 )
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "line"),
+    [
+        ([], "inconclusive (0 passed, 0 failed)"),
+        (["pass", "pass"], "pass (2 passed, 0 failed)"),
+        (["pass", "skip"], "skip (1 passed, 0 failed, 1 skipped)"),
+        (["fail", "error"], "fail (0 passed, 1 failed, 1 in error)"),
+        (
+            [*Verdict],
+            "fail (1 passed, 1 failed, 1 inconclusive, 1 skipped, "
+            "1 in error)",
+        ),
+    ],
+)
+def test_last_line_counts_all_verdicts(
+    verdicts: list[str], line: str
+) -> None:
+    rows = [ASSESSMENTS[Verdict(verdict)] for verdict in verdicts]
+    printed = text.render(report(*rows)).splitlines()
+    assert printed[-1] == f"verdict: {line}"
+
+
 def suite(document: Report) -> TestSuite:
     (found,) = JUnitXml.fromstring(machine.as_junit(document).encode())
     assert isinstance(found, TestSuite)
@@ -197,7 +219,7 @@ def test_text_has_the_figures() -> None:
     assert "22 ms" in passed
     assert lines[-1].startswith("verdict: fail (1 passed, 1 failed")
     assert "1 inconclusive" in lines[-1]
-    assert "1 errors" in lines[-1]
+    assert "1 in error" in lines[-1]
 
 
 def test_text_has_the_evidence() -> None:
