@@ -224,6 +224,34 @@ def test_empty() -> None:
     assert "name" in str(refusal(""))
 
 
+@pytest.mark.parametrize(
+    ("count", "size_mib", "ram_mib", "fits"),
+    [
+        (4, 64, 64, True),
+        (4, 64, 65, False),
+        (5, 64, 16, False),
+        (1, 64, 256, True),
+        (1, 64, 257, False),
+        (1, 0, 319, True),
+        (1, 0, 320, False),
+        (1, 0, 1024, False),
+    ],
+)
+def test_more_than_the_testbed_has_room_for(
+    count: int, size_mib: int, ram_mib: int, fits: bool
+) -> None:
+    text = (
+        f'name = "x"\n[guest]\nram_mib = {ram_mib}\n[[devices]]\n'
+        f"count = {count}\nsize_bytes = {size_mib << 20 or 4096}\n"
+    )
+    if fits:
+        assert parse(text.encode(), "x.toml")
+        return
+    found = refusal(text)
+    assert str(found).startswith("x.toml: devices: source and destination")
+    assert "the testbed has room for 640 MiB" in str(found)
+
+
 @pytest.mark.parametrize("text", ["name = 'x'", "name = 'x'\ndevices = []"])
 def test_no_devices(text: str) -> None:
     assert "devices" in str(refusal(text))
@@ -335,9 +363,9 @@ LATENCIES = st.dictionaries(
 )
 DEVICES = st.builds(
     Device,
-    count=st.integers(1, 32),
+    count=st.integers(1, 4),
     flags=st.sampled_from([(), (Flag.STOP_COPY,), tuple(Flag)]),
-    size_bytes=st.integers(4096, 64 << 20),
+    size_bytes=st.integers(4096, 16 << 20),
     initial_bytes=st.integers(0, 4096),
     dirty_bytes=st.integers(0, 4096),
     latency_us=LATENCIES,
