@@ -126,7 +126,7 @@ def _decode(path: Path, data: bytes) -> Manifest:
                 "use a newer vfio-p2p",
             )
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as err:
+    except (msgspec.DecodeError, RecursionError) as err:
         raise BundleError(f"{path}: not a bundle: {err}") from err
 
 

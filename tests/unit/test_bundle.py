@@ -158,7 +158,12 @@ def test_manifest_without_a_result(copy: Path) -> None:
     assert "result" in refusal(copy)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "not JSON", '{"format": "x"}'])
+DEEP = '{"format": 1, "x": %s}' % ("[" * 100_000 + "]" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", "not JSON", '{"format": "x"}', DEEP], ids=range(5)
+)
 def test_manifest_that_is_none(copy: Path, text: str) -> None:
     forge(copy, text.encode())
     assert "not a bundle" in refusal(copy)
