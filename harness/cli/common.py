@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import argparse
 
-from harness.build import Build
-from harness.testbed.load import Program
-
 SEED = 42
 
 
@@ -33,14 +30,4 @@ def add_seed_argument(parser: argparse.ArgumentParser) -> None:
         default=SEED,
         metavar="N",
         help="one seed is one sample (default: %(default)s)",
-    )
-
-
-def program_of(build: Build) -> Program:
-    """A build, as something to run."""
-    return Program(
-        variant=build.variant,
-        build=build.key,
-        version=build.version,
-        binary=build.path,
     )

@@ -17,13 +17,14 @@ from harness.cli.build import (
     choose_source,
     choose_variants,
 )
-from harness.cli.common import add_seed_argument, program_of
+from harness.cli.common import add_seed_argument
 from harness.cli.progress import display
 from harness.host.files import remove_tree
 from harness.report import machine, text
 from harness.report.model import Report, Row
 from harness.scenario.load import load, names
 from harness.testbed.image import get_image
+from harness.testbed.load import Program
 from harness.testbed.outer import find_outer
 from harness.testbed.sealed import Testbed
 
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         line.end("ready")
     with claimed(out.parent):
         asyncio.run(
-            testbed.run(program_of(made), scenario, args.seed, folder)
+            testbed.run(Program.of(made), scenario, args.seed, folder)
         )
         bundle = open_bundle(folder)
         if zipped:

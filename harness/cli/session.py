@@ -13,13 +13,14 @@ from pathlib import Path
 from harness.build import Source
 from harness.bundle.write import claimed
 from harness.cli.build import build_all
-from harness.cli.common import add_seed_argument, positive, program_of
+from harness.cli.common import add_seed_argument, positive
 from harness.cli.progress import display
 from harness.matrix import Cell, Run, run_matrix
 from harness.report.model import Report, Row
 from harness.scenario.model import Scenario
 from harness.series import Base, Variant
 from harness.testbed.image import get_image
+from harness.testbed.load import Program
 from harness.testbed.outer import Outer, find_outer
 from harness.testbed.sealed import Testbed
 
@@ -88,7 +89,7 @@ def _judge_trees(
             run_matrix(
                 testbed,
                 [
-                    Cell(program_of(builds[tree.name]), scenario, args.seed)
+                    Cell(Program.of(builds[tree.name]), scenario, args.seed)
                     for tree, scenario in cells
                 ],
                 args.out,

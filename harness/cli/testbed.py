@@ -15,12 +15,11 @@ from harness.cli.build import (
     choose_source,
     choose_variants,
 )
-from harness.cli.common import program_of
 from harness.cli.progress import display
 from harness.errors import UsageError
 from harness.scenario.load import load
 from harness.testbed.image import get_image
-from harness.testbed.load import write_initramfs
+from harness.testbed.load import Program, write_initramfs
 from harness.testbed.outer import find_outer
 from harness.testbed.shell import run_shell
 
@@ -89,7 +88,7 @@ def _shell(args: argparse.Namespace) -> int:
     (variant,) = choose_variants(base, source, [args.variant])
     with display() as shown:
         (made,) = build_all(source, [variant], shown)
-        program = program_of(made)
+        program = Program.of(made)
         line = shown.line("testbed")
         image = get_image(line)
         line.end("ready")

@@ -8,10 +8,15 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import SourceError
 from harness.testbed.cpio import Layer
 from harness.testbed.image import Image
+
+if TYPE_CHECKING:
+    # The testbed needs nothing of what builds QEMU.
+    from harness.build import Build
 
 # One line of ldd(1): "libz.so.1 => /lib/libz.so.1 (0x...)", or the loader
 # alone, "/lib64/ld-linux-x86-64.so.2 (0x...)".
@@ -32,6 +37,16 @@ class Program:
     build: str
     version: str
     binary: Path
+
+    @classmethod
+    def of(cls, build: Build) -> Program:
+        """A build from the store, as something to run."""
+        return cls(
+            variant=build.variant,
+            build=build.key,
+            version=build.version,
+            binary=build.path,
+        )
 
     def files(self) -> dict[str, bytes]:
         """Contents by name: the binary, its libraries, the loader.

@@ -9,7 +9,6 @@ from pathlib import Path
 from harness.assess import Assessment, assess
 from harness.build import build, find_source
 from harness.bundle.read import Bundle, open_bundle
-from harness.cli.common import program_of
 from harness.scenario.load import load
 from harness.scenario.model import Scenario
 from harness.series import default_base, parse_variant
@@ -25,7 +24,7 @@ def program(variant: str) -> Program:
     """A QEMU from the store; it is built if it is not there."""
     base = default_base()
     source = find_source(None, base.qemu)
-    return program_of(build(source, parse_variant(base, variant)))
+    return Program.of(build(source, parse_variant(base, variant)))
 
 
 def run(
