@@ -51,6 +51,17 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_variants_argument(parser: argparse._ActionsContainer) -> None:
+    """Add the option that says which trees, for `choose_variants`."""
+    parser.add_argument(
+        "--variant",
+        action="append",
+        metavar="V",
+        help="stock, base, patch-1 to patch-6, patched, each with +MUTANT "
+        "if wanted; may be repeated (default: base and patched)",
+    )
+
+
 def choose_source(args: argparse.Namespace) -> tuple[Base, Source]:
     """Find the base and the source that the options ask for.
 
@@ -108,13 +119,7 @@ def add_parser(
         "print where they are.",
     )
     add_source_arguments(parser)
-    parser.add_argument(
-        "--variant",
-        action="append",
-        metavar="V",
-        help="stock, base, patch-1 to patch-6, patched, each with +MUTANT "
-        "if wanted; may be repeated (default: base and patched)",
-    )
+    add_variants_argument(parser)
     parser.add_argument(
         "--mutant",
         action="append",

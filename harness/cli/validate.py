@@ -11,6 +11,7 @@ from harness.assess import patches_of
 from harness.cli import mutants
 from harness.cli.build import (
     add_source_arguments,
+    add_variants_argument,
     choose_source,
     choose_variants,
     default_variants,
@@ -44,13 +45,7 @@ def add_parser(
     )
     add_source_arguments(parser)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--variant",
-        action="append",
-        metavar="V",
-        help="stock, base, patch-1 to patch-6, patched, each with +MUTANT "
-        "if wanted; may be repeated (default: base and patched)",
-    )
+    add_variants_argument(what)
     what.add_argument(
         "--per-patch",
         action="store_true",
