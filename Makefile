@@ -19,11 +19,14 @@ setup: packages $(VENV)/runtime.stamp
 packages:
 	@sh tools/install-packages.sh packages.txt
 
-$(VENV)/bin/python: | packages
+# An interrupted one has a Python, and may have no pip.
+$(VENV)/made.stamp: | packages
 	$(PYTHON) tools/check-python.py
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip --version >/dev/null
+	@touch $@
 
-$(VENV)/runtime.stamp: requirements.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/runtime.stamp: requirements.txt pyproject.toml $(VENV)/made.stamp
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation \
 		--no-index --editable .
