@@ -22,6 +22,15 @@ settings.load_profile("vfio-p2p")
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _sigint() -> None:
+    """A shell that starts us in the background has it ignored.
+
+    Our children would inherit that, and not be ended by it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep tests out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
