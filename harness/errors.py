@@ -22,6 +22,7 @@ data that explains it, and says what to do::
           +-- ConnectionLostError   its QMP connection went away
           +-- CommandError          it answered a QMP command with an error
           +-- StepTimeoutError      a step took longer than its limit
+          +-- OutputLimitError      it wrote more than its limit
           +-- MigrationFailedError  the migration itself failed
 
 What a `VMError` means is for the runner to say: a QEMU that refuses a
@@ -241,6 +242,22 @@ class StepTimeoutError(VMError):
         super().__init__(side, f"{step} took longer than {limit_s:g} s")
         self.step = step
         self.limit_s = limit_s
+
+
+class OutputLimitError(VMError):
+    """It wrote more than its limit; a migration that does not converge does.
+
+    :param limit_bytes: The limit, for all of its files together.
+    """
+
+    def __init__(self, side: str, limit_bytes: int) -> None:
+        super().__init__(
+            side,
+            f"QEMU wrote more than {limit_bytes >> 20} MiB of traces and "
+            "messages; a migration that does not converge does",
+            "see its parameters downtime-limit and max-bandwidth",
+        )
+        self.limit_bytes = limit_bytes
 
 
 class MigrationFailedError(VMError):

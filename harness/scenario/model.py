@@ -134,6 +134,7 @@ class Outcome(StrEnum):
     REJECTED = "command-rejected"
     FAILED = "migration-failed"
     TIMEOUT = "timed-out"
+    OUTPUT = "output-limit"
     LOST = "connection-lost"
 
 

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from harness.errors import (
     CommandError,
     ConnectionLostError,
     LaunchError,
     MigrationFailedError,
+    OutputLimitError,
     StepTimeoutError,
     VMError,
 )
@@ -36,6 +38,11 @@ DESTINATION = "destination"
 SIDES = (SOURCE, DESTINATION)
 
 _POLL_S = 0.1
+
+# Of one side. Both, and what else there is, must fit into the mailbox of a
+# sealed VM; a run that ends leaves less than a hundredth of that.
+OUTPUT_LIMIT_BYTES = 24 << 20
+_OUTPUT_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -261,6 +268,8 @@ def _outcome(err: VMError) -> Outcome:
             return Outcome.REJECTED
         case StepTimeoutError():
             return Outcome.TIMEOUT
+        case OutputLimitError():
+            return Outcome.OUTPUT
         case ConnectionLostError():
             return Outcome.LOST
     return Outcome.FAILED
@@ -276,6 +285,32 @@ async def _drive(
         if side == SOURCE or not scenario.migration.cancel:
             await vm.quit(scenario.limits.quit_s)
     return downtime
+
+
+async def _watch_output(vms: Iterable[Qemu]) -> NoReturn:
+    """Wait until one has written too much."""
+    while True:
+        for vm in vms:
+            files = vm.directory.iterdir()
+            if sum(x.stat().st_size for x in files) > OUTPUT_LIMIT_BYTES:
+                raise OutputLimitError(vm.side, OUTPUT_LIMIT_BYTES)
+        await asyncio.sleep(_OUTPUT_POLL_S)
+
+
+async def _drive_within_limits(
+    scenario: Scenario, vms: Mapping[str, Qemu], uri: str
+) -> _Downtime:
+    drive = asyncio.create_task(_drive(scenario, vms, uri))
+    watch = asyncio.create_task(_watch_output(vms.values()))
+    try:
+        await asyncio.wait(
+            (drive, watch), return_when=asyncio.FIRST_COMPLETED
+        )
+        return drive.result() if drive.done() else watch.result()
+    finally:
+        for task in (drive, watch):
+            task.cancel()
+        await asyncio.gather(drive, watch, return_exceptions=True)
 
 
 async def run(
@@ -309,7 +344,7 @@ async def run(
                 Qemu(side, argv, directory)
             )
         try:
-            downtime = await _drive(
+            downtime = await _drive_within_limits(
                 scenario, vms, f"unix:{private}/migration"
             )
         except VMError as err:

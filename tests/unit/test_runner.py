@@ -22,6 +22,7 @@ import pytest
 from bench import DEVICES, FAKE, SCENARIO, Bench, alive
 from qemu_log import PREFIXES, prefix
 
+from harness.scenario import runner
 from harness.scenario.model import Limits, Outcome
 from harness.scenario.result import Result
 from harness.scenario.runner import DESTINATION, SIDES, SOURCE, Program, run
@@ -137,6 +138,19 @@ async def test_hang_in_the_migration(bench: Bench) -> None:
     assert found.outcome is Outcome.TIMEOUT
     assert (found.side, found.step) == (SOURCE, "migration")
     # The source still answers, so it ends as for a user.
+    assert found.exit_states[SOURCE] == 0
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_output_without_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    monkeypatch.setattr(runner, "OUTPUT_LIMIT_BYTES", 1 << 20)
+    point = "active" if side == SOURCE else "load"
+    plan = [["say", "x" * (1 << 20)], ["skip"]]
+    found = await bench.run(Limits(migrate_s=600), **{side: {point: plan}})
+    assert found.outcome is Outcome.OUTPUT
+    assert found.message.startswith(f"{side}: QEMU wrote more than 1 MiB")
     assert found.exit_states[SOURCE] == 0
 
 
