@@ -146,9 +146,12 @@ async def test_output_without_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:
     monkeypatch.setattr(runner, "OUTPUT_LIMIT_BYTES", 1 << 20)
-    point = "active" if side == SOURCE else "load"
-    plan = [["say", "x" * (1 << 20)], ["skip"]]
-    found = await bench.run(Limits(migrate_s=600), **{side: {point: plan}})
+    endless = [["say", "x" * (1 << 20)], ["skip"]]
+    found = await bench.run(
+        Limits(migrate_s=600),
+        source={"active": endless} if side == SOURCE else {},
+        destination={"load": endless} if side == DESTINATION else {},
+    )
     assert found.outcome is Outcome.OUTPUT
     assert found.message.startswith(f"{side}: QEMU wrote more than 1 MiB")
     assert found.exit_states[SOURCE] == 0
