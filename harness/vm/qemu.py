@@ -239,10 +239,10 @@ class Qemu:
                 return dict(event.result())
             raise await self._lost(step)
         finally:
-            for task in (gone, event):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            gone.cancel()
+            event.cancel()
+            # It tells their cancellation from ours, which must not be lost.
+            await asyncio.gather(gone, event, return_exceptions=True)
 
     async def _gone(self) -> None:
         # Not the end of the process: that may be seen before the last
