@@ -93,9 +93,13 @@ async def run_matrix(
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(cell)) for cell in cells]
-    except* InputError as several:
-        # They all fail alike; the first says it.
-        raise _first(several) from None
+    except BaseExceptionGroup as several:
+        bad_input, rest = several.split(InputError)
+        if rest or not bad_input:
+            raise
+        # They all fail alike; the first says it. Not by except*: in
+        # Python 3.11.2, that of Debian 12, what it raises is a group again.
+        raise _first(bad_input) from None
     return [task.result() for task in tasks]
 
 

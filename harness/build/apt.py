@@ -37,6 +37,7 @@ APT::Sandbox::User "{user}";
 APT::Update::Error-Mode "any";
 Acquire::Languages "none";
 Acquire::Retries "3";
+Acquire::GzipIndexes "true";
 Dir::Cache "{home}/cache";
 Dir::Cache::archives "archives/";
 Dir::Etc::preferences "/dev/null";

@@ -80,6 +80,10 @@ TIMEOUT = Result(
     exit_states={"source": 0, "destination": None},
 )
 
+OUTPUT = msgspec.structs.replace(
+    TIMEOUT, outcome=Outcome.OUTPUT, step="", message="source: too much"
+)
+
 
 def scenario(outcome: Outcome, message: str = "") -> Scenario:
     """Two devices, of which that is expected."""
@@ -142,6 +146,7 @@ def found(
         (MUST_MIGRATE, rejected("Invalid parameter 'x'"), ERROR),
         (MUST_MIGRATE, FAILED, FAIL),
         (MUST_MIGRATE, TIMEOUT, ERROR),
+        (MUST_MIGRATE, OUTPUT, ERROR),
         (MUST_MIGRATE, lost(-6), FAIL),
         (MUST_MIGRATE, lost(-11), FAIL),
         (MUST_MIGRATE, lost(-9), ERROR),
@@ -157,6 +162,7 @@ def found(
         (MUST_REFUSE, rejected("Invalid parameter 'x'"), ERROR),
         (MUST_REFUSE, FAILED, FAIL),
         (MUST_REFUSE, TIMEOUT, ERROR),
+        (MUST_REFUSE, OUTPUT, ERROR),
         (MUST_REFUSE, lost(-6), FAIL),
         (MUST_REFUSE, lost(-9), ERROR),
         (MUST_REFUSE_ALONE, refused("of its own"), PASS),
@@ -204,7 +210,7 @@ def test_expected_and_found(
 
 def test_every_outcome_is_judged() -> None:
     # A new outcome has to be thought of in the table above.
-    assert len(Outcome) == 7
+    assert len(Outcome) == 8
 
 
 def test_what_comes_out_of_a_good_run(tmp_path: Path) -> None:
