@@ -59,6 +59,8 @@ async def run_matrix(
     out: Path,
     jobs: int,
     progress: Progress = silent,
+    *,
+    rerun: bool = False,
 ) -> list[Run]:
     """Run and judge every cell.
 
@@ -67,6 +69,7 @@ async def run_matrix(
     :param out: Folder for the bundles.
     :param jobs: How many at a time.
     :param progress: Told when one is done.
+    :param rerun: Run again what was run before.
     :return: One for each cell, in the same order; what the testbed could
         not run has the verdict ERROR.
     :raise InputError: When none of them could run, e.g. a full disk.
@@ -77,7 +80,7 @@ async def run_matrix(
     async def one(cell: Cell) -> Run:
         nonlocal done
         async with room:
-            run = await _run(testbed, cell, out)
+            run = await _run(testbed, cell, out, rerun)
         done += 1
         progress(done, len(cells), "sealed runs")
         return run
@@ -110,11 +113,13 @@ def _first(group: BaseExceptionGroup[InputError]) -> InputError:
     return err
 
 
-async def _run(testbed: Testbed, cell: Cell, out: Path) -> Run:
+async def _run(
+    testbed: Testbed, cell: Cell, out: Path, rerun: bool
+) -> Run:
     bundle = out / cell.name
     try:
         digest = await testbed.run(
-            cell.program, cell.scenario, cell.seed, bundle
+            cell.program, cell.scenario, cell.seed, bundle, rerun=rerun
         )
         assessment = assess(open_bundle(bundle))
     except InputError:

@@ -22,12 +22,20 @@ def _seed(text: str) -> int:
     raise argparse.ArgumentTypeError(f"not a number from 0: {text}")
 
 
-def add_seed_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that fixes what the scenario leaves open."""
+def add_seed_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the option that fixes what the scenario leaves open, and the one
+    that doubts it.
+    """
     parser.add_argument(
         "--seed",
         type=_seed,
         default=SEED,
         metavar="N",
         help="one seed is one sample (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rerun",
+        action="store_true",
+        help="run again what was run before, and see that it is the same "
+        "to the byte",
     )

@@ -17,7 +17,7 @@ from harness.cli.build import (
     choose_source,
     choose_variants,
 )
-from harness.cli.common import add_seed_argument
+from harness.cli.common import add_seed_arguments
 from harness.cli.progress import display
 from harness.host.files import remove_tree
 from harness.report import machine, text
@@ -50,7 +50,7 @@ def add_parser(
         metavar="V",
         help="the tree to build and run (default: %(default)s)",
     )
-    add_seed_argument(parser)
+    add_seed_arguments(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -83,7 +83,13 @@ def run(args: argparse.Namespace) -> int:
         line.end("ready")
     with claimed(out.parent):
         asyncio.run(
-            testbed.run(Program.of(made), scenario, args.seed, folder)
+            testbed.run(
+                Program.of(made),
+                scenario,
+                args.seed,
+                folder,
+                rerun=args.rerun,
+            )
         )
         bundle = open_bundle(folder)
         if zipped:

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.build import Source
 from harness.bundle.write import claimed
 from harness.cli.build import build_all
-from harness.cli.common import add_seed_argument, positive
+from harness.cli.common import add_seed_arguments, positive
 from harness.cli.progress import display
 from harness.matrix import Cell, Run, run_matrix
 from harness.report.model import Report, Row
@@ -29,7 +29,7 @@ OUT = Path("out")
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how to run, as `judge_trees` reads them."""
-    add_seed_argument(parser)
+    add_seed_arguments(parser)
     parser.add_argument(
         "--jobs",
         type=positive,
@@ -95,6 +95,7 @@ def _judge_trees(
                 args.out,
                 args.jobs,
                 line,
+                rerun=args.rerun,
             )
         )
         line.end("done")

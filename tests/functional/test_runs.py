@@ -43,7 +43,8 @@ class Exact(Test):
             for _ in range(3)
         ]
         try:
-            second = run(qemu, "two-devices", Path(self.workdir, "2"))
+            path = Path(self.workdir, "2")
+            second = run(qemu, "two-devices", path, rerun=True)
         finally:
             for process in busy:
                 process.kill()
@@ -97,7 +98,7 @@ class Trouble(Test):
     def test_outer_timeout_leaves_nothing(self) -> None:
         path = Path(self.workdir, "b")
         with self.assertRaisesRegex(TestbedError, "within 1 s"):
-            run(program("patched"), "two-devices", path, limit_s=1)
+            run(program("patched"), "two-devices", path, limit_s=1, rerun=True)
         self.assertEqual(list(Path(self.workdir).iterdir()), [])
         self.assertEqual(_children(os.getpid()), [])
 
@@ -108,7 +109,7 @@ class Trouble(Test):
             [
                 *(sys.executable, "-m", "harness", "validate"),
                 *("--scenario", "two-devices", "--variant", "patched"),
-                *("--out", str(out)),
+                *("--rerun", "--out", str(out)),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

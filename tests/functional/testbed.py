@@ -33,11 +33,15 @@ def run(
     path: Path,
     seed: int = SEED,
     limit_s: float = LIMIT_S,
+    *,
+    rerun: bool = False,
 ) -> Bundle:
     """One sealed run; returns its bundle, checked."""
     what = load(scenario) if isinstance(scenario, str) else scenario
     testbed = Testbed(find_outer(), get_image())
-    asyncio.run(testbed.run(qemu, what, seed, path, limit_s))
+    asyncio.run(
+        testbed.run(qemu, what, seed, path, limit_s, rerun=rerun)
+    )
     return open_bundle(path)
 
 

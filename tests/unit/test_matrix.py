@@ -62,6 +62,8 @@ class FakeTestbed(Testbed):
         seed: int,
         bundle: Path,
         limit_s: float = 1.0,
+        *,
+        rerun: bool = False,
     ) -> str:
         self.running.append(seed)
         self.most.append(len(self.running))

@@ -37,6 +37,11 @@ time.sleep(3600)
 SCENARIO = load("two-devices")
 
 
+@pytest.fixture(autouse=True)
+def _no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def vm(tmp_path: Path) -> Callable[[str], Testbed]:
     """A testbed whose outer VM does what a script says."""
@@ -98,16 +103,71 @@ async def test_bundle_of_a_good_run(
     assert not any(str(tmp_path) in x for x in inputs.testbed.arguments)
 
 
-async def test_same_run_same_digest(
+async def test_another_seed_is_another_run(
     tmp_path: Path, vm: Callable[[str], Testbed]
 ) -> None:
     testbed = vm(GOOD)
-    digests = [
-        await testbed.run(program(), SCENARIO, seed, tmp_path / "b" / name)
-        for seed, name in ((1, "one"), (1, "two"), (2, "three"))
+    one, two = [
+        await testbed.run(program(), SCENARIO, seed, tmp_path / f"b{seed}")
+        for seed in (1, 2)
     ]
-    assert digests[0] == digests[1]
-    assert digests[0] != digests[2]
+    assert one != two
+
+
+async def test_one_run_is_enough(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    one, two = tmp_path / "b" / "one", tmp_path / "b" / "two"
+    digest = await vm(GOOD).run(program(), SCENARIO, 42, one)
+    assert await vm("").run(program(), SCENARIO, 42, two) == digest
+    assert open_bundle(two).files == open_bundle(one).files
+
+
+async def test_a_damaged_one_is_run_again(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    path = tmp_path / "b" / "one"
+    digest = await vm(GOOD).run(program(), SCENARIO, 42, path)
+    for kept in (cache_dir() / "results").rglob("trace.log"):
+        kept.write_text("other")
+    await failure(vm(""), tmp_path / "c" / "one")
+    assert await vm(GOOD).run(program(), SCENARIO, 42, path) == digest
+    assert await vm("").run(program(), SCENARIO, 42, path) == digest
+
+
+async def test_rerun(tmp_path: Path, vm: Callable[[str], Testbed]) -> None:
+    path = tmp_path / "b" / "one"
+    digest = await vm(GOOD).run(program(), SCENARIO, 42, path)
+    again = await vm(GOOD).run(program(), SCENARIO, 42, path, rerun=True)
+    assert again == digest
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        ("source/trace.log", "trace\nmore", "source/trace.log:2 was '', is"),
+        ("source/trace.log", "trade", "source/trace.log:1 was 'trace', is"),
+        ("devices/x", "", "were left, now ['console.txt', 'devices/x'"),
+    ],
+)
+async def test_rerun_that_differs(
+    tmp_path: Path,
+    vm: Callable[[str], Testbed],
+    name: str,
+    text: str,
+    where: str,
+) -> None:
+    path = tmp_path / "b" / "one"
+    digest = await vm(GOOD).run(program(), SCENARIO, 42, path)
+    changed = tmp_path / "out" / name
+    changed.parent.mkdir(exist_ok=True)
+    changed.write_text(text)
+    with pytest.raises(TestbedError, match="run again, it is not the") as err:
+        await vm(GOOD).run(program(), SCENARIO, 42, path, rerun=True)
+    assert where in err.value.what
+    # What was found first stays.
+    assert open_bundle(path).digest != digest
+    assert await vm("").run(program(), SCENARIO, 42, path) == digest
 
 
 async def test_vm_that_leaves_nothing(
