@@ -98,6 +98,7 @@ class Testbed:
                 outer=self.outer.version,
                 outer_sha256=self.outer.sha256,
                 arguments=arguments,
+                driver=self.image.driver,
             ),
         )
         with room_for(bundle, _NEEDED_BYTES), writing(bundle) as partial:
