@@ -39,9 +39,7 @@ def load_for(driver: Driver, what: str) -> Scenario:
     if driver is not Driver.MTTY:
         return scenario
     adapted = mtty.adapt(scenario)
-    print(
-        f"vfio-p2p: {adapted.name}: {adapted.summary}", file=sys.stderr
-    )
+    print(f"{adapted.name}: {adapted.summary}", file=sys.stderr)
     return adapted
 
 

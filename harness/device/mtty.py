@@ -29,6 +29,8 @@ MAX_DEVICES = 24 // 2 // 2
 _GRANTED = ("count", "unplug")
 _DROPPED = "latency_us"
 
+_SUFFIX = "-mtty"
+
 _FIRST_QEMU = (9, 1)
 
 
@@ -107,8 +109,8 @@ def _create(device: MttyDevice) -> None:
 def adapt(scenario: Scenario) -> Scenario:
     """What of a scenario mtty can play: all but the latencies.
 
-    It gets a name of its own, as it is another scenario, and its summary
-    says what was left out.
+    That is another scenario: it has a name of its own, and its summary says
+    what was left out.
 
     :raise UsageError: When it asks for what mtty cannot do.
     """
@@ -127,13 +129,14 @@ def adapt(scenario: Scenario) -> Scenario:
         raise _cannot(
             scenario, "devices.count", f"it has {MAX_DEVICES} for each side"
         )
-    left_out = ""
+    summary = f"{scenario.name} on mtty"
     if any(device.latency_us for device in scenario.devices):
-        left_out = f", without {_DROPPED}"
+        summary += f", without {_DROPPED}: its arcs take no time"
     return msgspec.structs.replace(
         scenario,
-        name=f"{scenario.name}-mtty",
-        summary=f"{scenario.summary} (on mtty{left_out})".lstrip(),
+        # As long as a name may be.
+        name=f"{scenario.name[: 63 - len(_SUFFIX)]}{_SUFFIX}",
+        summary=summary,
         devices=tuple(
             msgspec.structs.replace(device, latency_us={})
             for device in scenario.devices
