@@ -25,7 +25,8 @@ DEVICES = Path("/sys/bus/mdev/devices")
 # MAX_MTTYS of its 24 ports, two for each device, and two sides.
 MAX_DEVICES = 24 // 2 // 2
 
-# Asked for on any device; all else of a `Device` mtty has as it is.
+# Whoever asks for nothing in particular gets what mtty has.
+_ORDINARY = Device()
 _GRANTED = ("count", "unplug")
 _DROPPED = "latency_us"
 
@@ -115,14 +116,14 @@ def adapt(scenario: Scenario) -> Scenario:
     :raise UsageError: When it asks for what mtty cannot do.
     """
     for number, device in enumerate(scenario.devices):
-        for field in msgspec.structs.fields(Device):
-            if field.name in (*_GRANTED, _DROPPED):
+        for key in Device.__struct_fields__:
+            if key in (*_GRANTED, _DROPPED):
                 continue
-            if getattr(device, field.name) != field.default:
+            if getattr(device, key) != getattr(_ORDINARY, key):
                 raise _cannot(
                     scenario,
-                    f"devices[{number}].{field.name}",
-                    "mtty's devices have all flags, and a size and "
+                    f"devices[{number}].{key}",
+                    "its devices have all flags, and a size and "
                     "a behaviour that are fixed",
                 )
     if len(scenario.each_device()) > MAX_DEVICES:
