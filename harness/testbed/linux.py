@@ -8,7 +8,6 @@ file of it is.
 from __future__ import annotations
 
 import hashlib
-import lzma
 import subprocess
 import tarfile
 from pathlib import Path
@@ -91,7 +90,7 @@ def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
                 break
     except FileNotFoundError as err:
         raise MissingToolError("dpkg-deb", "dpkg") from err
-    except (tarfile.TarError, lzma.LZMAError, EOFError) as err:
+    except tarfile.TarError as err:
         raise HostError(
             f"{archive} is damaged: {err}", "remove it, and start again"
         ) from err

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.cli import main
+from harness.cli import main, mutants, run, validate
 from harness.device import mtty
 from harness.device.mtty import adapt, check_qemu, mtty_devices
 from harness.errors import HostError, SourceError, UsageError
@@ -150,6 +150,16 @@ def test_qemu_that_is_new_enough(version: str) -> None:
     check_qemu(version)
 
 
+@pytest.fixture
+def nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thing that commands look for, before they build."""
+    for command in (run, validate, mutants):
+        monkeypatch.setattr(
+            command, "find_outer", lambda: pytest.fail("it was accepted")
+        )
+
+
+@pytest.mark.usefixtures("nothing_is_run")
 @pytest.mark.parametrize("command", ["run", "validate"])
 def test_what_mtty_cannot_do_is_bad_input(
     command: str, capsys: pytest.CaptureFixture[str]
@@ -161,6 +171,7 @@ def test_what_mtty_cannot_do_is_bad_input(
     assert "devices[1].flags" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("nothing_is_run")
 @pytest.mark.parametrize("option", ["--mutants", "--per-patch"])
 def test_what_is_judged_with_p2psim_only(
     option: str, capsys: pytest.CaptureFixture[str]
