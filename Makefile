@@ -55,6 +55,7 @@ unit: setup $(VENV)/dev.stamp
 functional: setup $(VENV)/dev.stamp
 	$(BIN)/vfio-p2p build
 	$(BIN)/vfio-p2p testbed image
+	$(BIN)/vfio-p2p testbed image --device mtty
 	PYTHONWARNINGS="ignore:pkg_resources" $(BIN)/avocado run \
 		--job-results-dir out/avocado --max-parallel-tasks=2 \
 		tests/functional

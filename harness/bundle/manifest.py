@@ -56,6 +56,7 @@ class TestbedInput(msgspec.Struct, frozen=True, kw_only=True):
     :param outer: Version string of the QEMU that ran the outer VM.
     :param outer_sha256: Of its binary.
     :param arguments: Its arguments, without the paths of files.
+    :param driver: The kernel module whose devices it had.
     """
 
     __test__ = False        # not a test class, whatever pytest thinks
@@ -64,6 +65,7 @@ class TestbedInput(msgspec.Struct, frozen=True, kw_only=True):
     outer: str
     outer_sha256: str
     arguments: tuple[str, ...]
+    driver: str = "p2psim"
 
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):

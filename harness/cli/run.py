@@ -18,11 +18,17 @@ from harness.cli.build import (
     choose_variants,
 )
 from harness.cli.common import add_seed_arguments
+from harness.cli.device import (
+    add_device_argument,
+    check_qemu,
+    driver_of,
+    load_for,
+)
 from harness.cli.progress import display
 from harness.host.files import remove_tree
 from harness.report import machine, text
 from harness.report.model import Report, Row
-from harness.scenario.load import load, names
+from harness.scenario.load import names
 from harness.testbed.image import get_image
 from harness.testbed.load import Program
 from harness.testbed.outer import find_outer
@@ -50,6 +56,7 @@ def add_parser(
         metavar="V",
         help="the tree to build and run (default: %(default)s)",
     )
+    add_device_argument(parser)
     add_seed_arguments(parser)
     parser.add_argument(
         "--out",
@@ -66,9 +73,11 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    scenario = load(args.scenario)
+    driver = driver_of(args)
+    scenario = load_for(driver, args.scenario)
     outer = find_outer()
     base, source = choose_source(args)
+    check_qemu(driver, source.version)
     (variant,) = choose_variants(base, source, [args.variant])
     out = args.out or Path(
         "out", f"{variant.name}-{scenario.name}-s{args.seed}"
@@ -79,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     with display() as shown:
         (made,) = build_all(source, [variant], shown)
         line = shown.line("testbed")
-        testbed = Testbed(outer, get_image(line))
+        testbed = Testbed(outer, get_image(line, driver))
         line.end("ready")
     with claimed(out.parent):
         asyncio.run(

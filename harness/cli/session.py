@@ -14,6 +14,7 @@ from harness.build import Source
 from harness.bundle.write import claimed
 from harness.cli.build import build_all
 from harness.cli.common import add_seed_arguments, positive
+from harness.cli.device import add_device_argument, check_qemu, driver_of
 from harness.cli.progress import display
 from harness.matrix import Cell, Run, run_matrix
 from harness.report.model import Report, Row
@@ -29,6 +30,7 @@ OUT = Path("out")
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how to run, as `judge_trees` reads them."""
+    add_device_argument(parser)
     add_seed_arguments(parser)
     parser.add_argument(
         "--jobs",
@@ -61,6 +63,7 @@ def judge_trees(
     :return: One row for each cell, in the same order.
     """
     outer = find_outer()
+    check_qemu(driver_of(args), source.version)
     with display() as shown:
         line = shown.line("runs")
         waiting = partial(line, 0, 0, "waiting for another vfio-p2p")
@@ -82,7 +85,7 @@ def _judge_trees(
             for build in build_all(source, list(variants.values()), shown)
         }
         line = shown.line("testbed")
-        testbed = Testbed(outer, get_image(line))
+        testbed = Testbed(outer, get_image(line, driver_of(args)))
         line.end("ready")
         line = shown.line("runs")
         runs = asyncio.run(

@@ -15,9 +15,9 @@ from harness.cli.build import (
     choose_source,
     choose_variants,
 )
+from harness.cli.device import add_device_argument, driver_of, load_for
 from harness.cli.progress import display
 from harness.errors import UsageError
-from harness.scenario.load import load
 from harness.testbed.image import get_image
 from harness.testbed.load import Program, write_initramfs
 from harness.testbed.outer import find_outer
@@ -35,6 +35,7 @@ def add_parser(
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     image = actions.add_parser("image", help="build its image")
+    add_device_argument(image)
     image.add_argument(
         "--json", action="store_true", help="print one JSON document"
     )
@@ -48,6 +49,7 @@ def add_parser(
         "'poweroff -f' or Ctrl-a x ends it.",
     )
     add_source_arguments(shell)
+    add_device_argument(shell)
     shell.add_argument(
         "--variant",
         default="patched",
@@ -66,7 +68,7 @@ def add_parser(
 def _image(args: argparse.Namespace) -> int:
     with display() as shown:
         line = shown.line("testbed")
-        image = get_image(line)
+        image = get_image(line, driver_of(args))
         line.end("ready")
     if args.json:
         document = {"format": 1, "key": image.key, "path": str(image.path)}
@@ -82,7 +84,8 @@ def _shell(args: argparse.Namespace) -> int:
             "a shell needs a terminal",
             "run 'vfio-p2p testbed shell' in one, or see 'vfio-p2p run'",
         )
-    scenario = load(args.scenario)
+    driver = driver_of(args)
+    scenario = load_for(driver, args.scenario)
     outer = find_outer()
     base, source = choose_source(args)
     (variant,) = choose_variants(base, source, [args.variant])
@@ -90,7 +93,7 @@ def _shell(args: argparse.Namespace) -> int:
         (made,) = build_all(source, [variant], shown)
         program = Program.of(made)
         line = shown.line("testbed")
-        image = get_image(line)
+        image = get_image(line, driver)
         line.end("ready")
     with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
         initramfs = Path(name, "initramfs.cpio")

@@ -16,12 +16,13 @@ from harness.cli.build import (
     choose_variants,
     default_variants,
 )
+from harness.cli.device import driver_of, load_for
 from harness.cli.session import add_run_arguments, judge_trees
+from harness.device import Driver
 from harness.errors import UsageError
 from harness.host.files import write_whole
 from harness.report import machine, perpatch, text
 from harness.report.model import Report
-from harness.scenario.load import load
 from harness.scenario.model import Scenario
 from harness.series import Base
 from harness.testbed.outer import find_outer
@@ -92,11 +93,18 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.mutant and not args.mutants:
         raise UsageError("--mutant is for --mutants", "say --mutants too")
+    driver = driver_of(args)
+    if driver is not Driver.P2PSIM and (args.mutants or args.per_patch):
+        raise UsageError(
+            "--mutants and --per-patch judge with p2psim",
+            f"judge single trees with --device {driver}, as in "
+            "--variant patched+MUTANT",
+        )
     if args.mutants:
         return mutants.run(args, _JSON, _JUNIT)
     # What can be wrong with the input is found before anything is built.
     wanted = perpatch.SCENARIOS if args.per_patch else SCENARIOS
-    scenarios = _scenarios(args.scenario or wanted)
+    scenarios = _scenarios(driver, args.scenario or wanted)
     find_outer()
     base, source = choose_source(args)
     names = args.variant or default_variants(base)
@@ -135,8 +143,8 @@ def run(args: argparse.Namespace) -> int:
     return report.verdict.exit_code
 
 
-def _scenarios(wanted: Sequence[str]) -> list[Scenario]:
-    scenarios = [load(text) for text in dict.fromkeys(wanted)]
+def _scenarios(driver: Driver, wanted: Sequence[str]) -> list[Scenario]:
+    scenarios = [load_for(driver, text) for text in dict.fromkeys(wanted)]
     names = [scenario.name for scenario in scenarios]
     for name in names:
         # Bundles are named after them.

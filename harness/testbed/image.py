@@ -9,13 +9,14 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
 
+from harness.device import Driver
 from harness.errors import BuildError, MissingToolError, TestbedError
 from harness.host.files import exclusive, publishing
 from harness.host.process import die_with_parent
@@ -29,12 +30,16 @@ from harness.testbed.kit import (
     read_recipe,
     recipe_folder,
 )
+from harness.testbed.linux import linux_files
 
 _FORMAT = 2
 _FILES = "image.json"
 _LIBRARIES = "lib/x86_64-linux-gnu"
 _LOADER = "ld-linux-x86-64.so.2"
 _PYTHON = "usr/lib/python{}"
+
+# In the order of their dependencies.
+_MODULES = {Driver.P2PSIM: ("p2psim",), Driver.MTTY: ("mdev", "mtty")}
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,13 @@ class Image:
     :param key: Its key: a hash of all that it was made from.
     :param path: Its folder in the cache.
     :param files: SHA-256 of its files, by name.
+    :param driver: Whose devices it has.
     """
 
     key: str
     path: Path
     files: dict[str, str]
+    driver: Driver = Driver.P2PSIM
 
     @property
     def kernel(self) -> Path:
@@ -66,31 +73,35 @@ class Image:
         return self.path / "firmware"
 
 
-def get_image(progress: Progress = silent) -> Image:
+def get_image(
+    progress: Progress = silent, driver: Driver = Driver.P2PSIM
+) -> Image:
     """Find the image in the cache, or build it.
 
     :param progress: Told of each step.
+    :param driver: Whose devices it is to have.
     :raise HostError: When a package cannot be had.
-    :raise BuildError: When the simulated device does not build.
+    :raise BuildError: When the driver does not build.
     :raise MissingToolError: When there is no compiler.
     """
     recipe = read_recipe()
     kit = get_kit(recipe, progress)
-    key = _key(recipe, kit)
+    sources = _module_sources(driver, recipe, kit, progress)
+    key = _key(recipe, kit, driver, sources)
     path = cache_dir() / "testbed" / "images" / key
     with exclusive(path.with_name(f"{key}.lock")):
         files = _stored(path)
         if files is None:
             with publishing(path) as partial:
-                _build(partial, recipe, kit, progress)
-                if _key(recipe, kit) != key:
+                _build(partial, recipe, kit, driver, sources, progress)
+                if _key(recipe, kit, driver, sources) != key:
                     raise TestbedError(
                         "the testbed's sources changed while it was built",
                         "start again when they are at rest",
                     )
                 files = _digests(partial)
                 (partial / _FILES).write_bytes(msgspec.json.encode(files))
-    return Image(key, path, files)
+    return Image(key, path, files, driver)
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -113,30 +124,39 @@ def _stored(path: Path) -> dict[str, str] | None:
     return files if files == _digests(path) else None
 
 
-def _module_sources() -> list[Path]:
-    folder = project_root() / "images" / "p2psim"
+def _module_sources(
+    driver: Driver, recipe: Recipe, kit: Kit, progress: Progress
+) -> list[Path]:
+    images = project_root() / "images"
+    p2psim = images / "p2psim"
+    if driver is Driver.MTTY:
+        linux = linux_files(recipe, kit, progress)
+        return [*linux, images / "mtty" / "Kbuild", p2psim / "Makefile"]
     return [
         path
-        for path in sorted(folder.iterdir())
+        for path in sorted(p2psim.iterdir())
         if path.suffix in (".c", ".h") or path.name in ("Kbuild", "Makefile")
     ]
 
 
-def _key(recipe: Recipe, kit: Kit) -> str:
+def _key(
+    recipe: Recipe, kit: Kit, driver: Driver, sources: list[Path]
+) -> str:
     digest = hashlib.sha256()
     # The kit's name stands for what is in it, the compiler for the rest.
-    made_of = (_FORMAT, recipe, kit.path.name, _compiler())
+    made_of = (_FORMAT, driver, recipe, kit.path.name, _compiler())
     digest.update(msgspec.json.encode(made_of))
     digest.update(msgspec.json.encode(kit.packages, order="sorted"))
     root = project_root()
-    files: Iterable[Path] = (
-        *_module_sources(),
+    ours = (
         recipe_folder() / "init",
         *(root / "harness" / name for name in recipe.harness),
     )
-    for path in files:
+    files = {f"module/{path.name}": path for path in sources} | {
+        str(path.relative_to(root)): path for path in ours
+    }
+    for name, path in files.items():
         data = path.read_bytes()
-        name = path.relative_to(root)
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()[:32]
 
@@ -157,7 +177,12 @@ def _compiler() -> str:
 
 
 def _build(
-    folder: Path, recipe: Recipe, kit: Kit, progress: Progress
+    folder: Path,
+    recipe: Recipe,
+    kit: Kit,
+    driver: Driver,
+    sources: list[Path],
+    progress: Progress,
 ) -> None:
     steps = 3
     shutil.copy(kit.root / "boot" / f"vmlinuz-{kit.release}",
@@ -168,7 +193,9 @@ def _build(
         layer.folder(name)
     layer.add("bin/busybox", _find(kit, "bin/busybox").read_bytes(), True)
     progress(0, steps, "testbed: modules")
-    _add_modules(layer, folder, recipe, kit)
+    layer.add("modules/driver", driver.encode())
+    built = _build_modules(folder, kit, driver, sources)
+    _add_modules(layer, recipe, kit, built)
     progress(1, steps, "testbed: Python")
     _add_python(layer, folder, recipe, kit)
     progress(2, steps, "testbed: image")
@@ -198,7 +225,7 @@ def _find(kit: Kit, *names: str) -> Path:
 
 
 def _add_modules(
-    layer: Layer, folder: Path, recipe: Recipe, kit: Kit
+    layer: Layer, recipe: Recipe, kit: Kit, built: dict[str, bytes]
 ) -> None:
     tree = _find(kit, f"lib/modules/{kit.release}")
     for name in recipe.modules:
@@ -208,28 +235,37 @@ def _add_modules(
         layer.add(f"modules/{name}.ko", lzma.decompress(
             found[0].read_bytes()
         ))
-    layer.add("modules/p2psim.ko", _build_module(folder, kit))
-    order = "".join(f"{name}\n" for name in (*recipe.modules, "p2psim"))
+    for name, data in built.items():
+        layer.add(f"modules/{name}.ko", data)
+    order = "".join(f"{name}\n" for name in (*recipe.modules, *built))
     layer.add("modules/order", order.encode())
 
 
-def _build_module(folder: Path, kit: Kit) -> bytes:
-    """Build p2psim for the testbed's kernel; takes a few seconds."""
+def _build_modules(
+    folder: Path, kit: Kit, driver: Driver, sources: list[Path]
+) -> dict[str, bytes]:
+    """Build a driver for the testbed's kernel; takes a few seconds.
+
+    :return: Contents by name, in the order of their dependencies.
+    """
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
-        for path in _module_sources():
+        for path in sources:
             shutil.copy(path, work)
-        log = cache_dir() / "testbed" / "p2psim.log"
+        log = cache_dir() / "testbed" / f"{driver}.log"
         with log.open("wb") as output:
             _call(
                 [
-                    *("make", "OUT=build", "W="),
+                    *("make", "OUT=build", "W=", f"MODULE={driver}"),
                     f"HEADERS={kit.root.resolve()}",
                     f"VERSION={kit.release}",
                 ],
                 work, log, output.fileno(), "make",
             )  # fmt: skip
-        return (work / "build" / "p2psim.ko").read_bytes()
+        return {
+            name: (work / "build" / f"{name}.ko").read_bytes()
+            for name in _MODULES[driver]
+        }
 
 
 def _add_python(

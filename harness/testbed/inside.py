@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import shutil
 import traceback
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from harness.device.p2psim import SimulatedDevice, simulated_devices
+from harness.device import Driver, VfioDevice
+from harness.device.mtty import mtty_devices
+from harness.device.p2psim import simulated_devices
 from harness.errors import HarnessError
-from harness.scenario.model import Scenario, from_json
+from harness.scenario.model import Device, Scenario, from_json
 from harness.scenario.runner import DESTINATION, SOURCE, Program, run
 from harness.testbed.mailbox import post
 
 SCENARIO = Path("/job/scenario.json")
+DRIVER = Path("/modules/driver")
 OUT = Path("/out")
 # The loader and the libraries of the machine that built QEMU come along,
 # so that they need not be those of the image.
@@ -36,17 +39,26 @@ ERROR = "error.txt"
 _PREFIXES = {SOURCE: "src", DESTINATION: "dst"}
 
 
-def run_job(scenario: Scenario, out: Path) -> None:
-    """Run one scenario on simulated devices.
+def _devices(
+    driver: Driver, prefix: str, specs: tuple[Device, ...]
+) -> AbstractContextManager[tuple[VfioDevice, ...]]:
+    if driver is Driver.MTTY:
+        return mtty_devices(prefix, specs)
+    return simulated_devices(prefix, specs)
+
+
+def run_job(scenario: Scenario, driver: Driver, out: Path) -> None:
+    """Run one scenario.
 
     :param scenario: What is to happen.
+    :param driver: Whose devices it runs on.
     :param out: Existing empty folder for what it leaves.
     :raise HostError: When the devices cannot be had.
     """
     specs = scenario.each_device()
     with ExitStack() as stack:
-        devices: dict[str, tuple[SimulatedDevice, ...]] = {
-            side: stack.enter_context(simulated_devices(prefix, specs))
+        devices: dict[str, tuple[VfioDevice, ...]] = {
+            side: stack.enter_context(_devices(driver, prefix, specs))
             for side, prefix in _PREFIXES.items()
         }
         properties = {
@@ -58,14 +70,16 @@ def run_job(scenario: Scenario, out: Path) -> None:
         logs.mkdir()
         for of_side in devices.values():
             for device in of_side:
-                (logs / f"{device.name}.log").write_bytes(device.log())
+                if log := device.log():
+                    (logs / f"{device.name}.log").write_bytes(log)
 
 
 def main() -> None:
     """Do the job; say on the way out what went wrong, if anything did."""
     OUT.mkdir()
     try:
-        run_job(from_json(SCENARIO.read_bytes()), OUT)
+        driver = Driver(DRIVER.read_text())
+        run_job(from_json(SCENARIO.read_bytes()), driver, OUT)
         post(OUT)
     except Exception as err:
         # On the console as well: it is kept when a run fails.

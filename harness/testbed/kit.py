@@ -28,6 +28,13 @@ _NEEDED_BYTES = 1 << 30
 _PACKAGES = "packages.json"
 
 
+class Mtty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What mtty is built from; its table in images/testbed/testbed.toml."""
+
+    package: str
+    files: tuple[str, ...]
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """images/testbed/testbed.toml; see the comments there."""
 
@@ -42,6 +49,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     firmware: tuple[str, ...]
     outer_firmware: tuple[str, ...]
     harness: tuple[str, ...]
+    mtty: Mtty
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class Testbed:
                 outer=self.outer.version,
                 outer_sha256=self.outer.sha256,
                 arguments=arguments,
+                driver=self.image.driver,
             ),
         )
         known = results.find(inputs)

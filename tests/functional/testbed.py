@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.assess import Assessment, assess
 from harness.build import build, find_source
 from harness.bundle.read import Bundle, open_bundle
+from harness.device import Driver
 from harness.scenario.load import load
 from harness.scenario.model import Scenario
 from harness.series import default_base, parse_variant
@@ -34,11 +35,12 @@ def run(
     seed: int = SEED,
     limit_s: float = LIMIT_S,
     *,
+    driver: Driver = Driver.P2PSIM,
     rerun: bool = False,
 ) -> Bundle:
     """One sealed run; returns its bundle, checked."""
     what = load(scenario) if isinstance(scenario, str) else scenario
-    testbed = Testbed(find_outer(), get_image())
+    testbed = Testbed(find_outer(), get_image(driver=driver))
     asyncio.run(
         testbed.run(qemu, what, seed, path, limit_s, rerun=rerun)
     )

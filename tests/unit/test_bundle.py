@@ -20,7 +20,13 @@ from bundles import NAMES, make_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bundle.manifest import DIGEST, MANIFEST, RESULT, SCENARIO
+from harness.bundle.manifest import (
+    DIGEST,
+    MANIFEST,
+    RESULT,
+    SCENARIO,
+    TestbedInput,
+)
 from harness.bundle.read import open_bundle
 from harness.bundle.write import check_replaceable, pack, seal, writing
 from harness.cli import main
@@ -416,3 +422,9 @@ def test_only_whole_bundles_are_replaced(tmp_path: Path) -> None:
     with pytest.raises(UsageError), writing(foreign):
         pass
     assert (foreign / "background.js").exists()
+
+
+def test_manifest_that_names_no_driver() -> None:
+    # Those of before there was a choice.
+    testbed = {"image": {}, "outer": "", "outer_sha256": "", "arguments": []}
+    assert msgspec.convert(testbed, TestbedInput).driver == "p2psim"

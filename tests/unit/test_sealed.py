@@ -9,12 +9,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bundles import MIGRATED
 
 from harness.bundle.read import open_bundle
+from harness.device import Driver
 from harness.errors import TestbedError
 from harness.paths import cache_dir
 from harness.scenario.load import load
@@ -101,6 +103,21 @@ async def test_bundle_of_a_good_run(
     assert inputs.qemu.variant == "patched"
     assert "ld.so" in inputs.qemu.libraries
     assert not any(str(tmp_path) in x for x in inputs.testbed.arguments)
+    assert inputs.testbed.driver == "p2psim"
+
+
+async def test_whose_devices_is_part_of_the_bundle(
+    tmp_path: Path, vm: Callable[[str], Testbed]
+) -> None:
+    testbed = vm(GOOD)
+    other = replace(testbed, image=replace(testbed.image, driver=Driver.MTTY))
+    digests = [
+        await each.run(program(), SCENARIO, 42, tmp_path / "b" / name)
+        for each, name in ((testbed, "one"), (other, "two"))
+    ]
+    assert digests[0] != digests[1]
+    inputs = open_bundle(tmp_path / "b" / "two").manifest.inputs
+    assert inputs.testbed.driver == "mtty"
 
 
 async def test_another_seed_is_another_run(
