@@ -96,6 +96,43 @@ class Mark(_Value, frozen=True, kw_only=True):
     text: str
 
 
+class Phase(_Value, frozen=True, kw_only=True):
+    """A part of the blackout, as `harness.downtime` takes it apart."""
+
+    name: str
+    side: Side
+    start_ns: _Near
+    end_ns: _Near
+
+    @property
+    def duration_ns(self) -> int:
+        """What it cost, in nanoseconds."""
+        return self.end_ns - self.start_ns
+
+
+class Link(_Value, frozen=True, kw_only=True):
+    """A piece of the critical path: what was waited for.
+
+    `device` and `activity` are empty where QEMU itself was busy, or the
+    logs do not tell.
+    """
+
+    phase: str
+    side: Side
+    start_ns: _Near
+    end_ns: _Near
+    device: str = ""
+    activity: str = ""
+
+
+class Unseen(_Value, frozen=True, kw_only=True):
+    """What the logs cannot tell; `within` is the phase that has its time."""
+
+    what: str
+    why: str
+    within: str = ""
+
+
 class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
     """One run.
 
@@ -122,6 +159,10 @@ class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
     zero_ns: int | None = None
     lanes: tuple[Lane, ...] = ()
     marks: tuple[Mark, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    critical_path: tuple[Link, ...] = ()
+    not_observable: tuple[Unseen, ...] = ()
+    stop_to_resume_ns: _Length | None = None
 
     def as_row(self) -> Row:
         """The run as `harness.report.machine` takes it."""
@@ -193,8 +234,7 @@ class Document(_Value, frozen=True, kw_only=True):
 
 
 def to_json(document: Document) -> bytes:
-    """One JSON document, fit for any terminal."""
-    # Plain ASCII: what json escapes, no terminal obeys.
+    """One JSON document, in UTF-8."""
     return (
         msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
     )
