@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the reports for people count: groups of runs, phases, commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+from harness.downtime import PhaseName
+from harness.report.document import Document, Finding, Run
+from harness.verdict import Verdict, worst
+
+TOTAL = "blackout"
+
+_ORDER = {str(name): place for place, name in enumerate(PhaseName)}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one scenario with one tree.
+
+    :param tree: Name of the tree.
+    :param scenario: Name of the scenario.
+    :param runs: The runs, at least one.
+    """
+
+    tree: str
+    scenario: str
+    runs: tuple[Run, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Verdict over its runs."""
+        return worst(run.verdict for run in self.runs)
+
+    @property
+    def counts(self) -> str:
+        """How many runs came to which verdict."""
+        found = Counter(run.verdict for run in self.runs)
+        return ", ".join(f"{n} {name}" for name, n in found.most_common())
+
+    @property
+    def outcomes(self) -> str:
+        """How the runs ended."""
+        return ", ".join(dict.fromkeys(run.summary for run in self.runs))
+
+    @property
+    def seeds(self) -> str:
+        """The seeds, e.g. ``1-10, 42``."""
+        return ranges([run.seed for run in self.runs])
+
+    @property
+    def blackouts(self) -> tuple[int, ...]:
+        """All blackouts, nanoseconds."""
+        return tuple(
+            run.blackout_ns
+            for run in self.runs
+            if run.blackout_ns is not None
+        )
+
+    @property
+    def qmp_downtime_ms(self) -> float | None:
+        """Median of what QMP says."""
+        return _median(
+            [
+                run.qmp_downtime_ms
+                for run in self.runs
+                if run.qmp_downtime_ms is not None
+            ]
+        )
+
+    @property
+    def middle(self) -> Run | None:
+        """The run with the median blackout, the lower of two."""
+        known = sorted(
+            (run for run in self.runs if run.blackout_ns is not None),
+            key=lambda run: (run.blackout_ns, run.seed),
+        )
+        return known[(len(known) - 1) // 2] if known else None
+
+    def durations(self, phase: str) -> dict[int, int]:
+        """A phase of every run that has it, by seed, nanoseconds.
+
+        :param phase: Its name, or `TOTAL`.
+        """
+        if phase == TOTAL:
+            return {
+                run.seed: run.blackout_ns
+                for run in self.runs
+                if run.blackout_ns is not None
+            }
+        return {
+            run.seed: part.duration_ns
+            for run in self.runs
+            for part in run.phases
+            if part.name == phase
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One phase of several groups.
+
+    :param name: The phase, or `TOTAL`.
+    :param medians: One for each group, nanoseconds; None where no run has
+        it.
+    :param difference_ns: Second group less first: the median of the
+        differences by seed if both have the same seeds, otherwise the
+        difference of the medians.  None unless there are two groups.
+    """
+
+    name: str
+    medians: tuple[float | None, ...]
+    difference_ns: float | None
+
+    @property
+    def percent(self) -> float | None:
+        """The difference in percent of the first group's median."""
+        if self.difference_ns is None or not self.medians[0]:
+            return None
+        return 100 * self.difference_ns / self.medians[0]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The phases of one scenario.
+
+    :param scenario: Its name.
+    :param groups: Those of its groups that have a blackout.
+    :param rows: The phases, and `TOTAL` as the last.
+    :param paired: Whether both groups have the same seeds.
+    """
+
+    scenario: str
+    groups: tuple[Group, ...]
+    rows: tuple[Row, ...]
+    paired: bool
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """What the logs cannot tell, and why."""
+        return tuple(
+            dict.fromkeys(
+                f"{x.what}: {x.why}"
+                + (f" (its time is in {x.within})" if x.within else "")
+                for group in self.groups
+                for run in group.runs
+                for x in run.not_observable
+            )
+        )
+
+
+def groups(document: Document) -> tuple[Group, ...]:
+    """All groups, scenario by scenario.
+
+    :param document: The report.
+    """
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in document.runs:
+        found.setdefault((run.scenario, run.tree), []).append(run)
+    return tuple(
+        Group(tree, scenario, tuple(found[scenario, tree]))
+        for scenario in document.scenarios
+        for tree in document.trees
+        if (scenario, tree) in found
+    )
+
+
+def tables(document: Document) -> tuple[Table, ...]:
+    """The phases, scenario by scenario, where there was a blackout.
+
+    :param document: The report.
+    """
+    every = groups(document)
+    found = []
+    for scenario in document.scenarios:
+        having = tuple(
+            x for x in every if x.scenario == scenario and x.blackouts
+        )
+        if having:
+            found.append(_table(scenario, having))
+    return tuple(found)
+
+
+def _table(scenario: str, having: tuple[Group, ...]) -> Table:
+    names = {
+        part.name
+        for group in having
+        for run in group.runs
+        for part in run.phases
+    }
+    known = sorted(names, key=lambda x: (_ORDER.get(x, len(_ORDER)), x))
+    seeds = [sorted(run.seed for run in group.runs) for group in having]
+    paired = len(having) == 2 and seeds[0] == seeds[1]
+    return Table(
+        scenario,
+        having,
+        tuple(_row(name, having, paired) for name in (*known, TOTAL)),
+        paired,
+    )
+
+
+def _row(name: str, having: Sequence[Group], paired: bool) -> Row:
+    durations = [group.durations(name) for group in having]
+    medians = tuple(_median(list(x.values())) for x in durations)
+    difference = None
+    if len(having) == 2:
+        first, second = durations
+        if paired and set(first) == set(second):
+            difference = _median([second[x] - first[x] for x in first])
+        elif medians[0] is not None and medians[1] is not None:
+            difference = medians[1] - medians[0]
+    return Row(name, medians, difference)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """One finding, and the runs that it was made in.
+
+    :param finding: As in the first of them.
+    :param runs: Numbers of the runs in the document, 0 is the first.
+    """
+
+    finding: Finding
+    runs: tuple[int, ...]
+
+
+def broken(document: Document) -> tuple[Broken, ...]:
+    """All findings, those that say the same only once.
+
+    :param document: The report.
+    """
+    found: dict[tuple[str, ...], tuple[Finding, dict[int, None]]] = {}
+    for number, run in enumerate(document.runs):
+        for finding in run.findings:
+            key = (run.tree, finding.rule, finding.side, finding.message)
+            found.setdefault(key, (finding, {}))[1][number] = None
+    return tuple(
+        Broken(finding, tuple(numbers)) for finding, numbers in found.values()
+    )
+
+
+def commands(document: Document) -> tuple[str, ...]:
+    """What runs it again: one line for each seed of each group.
+
+    :param document: The report.
+    """
+    return tuple(
+        dict.fromkeys(
+            shlex.join(
+                [
+                    "vfio-p2p", "run", run.scenario,
+                    "--variant", run.variant,
+                    *(("--base", document.base) if document.base else ()),
+                    "--seed", str(run.seed),
+                ]
+            )
+            for run in document.runs
+        )
+    )
+
+
+def quartiles(values: Sequence[int]) -> tuple[float, float, float]:
+    """First quartile, median and third quartile.
+
+    :param values: At least one.
+    """
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers in few words.
+
+    :param numbers: In any order, e.g. 3, 1, 2, 7 for ``1-3, 7``.
+    """
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def ms(time_ns: float) -> str:
+    """A time in milliseconds, to the nanosecond if it has any.
+
+    :param time_ns: In nanoseconds.
+    """
+    return f"{time_ns / 1e6:.{6 if time_ns % 1000 else 3}f}"
+
+
+def _median(values: Sequence[int]) -> float | None:
+    return median(values) if values else None
