@@ -62,6 +62,11 @@ class Group:
         )
 
     @property
+    def middle_ns(self) -> float | None:
+        """Median of the blackouts, nanoseconds."""
+        return _median(self.blackouts)
+
+    @property
     def qmp_downtime_ms(self) -> float | None:
         """Median of what QMP says."""
         return _median(
