@@ -79,7 +79,7 @@ class Interval:
     :param activity: A request, as ``BEFORE>REQUESTED`` in the uAPI's names,
         or ``save``, ``save-config``, ``load``, ``load-config``.
     :param phase: To which phase it belongs.  That is not always when it
-        was: see the module's docstring.
+        was: see the module's docstring.  None if nothing waited for it.
     :param start_ns: When it began.
     :param end_ns: When it was over.
     """
@@ -87,7 +87,7 @@ class Interval:
     side: Side
     device: str
     activity: str
-    phase: PhaseName
+    phase: PhaseName | None
     start_ns: int
     end_ns: int
 
@@ -193,8 +193,8 @@ class Breakdown:
     :param blackout: The blackout; if it is unknown there are no phases.
     :param phases: All that can be told apart, in order, without a gap.
     :param intervals: What the devices did, in order of their begin.
-    :param outside: What they did for this migration outside the blackout,
-        e.g. the STOP that the series moves.
+    :param outside: What they did for this migration without a bearing on
+        the blackout, e.g. the STOP that the series moves.
     :param critical_path: What was waited for, from begin to end.
     :param not_observable: What the logs cannot tell.
     :param beside: Other figures.

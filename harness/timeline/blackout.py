@@ -49,7 +49,7 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
     epoch = final_stop(source)
     if epoch is None:
         return _unknown("the source shows no stop before its stream's end")
-    last = _last_running(destination)
+    last = last_running(destination)
     if last is None:
         return _unknown("the destination's devices were not seen to run")
     attempts = [
@@ -78,10 +78,6 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
     return Blackout(duration_ns, not note, note, first.time_ns)
 
 
-def _unknown(note: str) -> Blackout:
-    return Blackout(None, False, note)
-
-
 def final_stop(source: Timeline) -> Epoch | None:
     """The last stop before the devices' part of the stream is written.
 
@@ -101,8 +97,11 @@ def final_stop(source: Timeline) -> Epoch | None:
     )
 
 
-def _last_running(destination: Timeline) -> Record | None:
-    """The line with which the last device came to run."""
+def last_running(destination: Timeline) -> Record | None:
+    """The line with which the last device came to run.
+
+    :param destination: Timeline of the side that went on.
+    """
     found: list[Record] = []
     for device in destination.devices:
         resumed = False
@@ -114,3 +113,7 @@ def _last_running(destination: Timeline) -> Record | None:
         else:
             return None
     return max(found, key=lambda record: record.line, default=None)
+
+
+def _unknown(note: str) -> Blackout:
+    return Blackout(None, False, note)
