@@ -3,33 +3,31 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from harness.assess import assess
-from harness.bundle.manifest import (
-    DESTINATION_TRACE,
-    MANIFEST,
-    SOURCE_TRACE,
-    Inputs,
-)
+from harness.assess import assess, timelines
+from harness.bundle.manifest import MANIFEST, Inputs
 from harness.bundle.read import Bundle, open_bundle
+from harness.downtime import Breakdown
+from harness.downtime import bundle as downtime
 from harness.errors import BundleError, InputError
 from harness.oracle import Finding as OracleFinding
 from harness.report.document import (
+    Devices,
     Document,
     Finding,
     Line,
+    Link,
+    Phase,
     Run,
+    Unseen,
     from_json,
 )
 from harness.report.lanes import first_ns, lanes, marks
 from harness.scenario.model import Device
-from harness.timeline import Side, Timeline, blackout, build
-from harness.trace import TraceReader
 
 _MAX_BYTES = 256 << 20
 _KEY_LENGTH = 8
@@ -136,10 +134,9 @@ def run_of(bundle: Bundle) -> Run:
     """
     manifest = bundle.manifest
     found = assess(bundle)
-    source = _timeline(bundle, SOURCE_TRACE, Side.SOURCE)
-    destination = _timeline(bundle, DESTINATION_TRACE, Side.DESTINATION)
-    sides = (source, destination)
-    zero_ns = blackout(source, destination).start_ns
+    sides = timelines(bundle)
+    parts = downtime.breakdown(bundle)
+    zero_ns = parts.blackout.start_ns
     if zero_ns is None:
         zero_ns = first_ns(sides)
     run = Run(
@@ -155,7 +152,7 @@ def run_of(bundle: Bundle) -> Run:
         findings=tuple(_finding(one) for one in found.findings),
         notes=found.notes,
         inputs=manifest.inputs,
-        devices=tuple(map(_device, bundle.scenario.devices)),
+        devices=tuple(map(_devices, bundle.scenario.devices)),
     )
     if zero_ns is None:
         return run
@@ -164,12 +161,40 @@ def run_of(bundle: Bundle) -> Run:
         zero_ns=zero_ns,
         lanes=tuple(x for side in sides for x in lanes(side, zero_ns)),
         marks=tuple(x for side in sides for x in marks(side, zero_ns)),
+        phases=_phases(parts, zero_ns),
+        critical_path=_links(parts, zero_ns),
+        not_observable=tuple(
+            Unseen(what=x.what, why=x.why, within=x.within or "")
+            for x in parts.not_observable
+        ),
+        stop_to_resume_ns=parts.beside.stop_to_resume_ns,
     )
 
 
-def _timeline(bundle: Bundle, name: str, side: Side) -> Timeline:
-    data = bundle.files.get(name, b"")
-    return build(TraceReader(io.BytesIO(data), name), side)
+def _phases(parts: Breakdown, zero_ns: int) -> tuple[Phase, ...]:
+    return tuple(
+        Phase(
+            name=phase.name,
+            side=phase.side,
+            start_ns=phase.start_ns - zero_ns,
+            end_ns=phase.end_ns - zero_ns,
+        )
+        for phase in parts.phases
+    )
+
+
+def _links(parts: Breakdown, zero_ns: int) -> tuple[Link, ...]:
+    return tuple(
+        Link(
+            phase=link.phase,
+            side=link.interval.side if link.interval else link.phase.side,
+            start_ns=link.start_ns - zero_ns,
+            end_ns=link.end_ns - zero_ns,
+            device=link.interval.device if link.interval else "",
+            activity=link.interval.activity if link.interval else "",
+        )
+        for link in parts.critical_path
+    )
 
 
 def _finding(found: OracleFinding) -> Finding:
@@ -191,13 +216,15 @@ def _finding(found: OracleFinding) -> Finding:
     )
 
 
-def _device(device: Device) -> str:
+def _devices(device: Device) -> Devices:
     flags = " ".join(device.flags) or "no migration"
-    text = f"{device.count} x p2psim ({flags}), {device.size_bytes} bytes"
+    kind = f"p2psim ({flags}), {device.size_bytes} bytes"
     slow = ", ".join(
         f"{arc} {us} us" for arc, us in device.latency_us.items() if us
     )
-    return f"{text}; {slow}" if slow else text
+    return Devices(
+        count=device.count, kind=f"{kind}; {slow}" if slow else kind
+    )
 
 
 def _common(values: Sequence[str]) -> str:

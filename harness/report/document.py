@@ -11,7 +11,7 @@ Texts are as QEMU or a device gave them: whoever shows them escapes them.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -26,7 +26,7 @@ from harness.trace import Kind, Record, printable
 from harness.verdict import Verdict, worst
 
 FORMAT = 1
-KIND = "vfio-p2p report"
+KIND: Final = "vfio-p2p report"
 
 # A run takes seconds; what is further away is damage.
 _Near = Annotated[int, msgspec.Meta(ge=-(10**15), le=10**15)]
@@ -96,6 +96,13 @@ class Mark(_Value, frozen=True, kw_only=True):
     text: str
 
 
+class Devices(_Value, frozen=True, kw_only=True):
+    """So many devices of one kind."""
+
+    count: int
+    kind: str
+
+
 class Phase(_Value, frozen=True, kw_only=True):
     """A part of the blackout, as `harness.downtime` takes it apart."""
 
@@ -155,7 +162,7 @@ class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
     notes: tuple[str, ...]
     tree: str = ""
     inputs: Inputs | None = None
-    devices: tuple[str, ...] = ()
+    devices: tuple[Devices, ...] = ()
     zero_ns: int | None = None
     lanes: tuple[Lane, ...] = ()
     marks: tuple[Mark, ...] = ()

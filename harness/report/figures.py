@@ -14,6 +14,9 @@ from harness.report.document import Document, Finding, Run
 from harness.verdict import Verdict, worst
 
 TOTAL = "blackout"
+# Other figures for the same; they begin and end elsewhere.
+QMP = "QMP downtime"
+RESUME = "STOP to RESUME"
 
 _ORDER = {str(name): place for place, name in enumerate(PhaseName)}
 
@@ -89,19 +92,12 @@ class Group:
     def durations(self, phase: str) -> dict[int, int]:
         """A phase of every run that has it, by seed, nanoseconds.
 
-        :param phase: Its name, or `TOTAL`.
+        :param phase: Its name, `TOTAL`, `QMP` or `RESUME`.
         """
-        if phase == TOTAL:
-            return {
-                run.seed: run.blackout_ns
-                for run in self.runs
-                if run.blackout_ns is not None
-            }
         return {
-            run.seed: part.duration_ns
+            run.seed: duration_ns
             for run in self.runs
-            for part in run.phases
-            if part.name == phase
+            if (duration_ns := _duration_ns(run, phase)) is not None
         }
 
 
@@ -136,12 +132,14 @@ class Table:
     :param scenario: Its name.
     :param groups: Those of its groups that have a blackout.
     :param rows: The phases, and `TOTAL` as the last.
+    :param beside: Other figures that the runs have for it.
     :param paired: Whether both groups have the same seeds.
     """
 
     scenario: str
     groups: tuple[Group, ...]
     rows: tuple[Row, ...]
+    beside: tuple[Row, ...]
     paired: bool
 
     @property
@@ -200,11 +198,26 @@ def _table(scenario: str, having: tuple[Group, ...]) -> Table:
     known = sorted(names, key=lambda x: (_ORDER.get(x, len(_ORDER)), x))
     seeds = [sorted(run.seed for run in group.runs) for group in having]
     paired = len(having) == 2 and seeds[0] == seeds[1]
+    beside = [_row(name, having, paired) for name in (QMP, RESUME)]
     return Table(
         scenario,
         having,
         tuple(_row(name, having, paired) for name in (*known, TOTAL)),
+        tuple(row for row in beside if any(row.medians)),
         paired,
+    )
+
+
+def _duration_ns(run: Run, phase: str) -> int | None:
+    if phase == TOTAL:
+        return run.blackout_ns
+    if phase == RESUME:
+        return run.stop_to_resume_ns
+    if phase == QMP:
+        known = run.qmp_downtime_ms
+        return None if known is None else known * 10**6
+    return next(
+        (x.duration_ns for x in run.phases if x.name == phase), None
     )
 
 
@@ -294,11 +307,13 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def ms(time_ns: float) -> str:
-    """A time in milliseconds, to the nanosecond if it has any.
+    """A time in milliseconds: to the microsecond, as QEMU's logs are, or
+    to the nanosecond if it was measured so.
 
     :param time_ns: In nanoseconds.
     """
-    return f"{time_ns / 1e6:.{6 if time_ns % 1000 else 3}f}"
+    exact = isinstance(time_ns, int) and time_ns % 1000
+    return f"{time_ns / 1e6:.{6 if exact else 3}f}"
 
 
 def _median(values: Sequence[int]) -> float | None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from harness.report.document import Arc, Lane, Mark, State
-from harness.timeline import Timeline
 from harness.timeline import Arc as Request
+from harness.timeline import Timeline
 from harness.trace import Kind, Record
 
 # Far above any run's: a log can name as many as it likes.

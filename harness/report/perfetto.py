@@ -84,7 +84,7 @@ def _events(run: Run, first_pid: int, first_ns: int) -> Iterator[Event]:
         yield _meta(pid, _VM, "process_name", name=f"{_name(run)}: {side}")
         yield _meta(pid, _VM, "process_sort_index", sort_index=pid)
         yield _meta(pid, _VM, "thread_name", name="VM and migration")
-    numbers = {side: 0 for side in pids}
+    numbers = dict.fromkeys(pids, 0)
     for lane in run.lanes:
         numbers[lane.side] += 1
         tid = numbers[lane.side]

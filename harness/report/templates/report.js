@@ -197,8 +197,9 @@
     const fits = names.find(name => name.length <= room);
     if (fits)
       element(group, "text", {
-        class: "label", x: (left + right) / 2, y: 15,
-        "text-anchor": "middle",
+        // Those of s0, s1, s3 and s4 are low.
+        class: "label", x: (left + right) / 2,
+        y: /^s[0134]$/.test(part.kind) ? 18 : 15, "text-anchor": "middle",
       }, fits);
   }
 
