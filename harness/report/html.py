@@ -32,6 +32,7 @@ _MOST_CHARACTERS = 2000
 _MOST_FINDINGS = 100
 _MOST_LINES = 20
 _MOST_NOTES = 100
+_MOST_TREES = 6
 # Stretches of time in all lanes of all runs; 500 usual runs have 80,000.
 _MOST_STRETCHES = 120_000
 
@@ -72,6 +73,7 @@ def render(document: Document) -> str:
         findings=found[:_MOST_FINDINGS],
         findings_left_out=len(found) - len(found[:_MOST_FINDINGS]),
         most_lines=_MOST_LINES,
+        most_trees=_MOST_TREES,
         notes=_notes(document),
         commands=commands,
         setups=_setups(document),
@@ -131,7 +133,8 @@ class _Bar:
 
 def _bars(table: figures.Table) -> dict[str, Any]:
     """A table, with the bars of each group's middle run."""
-    middles = [group.middle for group in table.groups]
+    shown = table.groups[:_MOST_TREES]
+    middles = [group.middle for group in shown]
     longest = max(
         (run.blackout_ns or 0 for run in middles if run), default=0
     )
@@ -144,7 +147,12 @@ def _bars(table: figures.Table) -> dict[str, Any]:
                 bar = _bar(run, row.name, longest)
             bars.append(bar)
         rows.append({"row": row, "bars": bars})
-    return {"table": table, "middles": middles, "rows": rows}
+    return {
+        "table": table,
+        "middles": middles,
+        "rows": rows,
+        "left_out": len(table.groups) - len(shown),
+    }
 
 
 def _bar(run: Run, name: str, longest: int) -> _Bar | None:

@@ -50,7 +50,7 @@
     }
     for (let i = 0; i < lane.arcs.length; i += 5) {
       const [from, to, a, b, c] = lane.arcs.slice(i, i + 5);
-      let name = `${stateName(a)} > ${stateName(b)}`;
+      let name = `${stateName(a)} → ${stateName(b)}`;
       if (b !== c)
         name += c < 0 ? ", outcome not seen" : `, came to ${stateName(c)}`;
       found.push({ from, to, kind: b === c ? "arc" : "arc lost", name });
@@ -119,7 +119,7 @@
   }
 
   function draw() {
-    for (const panel of panels.querySelectorAll("svg"))
+    for (const panel of panels.querySelectorAll(".panel"))
       drawPanel(panel, shown[Number(panel.dataset.place)]);
   }
 
@@ -190,9 +190,9 @@
   // A name goes into its bar where it fits, in full or in short.
   function write(group, part, left, right) {
     const room = (right - left - 6) / 6.6;
-    const target = part.name.split(" > ").pop();
+    const target = part.name.split(" → ").pop();
     const names = part.kind === "arc"
-      ? [part.name, `> ${target}`, `> ${short[target] ?? target}`, ">"]
+      ? [part.name, `→ ${target}`, `→ ${short[target] ?? target}`, "→"]
       : [part.name, short[part.name] ?? part.name];
     const fits = names.find(name => name.length <= room);
     if (fits)
@@ -259,7 +259,7 @@
     panels.replaceChildren();
     shown.forEach((run, place) => {
       const blackout = run.blackout === null
-        ? "no blackout" : `blackout ${time(run.blackout)}`;
+        ? "no blackout; 0 is the first line of its logs" : `blackout ${time(run.blackout)}`;
       const head = html(panels, "h3", `${title(run)}: `);
       head.className = "title";
       html(head, "span", run.verdict).className = `verdict ${run.verdict}`;
