@@ -48,7 +48,10 @@ def test_lanes_have_no_holes(tmp_path: Path) -> None:
     (run,) = run_document(tmp_path).runs
     for lane in run.lanes:
         parts = sorted(
-            (x.start_ns, x.end_ns) for x in (*lane.states, *lane.arcs)
+            [
+                *((x.start_ns, x.end_ns) for x in lane.states),
+                *((x.start_ns, x.end_ns) for x in lane.arcs),
+            ]
         )
         ends = [end for _, end in parts]
         assert [start for start, _ in parts[1:]] == ends[:-1]

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The text for a mail fits one, and says what there is to say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from reports import evil_document, pair, run_document, seeds
+
+from harness.report import figures, mail
+from harness.report.collect import collect
+from harness.report.document import Document, Unseen
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The lines of the table, by the name in front."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("  ") and "." in line:
+            name, *cells = line.split()
+            found[name] = cells
+    return found
+
+
+def test_it_fits(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path / "1").runs
+    many = Document.of(
+        tuple(
+            replace(run, tree=f"patched+{'very-' * 9}long-{number}")
+            for number in range(9)
+        )
+    )
+    for document in (
+        collect(list(pair(tmp_path))), evil_document(tmp_path / "2"), many,
+    ):
+        for line in mail.render(document).splitlines():
+            if not line.startswith("  vfio-p2p run"):
+                assert len(line) <= 79
+            assert line == line.rstrip()
+
+
+def test_no_text_acts(tmp_path: Path) -> None:
+    text = mail.render(evil_document(tmp_path))
+    assert all(c == "\n" or c.isprintable() for c in text)
+    assert "\\x1b]0;owned" in text
+    assert len(text) < 20_000
+
+
+def test_what_it_says(tmp_path: Path) -> None:
+    text = mail.render(run_document(tmp_path))
+    assert text.startswith("Tested with vfio-p2p\n")
+    assert "QEMU     10.0.99\n" in text
+    assert "2 x p2psim (stop_copy p2p pre_copy)" in text
+    assert "Verdict: pass\n" in text
+    assert "two-devices, patched, seed 42: pass, migrated" in text
+    assert "vfio-p2p run two-devices --variant patched --seed 42" in text
+    assert "difference" not in text
+
+
+def test_phases_add_up(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    found = rows(mail.render(Document.of((run,))))
+    assert run.blackout_ns is not None
+    total = float(found.pop("blackout")[0])
+    assert total == run.blackout_ns / 1e6
+    parts = [float(found[x.name][0]) for x in run.phases]
+    assert sum(parts) == pytest.approx(total)
+
+
+def test_a_against_b(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    first = seeds(replace(run, tree="A"), {1: 0, 2: 1000, 3: 50_000})
+    second = seeds(
+        replace(run, tree="B"), {1: 2000, 2: 3000, 3: 11_000}
+    )
+    text = mail.render(Document.of(first + second))
+    total = rows(text)["blackout"]
+    # By seed: +2, +2 and -39 us; medians: 1 and 3 us more than the run's.
+    assert total[2] == "+0.002"
+    assert float(total[1]) - float(total[0]) == pytest.approx(0.002)
+    assert "differences seed by seed" in text
+    # Other seeds cannot be paired.
+    text = mail.render(Document.of(first + second[1:]))
+    assert rows(text)["blackout"][2] == "+0.006"
+    assert "differences of the medians" in " ".join(text.split())
+
+
+def test_what_cannot_be_told(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    blind = replace(
+        run,
+        phases=run.phases[1:],
+        not_observable=(
+            Unseen(what="p2p-arcs", why="no lines", within="stop-arcs"),
+        ),
+    )
+    text = mail.render(Document.of((blind,)))
+    assert (
+        "not observable: p2p-arcs: no lines (its time is in stop-arcs)"
+        in " ".join(text.split())
+    )
+    assert "p2p-arcs" not in rows(text)
+
+
+def test_ranges() -> None:
+    assert figures.ranges([3, 1, 2, 7, 9, 8, 42]) == "1-3, 7-9, 42"
+    assert figures.ranges([5, 5]) == "5"
+    assert figures.ranges([1, 2]) == "1-2"
+
+
+def test_milliseconds() -> None:
+    assert figures.ms(59_867_000) == "59.867"
+    assert figures.ms(59_867_123) == "59.867123"
+    assert figures.ms(59_867_600.0) == "59.868"
