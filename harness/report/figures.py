@@ -262,23 +262,31 @@ def broken(document: Document) -> tuple[Broken, ...]:
 
 
 def commands(document: Document) -> tuple[str, ...]:
-    """What runs it again: one line for each seed of each group.
+    """What runs it again: one line for each group, for a shell.
 
     :param document: The report.
     """
-    return tuple(
-        dict.fromkeys(
-            shlex.join(
-                [
-                    "vfio-p2p", "run", run.scenario,
-                    "--variant", run.variant,
-                    *(("--base", document.base) if document.base else ()),
-                    "--seed", str(run.seed),
-                ]
-            )
-            for run in document.runs
+    base = ("--base", document.base) if document.base else ()
+    seeds: dict[str, list[int]] = {}
+    for run in document.runs:
+        command = shlex.join(
+            [
+                "vfio-p2p", "run", run.scenario,
+                "--variant", run.variant, *base, "--seed",
+            ]
         )
-    )
+        seeds.setdefault(command, []).append(run.seed)
+    return tuple(_for_each(command, found) for command, found in seeds.items())
+
+
+def _for_each(command: str, found: list[int]) -> str:
+    seeds = sorted(set(found))
+    if len(seeds) == 1:
+        return f"{command} {seeds[0]}"
+    words = " ".join(map(str, seeds))
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        words = f"$(seq {seeds[0]} {seeds[-1]})"
+    return f"for n in {words}; do {command} $n; done"
 
 
 def quartiles(values: Sequence[int]) -> tuple[float, float, float]:

@@ -176,7 +176,7 @@ def _commands(document: Document) -> list[str]:
     lines = ["To run it again:"]
     # Whole, however long: it is to be copied.
     lines += [_INDENT + _fit(x) for x in found[:_MOST_COMMANDS]]
-    return lines + _more(len(found) - _MOST_COMMANDS, "with other seeds")
+    return lines + _more(len(found) - _MOST_COMMANDS, "commands")
 
 
 def _field(name: str, values: Sequence[str]) -> list[str]:

@@ -28,10 +28,9 @@ class InABrowser(Test):
     timeout = 900
 
     def setUp(self) -> None:
-        chromium = find_chromium()
-        if chromium is None:
+        self.chromium = find_chromium() or ""
+        if not self.chromium:
             self.cancel("no Chromium to look with: install 'chromium'")
-        self.chromium = chromium
 
     def _document(self) -> Document:
         """One device, without the series and with it."""

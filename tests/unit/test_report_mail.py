@@ -36,7 +36,7 @@ def test_it_fits(tmp_path: Path) -> None:
         collect(list(pair(tmp_path))), evil_document(tmp_path / "2"), many,
     ):
         for line in mail.render(document).splitlines():
-            if not line.startswith("  vfio-p2p run"):
+            if "vfio-p2p run" not in line:
                 assert len(line) <= 79
             assert line == line.rstrip()
 
@@ -102,6 +102,19 @@ def test_what_cannot_be_told(tmp_path: Path) -> None:
         in " ".join(text.split())
     )
     assert "p2p-arcs" not in rows(text)
+
+
+def test_commands(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    run = replace(run, scenario="a b")
+    again = "vfio-p2p run 'a b' --variant patched --base v1 --seed"
+    for wanted, words in (
+        ([3], f"{again} 3"),
+        ([1, 3, 2, 3], f"for n in $(seq 1 3); do {again} $n; done"),
+        ([7, 1, 42], f"for n in 1 7 42; do {again} $n; done"),
+    ):
+        runs = tuple(replace(run, seed=seed) for seed in wanted)
+        assert figures.commands(Document.of(runs, base="v1")) == (words,)
 
 
 def test_ranges() -> None:
