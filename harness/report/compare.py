@@ -13,6 +13,9 @@ from harness.trace import printable
 
 FORMAT = 1
 
+# Room for the name of every phase; those of devices may be longer.
+_NAME = 18
+
 _RISK = f"{100 - 100 * LEVEL:.0f} %"
 _LEGEND = (
     "A, B: medians. B-A: median difference, in ms and in percent of A's "
@@ -68,27 +71,43 @@ def _runs(found: Comparison) -> str:
 
 
 def _table(found: Comparison) -> list[str]:
-    lines = [
-        f"{'':18}{'A ms':>8}{'B ms':>8}{'B-A ms':>9}{'%':>8}"
-        f"{_RISK + ' interval':>17}{'p':>6}{'tells':>6}"
-    ]
+    heads = ("A ms", "B ms", "B-A ms", "%", f"{_RISK} interval", "p", "tells")
+    widths = (8, 8, 8, 8, 17, 6, 6)
+    lines = [" " * _NAME + "".join(map(str.rjust, heads, widths))]
     parts = [x for x in found.rows[1:] if x.name.startswith(PHASE)]
-    parts += [
-        x for x in found.where if x.name.startswith(DEVICE)
-    ]
+    parts += [x for x in found.where if x.name.startswith(DEVICE)]
     for row in (*found.rows[:1], *parts):
         effect = row.effect
         name = printable(row.name.removeprefix(PHASE).removeprefix(DEVICE))
         smallest_ns = effect.smallest_ns
-        tells = "-" if smallest_ns is None else f"{smallest_ns / 1e6:.2f}"
-        ends = f"{effect.low_ns / 1e6:+.3f} {effect.high_ns / 1e6:+.3f}"
+        if len(name) > _NAME:
+            lines.append(name)
+            name = ""
         lines.append(
-            f"{name:18}{row.a_ns / 1e6:8.2f}{row.b_ns / 1e6:8.2f}"
-            f"{effect.difference_ns / 1e6:+9.3f}"
-            f"{found.percent(effect.difference_ns):+8.2f}"
-            f"{ends:>17}{effect.p:6.3f}{tells:>6}"
+            f"{name:{_NAME}}"
+            + _fit(row.a_ns / 1e6, 8)
+            + _fit(row.b_ns / 1e6, 8)
+            + _fit(effect.difference_ns / 1e6, 8, "+")
+            + _fit(found.percent(effect.difference_ns), 8, "+")
+            + _fit(effect.low_ns / 1e6, 8, "+")
+            + _fit(effect.high_ns / 1e6, 9, "+")
+            + f"{effect.p:6.3f}"
+            + (
+                f"{'-':>6}"
+                if smallest_ns is None
+                else _fit(smallest_ns / 1e6, 6)
+            )
         )
     return lines
+
+
+def _fit(value: float, width: int, sign: str = "-") -> str:
+    """A number with as many decimals as there is room for."""
+    for decimals in (3, 2, 1):
+        text = f"{value:{sign}.{decimals}f}"
+        if len(text) < width:
+            break
+    return f"{text:>{width}}"
 
 
 def _answer(found: Comparison) -> list[str]:
