@@ -59,7 +59,7 @@ def render(first: Group, second: Group, found: Comparison) -> str:
             shown = ", ".join(f"{x / 1e6:.3f}" for x in values_ns)
             lines.append(f"apart, but counted, in {letter}: {shown} ms")
     lines += [f"note: {printable(note)}" for note in found.notes]
-    lines += ["", *_answer(found)]
+    lines += ["", *answer(found)]
     return "\n".join(lines)
 
 
@@ -110,7 +110,11 @@ def _fit(value: float, width: int, sign: str = "-") -> str:
     return f"{text:>{width}}"
 
 
-def _answer(found: Comparison) -> list[str]:
+def answer(found: Comparison) -> list[str]:
+    """What became of the blackout, and which parts of it changed.
+
+    :param found: The comparison.
+    """
     whole = found.whole
     if whole is None:
         return ["blackout: there is none to compare"]

@@ -9,14 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from harness.downtime import PhaseName
+from harness.downtime import Breakdown, Interval, Link, Phase, PhaseName
+from harness.downtime.compare import Comparison, Sample, compare
+from harness.downtime.metrics import PHASE
+from harness.downtime.stats import Effect
 from harness.report.document import Document, Finding, Run
+from harness.timeline import Blackout
 from harness.verdict import Verdict, worst
 
 TOTAL = "blackout"
 # Other figures for the same; they begin and end elsewhere.
 QMP = "QMP downtime"
 RESUME = "STOP to RESUME"
+
+# Runs that are no pairs; that many are compared in a second or two.
+_MOST_UNPAIRED = 100
 
 _ORDER = {str(name): place for place, name in enumerate(PhaseName)}
 
@@ -89,16 +96,16 @@ class Group:
         )
         return known[(len(known) - 1) // 2] if known else None
 
-    def durations(self, phase: str) -> dict[int, int]:
-        """A phase of every run that has it, by seed, nanoseconds.
+    def durations(self, phase: str) -> list[int]:
+        """A phase of every run that has it, nanoseconds.
 
         :param phase: Its name, `TOTAL`, `QMP` or `RESUME`.
         """
-        return {
-            run.seed: duration_ns
+        return [
+            duration_ns
             for run in self.runs
             if (duration_ns := _duration_ns(run, phase)) is not None
-        }
+        ]
 
 
 @dataclass(frozen=True)
@@ -108,21 +115,12 @@ class Row:
     :param name: The phase, or `TOTAL`.
     :param medians: One for each group, nanoseconds; None where no run has
         it.
-    :param difference_ns: Second group less first: the median of the
-        differences by seed if both have the same seeds, otherwise the
-        difference of the medians.  None unless there are two groups.
+    :param effect: Second group less first; None unless they are compared.
     """
 
     name: str
     medians: tuple[float | None, ...]
-    difference_ns: float | None
-
-    @property
-    def percent(self) -> float | None:
-        """The difference in percent of the first group's median."""
-        if self.difference_ns is None or not self.medians[0]:
-            return None
-        return 100 * self.difference_ns / self.medians[0]
+    effect: Effect | None = None
 
 
 @dataclass(frozen=True)
@@ -133,14 +131,15 @@ class Table:
     :param groups: Those of its groups that have a blackout.
     :param rows: The phases, and `TOTAL` as the last.
     :param beside: Other figures that the runs have for it.
-    :param paired: Whether both groups have the same seeds.
+    :param comparison: Of two groups; None of any other number, without
+        phases that are known, or where it would take too long.
     """
 
     scenario: str
     groups: tuple[Group, ...]
     rows: tuple[Row, ...]
     beside: tuple[Row, ...]
-    paired: bool
+    comparison: Comparison | None
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -189,23 +188,82 @@ def tables(document: Document) -> tuple[Table, ...]:
 
 
 def _table(scenario: str, having: tuple[Group, ...]) -> Table:
-    names = {
-        part.name
-        for group in having
-        for run in group.runs
-        for part in run.phases
-    }
-    known = sorted(names, key=lambda x: (_ORDER.get(x, len(_ORDER)), x))
-    seeds = [sorted(run.seed for run in group.runs) for group in having]
-    paired = len(having) == 2 and seeds[0] == seeds[1]
-    beside = [_row(name, having, paired) for name in (QMP, RESUME)]
+    compared = _compared(*having) if len(having) == 2 else None
+    if compared is not None:
+        parts = [x for x in compared.rows[1:] if x.name.startswith(PHASE)]
+        rows = [
+            Row(x.name.removeprefix(PHASE), (x.a_ns, x.b_ns), x.effect)
+            for x in (*parts, compared.rows[0])
+        ]
+    else:
+        names = {
+            part.name
+            for group in having
+            for run in group.runs
+            for part in run.phases
+        }
+        known = sorted(names, key=lambda x: (_ORDER.get(x, len(_ORDER)), x))
+        rows = [_row(name, having) for name in (*known, TOTAL)]
+    beside = [_row(name, having) for name in (QMP, RESUME)]
     return Table(
         scenario,
         having,
-        tuple(_row(name, having, paired) for name in (*known, TOTAL)),
+        tuple(rows),
         tuple(row for row in beside if any(row.medians)),
-        paired,
+        compared,
     )
+
+
+def _row(name: str, having: Sequence[Group]) -> Row:
+    return Row(name, tuple(_median(x.durations(name)) for x in having))
+
+
+def _compared(first: Group, second: Group) -> Comparison | None:
+    samples = [
+        [
+            Sample(run.seed, parts, run.bundle)
+            for run in group.runs
+            if (parts := _breakdown(run)) is not None
+        ]
+        for group in (first, second)
+    ]
+    seeds = [{sample.seed for sample in group} for group in samples]
+    paired = list(map(len, seeds)) == list(map(len, samples))
+    if not paired and sum(map(len, samples)) > _MOST_UNPAIRED:
+        return None
+    found = compare(*samples)
+    return found if found.rows else None
+
+
+def _breakdown(run: Run) -> Breakdown | None:
+    """The blackout of a run; None if it is not known, or no such thing."""
+    try:
+        path = tuple(
+            Link(
+                PhaseName(x.phase),
+                Interval(
+                    x.side, x.device, x.activity, PhaseName(x.phase),
+                    x.start_ns, x.end_ns,
+                )
+                if x.device
+                else None,
+                x.start_ns,
+                x.end_ns,
+            )
+            for x in run.critical_path
+        )
+        return Breakdown(
+            Blackout(run.blackout_ns, True, "", 0),
+            phases=tuple(
+                Phase(PhaseName(x.name), x.start_ns, x.end_ns)
+                for x in run.phases
+            ),
+            intervals=tuple(x.interval for x in path if x.interval),
+            critical_path=path,
+        )
+    except ValueError:
+        # A report can be anybody's.
+        return None
 
 
 def _duration_ns(run: Run, phase: str) -> int | None:
@@ -219,19 +277,6 @@ def _duration_ns(run: Run, phase: str) -> int | None:
     return next(
         (x.duration_ns for x in run.phases if x.name == phase), None
     )
-
-
-def _row(name: str, having: Sequence[Group], paired: bool) -> Row:
-    durations = [group.durations(name) for group in having]
-    medians = tuple(_median(list(x.values())) for x in durations)
-    difference = None
-    if len(having) == 2:
-        first, second = durations
-        if paired and set(first) == set(second):
-            difference = _median([second[x] - first[x] for x in first])
-        elif medians[0] is not None and medians[1] is not None:
-            difference = medians[1] - medians[0]
-    return Row(name, medians, difference)
 
 
 @dataclass(frozen=True)

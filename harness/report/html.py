@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.report import figures
+from harness.report.compare import answer
 from harness.report.document import Document, Lane, Run
 from harness.report.figures import ms
 from harness.trace import printable
@@ -133,6 +134,7 @@ class _Bar:
 
 def _bars(table: figures.Table) -> dict[str, Any]:
     """A table, with the bars of each group's middle run."""
+    compared = table.comparison
     shown = table.groups[:_MOST_TREES]
     middles = [group.middle for group in shown]
     longest = max(
@@ -151,6 +153,7 @@ def _bars(table: figures.Table) -> dict[str, Any]:
         "table": table,
         "middles": middles,
         "rows": rows,
+        "answer": answer(compared) if compared else [],
         "left_out": len(table.groups) - len(shown),
     }
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from harness.report import figures
+from harness.downtime.compare import Comparison
+from harness.report import compare, figures
 from harness.report.document import Document, Run
-from harness.report.figures import TOTAL, Group, Table, ms
+from harness.report.figures import TOTAL, Group, Row, Table, ms
 from harness.trace import printable
 
 WIDTH = 79
@@ -121,42 +122,52 @@ def _findings(document: Document) -> list[str]:
 
 
 def _table(table: Table) -> list[str]:
+    if table.comparison is not None:
+        return _compared(table, table.comparison)
     groups = table.groups[:_TREES]
-    compared = len(table.groups) == 2
-    names = [_short(group.tree, _FIGURE - 1) for group in groups]
-    head = names + (["difference", "%"] if compared else [])
     lines = [
         "",
         _short(f"Phases of the blackout in ms, {table.scenario}", WIDTH),
-        _columns("", head),
+        _columns("", [_short(x.tree, _FIGURE - 1) for x in groups]),
     ]
     for row in table.rows:
-        cells = [_ms(x) for x in row.medians[:_TREES]]
-        if compared:
-            change, percent = row.difference_ns, row.percent
-            cells.append("-" if change is None else f"{change / 1e6:+.3f}")
-            cells.append("-" if percent is None else f"{percent:+.2f}")
         if row.name == TOTAL and len(table.rows) > 1:
-            lines.append(
-                _columns("", ["-" * (_FIGURE - 3)] * len(cells))
-            )
-        lines.append(_columns(row.name, cells))
-    for beside in table.beside:
-        lines.append(
-            _columns(
-                beside.name,
-                [_ms(x) for x in beside.medians[:_TREES]],
-            )
-        )
-    most = max(len(group.runs) for group in groups)
-    if most > 1:
-        how = "seed by seed" if table.paired else "of the medians"
-        lines += _wrap(
-            "medians over the seeds, which need not add up"
-            + (f"; differences {how}" if compared else ""),
-            2,
-        )
+            rules = ["-" * (_FIGURE - 3)] * len(groups)
+            lines.append(_columns("", rules))
+        lines.append(_row(row))
+    lines += [_row(row) for row in table.beside]
+    if any(len(group.runs) > 1 for group in groups):
+        lines += _wrap("medians over the seeds, which need not add up", 2)
     lines += _more(len(table.groups) - _TREES, "trees")
+    return lines + _unseen(table)
+
+
+def _compared(table: Table, comparison: Comparison) -> list[str]:
+    first, second = (
+        compare.Group(
+            _fit(x.tree), _fit(_version(x.runs[0])), _fit(x.scenario)
+        )
+        for x in table.groups
+    )
+    lines = [""]
+    for line in compare.render(first, second, comparison).splitlines():
+        lines += [line] if len(line) <= WIDTH else _wrap(line)
+    for row in table.beside:
+        a, b = map(_ms, row.medians)
+        lines += _wrap(f"{row.name}, another figure: A {a} ms, B {b} ms")
+    return lines + _unseen(table)
+
+
+def _version(run: Run) -> str:
+    return run.inputs.qemu.version if run.inputs else ""
+
+
+def _row(row: Row) -> str:
+    return _columns(row.name, [_ms(x) for x in row.medians[:_TREES]])
+
+
+def _unseen(table: Table) -> list[str]:
+    lines = []
     for text in table.unseen[:_MOST_NOTES]:
         lines += _wrap(f"not observable: {text}", 2)
     return lines + _more(len(table.unseen) - _MOST_NOTES, "such phases")

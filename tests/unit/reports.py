@@ -123,6 +123,7 @@ def seeds(run: Run, durations_ns: dict[int, int]) -> tuple[Run, ...]:
                 run,
                 seed=seed,
                 blackout_ns=run.blackout_ns + more_ns,
+                critical_path=(),
                 phases=(
                     longer,
                     *(

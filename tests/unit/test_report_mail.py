@@ -14,6 +14,15 @@ from harness.report.collect import collect
 from harness.report.document import Document, Unseen
 
 
+def lines_of(text: str) -> dict[str, list[str]]:
+    """The lines of a comparison, by the name in front."""
+    return {
+        name: cells
+        for name, *cells in (x.split() for x in text.splitlines() if x)
+        if len(cells) > 6
+    }
+
+
 def rows(text: str) -> dict[str, list[str]]:
     """The lines of the table, by the name in front."""
     found = {}
@@ -71,20 +80,30 @@ def test_phases_add_up(tmp_path: Path) -> None:
 
 def test_a_against_b(tmp_path: Path) -> None:
     (run,) = run_document(tmp_path).runs
-    first = seeds(replace(run, tree="A"), {1: 0, 2: 1000, 3: 50_000})
-    second = seeds(
-        replace(run, tree="B"), {1: 2000, 2: 3000, 3: 11_000}
-    )
+    first = seeds(replace(run, tree="A"), dict.fromkeys(range(8), 0))
+    more = {seed: 2_000_000 + 10_000 * seed for seed in range(8)}
+    second = seeds(replace(run, tree="B"), more)
     text = mail.render(Document.of(first + second))
-    total = rows(text)["blackout"]
-    # By seed: +2, +2 and -39 us; medians: 1 and 3 us more than the run's.
-    assert total[2] == "+0.002"
-    assert float(total[1]) - float(total[0]) == pytest.approx(0.002)
-    assert "differences seed by seed" in text
-    # Other seeds cannot be paired.
-    text = mail.render(Document.of(first + second[1:]))
-    assert rows(text)["blackout"][2] == "+0.006"
-    assert "differences of the medians" in " ".join(text.split())
+    assert "8 pairs, of seeds 0, 1, 2, 3, 4, 5, 6, 7" in text
+    assert run.blackout_ns is not None
+    a_ms, b_ms, difference_ms, *_ = lines_of(text)["blackout"]
+    assert float(a_ms) == pytest.approx(run.blackout_ns / 1e6, abs=0.01)
+    assert difference_ms == "+2.035"
+    assert "blackout: slower by 2.035 ms" in text
+    assert f"  phase {run.phases[0].name}: slower by 2.035 ms" in text
+
+
+def test_two_sets_of_anything(tmp_path: Path) -> None:
+    """Whose phases are none that we know."""
+    (run,) = run_document(tmp_path).runs
+    odd = replace(
+        run,
+        tree="B",
+        phases=(replace(run.phases[0], name="odd"), *run.phases[1:]),
+    )
+    text = mail.render(Document.of((run, odd)))
+    assert "blackout: there is none to compare" not in text
+    assert rows(text)["odd"][0] == "-"
 
 
 def test_what_cannot_be_told(tmp_path: Path) -> None:
