@@ -61,6 +61,7 @@ def render(document: Document) -> str:
     style = _own("report.css")
     script = _own("report.js")
     found = figures.broken(document)
+    tables = figures.tables(document)
     commands = figures.commands(document)
     shown = _with_lanes(document)
     return environment.get_template("report.html").render(
@@ -69,8 +70,8 @@ def render(document: Document) -> str:
         script=script,
         policy=_policy(style, script),
         groups=figures.groups(document),
-        tables=[_bars(table) for table in figures.tables(document)],
-        strips=_strips(document),
+        tables=[_bars(table) for table in tables],
+        strips=_strips(document, tables),
         findings=found[:_MOST_FINDINGS],
         findings_left_out=len(found) - len(found[:_MOST_FINDINGS]),
         most_lines=_MOST_LINES,
@@ -184,11 +185,13 @@ class _Dot:
     text: str
 
 
-def _strips(document: Document) -> list[dict[str, Any]]:
+def _strips(
+    document: Document, tables: Sequence[figures.Table]
+) -> list[dict[str, Any]]:
     """The blackouts of each scenario, where a tree has more than one."""
     numbers = {id(run): n for n, run in enumerate(document.runs)}
     found = []
-    for table in figures.tables(document):
+    for table in tables:
         if all(len(group.blackouts) < 2 for group in table.groups):
             continue
         values = [x for group in table.groups for x in group.blackouts]
@@ -206,7 +209,7 @@ def _strips(document: Document) -> list[dict[str, Any]]:
                     "group": group,
                     "dots": _dots(group.runs, numbers, place),
                     "quartiles": [place(x) for x in quartiles],
-                    "values": quartiles,
+                    "median_ns": quartiles[1],
                 }
             )
         found.append(

@@ -96,7 +96,8 @@
     if (!(to > from))
       return;
     // So much more that the STOP that the series moves is still seen.
-    const right = kind === "blackout" ? 0.45 : 0.02;
+    const known = shown.some(run => run.blackout !== null);
+    const right = kind === "blackout" && known ? 0.45 : 0.02;
     move(from - (to - from) * 0.05, to + (to - from) * right);
   }
 
@@ -133,7 +134,8 @@
     panel.replaceChildren();
     panel.setAttribute("height", height);
     const plot = element(panel, "svg", {
-      x: GUTTER, width: inner, height, viewBox: `${GUTTER} 0 ${inner} ${height}`,
+      x: GUTTER, width: inner, height,
+      viewBox: `${GUTTER} 0 ${inner} ${height}`,
     });
     if (run.blackout !== null)
       element(plot, "rect", {
@@ -181,7 +183,7 @@
         `${time(part.from)} to ${time(part.to)}`,
         `lasts ${time(part.to - part.from)}`,
       ].join("\n");
-      if (/^s\d/.test(part.kind))
+      if (part.kind.startsWith("s"))
         element(group, "rect", { class: "pattern", ...where });
       write(group, part, left, right);
     }
@@ -197,9 +199,9 @@
     const fits = names.find(name => name.length <= room);
     if (fits)
       element(group, "text", {
-        // Those of s0, s1, s3 and s4 are low.
+        // Where the device may do nothing, the bar is low.
         class: "label", x: (left + right) / 2,
-        y: /^s[0134]$/.test(part.kind) ? 18 : 15, "text-anchor": "middle",
+        y: /^s(-1|[0134])$/.test(part.kind) ? 18 : 15, "text-anchor": "middle",
       }, fits);
   }
 
@@ -240,7 +242,8 @@
       return;
     const table = html(box, "table");
     const head = html(html(table, "thead"), "tr");
-    for (const name of ["run", "side", "device", "what", "from", "to", "lasts"])
+    const names = ["run", "side", "device", "what", "from", "to", "lasts"];
+    for (const name of names)
       html(head, "th", name);
     const body = html(table, "tbody");
     for (const run of shown)
@@ -259,7 +262,8 @@
     panels.replaceChildren();
     shown.forEach((run, place) => {
       const blackout = run.blackout === null
-        ? "no blackout; 0 is the first line of its logs" : `blackout ${time(run.blackout)}`;
+        ? "no blackout; 0 is the first line of its logs"
+        : `blackout ${time(run.blackout)}`;
       const head = html(panels, "h3", `${title(run)}: `);
       head.className = "title";
       html(head, "span", run.verdict).className = `verdict ${run.verdict}`;
