@@ -113,6 +113,18 @@ def test_gates() -> None:
     back = compare(runs(10, {N.DEVICE_SAVED: -3 * MS}), runs(10))
     assert back.gate(float("-inf"), 1) is Verdict.FAIL
     assert back.gate(float("-inf"), 9) is Verdict.PASS
+    # What the whole cannot tell for its scatter, a phase can.
+    rest = 66 * MS - USUAL[N.RAM]
+    found = compare(
+        [sample(x, {N.RAM: 5 * MS, N.LOAD_DONE: rest}) for x in range(5)],
+        [
+            sample(x, {N.RAM: 6 * MS, N.LOAD_DONE: rest + way * MS})
+            for x, way in enumerate((-9, 8, -7, 6, 9))
+        ],
+    )
+    assert found.change is Change.UNCLEAR
+    assert found.gate(float("-inf"), 1) is Verdict.FAIL
+    assert found.gate(float("-inf"), 2) is Verdict.INCONCLUSIVE
     assert Comparison((), 0, 0, ()).gate(-1, 1) is Verdict.INCONCLUSIVE
 
 
