@@ -196,7 +196,7 @@ def compare(
         )
     merged = blind(x.breakdown for x in (*first, *second))
     notes += [
-        f"{name} cannot be told in every run; it is part of the next phase"
+        f"{name}: not told in every run; part of the next phase"
         for name in PhaseName
         if name in merged
     ]
