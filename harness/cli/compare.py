@@ -18,7 +18,7 @@ from harness.cli.build import (
     choose_variants,
 )
 from harness.cli.common import positive
-from harness.cli.session import add_run_arguments, run_trees
+from harness.cli.session import Wanted, add_run_arguments, run_trees
 from harness.downtime.bundle import breakdown
 from harness.downtime.compare import (
     RELEVANT,
@@ -30,7 +30,6 @@ from harness.downtime.compare import (
 from harness.errors import BundleError, HostError, UsageError
 from harness.report.compare import Group, as_json, render
 from harness.scenario.load import load
-from harness.scenario.model import Scenario
 from harness.testbed.outer import find_outer
 from harness.verdict import Verdict
 
@@ -180,13 +179,20 @@ def _made(
         side: choose_variants(base, source, [side.text])[0]
         for side in scenarios
     }
-    seeds = range(args.seed, args.seed + args.seeds)
+    # Another name would be another course of events in the testbed, up to
+    # timers that fire elsewhere; so two scenarios may well share theirs.
+    alike = len({x.name for x in scenarios.values()}) == 1
+    differ = len({x.digest for x in scenarios.values()}) > 1
     cells = {
-        (side, seed): (trees[side], scenarios[side], seed)
-        for seed in seeds
+        (side, seed): Wanted(
+            trees[side],
+            scenarios[side],
+            seed,
+            "-b" if alike and differ and side == sides[1] else "",
+        )
+        for seed in range(args.seed, args.seed + args.seeds)
         for side in scenarios
     }
-    _check_names(list(scenarios.values()))
     runs, _ = run_trees(source, list(cells.values()), args)
     found: dict[_Side, list[Bundle]] = {side: [] for side in scenarios}
     for (side, seed), one in zip(cells, runs, strict=True):
@@ -198,14 +204,6 @@ def _made(
             )
         found[side].append(open_bundle(one.bundle))
     return found
-
-
-def _check_names(scenarios: list[Scenario]) -> None:
-    if len({x.name for x in scenarios}) < len({x.digest for x in scenarios}):
-        raise UsageError(
-            f"two scenarios are named {scenarios[0].name!r}",
-            "give each file a name of its own",
-        )
 
 
 def _found(side: _Side) -> list[Bundle]:

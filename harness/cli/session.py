@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,22 @@ from harness.testbed.outer import Outer, find_outer
 from harness.testbed.sealed import Testbed
 
 OUT = Path("out")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One run to make of a tree that is yet to be built.
+
+    :param variant: The tree.
+    :param scenario: What is to happen.
+    :param seed: Fixes the rest.
+    :param suffix: As of `harness.matrix.Cell`.
+    """
+
+    variant: Variant
+    scenario: Scenario
+    seed: int
+    suffix: str = ""
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +77,8 @@ def judge_trees(
     :param args: With the options of `add_run_arguments`.
     :return: One row for each cell, in the same order.
     """
-    seeded = [(tree, scenario, args.seed) for tree, scenario in cells]
-    runs, version = run_trees(source, seeded, args)
+    wanted = [Wanted(tree, scenario, args.seed) for tree, scenario in cells]
+    runs, version = run_trees(source, wanted, args)
     return Report(
         qemu=version,
         base=base.name,
@@ -72,13 +89,13 @@ def judge_trees(
 
 def run_trees(
     source: Source,
-    cells: Sequence[tuple[Variant, Scenario, int]],
+    cells: Sequence[Wanted],
     args: argparse.Namespace,
 ) -> tuple[list[Run], str]:
     """Build every tree and run every cell.
 
     :param source: What the variants are made of.
-    :param cells: Which variant runs which scenario with which seed.
+    :param cells: What to run.
     :param args: With the options of `add_run_arguments`.
     :return: One run for each cell, in the same order, and the version that
         QEMU says it is.
@@ -94,10 +111,10 @@ def run_trees(
 def _run_trees(
     outer: Outer,
     source: Source,
-    cells: Sequence[tuple[Variant, Scenario, int]],
+    cells: Sequence[Wanted],
     args: argparse.Namespace,
 ) -> tuple[list[Run], str]:
-    variants = {variant.name: variant for variant, _, _ in cells}
+    variants = {cell.variant.name: cell.variant for cell in cells}
     with display() as shown:
         builds = {
             build.variant: build
@@ -111,8 +128,13 @@ def _run_trees(
             run_matrix(
                 testbed,
                 [
-                    Cell(Program.of(builds[tree.name]), scenario, seed)
-                    for tree, scenario, seed in cells
+                    Cell(
+                        Program.of(builds[cell.variant.name]),
+                        cell.scenario,
+                        cell.seed,
+                        cell.suffix,
+                    )
+                    for cell in cells
                 ],
                 args.out,
                 args.jobs,

@@ -12,10 +12,14 @@ import pytest
 from bundles import make_bundle, source_log
 from qemu_log import FakeQemu, devices, migrate, receive
 
+from harness.assess import Assessment
 from harness.cli import main
+from harness.cli.session import Wanted
 from harness.downtime import Breakdown, Interval, Link, Phase, PhaseName
 from harness.downtime.compare import Change, Comparison, Sample, compare
+from harness.matrix import Cell, Run
 from harness.report.compare import Group, render
+from harness.series import default_base, parse_variant
 from harness.timeline import Blackout
 from harness.verdict import Verdict
 
@@ -113,6 +117,18 @@ def test_gates() -> None:
     back = compare(runs(10, {N.DEVICE_SAVED: -3 * MS}), runs(10))
     assert back.gate(float("-inf"), 1) is Verdict.FAIL
     assert back.gate(float("-inf"), 9) is Verdict.PASS
+    # What the whole cannot tell for its scatter, a phase can.
+    rest = 66 * MS - USUAL[N.RAM]
+    found = compare(
+        [sample(x, {N.RAM: 5 * MS, N.LOAD_DONE: rest}) for x in range(5)],
+        [
+            sample(x, {N.RAM: 6 * MS, N.LOAD_DONE: rest + way * MS})
+            for x, way in enumerate((-9, 8, -7, 6, 9))
+        ],
+    )
+    assert found.change is Change.UNCLEAR
+    assert found.gate(float("-inf"), 1) is Verdict.FAIL
+    assert found.gate(float("-inf"), 2) is Verdict.INCONCLUSIVE
     assert Comparison((), 0, 0, ()).gate(-1, 1) is Verdict.INCONCLUSIVE
 
 
@@ -159,8 +175,7 @@ def test_runs_that_tell_different_things() -> None:
     found = compare(runs(5), less)
     assert "phase.stream-end" not in {row.name for row in found.rows}
     assert found.notes == (
-        "stream-end cannot be told in every run; it is part of the next "
-        "phase",
+        "stream-end: not told in every run; part of the next phase",
     )
 
 
@@ -211,6 +226,57 @@ def test_folders(tmp_path: Path, capsys: Capture) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["verdict"] == "inconclusive"
     assert document["rows"][0]["difference_ns"] == 5 * MS
+
+
+def test_variants_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    slower = tmp_path / "slower.toml"
+    slower.write_text(
+        'name = "one-device"\n[[devices]]\nlatency_us = '
+        '{ "RESUMING>STOP" = 5500 }\n'
+    )
+    asked: list[Wanted] = []
+
+    def run_trees(
+        source: object, cells: list[Wanted], args: object
+    ) -> tuple[list[Run], str]:
+        asked.extend(cells)
+        return [
+            Run(
+                Cell(None, x.scenario, x.seed),   # type: ignore[arg-type]
+                Assessment(Verdict.PASS, ""),
+                make_bundle(tmp_path / f"s{x.seed}", seed=x.seed),
+                "",
+            )
+            for x in cells
+        ], "10.0.99"
+
+    base = default_base()
+    names = {
+        "find_outer": lambda: None,
+        "choose_source": lambda args: (base, None),
+        "choose_variants": lambda base, source, names: [
+            parse_variant(base, x) for x in names
+        ],
+        "run_trees": run_trees,
+    }
+    for name, fake in names.items():
+        monkeypatch.setattr(f"harness.cli.compare.{name}", fake)
+    assert main(["compare", "base", "patch-1", "--seeds", "2"]) == 0
+    assert [(x.variant.name, x.seed, x.suffix) for x in asked] == [
+        ("base", 42, ""), ("patch-1", 42, ""),
+        ("base", 43, ""), ("patch-1", 43, ""),
+    ]
+    asked.clear()
+    arguments = ["--scenario-b", str(slower), "--seeds", "1", "--seed", "7"]
+    assert main(["compare", "patched", "patched", *arguments]) == 0
+    assert [(x.seed, x.suffix) for x in asked] == [(7, ""), (7, "-b")]
+    # What is the same on both sides is run once.
+    asked.clear()
+    assert main(["compare", "patched", "patched", "--seeds", "3"]) == 0
+    assert len(asked) == 3
+    assert "identical" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
