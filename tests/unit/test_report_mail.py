@@ -86,7 +86,7 @@ def test_a_against_b(tmp_path: Path) -> None:
     text = mail.render(Document.of(first + second))
     assert "8 pairs, of seeds 0, 1, 2, 3, 4, 5, 6, 7" in text
     assert run.blackout_ns is not None
-    a_ms, b_ms, difference_ms, *_ = lines_of(text)["blackout"]
+    a_ms, _, difference_ms, *_ = lines_of(text)["blackout"]
     assert float(a_ms) == pytest.approx(run.blackout_ns / 1e6, abs=0.01)
     assert difference_ms == "+2.035"
     assert "blackout: slower by 2.035 ms" in text
