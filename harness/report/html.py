@@ -19,6 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.downtime.stats import LEVEL
 from harness.report import figures
 from harness.report.compare import answer
 from harness.report.document import Document, Lane, Run
@@ -74,6 +75,7 @@ def render(document: Document) -> str:
         strips=_strips(document, tables),
         findings=found[:_MOST_FINDINGS],
         findings_left_out=len(found) - len(found[:_MOST_FINDINGS]),
+        confidence=f"{100 - 100 * LEVEL:.0f} %",
         most_lines=_MOST_LINES,
         most_trees=_MOST_TREES,
         notes=_notes(document),
