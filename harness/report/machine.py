@@ -80,20 +80,22 @@ def as_junit(report: Report) -> str:
 
 def _case(row: Row) -> TestCase:
     found = row.assessment
-    case = TestCase(row.scenario, f"vfio-p2p.{row.variant}")
+    case = TestCase(
+        printable(row.scenario), printable(f"vfio-p2p.{row.variant}")
+    )
     blackout = found.blackout_ns
     properties = Properties()
     for name, value in (
         ("seed", str(row.seed)),
         ("blackout_ns", "" if blackout is None else str(blackout)),
-        ("digest", row.digest),
+        ("digest", printable(row.digest)),
     ):
         properties.add_property(Property(name, value))
     case.append(properties)
     text = "\n".join(
         [
             *(
-                f"{finding.rule}: {printable(finding.message)}"
+                printable(f"{finding.rule}: {finding.message}")
                 for finding in found.findings
             ),
             *(printable(note) for note in found.notes),

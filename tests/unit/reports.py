@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Documents for the tests of reports; some by people who mean no good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bundles import MIGRATED, make_bundle
+from msgspec.structs import replace
+from qemu_log import FakeQemu, devices, migrate, receive
+
+from harness.report.collect import collect
+from harness.report.document import Document, Finding, Line, Run
+from harness.scenario.load import load
+from harness.timeline import Side
+from harness.verdict import Verdict
+
+SCRIPT = "<script>document.title='owned'</script>"
+CDATA = "]]><b>"
+ESCAPE = "\x1b]0;owned\x07\x1b[31m"
+RIGHT_TO_LEFT = "\u202eelif\u2066"
+CONTROLS = "\x00\x08\r\n\x7f\x9b"
+JINJA = "{{ 7 * 7 }}{% raw %}"
+LONG = "A" * (64 << 10)
+HOSTILE = (SCRIPT, CDATA, ESCAPE, RIGHT_TO_LEFT, CONTROLS, JINJA, LONG)
+EVIL = "".join(HOSTILE[:-1])
+
+# A device may be called so; a trace line's fields have no brackets in them.
+DEVICE = "<script>x</script>]]>&\u202e"
+
+
+def run_document(tmp_path: Path) -> Document:
+    """A whole run with two devices."""
+    return collect([make_bundle(tmp_path / "b")])
+
+
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Bundles of one device, without the series and with it."""
+    return one(tmp_path / "base", "base"), one(tmp_path / "new", "patched")
+
+
+def one(path: Path, variant: str) -> Path:
+    """A bundle of one device."""
+    series = variant != "base"
+    make_bundle(
+        path,
+        variant=variant,
+        scenario=load("one-device"),
+        source=migrate(FakeQemu(devices("src0"), series=series)).log(),
+        destination=receive(FakeQemu(devices("dst0"), series=series)).log(),
+    )
+    return path
+
+
+def evil_bundle(path: Path) -> Path:
+    """A bundle whose devices have a hostile name."""
+    return make_bundle(
+        path,
+        scenario=load("one-device"),
+        source=migrate(FakeQemu(devices(DEVICE))).log(),
+        destination=receive(FakeQemu(devices(DEVICE))).log(),
+        result=replace(MIGRATED, exit_states={"source": 0}),
+    )
+
+
+def evil_document(tmp_path: Path) -> Document:
+    """A document in which every text is hostile."""
+    run = run_document(tmp_path).runs[0]
+    finding = Finding(
+        rule=EVIL,
+        reason=EVIL,
+        side=Side.SOURCE,
+        message=EVIL + LONG,
+        devices=(EVIL, LONG),
+        lines=(
+            Line(file=EVIL, line=1, time_ns=run.zero_ns, text=EVIL + LONG),
+            Line(file=EVIL, line=2, text=LONG),
+        ),
+    )
+    evil = replace(
+        run,
+        variant=EVIL,
+        scenario=EVIL,
+        tree=EVIL,
+        verdict=Verdict.FAIL,
+        summary=EVIL,
+        bundle=EVIL,
+        digest=EVIL,
+        findings=(finding,),
+        notes=(EVIL, LONG),
+        devices=tuple(replace(x, kind=EVIL) for x in run.devices),
+        lanes=tuple(
+            replace(
+                lane,
+                device=f"{EVIL}{lane.device}",
+                states=tuple(replace(x, state=EVIL) for x in lane.states),
+                arcs=tuple(
+                    replace(x, before=EVIL, requested=EVIL, reached=EVIL)
+                    for x in lane.arcs
+                ),
+            )
+            for lane in run.lanes
+        ),
+        marks=tuple(replace(x, text=EVIL) for x in run.marks),
+        phases=tuple(replace(x, name=f"{x.name}{EVIL}") for x in run.phases),
+        critical_path=tuple(
+            replace(x, device=EVIL, activity=EVIL)
+            for x in run.critical_path
+        ),
+    )
+    return Document.of((evil,), qemu=EVIL, base=EVIL, origin=EVIL)
+
+
+def seeds(run: Run, durations_ns: dict[int, int]) -> tuple[Run, ...]:
+    """Runs that differ in their seed and the length of the first phase."""
+    first, *rest = run.phases
+    assert run.blackout_ns is not None
+    made = []
+    for seed, more_ns in durations_ns.items():
+        longer = replace(first, end_ns=first.end_ns + more_ns)
+        made.append(
+            replace(
+                run,
+                seed=seed,
+                blackout_ns=run.blackout_ns + more_ns,
+                critical_path=(),
+                phases=(
+                    longer,
+                    *(
+                        replace(
+                            x,
+                            start_ns=x.start_ns + more_ns,
+                            end_ns=x.end_ns + more_ns,
+                        )
+                        for x in rest
+                    ),
+                ),
+            )
+        )
+    return tuple(made)

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a report is made from, and that it is read back as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle
+from junitparser import JUnitXml
+from qemu_log import FakeQemu, devices, migrate, receive
+from reports import EVIL, evil_document, one, pair, run_document
+
+from harness.errors import BundleError, InputError
+from harness.report import machine
+from harness.report.collect import collect
+from harness.report.document import from_json, to_json
+from harness.timeline import Side
+from harness.verdict import Verdict
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_lanes_are_the_life_of_each_device(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    assert [(x.side, x.device) for x in run.lanes] == [
+        (Side.SOURCE, "src0"),
+        (Side.SOURCE, "src1"),
+        (Side.DESTINATION, "dst0"),
+        (Side.DESTINATION, "dst1"),
+    ]
+    lane = run.lanes[0]
+    assert [x.state for x in lane.states] == [
+        "RUNNING", "RUNNING_P2P", "RUNNING", "PRE_COPY", "PRE_COPY_P2P",
+        "STOP_COPY", "STOP",
+    ]
+    assert [(x.before, x.requested) for x in lane.arcs][-2:] == [
+        ("PRE_COPY_P2P", "STOP_COPY"), ("STOP_COPY", "STOP"),
+    ]
+    assert all(x.reached == x.requested for x in lane.arcs)
+
+
+def test_lanes_have_no_holes(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    for lane in run.lanes:
+        parts = sorted(
+            [
+                *((x.start_ns, x.end_ns) for x in lane.states),
+                *((x.start_ns, x.end_ns) for x in lane.arcs),
+            ]
+        )
+        ends = [end for _, end in parts]
+        assert [start for start, _ in parts[1:]] == ends[:-1]
+
+
+def test_zero_is_the_first_stop_request(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    begins = [
+        arc.start_ns
+        for lane in run.lanes
+        for arc in lane.arcs
+        if lane.side is Side.SOURCE and arc.requested == "PRE_COPY_P2P"
+    ]
+    assert min(begins) == 0
+    assert run.phases[0].start_ns == 0
+    assert run.phases[-1].end_ns == run.blackout_ns
+    assert sum(x.duration_ns for x in run.phases) == run.blackout_ns
+
+
+def test_before_9_1_there_are_states_and_no_arcs(tmp_path: Path) -> None:
+    qemu = FakeQemu(devices("src0", "src1"), version="8.2")
+    other = FakeQemu(devices("dst0", "dst1"), version="8.2")
+    path = make_bundle(
+        tmp_path / "b",
+        source=migrate(qemu).log(),
+        destination=receive(other).log(),
+    )
+    (run,) = collect([path]).runs
+    assert [x.state for x in run.lanes[0].states][-2:] == [
+        "STOP_COPY", "STOP",
+    ]
+    assert not run.lanes[0].arcs
+
+
+def test_logs_without_times_have_no_lanes(tmp_path: Path) -> None:
+    path = make_bundle(
+        tmp_path / "b",
+        source=migrate(FakeQemu(devices("a", "b"), prefix="none")).log(),
+        destination=receive(FakeQemu(devices("c", "d"), prefix="none")).log(),
+    )
+    (run,) = collect([path]).runs
+    assert (run.zero_ns, run.lanes, run.phases) == (None, (), ())
+
+
+def test_a_document_is_read_back(tmp_path: Path) -> None:
+    for document in (run_document(tmp_path), evil_document(tmp_path)):
+        assert from_json(to_json(document), "r") == document
+    path = tmp_path / "r.json"
+    path.write_bytes(to_json(document))
+    assert collect([path]) == document
+
+
+def test_what_validate_wrote_finds_its_bundles(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "out" / "b")
+    document = collect([bundle])
+    report = tmp_path / "out" / "report.json"
+    report.write_text(json.dumps(machine.as_json(document.as_rows())))
+    assert collect([report]) == document
+    # Moved, as artifacts are.
+    shutil.move(tmp_path / "out", tmp_path / "moved")
+    (run,) = collect([tmp_path / "moved" / "report.json"]).runs
+    assert run.lanes == document.runs[0].lanes
+    assert run.bundle == str(tmp_path / "moved" / "b")
+
+
+def test_another_bundle_of_that_name_is_not_taken(tmp_path: Path) -> None:
+    document = collect([make_bundle(tmp_path / "b")])
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps(machine.as_json(document.as_rows())))
+    one(tmp_path / "b", "patched")
+    (run,) = collect([report]).runs
+    assert run.lanes == ()
+    assert run.blackout_ns == document.runs[0].blackout_ns
+
+
+def test_sets_of_runs(tmp_path: Path) -> None:
+    base, patched = pair(tmp_path)
+    assert collect([base, patched]).trees == ("base", "patched")
+    assert collect([patched, base]).trees == ("patched", "base")
+    assert collect([tmp_path]).trees == ("base", "patched")
+    assert collect([base, base]).trees == ("A", "B")
+    again = one(tmp_path / "again", "base")
+    assert collect([base, again]).trees == (str(base), str(again))
+    assert collect([base, again, patched]).trees == ("base", "patched")
+
+
+def test_verdict_is_the_worst(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "1")
+    broken = FakeQemu(devices("src0", "src1"))
+    right = broken.calls(True)
+    broken.vm(True, "running", right[2:] + right[:2])
+    make_bundle(tmp_path / "2", source=broken.log())
+    document = collect([tmp_path])
+    assert document.verdict is Verdict.FAIL
+    barrier, *_ = document.runs[1].findings
+    assert barrier.rule == "barrier"
+    assert barrier.lines[0].file == "source/trace.log"
+
+
+def test_junit_is_that_of_validate(tmp_path: Path) -> None:
+    document = evil_document(tmp_path)
+    text = machine.as_junit(document.as_rows())
+    (suite,) = JUnitXml.fromstring(text.encode())
+    assert (suite.tests, suite.failures) == (1, 1)
+    assert not set(text) & set("\x1b\x07\x00\x9b\u202e")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "not a report"),
+        (b"{}", "not a report"),
+        (b"\xff\xfe", "not a report"),
+        (b'{"kind": "vfio-p2p mutants", "format": 1}', "not a report"),
+        (b'{"kind": "vfio-p2p report", "format": 1}', "not a report"),
+        (
+            b'{"kind": "vfio-p2p report", "format": 2}',
+            "report format 2 is newer",
+        ),
+        (b"[" * 100_000, "not a report"),
+    ],
+)
+def test_no_report(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=words) as info:
+        collect([path])
+    assert info.value.hint
+
+
+def test_nothing_to_report_on(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no bundles in it"):
+        collect([tmp_path])
+    with pytest.raises(InputError, match="no such file"):
+        collect([tmp_path / "none"])
+    path = make_bundle(tmp_path / "b")
+    (path / "console.txt").write_text("other")
+    with pytest.raises(BundleError, match="damaged"):
+        collect([tmp_path])
+
+
+def test_the_schema_is_up_to_date() -> None:
+    printed = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "report-schema.py")],
+        check=True, capture_output=True, text=True, cwd=ROOT,
+    ).stdout
+    kept = ROOT / "docs" / "report.schema.json"
+    assert kept.read_text() == printed, (
+        "python tools/report-schema.py > docs/report.schema.json"
+    )
+
+
+def test_hostile_is_hostile() -> None:
+    assert not EVIL.isprintable()

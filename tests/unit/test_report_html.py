@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The HTML: whole, on its own, and nobody else's script in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from base64 import b64encode
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+from reports import (
+    DEVICE,
+    LONG,
+    SCRIPT,
+    evil_bundle,
+    evil_document,
+    pair,
+    run_document,
+    seeds,
+)
+
+from harness.report import html
+from harness.report.collect import collect
+from harness.report.document import Document
+
+
+class Page(HTMLParser):
+    """What a browser makes of it: elements, attributes, texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.styles: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(
+        self, tag: str, attrs: list[tuple[str, str | None]]
+    ) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag if tag in ("script", "style") else ""
+        if self._inside:
+            self._list.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self._list[-1] += data
+        else:
+            self.text += data
+
+    @property
+    def _list(self) -> list[str]:
+        return self.scripts if self._inside == "script" else self.styles
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the script draws."""
+        found: dict[str, Any] = json.loads(self.scripts[0])
+        return found
+
+    def count(self, tag: str) -> int:
+        """How many elements of a name there are."""
+        return sum(name == tag for name, _ in self.elements)
+
+
+def test_it_asks_for_nothing(tmp_path: Path) -> None:
+    page = Page(html.render(run_document(tmp_path)))
+    for tag, attributes in page.elements:
+        assert tag not in ("img", "iframe", "object", "base", "form-action")
+        for name in ("src", "href", "action", "xlink:href", "srcset"):
+            value = attributes.get(name) or ""
+            assert value in ("", "data:,") or value.startswith("#")
+    assert not re.search(r"@import|url\((?!#)", page.styles[0])
+    assert "http" not in page.scripts[1].replace(
+        "http://www.w3.org/2000/svg", ""
+    )
+
+
+def test_only_our_script_may_run(tmp_path: Path) -> None:
+    page = Page(html.render(run_document(tmp_path)))
+    (policy,) = (
+        attributes["content"] or ""
+        for tag, attributes in page.elements
+        if tag == "meta" and attributes.get("http-equiv")
+    )
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    for text in (page.scripts[1], page.styles[0]):
+        digest = hashlib.sha256(text.encode()).digest()
+        assert f"'sha256-{b64encode(digest).decode()}'" in policy
+
+
+def test_no_text_becomes_markup(tmp_path: Path) -> None:
+    usual = Page(html.render(run_document(tmp_path / "1")))
+    evil = Page(html.render(evil_document(tmp_path / "2")))
+    assert evil.scripts[1:] == usual.scripts[1:]
+    assert evil.count("script") == 2
+    assert evil.count("b") == 0
+    assert SCRIPT in evil.text
+    assert "{{ 7 * 7 }}{% raw %}" in evil.text
+    for _, attributes in evil.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+
+
+def test_no_text_acts(tmp_path: Path) -> None:
+    text = html.render(evil_document(tmp_path))
+    assert all(c == "\n" or c.isprintable() for c in text)
+    assert "\\x1b]0;owned\\x07" in text
+    assert "\\u202e" in text
+
+
+def test_the_data_cannot_end_its_element(tmp_path: Path) -> None:
+    page = Page(html.render(evil_document(tmp_path)))
+    assert not set(page.scripts[0]) & set("<>&")
+    (run,) = page.data["runs"]
+    assert run["tree"].startswith(SCRIPT)
+    assert run["lanes"][0]["device"].startswith(SCRIPT)
+
+
+def test_long_texts_are_cut_and_say_so(tmp_path: Path) -> None:
+    text = html.render(evil_document(tmp_path))
+    assert LONG not in text
+    assert "characters more)" in text
+    assert len(text) < 200_000
+
+
+def test_hostile_device_in_a_log(tmp_path: Path) -> None:
+    document = collect([evil_bundle(tmp_path / "b")])
+    page = Page(html.render(document))
+    device = DEVICE.replace("\u202e", "\\u202e")
+    assert page.data["runs"][0]["lanes"][0]["device"] == device
+    assert page.count("script") == 2
+
+
+def test_data_of_a_run(tmp_path: Path) -> None:
+    document = run_document(tmp_path)
+    (run,) = document.runs
+    data = Page(html.render(document)).data
+    (shown,) = data["runs"]
+    assert run.blackout_ns == shown["blackout"] * 1000
+    lane = shown["lanes"][0]
+    first = run.lanes[0].states[0]
+    assert lane["states"][:2] == [first.start_ns / 1000, first.end_ns / 1000]
+    assert data["states"][lane["states"][2]] == "RUNNING"
+    assert len(lane["states"]) == 3 * len(run.lanes[0].states)
+    assert len(lane["arcs"]) == 5 * len(run.lanes[0].arcs)
+    assert [x[0] for x in shown["phases"]] == [x.name for x in run.phases]
+    (stop,) = (
+        mark for mark in run.marks if mark.text == "stop (finish-migrate)"
+    )
+    assert [
+        "source", stop.time_ns / 1000, "run state: stop (finish-migrate)"
+    ] in shown["marks"]
+
+
+def test_phases_of_a_against_b(tmp_path: Path) -> None:
+    page = Page(html.render(collect(list(pair(tmp_path)))))
+    assert "difference, ms" in page.text
+    bars = [
+        attributes
+        for tag, attributes in page.elements
+        if tag == "rect" and str(attributes.get("class")).startswith("bar b")
+    ]
+    assert {x["class"] for x in bars} == {"bar b0", "bar b1"}
+    for bar in bars:
+        if "%" in str(bar.get("x")):
+            left = float(str(bar["x"])[:-1])
+            assert left + float(str(bar["width"])[:-1]) <= 100.01
+
+
+def test_a_dot_for_each_seed(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    many = seeds(run, {seed: 1000 * seed for seed in range(20)})
+    page = Page(html.render(Document.of(many)))
+    dots = [
+        attributes for tag, attributes in page.elements if tag == "circle"
+    ]
+    marked = [x["data-run"] for x in dots if "data-run" in x]
+    assert marked == [str(number) for number in range(20)]
+    alone = Page(html.render(Document.of(many[:1])))
+    assert alone.count("circle") == page.count("circle") - 20
+
+
+def test_equal_blackouts_do_not_hide_one_another(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    same = seeds(run, dict.fromkeys(range(5), 0))
+    page = Page(html.render(Document.of(same)))
+    places = [
+        (attributes["cx"], attributes["cy"])
+        for tag, attributes in page.elements
+        if tag == "circle" and "data-run" in attributes
+    ]
+    assert len(set(places)) == 5
+
+
+def test_the_same_finding_is_told_once(tmp_path: Path) -> None:
+    document = evil_document(tmp_path)
+    many = Document.of(
+        tuple(replace(document.runs[0], seed=n) for n in range(40))
+    )
+    page = Page(html.render(many))
+    assert page.count("article") == 1
+    assert "and 28 runs more" in " ".join(page.text.split())
+
+
+def test_there_is_an_end_to_the_lanes(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    lane = run.lanes[0]
+    wide = replace(run, lanes=(replace(lane, states=lane.states * 9000),))
+    page = Page(html.render(Document.of((run, wide, wide, wide))))
+    assert [bool(x["lanes"]) for x in page.data["runs"]] == [
+        True, True, False, False,
+    ]
+    assert "Of 2 runs there was no room" in " ".join(page.text.split())
+
+
+def test_report_of_refused_runs(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    bare = replace(
+        run, blackout_ns=None, qmp_downtime_ms=None, zero_ns=None, lanes=(),
+        marks=(), phases=(), critical_path=(), inputs=None,
+    )
+    page = Page(html.render(Document.of((bare,))))
+    assert "Phases of the blackout" not in page.text
+    assert "its bundle was not there" in page.text
