@@ -106,6 +106,53 @@ def test_real_devices_and_critical_path() -> None:
     )
 
 
+def put(side: Side, after: bytes, *lines: str) -> list[bytes]:
+    """The real log with lines added behind another."""
+    found = list(REAL_LINES[side])
+    at = next(i for i, line in enumerate(found) if after in line) + 1
+    found[at:at] = [
+        f"150@1795401449.{us}:{text}\n".encode()
+        for us, text in (line.split(" ", 1) for line in lines)
+    ]
+    return found
+
+
+def test_sections_tell_when_a_device_began() -> None:
+    section = "vmstate_downtime_save type=non-iterable idstr=x instance_id=0"
+    found = real(
+        put(
+            Side.SOURCE,
+            b"vfio_save_device_config_state  (src0)",
+            f"673320 {section} downtime=39",
+        )
+    )
+    assert metrics(found)["device.src0.save-config"] == 29_000
+    (told,) = found.beside.sections
+    assert (told.name, told.downtime_us, told.iterable) == ("x", 39, False)
+
+
+def test_only_what_nothing_hides_is_waited_for() -> None:
+    # From before the first stop request to behind the end of the source's.
+    found = real(
+        destination=put(
+            Side.DESTINATION,
+            b"vfio_migration_set_device_state  (dst1) state RESUMING",
+            "648500 vfio_load_state  (dst0) data 0xffffffffef100004",
+            "677000 vfio_load_state_device_data  (dst0) size 61480 ret 0",
+        )
+    )
+    part = found.phase(N.DEVICE_LOADED)
+    assert part is not None
+    assert part.duration_ns == (677_000 - 676_367) * 1000
+    work = found.work(part)
+    assert work.device_ns == (677_000 - 648_526) * 1000
+    assert work.exposed_ns == part.duration_ns
+    assert metrics(found)["device.dst0.load"] == part.duration_ns
+    assert sum(x.end_ns - x.start_ns for x in found.critical_path) == (
+        found.blackout.duration_ns
+    )
+
+
 @pytest.mark.parametrize("series", [False, True])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_version_adds_up(version: str, series: bool) -> None:

@@ -35,6 +35,8 @@ def scatter(rng: random.Random, count: int, by_ns: int = MS) -> list[int]:
         # All equal: only the signs are left.
         ([7, 7, 7, 7, 7], 2 / 32),
         ([7, 7, 7, 7, -7], 12 / 32),
+        # Equals share the middle of their ranks; counted by hand.
+        ([1, 1, -2, 3], 10 / 16),
         ([1, 2, 3, 4], 2 / 16),
         ([1], 1.0),
     ],
@@ -71,6 +73,12 @@ def test_smallest_is_the_smallest() -> None:
         paired([round(x + way * less) for x in centred]).shown
         for way in (1, -1)
     )
+
+
+def test_smallest_holds_up_and_down() -> None:
+    # Two are enough to lift all of them above zero, but not to sink them.
+    found = paired([x * MS for x in (0, 1, 2, 9, 10)])
+    assert found.smallest_ns == pytest.approx(8 * MS, abs=2000)
 
 
 @pytest.mark.parametrize(
