@@ -197,7 +197,7 @@ class History:
                 known = metrics.get(result, ())
                 metrics[result] = (*known, Metric(*values))
             return [
-                Entry(*row[1:], metrics.get(row[0], ()))
+                Entry(*(*row[1:], metrics.get(row[0], ())))
                 for row in self._connection.execute(
                     f"SELECT id, {', '.join(_COLUMNS)} "
                     "FROM result ORDER BY id"
