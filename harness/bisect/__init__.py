@@ -5,6 +5,6 @@
 commit that it wants to know about.
 """
 
-from harness.bisect.search import Above, Found, Sample, search
+from harness.bisect.driver import Above, Found, Sample, search
 
 __all__ = ["Above", "Found", "Sample", "search"]

@@ -22,6 +22,9 @@ from harness.host.files import exclusive, remove_tree
 from harness.paths import cache_dir
 from harness.series.git import reason, run_git
 
+# The user's hooks are for the user's work.
+NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
+
 _TREE = "tree"
 _HASH_DIGITS = 16
 
@@ -45,18 +48,14 @@ class Checkout:
 
         :raise SourceError: When git fails.
         """
-        return ask(self.tree, *arguments)
+        return ask(self.tree, *NO_HOOKS, *arguments)
 
     def go_to(self, commit: str) -> None:
         """Check a commit out.
 
         :raise SourceError: When git cannot.
         """
-        self.git(*_NO_HOOKS, "checkout", "--quiet", "--detach", commit)
-
-
-# The user's hooks are for the user's work.
-_NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
+        self.git("checkout", "--quiet", "--detach", commit)
 
 
 def ask(root: Path, *arguments: str) -> str:
@@ -117,7 +116,7 @@ def checkout(
             _remove(repository, made)
             made.home.mkdir(parents=True)
             ask(
-                repository, *_NO_HOOKS, "worktree", "add", "--quiet",
+                repository, *NO_HOOKS, "worktree", "add", "--quiet",
                 "--detach", str(made.tree), commit,
             )
             _bring_subprojects(repository, made.tree)

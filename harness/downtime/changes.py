@@ -107,7 +107,7 @@ class _Splitter:
 
 
 def change_points(
-    values: Sequence[float],
+    values: Sequence[float] | _Row,
     *,
     level: float = LEVEL,
     min_segment: int = MIN_SEGMENT,

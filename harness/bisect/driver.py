@@ -23,7 +23,13 @@ from harness.bisect.step import (
     Tick,
     measure,
 )
-from harness.bisect.tree import Checkout, ask, checkout, commit_of
+from harness.bisect.tree import (
+    NO_HOOKS,
+    Checkout,
+    ask,
+    checkout,
+    commit_of,
+)
 from harness.downtime.history import Entry
 from harness.errors import (
     BuildError,
@@ -37,6 +43,9 @@ from harness.paths import project_root
 from harness.progress import Progress
 from harness.scenario.model import Scenario
 from harness.series.git import git_environment, run_git
+
+# -P: what lies in QEMU's tree is no module of ours.
+_SCRIPT = ("-P", "-m", "harness.bisect")
 
 
 @dataclass(frozen=True)
@@ -176,8 +185,8 @@ class _Search:
         (home / "job.json").write_bytes(msgspec.json.encode(self.job))
         (home / "scenario.json").write_bytes(self.scenario.to_json())
         self.made.git("bisect", "start", bad, good)
-        # git gives it to a shell. -P: what is in QEMU's tree is not ours.
-        script = [sys.executable, "-P", "-m", "harness.bisect", str(home)]
+        # git gives it to a shell.
+        script = [sys.executable, *_SCRIPT, str(home)]
         if self.made.git("rev-list", "--count", f"{good}..{bad}") != "1":
             self._run_git([shlex.quote(x) for x in script])
         first = self.made.git("rev-parse", "refs/bisect/bad")
@@ -190,7 +199,7 @@ class _Search:
         tail: deque[str] = deque(maxlen=5)
         path = os.pathsep.join([str(project_root()), *_python_path()])
         with owned(
-            ["git", "bisect", "run", *script],
+            ["git", *NO_HOOKS, "bisect", "run", *script],
             cwd=self.made.tree,
             env=git_environment() | {"PYTHONPATH": path},
         ) as process:
