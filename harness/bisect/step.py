@@ -120,7 +120,7 @@ def measure(
     )
     if entry.metric(job.metric) is None:
         result = bundle.manifest.result
-        known = [x.name for x in entry.metrics if "device." not in x.name]
+        known = [x.name for x in entry.metrics]
         raise NoFigureError(
             f"no {job.metric} of {entry.qemu_revision[:12]}: "
             f"{scenario.name}: {result.outcome} {result.message}".rstrip(),

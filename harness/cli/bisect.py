@@ -59,8 +59,7 @@ def add_parser(
     )
     parser.add_argument(
         "--metric", default=METRIC, metavar="METRIC",
-        help="what changed (default: %(default)s; 'vfio-p2p history plot' "
-        "names them all)",
+        help="what changed, e.g. phase.stop-arcs (default: %(default)s)",
     )
     parser.add_argument(
         "--scenario", default=_SCENARIO, metavar="S",

@@ -27,6 +27,9 @@ from harness.verdict import Verdict
 
 METRIC = "blackout"
 
+_OF_DEVICES = ("device.", "outside.")
+_SOME = 16
+
 
 def add_database_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option that says where the history is."""
@@ -170,7 +173,11 @@ def _list(args: argparse.Namespace) -> int:
 def _plot(args: argparse.Namespace) -> int:
     with open_history(args.db or default_path()) as history:
         entries = _chosen(history, args)
-    known = sorted({x.name for entry in entries for x in entry.metrics})
+    known = sorted(
+        {x.name for entry in entries for x in entry.metrics},
+        # Those of single devices are many.
+        key=lambda name: (name.startswith(_OF_DEVICES), name),
+    )
     found = trends(
         entries,
         args.metric,
@@ -180,7 +187,8 @@ def _plot(args: argparse.Namespace) -> int:
     if not found and known:
         raise UsageError(
             f"no result has a metric {args.metric!r}",
-            f"metrics that are there: {', '.join(known)}",
+            f"some that they have: {', '.join(known[:_SOME])}; "
+            "'vfio-p2p history export --json' has them all",
         )
     print("\n\n".join(map(report.plot, found)) or "no results")
     return 0 if found else Verdict.SKIP.exit_code
