@@ -83,6 +83,14 @@ def test_all_or_nothing(path: Path) -> None:
     assert stored(path) == made
 
 
+def test_what_is_reported_is_on_the_disk(path: Path) -> None:
+    # No kill can show this: only a loss of power does.
+    with open_history(path, write=True) as history:
+        ask = history._connection.execute
+        assert ask("PRAGMA synchronous").fetchone() == (2,)     # FULL
+        assert ask("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_it_is_state_and_not_cache(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
