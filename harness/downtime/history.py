@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
@@ -232,7 +233,7 @@ def open_history(
         )
     with closing(connection):
         with _explained(path):
-            _prepare(connection, path, write=write)
+            _prepare(connection, path, write, wait_s)
         yield History(connection, path)
 
 
@@ -247,7 +248,7 @@ def _mode(path: Path, write: bool) -> str:
 
 
 def _prepare(
-    connection: sqlite3.Connection, path: Path, *, write: bool
+    connection: sqlite3.Connection, path: Path, write: bool, wait_s: float
 ) -> None:
     version = _identify(connection, path)
     if version:
@@ -264,7 +265,7 @@ def _prepare(
                 "'vfio-p2p history record' brings it up to date",
             )
         return
-    connection.execute("PRAGMA journal_mode = WAL")
+    _keep_log(connection, time.monotonic() + wait_s)
     connection.execute("PRAGMA synchronous = FULL")
     with _transaction(connection):
         # Another process may have been faster.
@@ -274,6 +275,20 @@ def _prepare(
         if version < len(_STEPS):
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {len(_STEPS)}")
+
+
+def _keep_log(connection: sqlite3.Connection, deadline_s: float) -> None:
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as err:
+            # Of two that do this at once one is turned away, and SQLite
+            # does not wait.
+            busy = err.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.01)
 
 
 def _identify(connection: sqlite3.Connection, path: Path) -> int:
