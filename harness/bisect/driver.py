@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -241,13 +242,10 @@ class _Search:
         parent = self.made.git("rev-parse", f"{first}^")
         if parent not in known:
             # git knew it to be good from one of its descendants.
-            try:
+            with suppress(BuildError, HostError, SourceError):
                 return self.note(Measured(self.sample(parent)))
-            except (BuildError, HostError, SourceError) as err:
-                return known.get(good) or self.note(
-                    Skipped(parent, err.what)
-                )
-        return known[parent] if known[parent].value_ns else known[good]
+        found = known.get(parent)
+        return found if found and found.entry else known[good]
 
 
 def _python_path() -> list[str]:

@@ -233,6 +233,30 @@ def test_a_side_branch(repository: Repository) -> None:
     assert found.first.commit == guilty
 
 
+def test_a_parent_that_git_did_not_ask_for(repository: Repository) -> None:
+    good = repository.commit(300)
+    fork = repository.commit(300.5)
+    repository.git("checkout", "--quiet", "-b", "side")
+    guilty = repository.commit(303)
+    repository.git("checkout", "--quiet", "master")
+    for number in range(4):
+        (repository.path / "other").write_text(f"{number}\n")
+        repository.git("add", "other")
+        repository.git("commit", "--quiet", "-m", "Something else")
+    repository.git("merge", "--quiet", "-m", "Merge", "side")
+    told: list[Sample] = []
+    found = bisect(repository, good, "master", told=told)
+    assert found.first
+    assert found.before
+    assert found.first.commit == guilty
+    assert (found.before.commit, found.before.value_ns) == (
+        fork,
+        300_500_000,
+    )
+    # It was not asked for before that was known.
+    assert told[-1] == found.before
+
+
 def test_bad_arguments(repository: Repository, tmp_path: Path) -> None:
     made = commits(repository, [300, 303])
     for good, bad in ((made[1], made[0]), (made[0], made[0])):
