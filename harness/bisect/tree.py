@@ -127,6 +127,9 @@ def checkout(
 
 
 def _remove(repository: Path, made: Checkout) -> None:
+    # Ten thousand files take their time. What concerns the user goes first.
+    if made.tree.exists():
+        made.tree.rename(made.home / "removed")
     # It fails when there is none, which is as good. Not by "prune": that
     # would forget the user's own on a disk that is not there now.
     run_git(

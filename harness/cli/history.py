@@ -22,7 +22,7 @@ from harness.downtime.trend import trends
 from harness.errors import UsageError
 from harness.paths import cache_dir, project_root
 from harness.report import history as report
-from harness.series.git import revision_of
+from harness.series.git import in_order, revision_of
 from harness.verdict import Verdict
 
 METRIC = "blackout"
@@ -87,6 +87,11 @@ def add_parser(
     plot.add_argument(
         "--min-segment", type=_segment, default=MIN_SEGMENT, metavar="N",
         help="fewest points of a level (default: %(default)s)",
+    )
+    plot.add_argument(
+        "--source", type=Path, metavar="QEMU_GIT",
+        help="a git repository that has the commits, for their order "
+        "(default: by their times)",
     )
     plot.set_defaults(run=_plot)
     export = actions.add_parser("export", help="print all of it")
@@ -178,11 +183,13 @@ def _plot(args: argparse.Namespace) -> int:
         # Those of single devices are many.
         key=lambda name: (name.startswith(_OF_DEVICES), name),
     )
+    order = in_order(args.source) if args.source else []
     found = trends(
         entries,
         args.metric,
         level=args.level,
         min_segment=args.min_segment,
+        order=order,
     )
     if not found and known:
         raise UsageError(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -86,8 +86,7 @@ class Trend:
     :param scenario: Name of the scenario.
     :param variant: Name of the tree.
     :param host: Where it ran.
-    :param points: In order of the commits' times; what has no commit
-        counts from when it was recorded.
+    :param points: In order of their commits.
     :param shifts: Where the level changed.
     """
 
@@ -106,6 +105,7 @@ def trends(
     *,
     level: float = LEVEL,
     min_segment: int = MIN_SEGMENT,
+    order: Sequence[str] = (),
 ) -> list[Trend]:
     """Sort results by what can be compared, and look for changes.
 
@@ -113,7 +113,11 @@ def trends(
     :param metric: Name of the metric.
     :param level: See `change_points`.
     :param min_segment: See `change_points`.
+    :param order: Commits in their order, if it is known. Others come after
+        them, by the times of their commits; what has no commit counts from
+        when it was recorded.
     """
+    rank = {commit: number for number, commit in enumerate(order)}
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         found = entry.metric(metric)
@@ -129,7 +133,7 @@ def trends(
         groups.setdefault(key, []).append(entry)
     made = []
     for (scenario, variant, host, unit, _), group in sorted(groups.items()):
-        points = _points(group, metric)
+        points = _points(group, metric, rank)
         changes = change_points(
             [x.value for x in points], level=level, min_segment=min_segment
         )
@@ -142,14 +146,19 @@ def trends(
     return made
 
 
-def _points(entries: Iterable[Entry], metric: str) -> tuple[Point, ...]:
+def _points(
+    entries: Iterable[Entry], metric: str, rank: Mapping[str, int]
+) -> tuple[Point, ...]:
     same: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         key = tuple(getattr(entry, name) for name in _CAUSES)
         same.setdefault(key, []).append(entry)
     ordered = sorted(
         same.values(),
-        key=lambda x: x[0].qemu_revision_s or x[0].recorded_s,
+        key=lambda x: (
+            rank.get(x[0].qemu_revision, len(rank)),
+            x[0].qemu_revision_s or x[0].recorded_s,
+        ),
     )
     return tuple(
         Point(

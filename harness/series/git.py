@@ -53,6 +53,17 @@ def revision_of(root: Path) -> Revision | None:
     return Revision(f"{commit}{changed}", int(time_s))
 
 
+def in_order(root: Path) -> list[str]:
+    """All commits of a repository, each after its ancestors.
+
+    :raise SourceError: When git cannot say.
+    """
+    result = run_git(root, "rev-list", "--topo-order", "--reverse", "--all")
+    if result.returncode:
+        raise SourceError(f"{root}: {reason(result.stderr)}")
+    return _text(result.stdout).split()
+
+
 def local_changes(root: Path) -> list[str]:
     """Files of a work tree that differ from its last commit.
 

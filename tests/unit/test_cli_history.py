@@ -121,6 +121,8 @@ def test_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main([*args, "blackout", "--level", "0.001"]) == 0
     assert "no change point" in capsys.readouterr().out
     assert main([*args, "blackout", "--scenario", "four-devices"]) == 4
+    assert main([*args, "blackout", "--source", str(tmp_path)]) == 2
+    assert "not a git repository" in capsys.readouterr().err
     assert main([*args, "blckout"]) == 2
     assert "some that they have: blackout," in capsys.readouterr().err
 

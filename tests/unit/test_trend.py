@@ -31,6 +31,12 @@ def test_commits_count_in_their_own_order() -> None:
     assert labels == sorted(labels)
 
 
+def test_a_known_order_counts_for_more_than_times() -> None:
+    made = entries([1, 2, 3, 4])
+    (trend,) = trends(made, "blackout", order=["0002", "0000", "x"])
+    assert [x.value for x in trend.points] == [3, 1, 2, 4]
+
+
 def test_seeds_are_one_point() -> None:
     made = [
         replace(
