@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -186,10 +185,9 @@ class _Search:
         (home / "job.json").write_bytes(msgspec.json.encode(self.job))
         (home / "scenario.json").write_bytes(self.scenario.to_json())
         self.made.git("bisect", "start", bad, good)
-        # git gives it to a shell.
         script = [sys.executable, *_SCRIPT, str(home)]
         if self.made.git("rev-list", "--count", f"{good}..{bad}") != "1":
-            self._run_git([shlex.quote(x) for x in script])
+            self._run_git(script)
         first = self.made.git("rev-parse", "refs/bisect/bad")
         known = [x for x in self.candidates() if x != first]
         if known:

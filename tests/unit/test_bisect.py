@@ -146,6 +146,16 @@ def test_an_improvement_has_a_first_commit_too(
     assert "-20.000 ms (-6.67 %)" in _text(found, "s")
 
 
+def test_a_cache_with_an_odd_name(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "it's; a $cache"))
+    made = commits(repository, [300, 300, 303, 303])
+    found = bisect(repository, made[0], made[-1])
+    assert found.first
+    assert found.first.commit == made[2]
+
+
 def test_names_of_commits(repository: Repository) -> None:
     made = commits(repository, [300, 300, 303])
     repository.git("tag", "v1", made[0])
