@@ -25,16 +25,20 @@ class Cell:
     :param program: The QEMU under test.
     :param scenario: What is to happen to it.
     :param seed: Fixes the rest.
+    :param suffix: Tells its bundle from one of another scenario that has
+        the same name.
     """
 
     program: Program
     scenario: Scenario
     seed: int
+    suffix: str = ""
 
     @property
     def name(self) -> str:
         """Name of its bundle."""
-        return f"{self.program.variant}-{self.scenario.name}-s{self.seed}"
+        name = f"{self.program.variant}-{self.scenario.name}{self.suffix}"
+        return f"{name}-s{self.seed}"
 
 
 @dataclass(frozen=True)

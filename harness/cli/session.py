@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,22 @@ from harness.testbed.outer import Outer, find_outer
 from harness.testbed.sealed import Testbed
 
 OUT = Path("out")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One run to make of a tree that is yet to be built.
+
+    :param variant: The tree.
+    :param scenario: What is to happen.
+    :param seed: Fixes the rest.
+    :param suffix: As of `harness.matrix.Cell`.
+    """
+
+    variant: Variant
+    scenario: Scenario
+    seed: int
+    suffix: str = ""
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,22 +77,44 @@ def judge_trees(
     :param args: With the options of `add_run_arguments`.
     :return: One row for each cell, in the same order.
     """
+    wanted = [Wanted(tree, scenario, args.seed) for tree, scenario in cells]
+    runs, version = run_trees(source, wanted, args)
+    return Report(
+        qemu=version,
+        base=base.name,
+        origin=source.origin,
+        rows=tuple(map(_row, runs)),
+    )
+
+
+def run_trees(
+    source: Source,
+    cells: Sequence[Wanted],
+    args: argparse.Namespace,
+) -> tuple[list[Run], str]:
+    """Build every tree and run every cell.
+
+    :param source: What the variants are made of.
+    :param cells: What to run.
+    :param args: With the options of `add_run_arguments`.
+    :return: One run for each cell, in the same order, and the version that
+        QEMU says it is.
+    """
     outer = find_outer()
     with display() as shown:
         line = shown.line("runs")
         waiting = partial(line, 0, 0, "waiting for another vfio-p2p")
         with claimed(args.out, waiting):
-            return _judge_trees(outer, base, source, cells, args)
+            return _run_trees(outer, source, cells, args)
 
 
-def _judge_trees(
+def _run_trees(
     outer: Outer,
-    base: Base,
     source: Source,
-    cells: Sequence[tuple[Variant, Scenario]],
+    cells: Sequence[Wanted],
     args: argparse.Namespace,
-) -> Report:
-    variants = {variant.name: variant for variant, _ in cells}
+) -> tuple[list[Run], str]:
+    variants = {cell.variant.name: cell.variant for cell in cells}
     with display() as shown:
         builds = {
             build.variant: build
@@ -89,8 +128,13 @@ def _judge_trees(
             run_matrix(
                 testbed,
                 [
-                    Cell(Program.of(builds[tree.name]), scenario, args.seed)
-                    for tree, scenario in cells
+                    Cell(
+                        Program.of(builds[cell.variant.name]),
+                        cell.scenario,
+                        cell.seed,
+                        cell.suffix,
+                    )
+                    for cell in cells
                 ],
                 args.out,
                 args.jobs,
@@ -99,12 +143,7 @@ def _judge_trees(
             )
         )
         line.end("done")
-    return Report(
-        qemu=next(iter(builds.values())).version,
-        base=base.name,
-        origin=source.origin,
-        rows=tuple(map(_row, runs)),
-    )
+    return runs, next(iter(builds.values())).version
 
 
 def _row(run: Run) -> Row:

@@ -12,6 +12,7 @@ from harness.downtime.model import (
     Section,
     Work,
 )
+from harness.downtime.phases import phases
 
 __all__ = [
     "Beside",
@@ -23,4 +24,5 @@ __all__ = [
     "PhaseName",
     "Section",
     "Work",
+    "phases",
 ]

@@ -12,6 +12,7 @@ All times are nanoseconds since 1970 on the clock of the logs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -209,20 +210,19 @@ class Breakdown:
     beside: Beside = Beside()
 
     def __post_init__(self) -> None:
-        for name, parts in (
-            ("phases", self.phases),
-            ("critical path", self.critical_path),
-        ):
-            at_ns = self.blackout.start_ns
-            for part in parts:
-                if part.start_ns != at_ns or part.end_ns < at_ns:
-                    raise ValueError(f"{name}: not without a gap: {part}")
-                at_ns = part.end_ns
-            if self.blackout.duration_ns is None:
-                if parts:
-                    raise ValueError(f"{name}: of an unknown blackout")
-            elif at_ns != self.blackout.end_ns:
-                raise ValueError(f"{name}: do not add up to the blackout")
+        if self.blackout.duration_ns is not None or self.phases:
+            self._check("phases", self.phases)
+        if self.critical_path:
+            self._check("critical path", self.critical_path)
+
+    def _check(self, what: str, parts: Sequence[Phase | Link]) -> None:
+        at_ns = self.blackout.start_ns
+        for part in parts:
+            if part.start_ns != at_ns or part.end_ns < part.start_ns:
+                raise ValueError(f"{what}: not without a gap: {part}")
+            at_ns = part.end_ns
+        if at_ns != self.blackout.end_ns:
+            raise ValueError(f"{what}: do not add up to the blackout")
 
     def phase(self, name: PhaseName) -> Phase | None:
         """One phase; None when it cannot be told apart.

@@ -65,16 +65,14 @@ def phases(
         missing = NotObservable("blackout", whole.note)
         return Breakdown(whole, not_observable=(missing,), beside=beside)
     start = _epoch_of(destination, last)
-    found = _partition(whole, _milestones(source, destination, stop, start))
-    parts, blind = found
+    parts, blind = _partition(
+        whole, _milestones(source, destination, stop, start, whole)
+    )
     work, outside, unseen = intervals(
         source, destination, stop, start, whole, witness or {}
     )
     if not whole.exact:
-        name = PhaseName.P2P_ARCS if stop.of(Pass.PREPARE) else (
-            PhaseName.STOP_ARCS
-        )
-        unseen.insert(0, NotObservable("first-stop-request", whole.note, name))
+        unseen.append(NotObservable("stop-request", whole.note))
     if stop.notify and stop.notify.time_ns is not None and whole.exact:
         beside = replace(
             beside, stop_request_ns=whole.start_ns - stop.notify.time_ns
@@ -136,16 +134,14 @@ def _milestones(
     destination: Timeline,
     stop: Epoch,
     start: Epoch | None,
+    whole: Blackout,
 ) -> dict[PhaseName, _Milestone]:
-    whole = blackout(source, destination)
     begin = _Milestone(whole.start_ns)
     requested = _requested(start, destination)
     # What comes later is of the devices' next stop, if not of another run.
     until = start.steps[0].record.line if start else None
     loaded = [
-        r
-        for r in destination.others
-        if until is None or r.line < until
+        r for r in destination.others if until is None or r.line < until
     ]
     return {
         PhaseName.P2P_ARCS: _last(_pass(stop, Pass.PREPARE)) or begin,
@@ -241,8 +237,10 @@ def _why(side: Timeline, event: str, since: str) -> str:
     index = VERSIONS.index
     if versions and index(versions[1]) < index(since):
         return f"QEMU {versions[1]} does not print {event}"
-    pattern = event.split("_", 1)[0] if event[0] == "p" else event.split()[0]
-    return f"no {event} in the {side.side}'s log: --trace '{pattern}*'"
+    return (
+        f"no {event} in the {side.side}'s log; QEMU prints it with "
+        f"--trace {event.split()[0]}"
+    )
 
 
 def _links(part: Phase, work: tuple[Interval, ...]) -> list[Link]:

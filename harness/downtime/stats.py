@@ -28,7 +28,7 @@ LEVEL = 0.1
 # What QEMU's traces tell apart.
 RESOLUTION_NS = 1000
 
-_MOST = 1 << 14
+_MOST = 1 << 12
 _RESAMPLES = 10_000
 _SEED = 20230716
 

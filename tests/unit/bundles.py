@@ -60,6 +60,7 @@ def make_bundle(
     variant: str = "patched",
     source: bytes | None = None,
     destination: bytes | None = None,
+    seed: int = 42,
 ) -> Path:
     """A whole bundle; what is not given is as it should be."""
     scenario = scenario or load("two-devices")
@@ -87,7 +88,7 @@ def make_bundle(
                     libraries={"libc.so.6": "1" * 64},
                 ),
                 scenario=scenario.digest,
-                seed=42,
+                seed=seed,
                 testbed=TestbedInput(
                     image={"vmlinuz": "2" * 64},
                     outer="QEMU 7.2",

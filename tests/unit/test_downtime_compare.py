@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A against B: what is found, and what must not be."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle, source_log
+from qemu_log import FakeQemu, devices, migrate, receive
+
+from harness.assess import Assessment
+from harness.cli import main
+from harness.cli.session import Wanted
+from harness.downtime import Breakdown, Interval, Link, Phase, PhaseName
+from harness.downtime.compare import Change, Comparison, Sample, compare
+from harness.downtime.stats import LEVEL, paired
+from harness.matrix import Cell, Run
+from harness.report.compare import Group, render
+from harness.series import default_base, parse_variant
+from harness.timeline import Blackout
+from harness.verdict import Verdict
+
+Capture = pytest.CaptureFixture[str]
+N = PhaseName
+MS = 10**6
+USUAL = dict.fromkeys(PhaseName, 5 * MS)
+
+
+def sample(seed: int, lengths: Mapping[PhaseName, int]) -> Sample:
+    """A run whose phases are as long; in each one device is busy."""
+    at_ns = begin_ns = 10**18
+    parts, links = [], []
+    for name in PhaseName:
+        if name not in lengths:
+            continue
+        end_ns = at_ns + lengths[name]
+        parts.append(Phase(name, at_ns, end_ns))
+        work = Interval(name.side, f"{name.side}0", name, name, at_ns, end_ns)
+        links.append(Link(name, work, at_ns, end_ns))
+        at_ns = end_ns
+    return Sample(
+        seed,
+        Breakdown(
+            Blackout(at_ns - begin_ns, True, "", begin_ns),
+            tuple(parts),
+            critical_path=tuple(links),
+        ),
+    )
+
+
+def runs(
+    count: int, change: Mapping[PhaseName, int] | None = None, scatter: int = 0
+) -> list[Sample]:
+    """Runs that scatter by seed, with a change in some phases."""
+    found = []
+    for seed in range(count):
+        rng = random.Random(seed)
+        lengths = {
+            name: value + rng.randrange(2 * MS)
+            for name, value in USUAL.items()
+        }
+        own = random.Random(1000 + seed)
+        for name in lengths if scatter else ():
+            lengths[name] += own.randrange(-scatter, scatter)
+        for name, by_ns in (change or {}).items():
+            lengths[name] += by_ns
+        found.append(sample(seed, lengths))
+    return found
+
+
+def test_nothing_is_never_reported() -> None:
+    for count in range(1, 21):
+        found = compare(runs(count), runs(count))
+        assert found.change is Change.IDENTICAL
+        assert found.where == ()
+        assert found.gate(float("-inf"), 0) is Verdict.PASS
+
+
+def test_one_percent_is_found_where_it_is() -> None:
+    found = compare(runs(5), runs(5, {N.START_P2P_ARCS: 660_000}))
+    assert found.change is Change.SLOWER
+    assert found.whole is not None
+    assert found.percent(found.whole.effect.difference_ns) == pytest.approx(
+        1, abs=0.1
+    )
+    assert {row.name for row in found.where} == {
+        "phase.start-p2p-arcs",
+        "device.destination0.start-p2p-arcs",
+    }
+    assert compare(runs(4), runs(4, {N.RAM: MS})).change is Change.UNCLEAR
+
+
+def test_hidden_in_scatter_it_is_not_denied() -> None:
+    found = compare(runs(5), runs(5, {N.RAM: 660_000}, scatter=4 * MS))
+    assert found.change is Change.UNCLEAR
+    assert found.gate(float("-inf"), 1) is Verdict.INCONCLUSIVE
+    found = compare(runs(60), runs(60, scatter=20_000))
+    assert found.change is Change.NONE
+    assert found.gate(float("-inf"), 1) is Verdict.PASS
+
+
+def test_what_is_too_small_to_matter() -> None:
+    found = compare(runs(10), runs(10, {N.RAM: 5_000}))
+    assert found.change is Change.NONE
+    assert found.where == ()
+
+
+def test_parts_answer_for_one_another() -> None:
+    found = compare(runs(10), runs(10, scatter=MS))
+    parts = [x for x in found.rows[1:] if x.name.startswith("phase.")]
+    alone = []
+    for part in parts:
+        name = PhaseName(part.name.removeprefix("phase."))
+        pairs = [
+            [x.breakdown.phase(name) for x in group]
+            for group in (runs(10), runs(10, scatter=MS))
+        ]
+        alone.append(
+            paired(
+                [
+                    y.duration_ns - x.duration_ns
+                    for x, y in zip(*pairs, strict=True)
+                    if x and y
+                ]
+            ).p
+        )
+    # By itself one of them looks odd; together they do not.
+    assert min(alone) <= LEVEL
+    assert min(x.effect.p for x in parts) > LEVEL
+
+
+def test_gates() -> None:
+    found = compare(runs(10), runs(10, {N.DEVICE_SAVED: -3 * MS}))
+    assert found.gate(-6, -4) is Verdict.PASS
+    assert found.gate(-4, 4) is Verdict.FAIL
+    assert found.gate(-9, -6) is Verdict.FAIL
+    assert found.gate(float("-inf"), 1) is Verdict.PASS
+    back = compare(runs(10, {N.DEVICE_SAVED: -3 * MS}), runs(10))
+    assert back.gate(float("-inf"), 1) is Verdict.FAIL
+    assert back.gate(float("-inf"), 9) is Verdict.PASS
+    # What the whole cannot tell for its scatter, a phase can.
+    rest = 66 * MS - USUAL[N.RAM]
+    found = compare(
+        [sample(x, {N.RAM: 5 * MS, N.LOAD_DONE: rest}) for x in range(5)],
+        [
+            sample(x, {N.RAM: 6 * MS, N.LOAD_DONE: rest + way * MS})
+            for x, way in enumerate((-9, 8, -7, 6, 9))
+        ],
+    )
+    assert found.change is Change.UNCLEAR
+    assert found.gate(float("-inf"), 1) is Verdict.FAIL
+    assert found.gate(float("-inf"), 2) is Verdict.INCONCLUSIVE
+    assert Comparison((), 0, 0, ()).gate(-1, 1) is Verdict.INCONCLUSIVE
+
+
+def test_pairs_are_of_one_seed() -> None:
+    found = compare(runs(8)[2:], runs(6))
+    assert found.seeds == (2, 3, 4, 5)
+    assert found.change is Change.IDENTICAL
+    assert found.notes == ("of no use without the other: seeds [0, 1, 6, 7]",)
+    twice = compare(runs(8) + runs(8), runs(8) + runs(8))
+    assert twice.seeds == ()
+    assert twice.change is not Change.IDENTICAL
+    assert compare(runs(3), runs(3), pairs=False).seeds == ()
+
+
+def test_without_pairs() -> None:
+    found = compare(
+        runs(20), runs(20, {N.RAM: 10 * MS}), pairs=False
+    )
+    assert found.change is Change.SLOWER
+    assert [row.name for row in found.where] == [
+        "phase.ram-saved", "device.source0.ram-saved"
+    ]
+    odd = runs(20)
+    odd[3] = sample(3, {**USUAL, N.RAM: 500 * MS})
+    found = compare(odd, runs(20), pairs=False)
+    assert found.outliers_ns == ((550 * MS,), ())
+    assert found.count_a == 20
+    few = compare(runs(2), runs(2, {N.RAM: 50 * MS}), pairs=False)
+    assert few.change is Change.UNCLEAR
+
+
+def test_runs_that_tell_different_things() -> None:
+    less = [
+        sample(
+            x.seed,
+            {
+                part.name: part.duration_ns
+                for part in x.breakdown.phases
+                if part.name is not N.STREAM_END
+            },
+        )
+        for x in runs(5)
+    ]
+    found = compare(runs(5), less)
+    assert "phase.stream-end" not in {row.name for row in found.rows}
+    assert found.notes == (
+        "stream-end: not told in every run; part of the next phase",
+    )
+
+
+def test_runs_without_a_blackout() -> None:
+    lost = Sample(9, Breakdown(Blackout(None, False, "refused")), "x-s9")
+    found = compare([lost], [lost])
+    assert found.rows == ()
+    assert found.change is Change.UNCLEAR
+    assert found.notes[0] == "x-s9: no blackout: refused"
+
+
+def test_text_is_of_79_columns() -> None:
+    kinds = [
+        compare(runs(10), runs(10, {N.RAM: 900 * MS})),
+        compare(runs(4), runs(4, scatter=MS)),
+        compare(runs(20), runs(20), pairs=False),
+        compare([], []),
+    ]
+    group = Group("base", "QEMU emulator version 10.0.13", "one-device")
+    for found in kinds:
+        text = render(group, group, found)
+        assert max(map(len, text.splitlines())) <= 79
+    text = render(Group("\x1b[2J", "", ""), group, kinds[0])
+    assert "\x1b" not in text
+    assert "  phase ram-saved: slower by 900.000 ms" in text
+
+
+def folder(path: Path, name: str, slow_ns: int = 0) -> str:
+    """A folder with one bundle; slow_ns longer at its end."""
+    target = FakeQemu(devices("dst0", "dst1"))
+    target.begin_ns += slow_ns
+    make_bundle(
+        path / name / "x-s42",
+        source=source_log(),
+        destination=receive(target).log(),
+    )
+    return str(path / name)
+
+
+def test_folders(tmp_path: Path, capsys: Capture) -> None:
+    a, b = folder(tmp_path, "a"), folder(tmp_path, "b", 5 * MS)
+    assert main(["compare", a, a, "--fail-above", "1%"]) == 0
+    out = capsys.readouterr().out
+    assert "identical, and so is every part" in out
+    assert main(["compare", a, b]) == 3
+    assert "not enough runs to tell" in capsys.readouterr().out
+    assert main(["compare", a, b, "--expect", "-6% .. -4%", "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdict"] == "inconclusive"
+    assert document["rows"][0]["difference_ns"] == 5 * MS
+
+
+def test_variants_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    slower = tmp_path / "slower.toml"
+    slower.write_text(
+        'name = "one-device"\n[[devices]]\nlatency_us = '
+        '{ "RESUMING>STOP" = 5500 }\n'
+    )
+    asked: list[Wanted] = []
+
+    def run_trees(
+        source: object, cells: list[Wanted], args: object
+    ) -> tuple[list[Run], str]:
+        asked.extend(cells)
+        return [
+            Run(
+                Cell(None, x.scenario, x.seed),   # type: ignore[arg-type]
+                Assessment(Verdict.PASS, ""),
+                make_bundle(tmp_path / f"s{x.seed}", seed=x.seed),
+                "",
+            )
+            for x in cells
+        ], "10.0.99"
+
+    base = default_base()
+    names = {
+        "find_outer": lambda: None,
+        "choose_source": lambda args: (base, None),
+        "choose_variants": lambda base, source, names: [
+            parse_variant(base, x) for x in names
+        ],
+        "run_trees": run_trees,
+    }
+    for name, fake in names.items():
+        monkeypatch.setattr(f"harness.cli.compare.{name}", fake)
+    assert main(["compare", "base", "patch-1", "--seeds", "2"]) == 0
+    assert [(x.variant.name, x.seed, x.suffix) for x in asked] == [
+        ("base", 42, ""), ("patch-1", 42, ""),
+        ("base", 43, ""), ("patch-1", 43, ""),
+    ]
+    asked.clear()
+    arguments = ["--scenario-b", str(slower), "--seeds", "1", "--seed", "7"]
+    assert main(["compare", "patched", "patched", *arguments]) == 0
+    assert [(x.seed, x.suffix) for x in asked] == [(7, ""), (7, "-b")]
+    # What is the same on both sides is run once.
+    asked.clear()
+    assert main(["compare", "patched", "patched", "--seeds", "3"]) == 0
+    assert len(asked) == 3
+    assert "identical" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["no-such"], "neither a variant nor a folder of bundles"),
+        (["{empty}"], "no such bundles"),
+        (["{mixed}"], "more than one kind"),
+        (["{a}", "--scenario", "one-device"], "no such bundles"),
+        (["{a}", "--scenario", "nope"], "no scenario 'nope'"),
+    ],
+)
+def test_bad_input(
+    tmp_path: Path, capsys: Capture, more: list[str], said: str
+) -> None:
+    a = folder(tmp_path, "a")
+    (tmp_path / "empty").mkdir()
+    for variant in ("base", "patched"):
+        make_bundle(tmp_path / "mixed" / variant, variant=variant)
+    names = {x: str(tmp_path / x) for x in ("a", "empty", "mixed")}
+    arguments = [x.format(**names) for x in more]
+    assert main(["compare", a, *arguments]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        ["--fail-above", "1"],
+        ["--fail-above", "-1%"],
+        ["--expect", "-4%"],
+        ["--expect", "-4% .. -6%"],
+        ["--expect", "nan% .. 1%"],
+    ],
+)
+def test_bad_gates(tmp_path: Path, gate: list[str]) -> None:
+    a = folder(tmp_path, "a")
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", a, a, *gate])
+    assert caught.value.code == 2
+
+
+def test_a_damaged_bundle_is_bad_input(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    a = folder(tmp_path, "a")
+    log = Path(a) / "x-s42" / "source" / "trace.log"
+    log.write_bytes(migrate(FakeQemu(devices("z"))).log())
+    assert main(["compare", a, a]) == 2
+    assert "damaged" in capsys.readouterr().err
