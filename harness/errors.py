@@ -14,6 +14,7 @@ data that explains it, and says what to do::
      |    +-- ScenarioError         a scenario file is wrong
      |    +-- TraceError            a trace log that cannot be one
      |    +-- BundleError           a bundle is damaged, or newer than us
+     |    +-- HistoryError          the history: not ours, locked, damaged
      +-- BuildError                 QEMU or the testbed did not build
      +-- HostError                  a host did not do what it must do
      |    +-- TestbedError          the outer VM failed
@@ -158,6 +159,10 @@ class TraceError(InputError):
 
 class BundleError(InputError):
     """A bundle is damaged, incomplete, or newer than this program."""
+
+
+class HistoryError(InputError):
+    """A history that is not ours, newer, locked, damaged or read-only."""
 
 
 class BuildError(HarnessError):

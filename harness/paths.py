@@ -10,14 +10,22 @@ from harness.errors import UsageError
 
 
 def cache_dir() -> Path:
-    """Folder of everything that can be made again; not created here.
+    """Folder of everything that can be made again; not created here."""
+    return _xdg("XDG_CACHE_HOME", ".cache")
 
-    A relative ``XDG_CACHE_HOME`` is ignored, as the XDG base directory
-    specification asks.
+
+def state_dir() -> Path:
+    """Folder of what cannot be made again; not created here."""
+    return _xdg("XDG_STATE_HOME", ".local/state")
+
+
+def _xdg(variable: str, default: str) -> Path:
+    """A relative path is ignored, as the XDG base directory specification
+    asks.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    home = Path(os.environ.get(variable, ""))
     if not home.is_absolute():
-        home = Path.home() / ".cache"
+        home = Path.home() / default
     return home / "vfio-p2p"
 
 

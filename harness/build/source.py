@@ -10,7 +10,7 @@ import re
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -20,6 +20,7 @@ from harness.errors import MissingToolError, SourceError
 from harness.host.files import exclusive, publishing, room_for
 from harness.paths import cache_dir
 from harness.progress import Progress, silent
+from harness.series.git import Revision, revision_of
 
 # A whole QEMU tree without the firmware sources, and some more.
 UNPACKED_BYTES = 512 << 20
@@ -48,6 +49,7 @@ class Source:
     :param tree: The folder that has the files.
     :param files: Path to identity: "f", "x" or "l" (plain file, program,
                   link), then the SHA-256 of the content.
+    :param revision: Its commit, if git looks after it.
     """
 
     key: str
@@ -56,6 +58,7 @@ class Source:
     origin: str
     tree: Path
     files: Mapping[str, str] = field(repr=False)
+    revision: Revision | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
@@ -131,7 +134,10 @@ def _from_folder(folder: Path, progress: Progress) -> Source:
         for wrap in folder.glob("subprojects/*.wrap")
         for name in _walk(folder, PurePosixPath("subprojects", wrap.stem))
     ]
-    return _source("folder", str(folder), folder, _identify(folder, names))
+    source = _source(
+        "folder", str(folder), folder, _identify(folder, names)
+    )
+    return replace(source, revision=revision_of(folder))
 
 
 def _from_tarball(path: Path, kind: str, progress: Progress) -> Source:

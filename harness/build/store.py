@@ -29,6 +29,8 @@ class BuildInfo(msgspec.Struct, frozen=True):
 
     :param inputs: See `Job.inputs`.
     :param origin: Where the source was from when it was built.
+    :param revision: Its commit then, if git looked after it.
+    :param revision_s: When that was committed.
     :param version: First line of what the binary says to ``--version``.
     :param binary_bytes: Size of the stripped binary.
     :param binary_sha256: Its digest.
@@ -40,6 +42,8 @@ class BuildInfo(msgspec.Struct, frozen=True):
     version: str
     binary_bytes: int
     binary_sha256: str
+    revision: str = ""
+    revision_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class Store:
 
 def _fill(folder: Path, job: Job, binary: Path, log: Path) -> BuildInfo:
     stripped = folder / BINARY
+    revision = job.source.revision
     _run(log, "strip", "-o", str(stripped), str(binary))
     info = BuildInfo(
         format=FORMAT,
@@ -110,6 +115,8 @@ def _fill(folder: Path, job: Job, binary: Path, log: Path) -> BuildInfo:
         version=_run(log, str(stripped), "--version").partition("\n")[0],
         binary_bytes=stripped.stat().st_size,
         binary_sha256=_sha256(stripped),
+        revision=revision.commit if revision else "",
+        revision_s=revision.time_s if revision else None,
     )
     text = msgspec.json.format(msgspec.json.encode(info)) + b"\n"
     (folder / "build.json").write_bytes(text)

@@ -34,6 +34,8 @@ COMMANDS = {
     "report": "show what runs found: text, HTML, JUnit, JSON, Perfetto",
     "series": "the patches: list, apply, verify, export",
     "b4-check": "an external check for b4: a patch on stdin, JSON on stdout",
+    "history": "results that are kept, over revisions",
+    "bisect": "find the commit that changed a downtime",
     "testbed": "the outer VM: build its image, get a shell in it",
 }
 

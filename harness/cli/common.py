@@ -15,7 +15,8 @@ def positive(text: str) -> int:
     raise argparse.ArgumentTypeError(f"not a number from 1 to 1024: {text}")
 
 
-def _seed(text: str) -> int:
+def seed(text: str) -> int:
+    """An argument that is a seed."""
     # QEMU's -seed is an unsigned long.
     if text.isascii() and text.isdigit() and int(text) < 1 << 63:
         return int(text)
@@ -28,7 +29,7 @@ def add_seed_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         "--seed",
-        type=_seed,
+        type=seed,
         default=SEED,
         metavar="N",
         help="one seed is one sample (default: %(default)s)",

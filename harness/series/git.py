@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import MissingToolError, SourceError
@@ -25,6 +26,44 @@ _ELSEWHERE = (
 )
 
 
+@dataclass(frozen=True)
+class Revision:
+    """A state of a work tree.
+
+    :param commit: Its commit; with ``+`` when files differ from that.
+    :param time_s: When it was committed, seconds of Unix time.
+    """
+
+    commit: str
+    time_s: int
+
+
+def revision_of(root: Path) -> Revision | None:
+    """The revision of a work tree; None when git does not look after it.
+
+    :param root: Its top.
+    """
+    if not (root / ".git").exists():
+        return None
+    result = run_git(root, "log", "-1", "--format=%H %ct")
+    commit, _, time_s = _text(result.stdout).strip().partition(" ")
+    if result.returncode or not commit:
+        return None
+    changed = "+" if local_changes(root) else ""
+    return Revision(f"{commit}{changed}", int(time_s))
+
+
+def in_order(root: Path) -> list[str]:
+    """All commits of a repository, each after its ancestors.
+
+    :raise SourceError: When git cannot say.
+    """
+    result = run_git(root, "rev-list", "--topo-order", "--reverse", "--all")
+    if result.returncode:
+        raise SourceError(f"{root}: {reason(result.stderr)}")
+    return _text(result.stdout).split()
+
+
 def local_changes(root: Path) -> list[str]:
     """Files of a work tree that differ from its last commit.
 
@@ -33,13 +72,13 @@ def local_changes(root: Path) -> list[str]:
     :param root: Any folder; outside of git there are none.
     :raise SourceError: When git cannot say.
     """
-    result = _git(
+    result = run_git(
         root, "status", "--porcelain", "--untracked-files=no", "--", "."
     )
     if result.returncode == 0:
         return [x[3:] for x in _text(result.stdout).splitlines()]
     if (root / ".git").exists():
-        raise SourceError(f"{root}: {_reason(result.stderr)}")
+        raise SourceError(f"{root}: {reason(result.stderr)}")
     return []
 
 
@@ -56,7 +95,7 @@ def commit_patches(root: Path, patches: Sequence[Patch]) -> None:
             f"{root} is no git work tree", "leave out --am to change files"
         )
     under_way = root / _text(
-        _git(root, "rev-parse", "--git-path", "rebase-apply").stdout
+        run_git(root, "rev-parse", "--git-path", "rebase-apply").stdout
     ).strip()
     if under_way.exists():
         raise SourceError(
@@ -68,29 +107,38 @@ def commit_patches(root: Path, patches: Sequence[Patch]) -> None:
         for x in patches
     )
     try:
-        result = _git(root, "am", "--quiet", "--no-3way", data=mails)
+        result = run_git(root, "am", "--quiet", "--no-3way", data=mails)
     finally:
         stopped = under_way.exists()
         if stopped:
-            _git(root, "am", "--abort")
+            run_git(root, "am", "--abort")
     if result.returncode or stopped:
         raise SourceError(
-            f"{root}: git am: {_reason(result.stderr)}",
+            f"{root}: git am: {reason(result.stderr)}",
             "the branch is where it was; without --am only files change",
         )
 
 
-def _git(
+def git_environment() -> dict[str, str]:
+    """The environment in which git looks at the folder that we name."""
+    kept = {x: y for x, y in os.environ.items() if x not in _ELSEWHERE}
+    return kept | {"LC_ALL": "C"}
+
+
+def run_git(
     root: Path, *arguments: str, data: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    environment = {
-        x: y for x, y in os.environ.items() if x not in _ELSEWHERE
-    }
+    """Run git in a folder.
+
+    :param root: The folder.
+    :param data: For its stdin.
+    :raise MissingToolError: When there is no git.
+    """
     try:
         return subprocess.run(
             ["git", "-C", str(root), *arguments],
             input=data,
-            env=environment | {"LC_ALL": "C"},
+            env=git_environment(),
             capture_output=True,
             check=False,
         )
@@ -102,7 +150,7 @@ def _text(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-def _reason(message: bytes) -> str:
+def reason(message: bytes) -> str:
     """What git said is wrong; hints come before and after it."""
     lines = _text(message).splitlines() or ["git gave no reason"]
     for line in lines:

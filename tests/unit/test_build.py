@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from harness.build.worktree import WorkTree
 from harness.cli import main
 from harness.errors import BuildError, MissingToolError, NoSpaceError
 from harness.series import Patch, Variant
+from harness.series.git import Revision
 
 STOCK = Variant("stock", ())
 
@@ -89,6 +91,15 @@ def test_a_build_is_all_that_its_folder_says(tree: Path) -> None:
     assert "--disable-werror" in info["inputs"]["configure"]
     assert "CONFIG_VFIO_PCI=y" in info["inputs"]["devices"]
     assert len(log_of(made)) == 4
+
+
+def test_a_build_of_a_checkout_knows_its_commit(tree: Path) -> None:
+    source = find_source(tree, "10.0")
+    revision = Revision("c0ffee", 1_600_000_000)
+    made = build(replace(source, revision=revision), STOCK)
+    info = json.loads((made.directory / "build.json").read_bytes())
+    assert info["revision"] == "c0ffee"
+    assert info["revision_s"] == 1_600_000_000
 
 
 def test_what_configure_gets(tree: Path) -> None:

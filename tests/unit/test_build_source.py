@@ -18,6 +18,7 @@ from small_series import make_small_tree
 from harness.build import Source, find_source
 from harness.cli.build import choose_source, default_variants
 from harness.errors import MissingToolError, NoSpaceError, SourceError
+from harness.series.git import Revision
 
 # The user's own name may be unknown to git.
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x", "-C")
@@ -317,3 +318,21 @@ def test_newer_qemu_is_judged_as_it_is(tmp_path: Path, stock: bool) -> None:
     base, source = choose_source(args)
     assert (base.name, source.version) == ("v12.3", "12.3.4")
     assert default_variants(base) == ("stock",)
+
+
+def test_the_revision_of_a_checkout(tree: Path) -> None:
+    assert find(tree).revision is None
+    commit(tree)
+    shown = subprocess.run(
+        ["git", "-C", tree, "log", "-1", "--format=%H %ct"],
+        check=True, capture_output=True, text=True,
+    ).stdout
+    name, time_s = shown.split()
+    assert find(tree).revision == Revision(name, int(time_s))
+    (tree / "util/other.c").write_text("changed")
+    assert find(tree).revision == Revision(f"{name}+", int(time_s))
+
+
+def test_a_checkout_without_a_commit(tree: Path) -> None:
+    subprocess.run(["git", "init", "-q", tree], check=True)
+    assert find(tree).revision is None

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``vfio-p2p history``: results that are kept, over revisions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from harness.build.store import Store
+from harness.bundle.read import Bundle, open_bundle
+from harness.downtime.changes import LEVEL, MIN_SEGMENT
+from harness.downtime.entry import entry_of
+from harness.downtime.history import (
+    Entry,
+    History,
+    default_path,
+    open_history,
+)
+from harness.downtime.trend import trends
+from harness.errors import UsageError
+from harness.paths import cache_dir, project_root
+from harness.report import history as report
+from harness.series.git import in_order, revision_of
+from harness.verdict import Verdict
+
+METRIC = "blackout"
+
+_OF_DEVICES = ("device.", "outside.")
+_SOME = 16
+
+
+def add_database_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where the history is."""
+    parser.add_argument(
+        "--db",
+        type=Path,
+        metavar="FILE",
+        help="the history's file (default: "
+        "$XDG_STATE_HOME/vfio-p2p/history.sqlite3)",
+    )
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    """Add the command ``history``."""
+    parser = commands.add_parser(
+        "history",
+        help="results that are kept, over revisions",
+        description="Keep results with what they were made from, and see "
+        "what a metric did from one revision to the next.",
+    )
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    record = actions.add_parser("record", help="keep results")
+    record.add_argument(
+        "bundles", nargs="+", type=Path, metavar="BUNDLE",
+        help="what a run left: a folder or a zip file",
+    )
+    record.add_argument(
+        "--revision",
+        metavar="COMMIT",
+        help="the commit of their QEMU trees (default: that which the "
+        "build store has noted, for builds of a git checkout)",
+    )
+    record.set_defaults(run=_record)
+    listed = actions.add_parser("list", help="list results")
+    listed.add_argument(
+        "--metric", default=METRIC, metavar="METRIC",
+        help="what to show of them (default: %(default)s)",
+    )
+    listed.set_defaults(run=_list)
+    plot = actions.add_parser(
+        "plot",
+        help="plot a metric over revisions, with its change points",
+        description="Plot a metric over revisions, and find the revisions "
+        "that changed it (E-divisive, with a permutation test). Sealed "
+        "runs of several seeds count as one point, their median.",
+    )
+    plot.add_argument("metric", metavar="METRIC", help="e.g. blackout")
+    plot.add_argument(
+        "--level", type=_level, default=LEVEL, metavar="P",
+        help="how often noise alone may be taken for a change "
+        "(default: %(default)s)",
+    )
+    plot.add_argument(
+        "--min-segment", type=_segment, default=MIN_SEGMENT, metavar="N",
+        help="fewest points of a level (default: %(default)s)",
+    )
+    plot.add_argument(
+        "--source", type=Path, metavar="QEMU_GIT",
+        help="a git repository that has the commits, for their order "
+        "(default: by their times)",
+    )
+    plot.set_defaults(run=_plot)
+    export = actions.add_parser("export", help="print all of it")
+    export.add_argument(
+        "--json", action="store_true", required=True,
+        help="as one JSON document",
+    )
+    export.set_defaults(run=_export)
+    for action in (listed, plot):
+        action.add_argument(
+            "--scenario", metavar="S", help="only of this scenario"
+        )
+        action.add_argument(
+            "--variant", metavar="V", help="only of this tree"
+        )
+    for action in (record, listed, plot, export):
+        add_database_argument(action)
+
+
+def _level(text: str) -> float:
+    try:
+        level = float(text)
+    except ValueError:
+        level = 0
+    if 0 < level < 1:
+        return level
+    raise argparse.ArgumentTypeError(f"not between 0 and 1: {text}")
+
+
+def _segment(text: str) -> int:
+    if text.isascii() and text.isdigit() and 2 <= int(text) <= 1000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not a number from 2 to 1000: {text}")
+
+
+def project_revision() -> str:
+    """Commit of this project; empty where git does not know it."""
+    found = revision_of(project_root())
+    return found.commit if found else ""
+
+
+def _record(args: argparse.Namespace) -> int:
+    project = project_revision()
+    now_s = int(time.time())
+    entries = [
+        _entry(open_bundle(path), args.revision, project, now_s)
+        for path in args.bundles
+    ]
+    path = args.db or default_path()
+    with open_history(path, write=True) as history:
+        new = history.add(entries)
+    known = len(entries) - new
+    print(
+        f"{path}: {new} recorded"
+        + (f", {known} there already" if known else "")
+    )
+    return 0
+
+
+def _entry(
+    bundle: Bundle, revision: str | None, project: str, now_s: int
+) -> Entry:
+    revision_s = None
+    if revision is None:
+        store = Store(cache_dir() / "builds")
+        built = store.find(bundle.manifest.inputs.qemu.build)
+        revision = built.info.revision if built else ""
+        revision_s = built.info.revision_s if built else None
+    return entry_of(
+        bundle,
+        qemu_revision=revision,
+        qemu_revision_s=revision_s,
+        project_revision=project,
+        recorded_s=now_s,
+    )
+
+
+def _list(args: argparse.Namespace) -> int:
+    with open_history(args.db or default_path()) as history:
+        print(report.listing(_chosen(history, args), args.metric))
+    return 0
+
+
+def _plot(args: argparse.Namespace) -> int:
+    with open_history(args.db or default_path()) as history:
+        entries = _chosen(history, args)
+    known = sorted(
+        {x.name for entry in entries for x in entry.metrics},
+        # Those of single devices are many.
+        key=lambda name: (name.startswith(_OF_DEVICES), name),
+    )
+    order = in_order(args.source) if args.source else []
+    found = trends(
+        entries,
+        args.metric,
+        level=args.level,
+        min_segment=args.min_segment,
+        order=order,
+    )
+    if not found and known:
+        raise UsageError(
+            f"no result has a metric {args.metric!r}",
+            f"some that they have: {', '.join(known[:_SOME])}; "
+            "'vfio-p2p history export --json' has them all",
+        )
+    print("\n\n".join(map(report.plot, found)) or "no results")
+    return 0 if found else Verdict.SKIP.exit_code
+
+
+def _export(args: argparse.Namespace) -> int:
+    with open_history(args.db or default_path()) as history:
+        print(json.dumps(report.as_json(history.entries()), indent=2))
+    return 0
+
+
+def _chosen(history: History, args: argparse.Namespace) -> list[Entry]:
+    return [
+        entry
+        for entry in history.entries()
+        if args.scenario in (None, entry.scenario)
+        and args.variant in (None, entry.variant)
+    ]

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Change points: where a row of values came to another level.
+
+E-divisive (Matteson and James, "A Nonparametric Approach for Multiple
+Change Point Analysis of Multivariate Data", JASA 109, 2014), for single
+values: the split of a segment with the largest energy distance between its
+two sides is a change point if hardly any reordering of the segment has a
+split as good; then both sides are looked at in the same way. It supposes
+nothing of how the values are distributed.
+
+Of rows without a change, no more than the stated level are said to have
+one: there the one test made is exact, since all orders are equally likely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.01
+MIN_SEGMENT = 3
+PERMUTATIONS = 199
+
+# Any number does; that it is always the same makes the answer a function
+# of the values.
+_SEED = 1
+
+_Row = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of level.
+
+    :param index: Of the first value of the new level, 0 is the first.
+    :param before: Median of the level before, in the unit of the values.
+    :param after: Median of the new level, up to the next change.
+    :param p_value: How often chance alone would show such a split.
+    """
+
+    index: int
+    before: float
+    after: float
+    p_value: float
+
+    @property
+    def difference(self) -> float:
+        """How far the level moved, in the unit of the values."""
+        return self.after - self.before
+
+    @property
+    def percent(self) -> float | None:
+        """The same in percent of the level before; None if that is 0."""
+        if not self.before:
+            return None
+        return 100 * self.difference / self.before
+
+
+class _Splitter:
+    """All splits of segments of one length.
+
+    A segment may be split at `t` with what comes after it cut off at any
+    `k`: else a short excursion would hide behind the values after it.
+
+    :param count: Values of a segment.
+    :param min_segment: Fewest values of a side.
+    """
+
+    def __init__(self, count: int, min_segment: int) -> None:
+        self._first = min_segment
+        left = np.arange(min_segment, count - min_segment + 1.0)[:, None]
+        right = np.arange(2.0 * min_segment, count + 1)[None, :] - left
+        self._valid = right >= min_segment
+        right = np.maximum(right, min_segment)
+        both = left + right
+        # What the sums of distances between the sides, within the left
+        # and within the right one count for in the energy.
+        self._between = 2 / both
+        self._left = right / (both * (left - 1))
+        self._right = left / (both * (right - 1))
+
+    def best(self, row: _Row) -> tuple[int, float]:
+        """Where the two sides differ most, and by what energy."""
+        count, first = len(row), self._first
+        sums = np.zeros((count + 1, count + 1))
+        np.abs(np.subtract.outer(row, row), out=sums[1:, 1:])
+        np.cumsum(sums, axis=0, out=sums)
+        np.cumsum(sums, axis=1, out=sums)
+        # Here [t, k] is from the first t values to the first k.
+        within = np.diagonal(sums)
+        left = within[first : count - first + 1, None]
+        both = sums[first : count - first + 1, 2 * first :]
+        right = within[None, 2 * first :] - 2 * both + left
+        energy = np.where(
+            self._valid,
+            self._between * (both - left)
+            - self._left * left
+            - self._right * right,
+            -np.inf,
+        )
+        where = int(np.argmax(energy))
+        return first + where // energy.shape[1], float(energy.flat[where])
+
+
+def change_points(
+    values: Sequence[float] | _Row,
+    *,
+    level: float = LEVEL,
+    min_segment: int = MIN_SEGMENT,
+    permutations: int = PERMUTATIONS,
+) -> list[Change]:
+    """Find the change points of a row of values; a pure function.
+
+    :param values: In order.
+    :param level: How often at most noise alone may be taken for a change.
+    :param min_segment: Fewest values of a level, at least 2. With fewer
+        than twelve values in all there are too few orders of them to be
+        certain at the default level.
+    :param permutations: How many orders are tried.
+    """
+    if min_segment < 2:
+        raise ValueError("a level needs two values to have a spread")
+    row = np.asarray(values, dtype=np.float64)
+    random = np.random.default_rng(_SEED)
+
+    def search(start: int, end: int) -> Iterator[tuple[int, float]]:
+        if end - start < 2 * min_segment:
+            return
+        segment = row[start:end]
+        splitter = _Splitter(end - start, min_segment)
+        index, energy = splitter.best(segment)
+        as_good = 1
+        for _ in range(permutations):
+            # Rounding must not tell apart what is equal.
+            _, other = splitter.best(random.permutation(segment))
+            as_good += other >= energy * (1 - 1e-9)
+            if as_good > level * (permutations + 1):
+                return
+        index += start
+        yield from search(start, index)
+        yield index, as_good / (permutations + 1)
+        yield from search(index, end)
+
+    found = list(search(0, len(row)))
+    bounds = [0, *(index for index, _ in found), len(row)]
+    levels = [
+        float(np.median(row[start:end]))
+        for start, end in pairwise(bounds)
+        if found
+    ]
+    return [
+        Change(index, before, after, p_value)
+        for (index, p_value), (before, after) in zip(
+            found, pairwise(levels), strict=True
+        )
+    ]

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Adds results to a history for ever; says on stdout which it stored."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from histories import entry
+
+from harness.downtime.history import open_history
+
+
+def main(path: Path) -> None:
+    """Write until killed, each time a pair of results."""
+    with open_history(path, write=True) as history:
+        for number in count():
+            pair = [
+                replace(entry(), digest=f"{number}-{half}")
+                for half in ("a", "b")
+            ]
+            history.add(pair)
+            print(number, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The history: whole, ours, and there once it was said to be."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from histories import MS, entries, entry
+
+from harness.downtime import history as module
+from harness.downtime.history import (
+    Entry,
+    Metric,
+    default_path,
+    open_history,
+)
+from harness.errors import HistoryError, NoSpaceError
+
+HERE = Path(__file__).parent
+NOBODY = 65534
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "history.sqlite3"
+
+
+def stored(path: Path) -> list[Entry]:
+    with open_history(path) as history:
+        return history.entries()
+
+
+def fill(path: Path, count: int = 3) -> list[Entry]:
+    made = entries([300 * MS + number for number in range(count)])
+    with open_history(path, write=True) as history:
+        assert history.add(made) == count
+    return made
+
+
+def execute(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_what_is_stored_is_read(path: Path) -> None:
+    made = fill(path)
+    assert stored(path) == made
+    assert made[1].metric("blackout") == Metric(
+        "blackout", 300 * MS + 1, "ns"
+    )
+    assert made[1].metric("heartbeat") is None
+
+
+def test_a_known_result_stays_as_it_is(path: Path) -> None:
+    made = fill(path)
+    later = replace(made[0], recorded_s=1_800_000_000)
+    other = replace(made[0], qemu_revision="a revert")
+    with open_history(path, write=True) as history:
+        assert history.add([later, other]) == 1
+    assert stored(path) == [*made, other]
+
+
+def test_all_or_nothing(path: Path) -> None:
+    made = fill(path)
+    good = replace(entry(), digest="good")
+    bad = replace(entry(), digest="bad", seed=1 << 63)
+    with (
+        open_history(path, write=True) as history,
+        pytest.raises(HistoryError, match="cannot hold"),
+    ):
+        history.add([good, bad])
+    assert stored(path) == made
+
+
+def test_what_is_reported_is_on_the_disk(path: Path) -> None:
+    # No kill can show this: only a loss of power does.
+    with open_history(path, write=True) as history:
+        ask = history._connection.execute
+        assert ask("PRAGMA synchronous").fetchone() == (2,)     # FULL
+        assert ask("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_it_is_state_and_not_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_path() == tmp_path / "vfio-p2p" / "history.sqlite3"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    assert default_path() == (
+        Path.home() / ".local/state/vfio-p2p/history.sqlite3"
+    )
+
+
+def test_no_history(path: Path) -> None:
+    with pytest.raises(HistoryError, match="no history there"):
+        stored(path)
+    assert not path.parent.exists()
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(HistoryError, match="no history there"):
+        stored(path)
+    # What a writer that was killed at once may leave.
+    fill(path)
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_newer_format(path: Path, write: bool) -> None:
+    fill(path)
+    execute(path, "PRAGMA user_version = 99")
+    before = path.read_bytes()
+    with (
+        pytest.raises(HistoryError, match="format 99 is newer"),
+        open_history(path, write=write),
+    ):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_an_older_format(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fill(path)
+    step = ("CREATE TABLE more (id INTEGER PRIMARY KEY)",)
+    monkeypatch.setattr(module, "_STEPS", (*module._STEPS, step))
+    with pytest.raises(HistoryError, match="format 1 is older"):
+        stored(path)
+    with open_history(path, write=True):
+        pass
+    assert stored(path) == made
+    execute(path, "INSERT INTO more VALUES (1)")
+
+
+def test_a_migration_that_fails_changes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fill(path)
+    with monkeypatch.context() as patch:
+        step = ("CREATE TABLE more (id)", "CREATE TABLE more (id)")
+        patch.setattr(module, "_STEPS", (*module._STEPS, step))
+        with (
+            pytest.raises(HistoryError, match="more already exists"),
+            open_history(path, write=True),
+        ):
+            pass
+    assert stored(path) == made
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_another_programs_database(path: Path, write: bool) -> None:
+    path.parent.mkdir()
+    execute(path, "CREATE TABLE places (url TEXT)")
+    before = path.read_bytes()
+    with (
+        pytest.raises(HistoryError, match="another program's database"),
+        open_history(path, write=write),
+    ):
+        pass
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_no_database(path: Path, write: bool) -> None:
+    path.parent.mkdir()
+    path.write_text("Dear diary, " * 100)
+    with (
+        pytest.raises(HistoryError, match="no SQLite database"),
+        open_history(path, write=write),
+    ):
+        pass
+    assert path.read_text() == "Dear diary, " * 100
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_folder(path: Path, write: bool) -> None:
+    path.mkdir(parents=True)
+    with (
+        pytest.raises(HistoryError, match=r"cannot be (opened|read)"),
+        open_history(path, write=write),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+def test_damage(path: Path, write: bool, damage: str) -> None:
+    fill(path, 200)
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        del data[len(data) // 2 :]
+    else:
+        data[len(data) // 2 :] = b"\xa5" * (len(data) - len(data) // 2)
+    path.write_bytes(data)
+    with (
+        pytest.raises(HistoryError, match="damaged"),
+        open_history(path, write=write),
+    ):
+        pass
+    assert path.read_bytes() == data
+
+
+def test_locked(path: Path) -> None:
+    made = fill(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        # Readers do not mind.
+        assert stored(path) == made
+        with (
+            pytest.raises(HistoryError, match="has locked it"),
+            open_history(path, write=True, wait_s=0.01),
+        ):
+            pass
+    assert fill(path.with_name("other"))
+    assert stored(path) == made
+
+
+def test_a_full_disk(path: Path) -> None:
+    made = fill(path)
+    with open_history(path, write=True) as history:
+        history._connection.execute("PRAGMA max_page_count = 1")
+        many = [
+            replace(entry(), digest=f"{number}") for number in range(999)
+        ]
+        with pytest.raises(NoSpaceError):
+            history.add(many)
+    assert stored(path) == made
+
+
+def test_read_only(path: Path, as_nobody: Path) -> None:
+    made = fill(path)
+    copy = as_nobody / path.name
+    copy.write_bytes(path.read_bytes())
+    copy.chmod(0o444)
+    as_nobody.chmod(0o555)
+    with unprivileged():
+        # SQLite would want to make two more files.
+        assert stored(copy) == made
+        with (
+            pytest.raises(HistoryError, match=r"cannot be (opened|written)"),
+            open_history(copy, write=True),
+        ):
+            pass
+        as_nobody.chmod(0o755)
+        assert stored(copy) == made
+        with (
+            pytest.raises(HistoryError, match="cannot be written"),
+            open_history(copy, write=True) as history,
+        ):
+            history.add([entry()])
+        assert stored(copy) == made
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """A folder of a user who is not root, whoever runs the tests."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if os.geteuid() == 0:
+            os.chown(folder, NOBODY, -1)
+        yield folder
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Nothing is read-only to root."""
+    euid = os.geteuid()
+    if euid == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(euid)
+
+
+def test_many_begin_at_once(path: Path) -> None:
+    made = entries(range(8))
+
+    def add(one: Entry) -> int:
+        with open_history(path, write=True) as history:
+            return history.add([one])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(add, made)) == [1] * 8
+    assert {x.digest for x in stored(path)} == {x.digest for x in made}
+
+
+def test_killed_while_writing(path: Path) -> None:
+    told = 0
+    for stop_after in (1, 2, 5, 11, 23):
+        path.unlink(missing_ok=True)
+        with subprocess.Popen(
+            [sys.executable, str(HERE / "history_writer.py"), str(path)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        ) as writer:
+            assert writer.stdout
+            lines = [writer.stdout.readline() for _ in range(stop_after)]
+            writer.kill()
+            lines += writer.stdout.readlines()
+        told = int(lines[-1] if lines[-1].endswith(b"\n") else lines[-2])
+        found = stored(path)
+        # A pair is there as a whole, or not at all.
+        assert [x.digest for x in found] == [
+            f"{number}-{half}"
+            for number in range(len(found) // 2)
+            for half in "ab"
+        ]
+        assert len(found) // 2 > told
+        assert all(len(x.metrics) == 2 for x in found)
+        fill(path)
+    assert told
