@@ -200,7 +200,7 @@ def test_binary_is_refused(data: bytes) -> None:
     with pytest.raises(TraceError, match=r"a\.log is a binary file") as info:
         read(data)
     assert info.value.exit_code == 2
-    assert "simpletrace" in info.value.hint
+    assert "'simple'" in info.value.hint
 
 
 def test_bad_times_are_no_times() -> None:
