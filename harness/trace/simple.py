@@ -35,16 +35,19 @@ _MAGIC = 0xF2B177CB0AA429B4
 _VERSION = 4
 _DROPPED = "dropped"
 _DROPPED_ID = 2**64 - 2
-
-_HEADER = struct.Struct("<8sQQ")
-_MAPPING = struct.Struct("<QQI")            # type, number, length of name
-_EVENT = struct.Struct("<QQQI")             # type, number, time, length
-HEADER_BYTES = _HEADER.size
-_HEAD_BYTES = 24                            # that an event's length counts
 _TYPE_MAPPING = 0
 _TYPE_EVENT = 1
-# An event has to fit into QEMU's buffer, TRACE_BUF_LEN.
+
+_HEADER = struct.Struct("<8sQQ")
+HEADER_BYTES = _HEADER.size
+_MAPPING = struct.Struct("<QQI")            # type, number, length of name
+_HEAD = struct.Struct("<QQ")                # type and number
+_EVENT = struct.Struct("<16s8xI")           # these as one, length
+_TIME = struct.Struct("<16xQ8x")            # time, and where arguments begin
+_TYPE_BYTES = 8                             # not counted by the length
+# TRACE_BUF_LEN; an event has to fit into QEMU's buffer.
 _MOST_BYTES = 4096 * 64
+_MOST_NAME_BYTES = 256
 # Four strings of MAX_TRACE_STRLEN; no event here has more arguments.
 _MOST_PAYLOAD = 4 * (4 + 512)
 
@@ -93,48 +96,42 @@ def scan(chunks: Iterator[bytes], tally: Tally) -> Iterator[Record]:
     at = HEADER_BYTES
     offset = 0                  # of data in the file
     count = 0
-    # Empty for events of no interest.
-    names: dict[int, str] = {_DROPPED_ID: _DROPPED}
+    # By type and number; empty for events of no interest.
+    names = {_HEAD.pack(_TYPE_EVENT, _DROPPED_ID): _DROPPED}
     for chunk in chain([b""], chunks):
-        data = data[at:] + chunk
-        offset += at
-        at = 0
-        end = len(data)
-        while end - at >= _EVENT.size:
-            kind, number, time_ns, length = _EVENT.unpack_from(data, at)
-            if kind == _TYPE_EVENT and _HEAD_BYTES <= length <= _MOST_BYTES:
-                stop = at + 8 + length
-                if stop > end:
-                    break
-                count += 1
-                name = names.get(number)
-                if name:
-                    begin = at + 8 + _HEAD_BYTES
-                    payload = data[begin : min(stop, begin + _MOST_PAYLOAD)]
-                    record = _record(count, time_ns, name, payload, tally)
-                    if record is not None:
-                        tally.records += 1
-                        yield record
-                elif name is None:
-                    raise _damaged(
-                        tally.name, count, offset + at,
-                        f"is of event {number}, which has no name",
-                    )
-            elif kind == _TYPE_MAPPING:
+        # What is of no interest may end after the data that is there.
+        offset += min(at, len(data))
+        at, data = max(0, at - len(data)), data[at:] + chunk
+        while True:
+            try:
+                head, length = _EVENT.unpack_from(data, at)
+                name = names[head]
+            except struct.error:
+                break
+            except KeyError:
                 mapping = _mapping(data, at)
                 if mapping is None:
+                    _check_mapping(data, at, offset, tally.name)
                     break
-                number, name, stop = mapping
-                names[number] = name if name in _LAYOUTS else ""
-            else:
-                raise _damaged(
-                    tally.name, count + 1, offset + at,
-                    f"is of type {kind:#x} and {length} bytes",
-                )
-            at = stop
-        tally.lines = count
-    # A mapping can be shorter than any event.
-    tally.cut = at < end and _mapping(data, at) is None
+                number, name, at = mapping
+                head = _HEAD.pack(_TYPE_EVENT, number)
+                names[head] = name if name in _LAYOUTS else ""
+                continue
+            if name:
+                if not _TIME.size - _TYPE_BYTES <= length <= _MOST_BYTES:
+                    raise _damaged(tally.name, offset + at)
+                stop = at + _TYPE_BYTES + length
+                if stop > len(data):
+                    break
+                record = _record(count + 1, name, data[at:stop], tally)
+                if record is not None:
+                    tally.records += 1
+                    yield record
+            count += 1
+            at += _TYPE_BYTES + length
+    # A mapping can be shorter than any event's head.
+    tally.cut = at != len(data) and _mapping(data, at) is None
+    tally.lines = count - (at > len(data))
 
 
 def _check_header(data: bytes, name: str) -> None:
@@ -175,16 +172,26 @@ def _mapping(data: bytes, at: int) -> tuple[int, str, int] | None:
     return number, data[begin:stop].decode("ascii", "replace"), stop
 
 
-def _damaged(name: str, count: int, offset: int, why: str) -> TraceError:
+def _check_mapping(data: bytes, at: int, offset: int, name: str) -> None:
+    """More data may help a mapping, but nothing else."""
+    kind, _, length = _MAPPING.unpack_from(data, at)
+    if kind != _TYPE_MAPPING or length > _MOST_NAME_BYTES:
+        raise _damaged(name, offset + at)
+
+
+def _damaged(name: str, offset: int) -> TraceError:
     return TraceError(
-        f"{printable(name)}: damaged at byte {offset}: record {count} {why}",
+        f"{printable(name)} is damaged: at byte {offset} there is neither "
+        "an event nor an event's name",
         "give the file as QEMU's 'simple' backend wrote it",
     )
 
 
 def _record(
-    count: int, time_ns: int, name: str, payload: bytes, tally: Tally
+    count: int, name: str, data: bytes, tally: Tally
 ) -> Record | None:
+    (time_ns,) = _TIME.unpack_from(data)
+    payload = data[_TIME.size : _TIME.size + _MOST_PAYLOAD]
     if name is _DROPPED:
         dropped = int.from_bytes(payload[:8], "little")
         text = f"QEMU dropped {dropped} events"
