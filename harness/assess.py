@@ -211,16 +211,8 @@ def _failed(result: Result, summary: str) -> Assessment:
 def _judge_order(
     bundle: Bundle, scenario: Scenario, patches: int, *, migrates: bool
 ) -> Assessment:
-    source = _timeline(bundle, SOURCE_TRACE, Side.SOURCE)
-    destination = _timeline(bundle, DESTINATION_TRACE, Side.DESTINATION)
+    source, destination, known = _sides(bundle)
     devices = [x for x in scenario.each_device() if x.flags]
-    known = [
-        (name, device)
-        for side in (source, destination)
-        for name, device in zip(side.plugged, devices, strict=False)
-    ]
-    flags = {name: _flags(device) for name, device in known}
-    unplugged = {name for name, device in known if device.unplug}
     expect = replace(
         Expectation.of_patches(
             patches,
@@ -228,15 +220,13 @@ def _judge_order(
             p2p=any(device.has_p2p for device in devices),
             migrates=migrates,
         ),
-        flags=flags,
+        flags={name: _flags(device) for name, device in known.items()},
     )
     outcome = bundle.manifest.result.outcome
     judgement = judge(
-        _without(source, unplugged),
+        source,
         # Where a cancelled migration leaves it is nobody's promise.
-        None
-        if outcome is Outcome.CANCELLED
-        else _without(destination, unplugged),
+        None if outcome is Outcome.CANCELLED else destination,
         expect,
     )
     blackout = judgement.blackout
@@ -249,6 +239,38 @@ def _judge_order(
         ),
         blackout_ns=blackout.duration_ns if blackout else None,
         qmp_downtime_ms=bundle.manifest.result.qmp_downtime_ms,
+    )
+
+
+def timelines(bundle: Bundle) -> tuple[Timeline, Timeline]:
+    """What the source did and what the destination did.
+
+    Devices that the scenario takes out first do not occur in them.
+
+    :param bundle: What a run left.
+    :raise BundleError: When its scenario is damaged or newer than we are.
+    """
+    source, destination, _ = _sides(bundle)
+    return source, destination
+
+
+def _sides(
+    bundle: Bundle,
+) -> tuple[Timeline, Timeline, dict[str, model.Device]]:
+    """Both timelines, and the devices that migrate by name."""
+    source = _timeline(bundle, SOURCE_TRACE, Side.SOURCE)
+    destination = _timeline(bundle, DESTINATION_TRACE, Side.DESTINATION)
+    devices = [x for x in bundle.scenario.each_device() if x.flags]
+    known = {
+        name: device
+        for side in (source, destination)
+        for name, device in zip(side.plugged, devices, strict=False)
+    }
+    unplugged = {name for name, device in known.items() if device.unplug}
+    return (
+        _without(source, unplugged),
+        _without(destination, unplugged),
+        known,
     )
 
 

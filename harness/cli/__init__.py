@@ -29,6 +29,7 @@ COMMANDS = {
     "validate": "build, run the matrix, verdict, report (the main job)",
     "build": "build QEMU variants into the store",
     "run": "run one scenario, sealed, and keep its bundle",
+    "compare": "A against B: which is slower, by how much, and where",
     "check": "judge anybody's trace logs",
     "series": "the patches: list, apply, verify, export",
     "b4-check": "an external check for b4: a patch on stdin, JSON on stdout",

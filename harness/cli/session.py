@@ -60,22 +60,44 @@ def judge_trees(
     :param args: With the options of `add_run_arguments`.
     :return: One row for each cell, in the same order.
     """
+    seeded = [(tree, scenario, args.seed) for tree, scenario in cells]
+    runs, version = run_trees(source, seeded, args)
+    return Report(
+        qemu=version,
+        base=base.name,
+        origin=source.origin,
+        rows=tuple(map(_row, runs)),
+    )
+
+
+def run_trees(
+    source: Source,
+    cells: Sequence[tuple[Variant, Scenario, int]],
+    args: argparse.Namespace,
+) -> tuple[list[Run], str]:
+    """Build every tree and run every cell.
+
+    :param source: What the variants are made of.
+    :param cells: Which variant runs which scenario with which seed.
+    :param args: With the options of `add_run_arguments`.
+    :return: One run for each cell, in the same order, and the version that
+        QEMU says it is.
+    """
     outer = find_outer()
     with display() as shown:
         line = shown.line("runs")
         waiting = partial(line, 0, 0, "waiting for another vfio-p2p")
         with claimed(args.out, waiting):
-            return _judge_trees(outer, base, source, cells, args)
+            return _run_trees(outer, source, cells, args)
 
 
-def _judge_trees(
+def _run_trees(
     outer: Outer,
-    base: Base,
     source: Source,
-    cells: Sequence[tuple[Variant, Scenario]],
+    cells: Sequence[tuple[Variant, Scenario, int]],
     args: argparse.Namespace,
-) -> Report:
-    variants = {variant.name: variant for variant, _ in cells}
+) -> tuple[list[Run], str]:
+    variants = {variant.name: variant for variant, _, _ in cells}
     with display() as shown:
         builds = {
             build.variant: build
@@ -89,8 +111,8 @@ def _judge_trees(
             run_matrix(
                 testbed,
                 [
-                    Cell(Program.of(builds[tree.name]), scenario, args.seed)
-                    for tree, scenario in cells
+                    Cell(Program.of(builds[tree.name]), scenario, seed)
+                    for tree, scenario, seed in cells
                 ],
                 args.out,
                 args.jobs,
@@ -99,12 +121,7 @@ def _judge_trees(
             )
         )
         line.end("done")
-    return Report(
-        qemu=next(iter(builds.values())).version,
-        base=base.name,
-        origin=source.origin,
-        rows=tuple(map(_row, runs)),
-    )
+    return runs, next(iter(builds.values())).version
 
 
 def _row(run: Run) -> Row:

@@ -21,11 +21,21 @@ class Blackout:
     :param duration_ns: Nanoseconds; None when the logs do not tell.
     :param exact: Whether its two ends are the defined ones.
     :param note: Why it is missing or inexact; else empty.
+    :param start_ns: When it began, nanoseconds since 1970; None without a
+        duration.
     """
 
     duration_ns: int | None
     exact: bool
     note: str
+    start_ns: int | None = None
+
+    @property
+    def end_ns(self) -> int | None:
+        """When it was over; None without a duration."""
+        if self.duration_ns is None or self.start_ns is None:
+            return None
+        return self.start_ns + self.duration_ns
 
 
 def blackout(source: Timeline, destination: Timeline) -> Blackout:
@@ -36,10 +46,10 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
     :param source: Timeline of the side that was stopped.
     :param destination: Timeline of the side that went on.
     """
-    epoch = _final_stop(source)
+    epoch = final_stop(source)
     if epoch is None:
         return _unknown("the source shows no stop before its stream's end")
-    last = _last_running(destination)
+    last = last_running(destination)
     if last is None:
         return _unknown("the destination's devices were not seen to run")
     attempts = [
@@ -65,15 +75,14 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
     duration_ns = last.time_ns - first.time_ns
     if duration_ns < 0:
         return _unknown("the clocks of the two logs disagree")
-    return Blackout(duration_ns, not note, note)
+    return Blackout(duration_ns, not note, note, first.time_ns)
 
 
-def _unknown(note: str) -> Blackout:
-    return Blackout(None, False, note)
+def final_stop(source: Timeline) -> Epoch | None:
+    """The last stop before the devices' part of the stream is written.
 
-
-def _final_stop(source: Timeline) -> Epoch | None:
-    """The last stop before the devices' part of the stream is written."""
+    :param source: Timeline of the side that was stopped.
+    """
     written = source.marks_of(Kind.COMPLETE)
     if not written:
         return None
@@ -88,8 +97,11 @@ def _final_stop(source: Timeline) -> Epoch | None:
     )
 
 
-def _last_running(destination: Timeline) -> Record | None:
-    """The line with which the last device came to run."""
+def last_running(destination: Timeline) -> Record | None:
+    """The line with which the last device came to run.
+
+    :param destination: Timeline of the side that went on.
+    """
     found: list[Record] = []
     for device in destination.devices:
         resumed = False
@@ -101,3 +113,7 @@ def _last_running(destination: Timeline) -> Record | None:
         else:
             return None
     return max(found, key=lambda record: record.line, default=None)
+
+
+def _unknown(note: str) -> Blackout:
+    return Blackout(None, False, note)

@@ -50,6 +50,24 @@ _REQUESTS = {
     Kind.SAVE_CLEANUP: ([], [DeviceState.STOP]),
     Kind.LOAD_CLEANUP: ([],),
 }
+# What else a downtime is made of.
+_TELLING = frozenset(
+    {
+        "vfio_save_complete_precopy_start",
+        "vfio_save_complete_precopy_thread_start",
+        "vfio_save_device_config_state",
+        "vfio_load_state",
+        "vfio_load_state_device_data",
+        "vfio_load_device_config_state",
+        "vfio_load_device_config_state_end",
+        "vfio_load_bufs_thread_start",
+        "vfio_load_bufs_thread_end",
+        "vmstate_downtime_save",
+        "vmstate_downtime_load",
+        "vmstate_downtime_checkpoint",
+        "process_incoming_migration_co_end",
+    }
+)
 # MIG_EVENT_PRECOPY_FAILED; before 9.0 the name of the migration's state.
 _FAILED = {2, "failed", "cancelling", "cancelled"}
 
@@ -80,12 +98,14 @@ def build(reader: TraceReader, side: Side) -> Timeline:
     """
     builder = _Builder()
     for count, record in enumerate(
-        r for r in reader if r.kind is not Kind.OTHER
+        r
+        for r in reader
+        if r.kind is not Kind.OTHER or r.event in _TELLING
     ):
         if count >= _MOST_RECORDS:
             raise TraceError(
                 f"{printable(reader.name)}: more than {_MOST_RECORDS} "
-                f"lines about VFIO states",
+                f"lines about VFIO states and times",
                 "give the log of one run",
             )
         builder.add(record)
@@ -104,6 +124,7 @@ def build(reader: TraceReader, side: Side) -> Timeline:
             if device.state is not None
         },
         gaps=tuple(builder.gaps),
+        others=tuple(builder.others),
     )
 
 
@@ -133,12 +154,15 @@ class _Builder:
     arcs: list[Arc] = field(default_factory=list)
     marks: list[Record] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+    others: list[Record] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     notify: Record | None = None
 
     def add(self, record: Record) -> None:
         """Take the next record."""
-        if record.kind is Kind.NOTIFY:
+        if record.kind is Kind.OTHER:
+            self.others.append(record)
+        elif record.kind is Kind.NOTIFY:
             self._end_epoch()
             self.notify = record
         elif record.kind is Kind.UNKNOWN:

@@ -163,6 +163,7 @@ class Timeline:
     :param marks: Lines that are neither requests nor steps.
     :param end: Each device's last known state.
     :param gaps: Signs of missing lines.
+    :param others: Lines that no rule needs, but that tell the time.
     """
 
     side: Side
@@ -174,6 +175,7 @@ class Timeline:
     marks: tuple[Record, ...]
     end: dict[str, DeviceState]
     gaps: tuple[Gap, ...]
+    others: tuple[Record, ...] = ()
 
     def arcs_of(self, device: str) -> tuple[Arc, ...]:
         """Requests of one device, in the order of the log.

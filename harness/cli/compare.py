@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``vfio-p2p compare``: which of two is slower, by how much, and where."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.assess import patches_of
+from harness.bundle.read import Bundle, open_bundle
+from harness.cli.build import (
+    add_source_arguments,
+    choose_source,
+    choose_variants,
+)
+from harness.cli.common import positive
+from harness.cli.session import add_run_arguments, run_trees
+from harness.downtime.bundle import breakdown
+from harness.downtime.compare import (
+    RELEVANT,
+    Change,
+    Comparison,
+    Sample,
+    compare,
+)
+from harness.errors import BundleError, HostError, UsageError
+from harness.report.compare import Group, as_json, render
+from harness.scenario.load import load
+from harness.scenario.model import Scenario
+from harness.testbed.outer import find_outer
+from harness.verdict import Verdict
+
+_SEEDS = 10
+_SCENARIO = "one-device"
+_NUMBER = r"\s*([+-]?\d{1,4}(?:\.\d{1,6})?)\s*%\s*"
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A or B.
+
+    :param text: The argument.
+    :param scenario: The scenario that goes with it, if one was named.
+    """
+
+    text: str
+    scenario: str | None
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether it is to be built and run; else it is a folder."""
+        try:
+            patches_of(self.text)
+        except BundleError:
+            return False
+        return True
+
+
+def _percent(text: str) -> float:
+    found = re.fullmatch(_NUMBER, text)
+    if found is None or float(found[1]) < 0:
+        raise argparse.ArgumentTypeError(f"not as much as, say, 1%: {text}")
+    return float(found[1])
+
+
+def _range(text: str) -> tuple[float, float]:
+    found = re.fullmatch(rf"{_NUMBER}\.\.{_NUMBER}", text)
+    if found is None or float(found[1]) > float(found[2]):
+        raise argparse.ArgumentTypeError(
+            f"not a range such as '-6% .. -4%': {text}"
+        )
+    return float(found[1]), float(found[2])
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    """Add the command ``compare``."""
+    parser = commands.add_parser(
+        "compare",
+        help="A against B: which is slower, by how much, and where",
+        description="Compare the blackout of two trees, phase by phase: run "
+        "each with the same seeds in the sealed testbed, or take bundles "
+        "that are there.  What was run before is not run again.",
+        epilog="Without a gate the exit code is 0 if there is an answer, and "
+        "3 if these runs cannot tell; a gate makes it 1 where the whole "
+        "interval of confidence lies beyond, and 3 where some of it does.",
+    )
+    for name in "AB":
+        parser.add_argument(
+            name.lower(),
+            metavar=name,
+            help="a variant (base, patch-1, patched, patched+MUTANT, stock), "
+            "or a folder of bundles",
+        )
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--scenario",
+        metavar="S",
+        help="a scenario's name or file; of a folder, only its bundles of "
+        f"that name are taken (default for variants: {_SCENARIO})",
+    )
+    parser.add_argument(
+        "--scenario-b",
+        metavar="S",
+        help="B's scenario, if it is another one",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=positive,
+        default=_SEEDS,
+        metavar="N",
+        help="runs of each, with seeds from --seed on (default: %(default)s)",
+    )
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--unpaired",
+        action="store_true",
+        help="runs of one seed do not belong together, as on real hosts",
+    )
+    parser.add_argument(
+        "--fail-above",
+        type=_percent,
+        metavar="PERCENT",
+        help="fail if B is slower by more than this, e.g. 1%%",
+    )
+    parser.add_argument(
+        "--expect",
+        type=_range,
+        metavar="RANGE",
+        help="fail if B does not differ by as much, e.g. '-6%% .. -4%%'",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    sides = [
+        _Side(args.a, args.scenario),
+        _Side(args.b, args.scenario_b or args.scenario),
+    ]
+    made = _made(sides, args) if any(x.is_tree for x in sides) else {}
+    bundles = [
+        made[side] if side.is_tree else _found(side) for side in sides
+    ]
+    groups = [_group(*x) for x in zip(sides, bundles, strict=True)]
+    found = compare(
+        _samples(bundles[0]),
+        _samples(bundles[1]),
+        pairs=False if args.unpaired else None,
+        relevant=args.fail_above or RELEVANT,
+    )
+    verdict = _verdict(found, args)
+    if args.json:
+        document = as_json(groups[0], groups[1], found)
+        document["verdict"] = str(verdict)
+        print(json.dumps(document, indent=2))
+    else:
+        print(render(groups[0], groups[1], found))
+        print(f"\nverdict: {verdict}")
+    return verdict.exit_code
+
+
+def _made(
+    sides: Sequence[_Side], args: argparse.Namespace
+) -> dict[_Side, list[Bundle]]:
+    """Build the trees and run them, A and B in turn."""
+    # What can be wrong with the input is found before anything is built.
+    scenarios = {x: load(x.scenario or _SCENARIO) for x in sides if x.is_tree}
+    find_outer()
+    base, source = choose_source(args)
+    trees = {
+        side: choose_variants(base, source, [side.text])[0]
+        for side in scenarios
+    }
+    seeds = range(args.seed, args.seed + args.seeds)
+    cells = {
+        (side, seed): (trees[side], scenarios[side], seed)
+        for seed in seeds
+        for side in scenarios
+    }
+    _check_names(list(scenarios.values()))
+    runs, _ = run_trees(source, list(cells.values()), args)
+    found: dict[_Side, list[Bundle]] = {side: [] for side in scenarios}
+    for (side, seed), one in zip(cells, runs, strict=True):
+        if one.bundle is None:
+            why = "; ".join(one.assessment.notes)
+            raise HostError(
+                f"{side.text}, seed {seed}: {why}",
+                "what was run is kept: the same command goes on from there",
+            )
+        found[side].append(open_bundle(one.bundle))
+    return found
+
+
+def _check_names(scenarios: list[Scenario]) -> None:
+    if len({x.name for x in scenarios}) < len({x.digest for x in scenarios}):
+        raise UsageError(
+            f"two scenarios are named {scenarios[0].name!r}",
+            "give each file a name of its own",
+        )
+
+
+def _found(side: _Side) -> list[Bundle]:
+    """The bundles of a folder."""
+    folder = Path(side.text)
+    if not folder.exists():
+        raise UsageError(
+            f"{side.text} is neither a variant nor a folder of bundles",
+            "variants are stock, base, patch-1 to patch-6 and patched, each "
+            "with +MUTANT if wanted",
+        )
+    paths = [folder]
+    if folder.is_dir() and not (folder / "manifest.json").exists():
+        paths = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.suffix == ".zip" or (path / "manifest.json").exists()
+        ]
+    found = [open_bundle(path) for path in paths]
+    if side.scenario is not None:
+        wanted = load(side.scenario).name
+        found = [x for x in found if x.scenario.name == wanted]
+    if not found:
+        raise UsageError(
+            f"{side.text}: no such bundles in it",
+            "give the folder that has them, and the name of their scenario",
+        )
+    kinds = {
+        (x.manifest.inputs.qemu.variant, x.scenario.name) for x in found
+    }
+    if len(kinds) > 1:
+        raise UsageError(
+            f"{side.text}: bundles of more than one kind: "
+            + ", ".join(" ".join(kind) for kind in sorted(kinds)),
+            "give --scenario, or keep the bundles of A and of B apart",
+        )
+    return found
+
+
+def _group(side: _Side, bundles: list[Bundle]) -> Group:
+    qemu = bundles[0].manifest.inputs.qemu
+    name = side.text
+    if not side.is_tree:
+        name = f"{qemu.variant} in {side.text}"
+    return Group(name, qemu.version, bundles[0].scenario.name)
+
+
+def _samples(bundles: list[Bundle]) -> list[Sample]:
+    return [
+        Sample(x.manifest.inputs.seed, breakdown(x), x.path.name)
+        for x in bundles
+    ]
+
+
+def _verdict(found: Comparison, args: argparse.Namespace) -> Verdict:
+    gates = []
+    if args.fail_above is not None:
+        gates.append(found.gate(float("-inf"), args.fail_above))
+    if args.expect is not None:
+        gates.append(found.gate(*args.expect))
+    if not gates:
+        unclear = found.change is Change.UNCLEAR and not found.where
+        return Verdict.INCONCLUSIVE if unclear else Verdict.PASS
+    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+        if verdict in gates:
+            return verdict
+    return Verdict.PASS

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The breakdown of what a bundle holds."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import msgspec
+
+from harness.assess import timelines
+from harness.bundle.read import Bundle
+from harness.downtime.devicelog import requests
+from harness.downtime.model import Beside, Breakdown
+from harness.downtime.phases import phases
+
+
+class _Timestamp(msgspec.Struct):
+    seconds: int
+    microseconds: int
+
+
+class _Message(msgspec.Struct):
+    event: str = ""
+    timestamp: _Timestamp | None = None
+
+
+class _Line(msgspec.Struct):
+    msg: _Message
+
+
+def breakdown(bundle: Bundle) -> Breakdown:
+    """Take the blackout of a run apart.
+
+    :param bundle: What it left.
+    :raise BundleError: When its scenario is damaged or newer than we are.
+    """
+    source, destination = timelines(bundle)
+    files = bundle.files
+    return phases(
+        source,
+        destination,
+        {
+            PurePosixPath(name).stem: requests(data)
+            for name, data in files.items()
+            if name.startswith("devices/")
+        },
+        Beside(
+            qmp_downtime_ms=bundle.manifest.result.qmp_downtime_ms,
+            stop_to_resume_ns=stop_to_resume_ns(
+                files.get("source/qmp.jsonl", b""),
+                files.get("destination/qmp.jsonl", b""),
+            ),
+        ),
+    )
+
+
+def stop_to_resume_ns(source: bytes, destination: bytes) -> int | None:
+    """From the event STOP to the event RESUME, as management sees it.
+
+    :param source: QMP transcript of the source.
+    :param destination: That of the destination.
+    :return: Nanoseconds; None when there were no such events.
+    """
+    resumed = _events(destination, "RESUME")
+    if not resumed:
+        return None
+    stopped = [x for x in _events(source, "STOP") if x <= resumed[0]]
+    return resumed[0] - stopped[-1] if stopped else None
+
+
+def _events(transcript: bytes, name: str) -> list[int]:
+    """Times of an event, nanoseconds since 1970, in order."""
+    found = []
+    for line in transcript.splitlines():
+        # Most are no events, and what is no JSON was cut off.
+        try:
+            message = msgspec.json.decode(line, type=_Line).msg
+        except (msgspec.DecodeError, RecursionError):
+            continue
+        at = message.timestamp
+        if message.event == name and at is not None:
+            found.append((at.seconds * 10**6 + at.microseconds) * 1000)
+    return sorted(found)

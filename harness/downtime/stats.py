@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Statistics for few runs: exact where it can be, honest where it cannot.
+
+Nothing is assumed about how downtimes scatter.  The tests ask how many of
+the ways in which chance could have arranged the same figures show as much
+as was seen: each pair the other way round (Wilcoxon's signed ranks), or
+all runs dealt out anew (Mann and Whitney's).  All ways are counted up to
+`_MOST`; of more a fixed sample is, so that the same figures always give
+the same answer.
+
+`LEVEL` is that of a question with two sides, each with a risk of 5 %: "is
+it slower?", "is it faster?"  Five pairs can show no less than 2/32, which
+it admits; four pairs can never show anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.1
+
+# What QEMU's traces tell apart.
+RESOLUTION_NS = 1000
+
+_MOST = 1 << 14
+_RESAMPLES = 10_000
+_SEED = 20230716
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A difference, and how far it can be trusted.
+
+    :param difference_ns: Median of the differences of the pairs, or
+        difference of the medians.
+    :param low_ns: Lower end of its interval of confidence, 1 - `LEVEL`.
+    :param high_ns: Upper end.
+    :param p: Probability of as much by chance.
+    :param smallest_ns: The smallest difference that as many runs, which
+        scatter as these do, could have shown; None if none at all.
+    :param same: Whether there is no difference in any pair: then there is
+        nothing that chance could have hidden.
+    """
+
+    difference_ns: float
+    low_ns: float
+    high_ns: float
+    p: float
+    smallest_ns: float | None
+    same: bool = False
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is no chance."""
+        return not self.same and self.p <= LEVEL
+
+
+def paired(differences_ns: list[int]) -> Effect:
+    """The effect that pairs of runs show.
+
+    :param differences_ns: B - A for each pair; at least one.
+    """
+    found = np.array(differences_ns, dtype=np.float64)
+    count = len(found)
+    flips = _flips(count)
+
+    def chance(values: _Floats) -> float:
+        ranks = np.sign(values) * _ranks(np.abs(values))
+        return _chance(flips @ ranks)
+
+    middle = float(np.median(found))
+    picks = np.random.default_rng(_SEED).integers(
+        count, size=(_RESAMPLES, count)
+    )
+    low, high = _ends(np.median(found[picks], axis=1))
+    return Effect(
+        middle,
+        low,
+        high,
+        chance(found),
+        _smallest(lambda by_ns: chance(found - middle + by_ns), found),
+        same=not found.any(),
+    )
+
+
+def unpaired(first_ns: list[int], second_ns: list[int]) -> Effect:
+    """The effect that two groups of runs show.
+
+    :param first_ns: Runs of A; at least one.
+    :param second_ns: Runs of B; at least one.
+    """
+    a = np.array(first_ns, dtype=np.float64)
+    b = np.array(second_ns, dtype=np.float64)
+    deals = _deals(len(a), len(b))
+
+    def chance(first: _Floats, second: _Floats) -> float:
+        ranks = _ranks(np.concatenate((first, second)))
+        return _chance(deals @ (ranks - ranks.mean()))
+
+    rng = np.random.default_rng(_SEED)
+    picked = [
+        np.median(
+            x[rng.integers(len(x), size=(_RESAMPLES, len(x)))], axis=1
+        )
+        for x in (a, b)
+    ]
+    low, high = _ends(picked[1] - picked[0])
+    own_a, own_b = a - np.median(a), b - np.median(b)
+    return Effect(
+        float(np.median(b) - np.median(a)),
+        low,
+        high,
+        chance(a, b),
+        _smallest(
+            lambda by_ns: chance(own_a, own_b + by_ns),
+            np.concatenate((own_a, own_b)),
+        ),
+    )
+
+
+def together(rows: list[list[int]], count_a: int | None = None) -> list[float]:
+    """Probabilities for many rows at once, by Westfall and Young's max-T.
+
+    Of many rows some look odd by chance; these are the probabilities that
+    *any* of them would look as odd as this one does.
+
+    :param rows: Differences of pairs, or with `count_a` the runs of A and
+        then of B; all of one length.
+    :param count_a: How many of them are A's.
+    """
+    if not rows:
+        return []
+    values = np.array(rows, dtype=np.float64).T
+    if count_a is None:
+        odd = _t_paired(_flips(len(values)), values)
+    else:
+        odd = _t_unpaired(_deals(count_a, len(values) - count_a), values)
+    most = odd.max(axis=1)
+    return [
+        float(np.mean(most >= seen * (1 - 1e-9))) if seen else 1.0
+        for seen in odd[0]
+    ]
+
+
+def outliers(values_ns: list[int]) -> list[int]:
+    """Values beyond Tukey's fences; to be shown, and kept.
+
+    :param values_ns: Runs of one kind.
+    """
+    low, high = np.percentile(values_ns, (25, 75))
+    reach = 1.5 * (high - low)
+    return [x for x in values_ns if x < low - reach or x > high + reach]
+
+
+def _flips(count: int) -> _Floats:
+    """Signs for each pair; the first row is as it was."""
+    if 1 << count <= _MOST:
+        return np.array(list(itertools.product((1.0, -1.0), repeat=count)))
+    rng = np.random.default_rng(_SEED)
+    ways: _Floats = rng.choice((1.0, -1.0), size=(_MOST, count))
+    ways[0] = 1.0
+    return ways
+
+
+def _deals(count_a: int, count_b: int) -> _Floats:
+    """Who is of B; the first row is as it was."""
+    count = count_a + count_b
+    own = tuple(range(count_a, count))
+    if math.comb(count, count_b) <= _MOST:
+        picks = [
+            x for x in itertools.combinations(range(count), count_b)
+            if x != own
+        ]
+        picks.insert(0, own)
+    else:
+        rng = np.random.default_rng(_SEED)
+        picks = [own] + [
+            tuple(rng.permutation(count)[:count_b]) for _ in range(_MOST - 1)
+        ]
+    deals = np.zeros((len(picks), count))
+    np.put_along_axis(deals, np.array(picks), 1.0, axis=1)
+    return deals
+
+
+def _ranks(values: _Floats) -> _Floats:
+    """Ranks from 1; equals share the middle of theirs."""
+    _, place, counts = np.unique(
+        values, return_inverse=True, return_counts=True
+    )
+    last = np.cumsum(counts)
+    middle: _Floats = (2 * last - counts + 1) / 2
+    return middle[place]
+
+
+def _chance(statistics: _Floats) -> float:
+    """How many are as far from zero as the first."""
+    far = np.abs(statistics)
+    return float(np.mean(far >= far[0] - 1e-9))
+
+
+def _ends(resampled: _Floats) -> tuple[float, float]:
+    low, high = np.percentile(resampled, (50 * LEVEL, 100 - 50 * LEVEL))
+    return float(low), float(high)
+
+
+def _smallest(
+    chance: Callable[[float], float], values: _Floats
+) -> float | None:
+    """The smallest shift that would have been shown, up or down."""
+    # Beyond all scatter more does not help.
+    low, high = 0.0, 4 * float(np.ptp(values)) + 2 * RESOLUTION_NS
+    if max(chance(high), chance(-high)) > LEVEL:
+        return None
+    while high - low > RESOLUTION_NS / 2:
+        middle = (low + high) / 2
+        if max(chance(middle), chance(-middle)) <= LEVEL:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _t_paired(flips: _Floats, values: _Floats) -> _Floats:
+    """Student's t of each row for each way."""
+    count = len(values)
+    means = flips @ values / count
+    spread = (values**2).sum(axis=0) / count - means**2
+    return _t(means, spread / max(count - 1, 1), count)
+
+
+def _t_unpaired(deals: _Floats, values: _Floats) -> _Floats:
+    values = values - values.mean(axis=0)
+    found = []
+    for who in (deals, 1 - deals):
+        size = who[0].sum()
+        mean = who @ values / size
+        spread = who @ values**2 / size - mean**2
+        found.append((mean, spread / max(size - 1, 1)))
+    (mean_b, var_b), (mean_a, var_a) = found
+    return _t(mean_b - mean_a, var_a + var_b, len(values))
+
+
+def _t(means: _Floats, variances: _Floats, count: int) -> _Floats:
+    # Nothing scatters less than the clock of the traces.
+    least = RESOLUTION_NS**2 / count
+    result: _Floats = np.abs(means) / np.sqrt(np.maximum(variances, least))
+    return result

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A against B, for a terminal or a mail, and for machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from harness.downtime.compare import Change, Comparison, Row
+from harness.downtime.metrics import DEVICE, PHASE
+from harness.downtime.stats import LEVEL
+from harness.trace import printable
+
+FORMAT = 1
+
+_RISK = f"{100 - 100 * LEVEL:.0f} %"
+_LEGEND = (
+    "A, B: medians. B-A: median difference, in ms and in percent of A's "
+    f"blackout,\nwith its {_RISK} interval (bootstrap). p: of the blackout "
+    "alone, of the parts\ntogether. tells: the smallest difference that "
+    "these runs could have shown."
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What A or B is.
+
+    :param name: The variant's, or the folder's.
+    :param qemu: QEMU's version.
+    :param scenario: Name of the scenario.
+    """
+
+    name: str
+    qemu: str
+    scenario: str
+
+
+def render(first: Group, second: Group, found: Comparison) -> str:
+    """The comparison as text of 79 columns.
+
+    :param first: What A is.
+    :param second: What B is.
+    :param found: How they compare.
+    """
+    lines = [
+        f"{letter}: {printable(x.name)}, {printable(x.scenario)}, "
+        f"{printable(x.qemu)}"
+        for letter, x in (("A", first), ("B", second))
+    ]
+    lines.append(_runs(found))
+    if found.rows:
+        lines += ["", *_table(found), "", _LEGEND]
+    for letter, values_ns in zip("AB", found.outliers_ns, strict=True):
+        if values_ns:
+            shown = ", ".join(f"{x / 1e6:.3f}" for x in values_ns)
+            lines.append(f"apart, but counted, in {letter}: {shown} ms")
+    lines += [f"note: {printable(note)}" for note in found.notes]
+    lines += ["", *_answer(found)]
+    return "\n".join(lines)
+
+
+def _runs(found: Comparison) -> str:
+    if found.seeds:
+        seeds = ", ".join(map(str, found.seeds))
+        return f"{len(found.seeds)} pairs, of seeds {seeds}"
+    return f"{found.count_a} runs of A and {found.count_b} of B, not paired"
+
+
+def _table(found: Comparison) -> list[str]:
+    lines = [
+        f"{'':18}{'A ms':>8}{'B ms':>8}{'B-A ms':>9}{'%':>8}"
+        f"{_RISK + ' interval':>17}{'p':>6}{'tells':>6}"
+    ]
+    parts = [x for x in found.rows[1:] if x.name.startswith(PHASE)]
+    parts += [
+        x for x in found.where if x.name.startswith(DEVICE)
+    ]
+    for row in (*found.rows[:1], *parts):
+        effect = row.effect
+        name = printable(row.name.removeprefix(PHASE).removeprefix(DEVICE))
+        smallest_ns = effect.smallest_ns
+        tells = "-" if smallest_ns is None else f"{smallest_ns / 1e6:.2f}"
+        ends = f"{effect.low_ns / 1e6:+.3f} {effect.high_ns / 1e6:+.3f}"
+        lines.append(
+            f"{name:18}{row.a_ns / 1e6:8.2f}{row.b_ns / 1e6:8.2f}"
+            f"{effect.difference_ns / 1e6:+9.3f}"
+            f"{found.percent(effect.difference_ns):+8.2f}"
+            f"{ends:>17}{effect.p:6.3f}{tells:>6}"
+        )
+    return lines
+
+
+def _answer(found: Comparison) -> list[str]:
+    whole = found.whole
+    if whole is None:
+        return ["blackout: there is none to compare"]
+    if all(x.change is Change.IDENTICAL for x in found.rows):
+        return ["blackout: identical, and so is every part of it"]
+    lines = [f"blackout: {_words(found, whole)}"]
+    for row in found.where:
+        kind, _, name = row.name.partition(".")
+        lines.append(f"  {kind} {printable(name)}: {_words(found, row)}")
+    return lines
+
+
+def _words(found: Comparison, row: Row) -> str:
+    effect = row.effect
+    by_ns = abs(effect.difference_ns)
+    if row.changed:
+        return (
+            f"{row.change} by {by_ns / 1e6:.3f} ms "
+            f"({found.percent(effect.difference_ns):+.2f} %), "
+            f"p = {effect.p:.4f}"
+        )
+    return str(row.change)
+
+
+def as_json(
+    first: Group, second: Group, found: Comparison
+) -> dict[str, Any]:
+    """The comparison as one document; `FORMAT` is its version.
+
+    :param first: What A is.
+    :param second: What B is.
+    :param found: How they compare.
+    """
+    return {
+        "format": FORMAT,
+        "kind": "vfio-p2p comparison",
+        **{
+            letter: {
+                "name": x.name,
+                "qemu": x.qemu,
+                "scenario": x.scenario,
+                "runs": count,
+                "outliers_ns": list(apart),
+            }
+            for letter, x, count, apart in zip(
+                "ab",
+                (first, second),
+                (found.count_a, found.count_b),
+                found.outliers_ns,
+                strict=True,
+            )
+        },
+        "seeds": list(found.seeds),
+        "confidence": 1 - LEVEL,
+        "change": str(found.change),
+        "rows": [
+            {
+                "name": row.name,
+                "change": str(row.change),
+                "a_ns": row.a_ns,
+                "b_ns": row.b_ns,
+                "difference_ns": row.effect.difference_ns,
+                "percent": found.percent(row.effect.difference_ns),
+                "interval_ns": [row.effect.low_ns, row.effect.high_ns],
+                "p": row.effect.p,
+                "smallest_ns": row.effect.smallest_ns,
+            }
+            for row in found.rows
+        ],
+        "where": [row.name for row in found.where],
+        "notes": list(found.notes),
+    }
