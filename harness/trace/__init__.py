@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Readers for QEMU's trace backends `log` and `simple`; formats by version."""
+"""Readers for QEMU's trace backends; formats by QEMU version."""
 
 from harness.trace.formats import VERSIONS, Kind
 from harness.trace.reader import TraceReader

@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache, lru_cache
 
 VERSIONS = (
     "8.1",
@@ -70,6 +71,29 @@ class Format:
     until: str
     template: str
     kind: Kind = Kind.OTHER
+
+    def kind_of(self, fields: Mapping[str, object]) -> Kind:
+        """What the event says with these arguments.
+
+        :param fields: A value for every field of the template.
+        """
+        return Kind.PREPARE if fields.get("pre") else self.kind
+
+    def text(self, fields: Mapping[str, object]) -> str:
+        """The line that QEMU prints, without prefix.
+
+        :param fields: A value for every field of the template.
+        """
+        return _python_format(self.event, self.template).format_map(fields)
+
+
+@cache
+def _python_format(event: str, template: str) -> str:
+    text = re.sub(r"\{(\w+):x\}", r"0x{\1:x}", template)
+    text = re.sub(r"\{(\w+):u\}", r"{\1:d}", text)
+    # vfio's format strings begin with a blank of their own.
+    lead = " " if event.startswith("vfio_") else ""
+    return f"{event} {lead}{text}"
 
 
 _DEVICE = "({device})"
@@ -355,6 +379,7 @@ def numbers(template: str) -> set[str]:
     return {name for name, conversion in arguments(template) if conversion}
 
 
+@lru_cache(maxsize=4096)
 def is_word(name: str, text: str) -> bool:
     """Whether a field of a template can have this value.
 
@@ -362,16 +387,3 @@ def is_word(name: str, text: str) -> bool:
     :param text: The value.
     """
     return re.fullmatch(_WORDS.get(name, _WORD), text) is not None
-
-
-def render(fmt: Format, fields: Mapping[str, object]) -> str:
-    """The text that QEMU prints for this event, without prefix.
-
-    :param fmt: The event's format.
-    :param fields: A value for every field of its template.
-    """
-    text = re.sub(r"\{(\w+):x\}", r"0x{\1:x}", fmt.template)
-    text = re.sub(r"\{(\w+):u\}", r"{\1:d}", text).format(**fields)
-    # vfio's format strings begin with a blank of their own.
-    lead = " " if fmt.event.startswith("vfio_") else ""
-    return f"{fmt.event} {lead}{text}"

@@ -10,7 +10,7 @@ show.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from datetime import datetime
 from functools import lru_cache
 
@@ -24,7 +24,7 @@ from harness.trace.formats import (
     numbers,
     pattern,
 )
-from harness.trace.record import Event, Record, Tally, printable
+from harness.trace.record import Record, Tally, printable
 
 # An event's line is shorter than this by far; a longer one is damaged.
 _LINE_BYTES = 2048
@@ -68,11 +68,14 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\x1b")) + b"\x7f"
 
 
-def scan(chunks: Iterator[bytes], tally: Tally) -> Iterator[Record]:
+def scan(
+    chunks: Iterator[bytes], tally: Tally, without: Set[str]
+) -> Iterator[Record]:
     """Yield the records of a log in the order of the file.
 
     :param chunks: The file's content.
     :param tally: Counts what is there.
+    :param without: Names of events that are not wanted.
     :raise TraceError: When it is a binary file.
     """
     carry = b""
@@ -82,7 +85,10 @@ def scan(chunks: Iterator[bytes], tally: Tally) -> Iterator[Record]:
         begun = True
         data = carry + chunk
         end = data.rfind(b"\n") + 1
-        yield from _scan(data[:end], tally)
+        for record in _scan(data[:end], tally):
+            if record.event not in without:
+                tally.records += 1
+                yield record
         carry = data[end : end + _CARRY_BYTES]
     tally.cut = bool(carry)
 
@@ -116,7 +122,6 @@ def _scan(block: bytes, tally: Tally) -> Iterator[Record]:
         text = raw.rstrip(b"\r").decode("utf-8", "backslashreplace")
         record = _parse(text, tally)
         if record is not None:
-            tally.records += 1
             yield record
     tally.lines += block.count(b"\n", position)
 
@@ -126,45 +131,45 @@ def _parse(text: str, tally: Tally) -> Record | None:
     name = match["event"] if match else ""
     if match is None or name not in _BY_EVENT or len(text) >= _LINE_BYTES:
         return _foreign(text, tally.lines)
-    event = _event(name, (match["text"] or "").rstrip(" "))
-    if event is None:
-        return None
-    if event.versions is None:
-        return _plain(tally.lines, name, event.kind, text)
+    found = _event(name, (match["text"] or "").rstrip(" "))
+    if found is None:
+        formats = _BY_EVENT[name]
+        if all(fmt.kind is Kind.OTHER for fmt, _, _ in formats):
+            return None
+        return _plain(tally.lines, name, Kind.UNKNOWN, text)
+    fmt, fields = found
     prefix = next(
         prefix
         for i, prefix in enumerate(PREFIXES)
         if match[f"prefix{i}"] is not None
     )
-    tally.ranges |= {event.versions, (prefix.since, prefix.until)}
+    tally.ranges |= {(x.since, x.until) for x in (fmt, prefix)}
     thread = match["tid"] or match["tid2"]
     return Record(
         tally.lines,
         _time_ns(match),
         int(thread) if thread else None,
         name,
-        event.kind,
-        event.fields,
+        fmt.kind_of(fields),
+        fields,
         text,
     )
 
 
 # QEMU says the same again and again.
 @lru_cache(maxsize=4096)
-def _event(name: str, text: str) -> Event | None:
-    """What an event's text says; None when that is of no weight."""
-    formats = _BY_EVENT[name]
-    for fmt, regex, numeric in formats:
+def _event(
+    name: str, text: str
+) -> tuple[Format, dict[str, int | str]] | None:
+    """Format and arguments of an event; None when it is in other words."""
+    for fmt, regex, numeric in _BY_EVENT[name]:
         found = regex.fullmatch(text)
         if found is not None:
-            fields: dict[str, int | str] = {
-                name: _number(value) if name in numeric else value
-                for name, value in found.groupdict().items()
+            return fmt, {
+                field: _number(value) if field in numeric else value
+                for field, value in found.groupdict().items()
             }
-            return Event.of(fmt, fields, (fmt.since, fmt.until))
-    if all(fmt.kind is Kind.OTHER for fmt, _, _ in formats):
-        return None
-    return Event(Kind.UNKNOWN, {}, None)
+    return None
 
 
 def _foreign(text: str, line: int) -> Record | None:

@@ -7,7 +7,7 @@ holds.  The file's first bytes tell which backend wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import chain
 from typing import BinaryIO
 
@@ -41,6 +41,16 @@ class TraceReader:
         :raise TraceError: When the file is unreadable, damaged, or was
             written by neither backend.
         """
+        return self.without(frozenset())
+
+    def without(self, events: Set[str]) -> Iterator[Record]:
+        """Yield the records in the order of the file, but for some.
+
+        Much faster where these are many.
+
+        :param events: Names of events that are not wanted.
+        :raise TraceError: As `__iter__` does.
+        """
         chunks = self._chunks()
         head = b""
         for chunk in chunks:
@@ -51,7 +61,7 @@ class TraceReader:
         if head.startswith(simple.SIGNATURE):
             scan = simple.scan
             self._tally.backend = Backend.SIMPLE
-        return scan(chain([head], chunks), self._tally)
+        return scan(chain([head], chunks), self._tally, events)
 
     def _chunks(self) -> Iterator[bytes]:
         while True:

@@ -14,8 +14,7 @@ are strings, and the rest are numbers.  A file is as untrusted as a log.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterator, Set
 from itertools import chain
 from typing import NamedTuple
 
@@ -26,9 +25,8 @@ from harness.trace.formats import (
     Kind,
     arguments,
     is_word,
-    render,
 )
-from harness.trace.record import Event, Record, Tally, printable
+from harness.trace.record import Record, Tally, printable
 
 SIGNATURE = b"\xff" * 8         # HEADER_EVENT_ID
 _MAGIC = 0xF2B177CB0AA429B4
@@ -50,6 +48,8 @@ _MOST_BYTES = 4096 * 64
 _MOST_NAME_BYTES = 256
 # Four strings of MAX_TRACE_STRLEN; no event here has more arguments.
 _MOST_PAYLOAD = 4 * (4 + 512)
+# What may be remembered of one event.
+_REMEMBERED = 1024
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -84,11 +84,62 @@ def _layouts() -> dict[str, tuple[_Layout, ...]]:
 _LAYOUTS = _layouts()
 
 
-def scan(chunks: Iterator[bytes], tally: Tally) -> Iterator[Record]:
+class _Said(NamedTuple):
+    """The later half of a `Record`."""
+
+    event: str
+    kind: Kind
+    fields: dict[str, int | str]
+    text: str
+
+
+class _Event(dict[bytes, _Said | None]):
+    """What an event says, by its arguments as they are in the file.
+
+    None is of no weight.  QEMU says the same again and again, so what was
+    taken apart is remembered.
+
+    :param name: Its name.
+    :param ranges: Where to put which of `VERSIONS` have it like this.
+    """
+
+    def __init__(self, name: str, ranges: set[tuple[str, str]]) -> None:
+        super().__init__()
+        self._name = name
+        self._ranges = ranges
+
+    def __missing__(self, payload: bytes) -> _Said | None:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        found = self[payload] = self._decode(payload)
+        return found
+
+    def _decode(self, payload: bytes) -> _Said | None:
+        name = self._name
+        if name == _DROPPED:
+            dropped = int.from_bytes(payload[:8], "little")
+            return _Said("", Kind.DROPPED, {}, f"dropped {dropped} events")
+        layouts = _LAYOUTS[name]
+        for layout in layouts:
+            fields = _fields(layout.arguments, payload)
+            if fields is not None:
+                self._ranges.add(layout.versions)
+                kind = layout.fmt.kind_of(fields)
+                return _Said(name, kind, fields, layout.fmt.text(fields))
+        if all(layout.fmt.kind is Kind.OTHER for layout in layouts):
+            return None
+        text = f"{name} with unknown arguments {payload[:64].hex()}"
+        return _Said(name, Kind.UNKNOWN, {}, text)
+
+
+def scan(
+    chunks: Iterator[bytes], tally: Tally, without: Set[str]
+) -> Iterator[Record]:
     """Yield the records of a trace in the order of the file.
 
     :param chunks: The file's content; the first has `HEADER_BYTES` or all.
     :param tally: Counts what is there.
+    :param without: Names of events that are not wanted.
     :raise TraceError: When it is damaged, or of another format.
     """
     data = next(chunks)
@@ -96,16 +147,18 @@ def scan(chunks: Iterator[bytes], tally: Tally) -> Iterator[Record]:
     at = HEADER_BYTES
     offset = 0                  # of data in the file
     count = 0
-    # By type and number; empty for events of no interest.
-    names = {_HEAD.pack(_TYPE_EVENT, _DROPPED_ID): _DROPPED}
+    # By type and number; None for what is only counted.
+    events: dict[bytes, _Event | None] = {
+        _HEAD.pack(_TYPE_EVENT, _DROPPED_ID): _Event(_DROPPED, tally.ranges)
+    }
     for chunk in chain([b""], chunks):
-        # What is of no interest may end after the data that is there.
+        # What is only counted may end after the data that is there.
         offset += min(at, len(data))
         at, data = max(0, at - len(data)), data[at:] + chunk
         while True:
             try:
                 head, length = _EVENT.unpack_from(data, at)
-                name = names[head]
+                event = events[head]
             except struct.error:
                 break
             except KeyError:
@@ -113,22 +166,31 @@ def scan(chunks: Iterator[bytes], tally: Tally) -> Iterator[Record]:
                 if mapping is None:
                     _check_mapping(data, at, offset, tally.name)
                     break
-                number, name, at = mapping
-                head = _HEAD.pack(_TYPE_EVENT, number)
-                names[head] = name if name in _LAYOUTS else ""
+                head, name, at = mapping
+                events[head] = (
+                    _Event(name, tally.ranges) if name in _LAYOUTS else None
+                )
                 continue
-            if name:
+            stop = at + _TYPE_BYTES + length
+            if event is not None:
                 if not _TIME.size - _TYPE_BYTES <= length <= _MOST_BYTES:
                     raise _damaged(tally.name, offset + at)
-                stop = at + _TYPE_BYTES + length
                 if stop > len(data):
                     break
-                record = _record(count + 1, name, data[at:stop], tally)
-                if record is not None:
+                (time_ns,) = _TIME.unpack_from(data, at)
+                begin = at + _TIME.size
+                said = event[data[begin : min(stop, begin + _MOST_PAYLOAD)]]
+                if said is None:
+                    pass
+                elif said.event in without:
+                    # It was worth a look for the version's sake.
+                    events[head] = None
+                else:
                     tally.records += 1
-                    yield record
+                    # The file has the process, but not the thread.
+                    yield Record(count + 1, time_ns, None, *said)
             count += 1
-            at += _TYPE_BYTES + length
+            at = stop
     # A mapping can be shorter than any event's head.
     tally.cut = at != len(data) and _mapping(data, at) is None
     tally.lines = count - (at > len(data))
@@ -160,8 +222,8 @@ def _check_header(data: bytes, name: str) -> None:
         )
 
 
-def _mapping(data: bytes, at: int) -> tuple[int, str, int] | None:
-    """Number and name of an event, and where they end; None if cut."""
+def _mapping(data: bytes, at: int) -> tuple[bytes, str, int] | None:
+    """How an event begins, its name, and where that ends; None if cut."""
     if len(data) - at < _MAPPING.size:
         return None
     kind, number, length = _MAPPING.unpack_from(data, at)
@@ -169,7 +231,8 @@ def _mapping(data: bytes, at: int) -> tuple[int, str, int] | None:
     stop = begin + length
     if kind != _TYPE_MAPPING or stop > len(data):
         return None
-    return number, data[begin:stop].decode("ascii", "replace"), stop
+    name = data[begin:stop].decode("ascii", "replace")
+    return _HEAD.pack(_TYPE_EVENT, number), name, stop
 
 
 def _check_mapping(data: bytes, at: int, offset: int, name: str) -> None:
@@ -185,43 +248,6 @@ def _damaged(name: str, offset: int) -> TraceError:
         "an event nor an event's name",
         "give the file as QEMU's 'simple' backend wrote it",
     )
-
-
-def _record(
-    count: int, name: str, data: bytes, tally: Tally
-) -> Record | None:
-    (time_ns,) = _TIME.unpack_from(data)
-    payload = data[_TIME.size : _TIME.size + _MOST_PAYLOAD]
-    if name is _DROPPED:
-        dropped = int.from_bytes(payload[:8], "little")
-        text = f"QEMU dropped {dropped} events"
-        return Record(count, time_ns, None, "", Kind.DROPPED, {}, text)
-    found = _event(name, payload)
-    if found is None:
-        return None
-    event, text = found
-    if event.versions is not None:
-        tally.ranges.add(event.versions)
-    # The file has the process, but not the thread.
-    return Record(
-        count, time_ns, None, name, event.kind, event.fields, text
-    )
-
-
-# QEMU says the same again and again.
-@lru_cache(maxsize=4096)
-def _event(name: str, payload: bytes) -> tuple[Event, str] | None:
-    """What an event says, and its text; None when that is of no weight."""
-    layouts = _LAYOUTS[name]
-    for layout in layouts:
-        fields = _fields(layout.arguments, payload)
-        if fields is not None:
-            event = Event.of(layout.fmt, fields, layout.versions)
-            return event, render(layout.fmt, fields)
-    if all(layout.fmt.kind is Kind.OTHER for layout in layouts):
-        return None
-    text = f"{name} with unknown arguments {payload[:64].hex()}"
-    return Event(Kind.UNKNOWN, {}, None), text
 
 
 def _fields(

@@ -28,7 +28,6 @@ from harness.trace.formats import (
     MESSAGES,
     Format,
     numbers,
-    render,
 )
 from harness.uapi import DeviceState
 
@@ -75,7 +74,7 @@ def test_round_trip(fmt: Format, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(PREFIXES))
     time_ns = data.draw(st.integers(0, 4 * 10**9 * 10**6)) * 1000
     thread = data.draw(st.integers(1, 2**22))
-    line = prefix(kind, time_ns, thread) + render(fmt, values)
+    line = prefix(kind, time_ns, thread) + fmt.text(values)
     (record,), summary = read(f"\nforeign\n{line}\n".encode())
     assert record.event == fmt.event
     assert dict(record.fields) == values
