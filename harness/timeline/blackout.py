@@ -13,7 +13,6 @@ from harness.timeline.model import Epoch, Timeline
 from harness.trace import Clock, Kind, Record
 from harness.uapi import DeviceState
 
-
 _ONE_HOST = "right only if both QEMUs ran on one host, whose clock this is"
 
 

@@ -31,6 +31,7 @@ from harness.trace.formats import (
 )
 from harness.uapi import DeviceState
 
+CONTROLS = bytes(set(range(32)) - set(b"\t")) + b"\x7f"
 NAME = st.text(
     st.characters(codec="utf-8", exclude_characters="()\n\r", categories=(
         "L", "N", "P", "S")),
@@ -254,6 +255,32 @@ def test_random_bytes_never_crash(parts: list[bytes]) -> None:
     assert summary.lines == data.count(b"\n")
     assert all(r.line <= summary.lines for r in records)
     assert all(printable(r.text).isprintable() for r in records)
+
+
+NOISE = (
+    b"vfio_region_write  (a:region0+0x10, 0x0, 4)\nmigrating device v g\n",
+    *(f"qemu: a: {message} x\n".encode() for message in MESSAGES),
+)
+
+
+@given(
+    st.lists(
+        st.sampled_from([*_lines(), *NOISE]) | st.binary(max_size=30)
+    )
+)
+def test_lines_are_read_one_by_one(parts: list[bytes]) -> None:
+    # The search over many lines at once finds what each line alone gives.
+    lines = [
+        line for part in parts for line in part.split(b"\n")
+        if not set(line) & set(CONTROLS)
+    ]
+    found, _ = read(b"".join(line + b"\n" for line in lines))
+    single = [read(line + b"\n")[0] for line in lines]
+    assert [(r.line, r.text) for r in found] == [
+        (number, record.text)
+        for number, records in enumerate(single, 1)
+        for record in records
+    ]
 
 
 def test_printable() -> None:
