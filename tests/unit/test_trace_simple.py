@@ -110,7 +110,8 @@ def test_it_says_what_the_log_says(version: str) -> None:
 
 @pytest.mark.parametrize("side", ["source", "destination"])
 def test_real_files(side: str) -> None:
-    # One run of QEMU 10.0.13 with both backends.
+    # One run of QEMU 10.0.13 with both backends, in the testbed; only the
+    # names of events that do not occur were taken out.
     name = f"qemu-10.0.13-two-backends.{side}"
     log, _ = read((DATA / f"{name}.log").read_bytes())
     found, summary = read((DATA / f"{name}.trace").read_bytes())
@@ -120,13 +121,13 @@ def test_real_files(side: str) -> None:
         r.text.partition(":")[2] for r in log
     ]
     assert summary.backend is Backend.SIMPLE
-    # Both clocks are ticking alike, though they count from elsewhere.
+    # Both clocks tick alike, though they count from elsewhere.
     apart = [
         a.time_ns - b.time_ns
         for a, b in zip(log, found, strict=True)
         if a.time_ns and b.time_ns
     ]
-    assert max(apart) - min(apart) < 10**9 < min(apart)
+    assert max(apart) - min(apart) < 10**6 < min(apart)
 
 
 def test_other_arguments_are_told() -> None:
@@ -289,6 +290,21 @@ def test_verdict_and_blackout() -> None:
     assert found.blackout is not None
     assert found.blackout.exact
     assert "one host" in found.blackout.note
+
+
+def test_blackout_of_real_files() -> None:
+    lengths = []
+    for kind in ("log", "trace"):
+        source, destination = (
+            (DATA / f"qemu-10.0.13-two-backends.{side}.{kind}").read_bytes()
+            for side in Side
+        )
+        found = _judge(source, destination)
+        assert found.verdict is Verdict.PASS
+        assert found.blackout is not None
+        lengths.append(found.blackout.duration_ns)
+    # The log has microseconds.
+    assert lengths == [61_237_000, 61_236_362]
 
 
 def test_two_clocks_are_not_compared() -> None:
