@@ -46,6 +46,8 @@ _TYPE_BYTES = 8                             # not counted by the length
 # TRACE_BUF_LEN; an event has to fit into QEMU's buffer.
 _MOST_BYTES = 4096 * 64
 _MOST_NAME_BYTES = 256
+# QEMU 10.2 has 5,500.
+_MOST_EVENTS = 1 << 16
 # Four strings of MAX_TRACE_STRLEN; no event here has more arguments.
 _MOST_PAYLOAD = 4 * (4 + 512)
 # What may be remembered of one event.
@@ -166,6 +168,10 @@ def scan(
                 if mapping is None:
                     _check_mapping(data, at, offset, tally.name)
                     break
+                if len(events) > _MOST_EVENTS:
+                    raise _damaged(
+                        tally.name, offset + at, "one event's name too many"
+                    ) from None
                 head, name, at = mapping
                 events[head] = (
                     _Event(name, tally.ranges) if name in _LAYOUTS else None
@@ -242,10 +248,11 @@ def _check_mapping(data: bytes, at: int, offset: int, name: str) -> None:
         raise _damaged(name, offset + at)
 
 
-def _damaged(name: str, offset: int) -> TraceError:
+def _damaged(
+    name: str, offset: int, what: str = "neither an event nor its name"
+) -> TraceError:
     return TraceError(
-        f"{printable(name)} is damaged: at byte {offset} there is neither "
-        "an event nor an event's name",
+        f"{printable(name)} is damaged: at byte {offset} there is {what}",
         "give the file as QEMU's 'simple' backend wrote it",
     )
 

@@ -199,6 +199,10 @@ def test_a_cut_mapping() -> None:
         (header() + event(5, 1), "at byte 24 "),
         (header() + mapping(1, "x") + b"\2" * 40, "at byte 45 "),
         (header() + b"\0" * 16 + b"\xff" * 20, "at byte 24 "),
+        (
+            header() + b"".join(mapping(n, "x") for n in range(70_000)),
+            "one event's name too many",
+        ),
         # An event's length: less than its own head, more than any.
         (
             header() + mapping(1, STATES[0])
