@@ -193,8 +193,7 @@ class Timeline:
 
         :param device: Its name.
         """
-        # A dropped event may have been any device's.
-        return bool(self.dropped) or any(
+        return any(
             record.device == device
             for gap in self.gaps
             for record in gap.records
