@@ -352,16 +352,19 @@ def test_what_was_dropped_is_nobodys_fault(data: st.DataObject) -> None:
 
 
 def test_without_some() -> None:
+    name = "vfio_load_state_device_buffer_start"
     made = SimpleFile()
     for _ in range(3):
-        made.add("vfio_load_state_device_buffer_start", "a")
+        made.add(name, "a")
         made.add(*STATES)
-    reader = TraceReader(io.BytesIO(made.data), "a.trace")
-    found = list(reader.without({"vfio_load_state_device_buffer_start"}))
-    assert [r.line for r in found] == [2, 4, 6]
-    assert reader.summary.lines == 6
-    # What was left out still tells the version.
-    assert reader.summary.versions == ("10.0", "11.1")
+    log = b"".join(r.text.encode() + b"\n" for r in read(made.data)[0])
+    for data in made.data, log:
+        reader = TraceReader(io.BytesIO(data), "a.trace")
+        assert [r.line for r in reader.without({name})] == [2, 4, 6]
+        assert reader.summary.lines == 6
+        # What was left out still tells the version.
+        assert reader.summary.versions == ("10.0", "11.1")
+    assert timeline(made.data).others == ()
 
 
 def test_magic_is_what_qemu_writes() -> None:
