@@ -43,7 +43,7 @@ validate: setup
 test: unit functional
 
 lint: setup $(VENV)/dev.stamp
-	$(BIN)/ruff check harness tests tools
+	$(BIN)/ruff check harness tests tools benchmarks
 
 types: setup $(VENV)/dev.stamp
 	$(BIN)/mypy

@@ -154,7 +154,7 @@ class ScenarioError(InputError):
 
 
 class TraceError(InputError):
-    """A trace log that cannot be one: binary, unreadable, foreign."""
+    """A trace that cannot be one: foreign, unreadable, damaged."""
 
 
 class BundleError(InputError):

@@ -30,19 +30,21 @@ def add_parser(
     parser = commands.add_parser(
         "check",
         help="judge anybody's trace logs",
-        description="Judge the P2P order from the logs of QEMU's 'log' "
-        "trace backend, of QEMU 8.1 to 11.1.  Trace with --trace 'vfio_*' "
-        "--trace vm_state_notify -msg timestamp=on.",
+        description="Judge the P2P order from the files of QEMU's 'log' or "
+        "'simple' trace backend, of QEMU 8.1 to 11.1; which one it is they "
+        "tell.  Trace with --trace 'vfio_*' --trace vm_state_notify, and "
+        "-msg timestamp=on for 'log'.",
     )
     parser.add_argument(
         "source",
         type=Path,
         metavar="SOURCE_LOG",
-        help="log of the source, or a whole bundle (a folder or a zip file)",
+        help="trace of the source, or a whole bundle (a folder or a zip "
+        "file)",
     )
     parser.add_argument(
         "--destination", type=Path, metavar="LOG",
-        help="log of the destination",
+        help="trace of the destination",
     )
     parser.add_argument(
         "--devices", type=_devices, metavar="N",
@@ -124,6 +126,8 @@ def _log(side: Timeline) -> dict[str, Any]:
     return {
         "side": str(side.side),
         "file": printable(summary.name),
+        "backend": str(summary.backend),
+        "clock": str(summary.backend.clock),
         "lines": summary.lines,
         "cut": summary.cut,
         "qemu": summary.versions and list(summary.versions),
@@ -139,7 +143,8 @@ def _text(judgement: Judgement, sides: list[Timeline]) -> list[str]:
         qemu = f", QEMU {' to '.join(versions)}" if versions else ""
         found.append(
             f"{side.side}: {printable(side.summary.name)}, "
-            f"{side.summary.lines} lines, {len(side.devices)} devices, "
+            f"{side.summary.lines} {side.summary.backend.unit}s, "
+            f"{len(side.devices)} devices, "
             f"{len(side.epochs)} run-state changes{qemu}"
         )
     for finding in judgement.findings:

@@ -41,11 +41,17 @@ def _doubts(side: Timeline, expect: Expectation) -> _Found:
         yield "the log is empty", ()
         return
     if summary.cut:
-        yield "the log is cut: its last line has no end", ()
+        yield f"the log is cut: its last {summary.backend.unit} has no end", ()
+    if side.dropped:
+        yield (
+            "events are missing, for QEMU's trace buffer was full: trace less",
+            side.dropped[:_SHOWN_GAPS],
+        )
     if not side.devices:
         yield (
-            f"no line in {summary.lines} is about a VFIO device's migration:"
-            f" {_ADVICE}, with the 'log' backend",
+            f"no {summary.backend.unit} in {summary.lines} is about a VFIO "
+            f"device's migration: {_ADVICE}, with the 'log' or the 'simple' "
+            "backend",
             (),
         )
         return

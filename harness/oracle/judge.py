@@ -58,6 +58,7 @@ def judge(
                     else:
                         notes.append(outcome)
     verdict = Verdict.PASS
+    findings, notes = _doubt_lossy(sides, findings, notes)
     if findings:
         verdict = Verdict.FAIL
     elif notes:
@@ -67,6 +68,27 @@ def judge(
         tuple(findings),
         tuple(notes),
         None if destination is None else blackout(source, destination),
+    )
+
+
+def _doubt_lossy(
+    sides: list[Timeline], findings: list[Finding], notes: list[Doubt]
+) -> tuple[list[Finding], list[Doubt]]:
+    """Where events were dropped, a finding may lack the one that matters."""
+    lossy = {side.side for side in sides if side.dropped}
+    return (
+        [x for x in findings if x.side not in lossy],
+        notes
+        + [
+            Doubt(
+                x.side,
+                f"{x.message}, unless that is among what was dropped",
+                x.file,
+                x.records,
+            )
+            for x in findings
+            if x.side in lossy
+        ],
     )
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.timeline.model import Epoch, Timeline
-from harness.trace import Kind, Record
+from harness.trace import Clock, Kind, Record
 from harness.uapi import DeviceState
+
+_ONE_HOST = "right only if both QEMUs ran on one host, whose clock this is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +22,10 @@ class Blackout:
 
     :param duration_ns: Nanoseconds; None when the logs do not tell.
     :param exact: Whether its two ends are the defined ones.
-    :param note: Why it is missing or inexact; else empty.
-    :param start_ns: When it began, nanoseconds since 1970; None without a
-        duration.
+    :param note: Why it is missing or inexact, or what it relies on; else
+        empty.
+    :param start_ns: When it began, by the clock of both logs; None without
+        a duration.
     """
 
     duration_ns: int | None
@@ -41,7 +44,8 @@ class Blackout:
 def blackout(source: Timeline, destination: Timeline) -> Blackout:
     """The blackout of a migration.
 
-    Both logs need the same clock, i.e. one host, or hosts in step.
+    Both logs need the same clock, i.e. one host, or hosts in step; with
+    the `simple` backend it must be one host.
 
     :param source: Timeline of the side that was stopped.
     :param destination: Timeline of the side that went on.
@@ -70,12 +74,20 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
             "up to QEMU 9.0 no line is printed before a request; counted "
             f"from {first.event}"
         )
+    clock = source.summary.backend.clock
+    if clock is not destination.summary.backend.clock:
+        return _unknown(
+            "the logs are of two trace backends, which have different clocks"
+        )
     if first.time_ns is None or last.time_ns is None:
         return _unknown("the logs have no times: run with -msg timestamp=on")
     duration_ns = last.time_ns - first.time_ns
     if duration_ns < 0:
         return _unknown("the clocks of the two logs disagree")
-    return Blackout(duration_ns, not note, note, first.time_ns)
+    exact = not note
+    if clock is Clock.MONOTONIC:
+        note = "; ".join(filter(None, (note, _ONE_HOST)))
+    return Blackout(duration_ns, exact, note, first.time_ns)
 
 
 def final_stop(source: Timeline) -> Epoch | None:

@@ -23,6 +23,7 @@ from harness.timeline.model import (
     Timeline,
 )
 from harness.trace import Kind, Record, TraceReader, printable
+from harness.trace.formats import FORMATS
 from harness.uapi import DeviceState
 
 # Far above what any run prints; a log beyond it is an attack or a mistake.
@@ -68,6 +69,8 @@ _TELLING = frozenset(
         "process_incoming_migration_co_end",
     }
 )
+# What prints most, and tells nothing here.
+_MUTE = {fmt.event for fmt in FORMATS if fmt.kind is Kind.OTHER} - _TELLING
 # MIG_EVENT_PRECOPY_FAILED; before 9.0 the name of the migration's state.
 _FAILED = {2, "failed", "cancelling", "cancelled"}
 
@@ -97,11 +100,7 @@ def build(reader: TraceReader, side: Side) -> Timeline:
     :raise TraceError: When the log is binary, or larger than any run's.
     """
     builder = _Builder()
-    for count, record in enumerate(
-        r
-        for r in reader
-        if r.kind is not Kind.OTHER or r.event in _TELLING
-    ):
+    for count, record in enumerate(reader.without(_MUTE)):
         if count >= _MOST_RECORDS:
             raise TraceError(
                 f"{printable(reader.name)}: more than {_MOST_RECORDS} "
@@ -125,6 +124,7 @@ def build(reader: TraceReader, side: Side) -> Timeline:
         },
         gaps=tuple(builder.gaps),
         others=tuple(builder.others),
+        dropped=tuple(builder.dropped),
     )
 
 
@@ -155,6 +155,7 @@ class _Builder:
     marks: list[Record] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     others: list[Record] = field(default_factory=list)
+    dropped: list[Record] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     notify: Record | None = None
 
@@ -162,6 +163,8 @@ class _Builder:
         """Take the next record."""
         if record.kind is Kind.OTHER:
             self.others.append(record)
+        elif record.kind is Kind.DROPPED:
+            self.dropped.append(record)
         elif record.kind is Kind.NOTIFY:
             self._end_epoch()
             self.notify = record

@@ -164,6 +164,7 @@ class Timeline:
     :param end: Each device's last known state.
     :param gaps: Signs of missing lines.
     :param others: Lines that no rule needs, but that tell the time.
+    :param dropped: Where QEMU says that it lost events.
     """
 
     side: Side
@@ -176,6 +177,7 @@ class Timeline:
     end: dict[str, DeviceState]
     gaps: tuple[Gap, ...]
     others: tuple[Record, ...] = ()
+    dropped: tuple[Record, ...] = ()
 
     def arcs_of(self, device: str) -> tuple[Arc, ...]:
         """Requests of one device, in the order of the log.

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Readers for QEMU's trace logs; formats by QEMU version."""
+"""Readers for QEMU's trace backends; formats by QEMU version."""
 
 from harness.trace.formats import VERSIONS, Kind
-from harness.trace.reader import Record, Summary, TraceReader, printable
+from harness.trace.reader import TraceReader
+from harness.trace.record import Backend, Clock, Record, Summary, printable
 
 __all__ = [
     "VERSIONS",
+    "Backend",
+    "Clock",
     "Kind",
     "Record",
     "Summary",

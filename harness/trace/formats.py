@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What QEMU prints, by version: the `log` backend's lines as data.
+"""What QEMU traces, by version: the `log` backend's lines as data.
 
 Copied from hw/vfio/trace-events, migration/trace-events and the run-state
 code's trace-events of the releases in `VERSIONS`; 11.0 was not seen and is
@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache, lru_cache
 
 VERSIONS = (
     "8.1",
@@ -51,6 +52,7 @@ class Kind(Enum):
     OTHER = auto()
     MESSAGE = auto()        # no trace event: QEMU's own words on stderr
     UNKNOWN = auto()        # an event we know, in words we do not
+    DROPPED = auto()        # QEMU says that it lost events
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,29 @@ class Format:
     until: str
     template: str
     kind: Kind = Kind.OTHER
+
+    def kind_of(self, fields: Mapping[str, object]) -> Kind:
+        """What the event says with these arguments.
+
+        :param fields: A value for every field of the template.
+        """
+        return Kind.PREPARE if fields.get("pre") else self.kind
+
+    def text(self, fields: Mapping[str, object]) -> str:
+        """The line that QEMU prints, without prefix.
+
+        :param fields: A value for every field of the template.
+        """
+        return _python_format(self.event, self.template).format_map(fields)
+
+
+@cache
+def _python_format(event: str, template: str) -> str:
+    text = re.sub(r"\{(\w+):x\}", r"0x{\1:x}", template)
+    text = re.sub(r"\{(\w+):u\}", r"{\1:d}", text)
+    # vfio's format strings begin with a blank of their own.
+    lead = " " if event.startswith("vfio_") else ""
+    return f"{event} {lead}{text}"
 
 
 _DEVICE = "({device})"
@@ -306,6 +331,7 @@ _KINDS = {
     "u": r"\d{1,20}",
     "x": r"0x[0-9a-f]{1,16}",
 }
+_WORD = r"\S{1,256}"
 _WORDS = {
     "device": r"[^()]{1,256}",
     "state": r"UNKNOWN STATE|[A-Z0-9_]{1,32}",
@@ -328,9 +354,21 @@ def pattern(template: str) -> str:
     for name, kind, text in zip(
         parts[1::3], parts[2::3], parts[3::3], strict=True
     ):
-        field = _KINDS[kind] if kind else _WORDS.get(name, r"\S{1,256}")
+        field = _KINDS[kind] if kind else _WORDS.get(name, _WORD)
         found.append(f"(?P<{name}>{field}){re.escape(text)}")
     return "".join(found)
+
+
+def arguments(template: str) -> tuple[tuple[str, str], ...]:
+    """Names of the template's fields, in order, each with its conversion.
+
+    They are the event's arguments: every trace event here prints them all,
+    once and in order.  A word's conversion is empty.
+
+    :param template: As in `Format`.
+    """
+    found = re.findall(r"\{(\w+)(?::([dux]))?\}", template)
+    return tuple((name, conversion) for name, conversion in found)
 
 
 def numbers(template: str) -> set[str]:
@@ -338,17 +376,14 @@ def numbers(template: str) -> set[str]:
 
     :param template: As in `Format`.
     """
-    return set(re.findall(r"\{(\w+):[dux]\}", template))
+    return {name for name, conversion in arguments(template) if conversion}
 
 
-def render(fmt: Format, fields: Mapping[str, object]) -> str:
-    """The text that QEMU prints for this event, without prefix.
+@lru_cache(maxsize=4096)
+def is_word(name: str, text: str) -> bool:
+    """Whether a field of a template can have this value.
 
-    :param fmt: The event's format.
-    :param fields: A value for every field of its template.
+    :param name: Name of a field that is no number.
+    :param text: The value.
     """
-    text = re.sub(r"\{(\w+):x\}", r"0x{\1:x}", fmt.template)
-    text = re.sub(r"\{(\w+):u\}", r"{\1:d}", text).format(**fields)
-    # vfio's format strings begin with a blank of their own.
-    lead = " " if fmt.event.startswith("vfio_") else ""
-    return f"{fmt.event} {lead}{text}"
+    return re.fullmatch(_WORDS.get(name, _WORD), text) is not None

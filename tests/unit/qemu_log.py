@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from harness.timeline import Phase, Side, Timeline, build
 from harness.trace import VERSIONS, Kind, TraceReader
-from harness.trace.formats import FORMATS, render
+from harness.trace.formats import FORMATS
 from harness.uapi import ALL_FLAGS, DeviceState, MigrationFlags
 
 S = DeviceState
@@ -80,7 +80,7 @@ class FakeQemu:
             and (f.kind is kind or kind is Kind.OTHER)
         )
         time_ns = self.begin_ns + len(self.lines) * _STEP_NS
-        self.lines.append(prefix(self.prefix, time_ns) + render(fmt, fields))
+        self.lines.append(prefix(self.prefix, time_ns) + fmt.text(fields))
         self.kinds.append(kind)
 
     @property

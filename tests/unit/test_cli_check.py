@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 from qemu_log import FakeQemu, devices, migrate
+from simple_trace import as_simple
 from test_timeline import REAL
 
 from harness.cli import main
 from harness.timeline import Side
+from harness.trace import TraceReader
 
 Capture = pytest.CaptureFixture[str]
 SOURCE, DESTINATION = str(REAL[Side.SOURCE]), str(REAL[Side.DESTINATION])
@@ -40,6 +43,31 @@ def test_fail_shows_file_and_line(tmp_path: Path, capsys: Capture) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["findings"][0]["rule"] == "barrier"
     assert document["logs"][0]["devices"] == ["a", "b"]
+
+
+def test_simple_backend(tmp_path: Path, capsys: Capture) -> None:
+    files = []
+    for side in Side:
+        log = io.BytesIO(REAL[side].read_bytes())
+        files.append(tmp_path / f"{side}.trace")
+        made = as_simple(TraceReader(log, ""), 10**12 * (1 + len(files)))
+        files[-1].write_bytes(made.data)
+    source, destination = map(str, files)
+    assert main(["check", source, "--destination", destination]) == 0
+    out = capsys.readouterr().out
+    assert " records, 2 devices, 2 run-state changes, QEMU 10.0 to " in out
+    assert "right only if both QEMUs ran on one host" in out
+    assert main(["check", "--json", source, "--destination", DESTINATION]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [log["backend"] for log in document["logs"]] == ["simple", "log"]
+    assert document["logs"][0]["clock"] == "monotonic"
+    assert document["blackout"]["duration_ns"] is None
+    files[0].write_bytes(files[0].read_bytes() + b"\1")
+    assert main(["check", source]) == 3
+    assert "its last record has no end" in capsys.readouterr().out
+    files[0].write_bytes(files[0].read_bytes() + b"\2" * 40)
+    assert main(["check", source]) == 2
+    assert "is damaged: at byte" in capsys.readouterr().err
 
 
 def test_unpatched(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -156,12 +157,13 @@ def test_a_state_that_does_not_exist() -> None:
 
 
 def test_too_many_records() -> None:
-    class Many(TraceReader):
-        def _read(self) -> bytes:
+    class Many(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
             return b"migrate_set_state new state active\n" * 1000
 
+    reader = TraceReader(Many(), "a.log")  # type: ignore[arg-type]
     with pytest.raises(TraceError, match=f"more than {_MOST_RECORDS} lines"):
-        build(Many(None, "a.log"), Side.SOURCE)  # type: ignore[arg-type]
+        build(reader, Side.SOURCE)
 
 
 @pytest.mark.parametrize("name", ["missing", "."])
