@@ -7,6 +7,7 @@ from harness.oracle.model import (
     Expectation,
     Finding,
     Judgement,
+    PairRule,
     Rule,
 )
 from harness.oracle.rules import RULES
@@ -17,6 +18,7 @@ __all__ = [
     "Expectation",
     "Finding",
     "Judgement",
+    "PairRule",
     "Rule",
     "judge",
 ]

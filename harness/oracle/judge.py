@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
-from harness.oracle.evidence import doubts
+from harness.oracle.evidence import doubts, unseen
 from harness.oracle.model import (
     Broken,
     Doubt,
     Expectation,
     Finding,
     Judgement,
+    Outcome,
+    PairRule,
+    Promise,
     Rule,
 )
 from harness.oracle.rules import RULES
@@ -51,12 +54,20 @@ def judge(
     for side in sides:
         notes += doubts(side, expect)
         for rule in RULES:
-            if side.side in rule.sides:
-                for outcome in _apply(rule, side, expect):
-                    if isinstance(outcome, Finding):
-                        findings.append(outcome)
-                    else:
-                        notes.append(outcome)
+            if isinstance(rule, Rule) and rule.concerns(side, expect):
+                outcomes = rule.check(side, expect)
+                _sort(rule, side, outcomes, findings, notes)
+    if destination is not None:
+        for rule in RULES:
+            if isinstance(rule, PairRule) and rule.concerns(
+                destination, expect
+            ):
+                outcomes = rule.check(source, destination, expect)
+                _sort(rule, destination, outcomes, findings, notes)
+    if not expect.ends:
+        notes = []
+    for side in sides:
+        notes += unseen(side, expect)
     verdict = Verdict.PASS
     if findings:
         verdict = Verdict.FAIL
@@ -67,6 +78,11 @@ def judge(
         tuple(findings),
         tuple(notes),
         None if destination is None else blackout(source, destination),
+        tuple(
+            rule.name
+            for rule in RULES
+            if rule.logs and not any(side.logs for side in sides)
+        ),
     )
 
 
@@ -76,24 +92,32 @@ def _prepares(sides: list[Timeline]) -> bool:
     )
 
 
-def _apply(
-    rule: Rule, side: Timeline, expect: Expectation
-) -> Iterator[Finding | Doubt]:
-    for outcome in rule.check(side, expect):
+def _sort(
+    rule: Promise,
+    side: Timeline,
+    outcomes: Iterable[Outcome],
+    findings: list[Finding],
+    notes: list[Doubt],
+) -> None:
+    for outcome in outcomes:
         if isinstance(outcome, Broken):
-            yield Finding(
-                rule.name,
-                rule.reason,
-                side.side,
-                outcome.message,
-                outcome.devices,
-                side.summary.name,
-                outcome.records,
+            findings.append(
+                Finding(
+                    rule.name,
+                    rule.reason,
+                    side.side,
+                    outcome.message,
+                    outcome.devices,
+                    side.summary.name,
+                    outcome.records,
+                )
             )
         else:
-            yield Doubt(
-                side.side,
-                outcome.message,
-                side.summary.name,
-                outcome.records,
+            notes.append(
+                Doubt(
+                    side.side,
+                    outcome.message,
+                    side.summary.name,
+                    outcome.records,
+                )
             )

@@ -7,8 +7,9 @@ all is for `evidence`.
 
 from __future__ import annotations
 
+from harness.oracle.failure import cancelled, run_state, swallowed
 from harness.oracle.flow import destination, left, stop_late
-from harness.oracle.model import Rule
+from harness.oracle.model import SERIES, PairRule, Rule
 from harness.oracle.order import barrier, count, order
 from harness.oracle.requests import named, once, recover
 from harness.oracle.states import (
@@ -18,120 +19,217 @@ from harness.oracle.states import (
     prepare_target,
     reached,
 )
+from harness.oracle.traffic import conservation
+from harness.oracle.witness import agreement, checksum, stream_end
 from harness.timeline import Side
+from harness.uapi import MigrationFlags
 
-_BOTH = (Side.SOURCE, Side.DESTINATION)
+_P2P = MigrationFlags.STOP_COPY | MigrationFlags.P2P
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[Rule | PairRule, ...] = (
     Rule(
-        "p2p",
-        "With the series every P2P device passes a P2P state when the VM "
-        "starts or stops; without it none does.",
-        "patch 5, vfio_vmstate_change_prepare()",
-        _BOTH,
-        p2p,
+        name="p2p",
+        reason=(
+            "With the series every P2P device passes a P2P state when the VM "
+            "starts or stops; without it none does."
+        ),
+        source="patch 5, vfio_vmstate_change_prepare()",
+        check=p2p,
     ),
     Rule(
-        "count",
-        "A device that is left out of a pass sends to, or is sent to by, "
-        "devices that are stopped.",
-        "patch 2, vm_state_notify(): each callback once per change",
-        _BOTH,
-        count,
+        name="count",
+        reason=(
+            "A device that is left out of a pass sends to, or is sent to by, "
+            "devices that are stopped."
+        ),
+        source="patch 2, vm_state_notify(): each callback once per change",
+        check=count,
     ),
     Rule(
-        "barrier",
-        "A device that still sends to one that is already stopped loses "
-        "its transaction.",
-        "patch 2, vm_state_notify(): every prepare before every main",
-        _BOTH,
-        barrier,
+        name="barrier",
+        reason=(
+            "A device that still sends to one that is already stopped loses "
+            "its transaction."
+        ),
+        source="patch 2, vm_state_notify(): every prepare before every main",
+        since=SERIES,
+        needs=_P2P,
+        check=barrier,
     ),
     Rule(
-        "order",
-        "What a device depends on has to start before it and to stop "
-        "after it.",
-        "patch 2, vm_state_notify(): both passes are reversed on stop",
-        _BOTH,
-        order,
+        name="order",
+        reason=(
+            "What a device depends on has to start before it and to stop "
+            "after it."
+        ),
+        source="patch 2, vm_state_notify(): both passes are reversed on stop",
+        check=order,
     ),
     Rule(
-        "prepare-target",
-        "PRE_COPY must go on to PRE_COPY_P2P: any other state would end "
-        "the device's data stream.",
-        "patch 5, vfio_vmstate_change_prepare()",
-        _BOTH,
-        prepare_target,
+        name="prepare-target",
+        reason=(
+            "PRE_COPY must go on to PRE_COPY_P2P: any other state would end "
+            "the device's data stream."
+        ),
+        source="patch 5, vfio_vmstate_change_prepare()",
+        since=SERIES,
+        needs=_P2P,
+        check=prepare_target,
     ),
     Rule(
-        "main-target",
-        "Only STOP_COPY after precopy, STOP otherwise and RUNNING at a "
-        "start keep device and VM in the same state.",
-        "hw/vfio/migration.c, vfio_vmstate_change()",
-        _BOTH,
-        main_target,
+        name="main-target",
+        reason=(
+            "Only STOP_COPY after precopy, STOP otherwise and RUNNING at a "
+            "start keep device and VM in the same state."
+        ),
+        source="hw/vfio/migration.c, vfio_vmstate_change()",
+        check=main_target,
     ),
     Rule(
-        "arcs",
-        "A request that the uAPI forbids fails, or hangs an unfixed kernel.",
-        "<linux/vfio.h>, enum vfio_device_mig_state",
-        _BOTH,
-        legal,
+        name="arcs",
+        reason=(
+            "A request that the uAPI forbids fails, or hangs an unfixed "
+            "kernel."
+        ),
+        source="<linux/vfio.h>, enum vfio_device_mig_state",
+        check=legal,
     ),
     Rule(
-        "reached",
-        "A device that is not where it was sent breaks the barrier for all "
-        "others.",
-        "hw/vfio/migration.c, vfio_migration_set_state()",
-        _BOTH,
-        reached,
+        name="reached",
+        reason=(
+            "A device that is not where it was sent breaks the barrier for "
+            "all others."
+        ),
+        source="hw/vfio/migration.c, vfio_migration_set_state()",
+        check=reached,
     ),
     Rule(
-        "once",
-        "The second of two equal requests in a row was meant for another "
-        "state, or is one too many.",
-        "hw/vfio/migration.c: one request for each change of state",
-        _BOTH,
-        once,
+        name="once",
+        reason=(
+            "The second of two equal requests in a row was meant for another "
+            "state, or is one too many."
+        ),
+        source="hw/vfio/migration.c: one request for each change of state",
+        check=once,
     ),
     Rule(
-        "recover",
-        "A device that fails half way may be in any state: without a reset, "
-        "or the right way back, it does not do what the VM does.",
-        "hw/vfio/migration.c, recover states of vfio_migration_set_state()",
-        _BOTH,
-        recover,
+        name="recover",
+        reason=(
+            "A device that fails half way may be in any state: without a "
+            "reset, or the right way back, it does not do what the VM does."
+        ),
+        source="hw/vfio/migration.c, callers of vfio_migration_set_state()",
+        since="9.1",
+        check=recover,
     ),
     Rule(
-        "named",
-        "Whoever reads a trace or an error message has nothing else to "
-        "tell states by.",
-        "patch 5, mig_state_to_str()",
-        _BOTH,
-        named,
+        name="named",
+        reason=(
+            "Whoever reads a trace or an error message has nothing else to "
+            "tell states by."
+        ),
+        source="patch 5, mig_state_to_str()",
+        check=named,
     ),
     Rule(
-        "stop-copy",
-        "Leaving STOP_COPY takes time, which must not be part of the "
-        "downtime, and ends the stream, which must be complete.",
-        "patch 1, vfio_save_cleanup()",
-        (Side.SOURCE,),
-        stop_late,
+        name="stop-copy",
+        reason=(
+            "Leaving STOP_COPY takes time, which must not be part of the "
+            "downtime, and ends the stream, which must be complete."
+        ),
+        source="patch 1, vfio_save_cleanup()",
+        sides=(Side.SOURCE,),
+        check=stop_late,
     ),
     Rule(
-        "destination",
-        "A device that runs before all are in RUNNING_P2P may send to one "
-        "that is still loading.",
-        "patch 5; docs/devel/vfio-migration.rst, resume flow",
-        (Side.DESTINATION,),
-        destination,
+        name="destination",
+        reason=(
+            "A device that runs before all are in RUNNING_P2P may send to one "
+            "that is still loading."
+        ),
+        source="patch 5; docs/devel/vfio-migration.rst, resume flow",
+        sides=(Side.DESTINATION,),
+        check=destination,
     ),
     Rule(
-        "left",
-        "A device left in such a state does no work and cannot be migrated "
-        "again.",
-        "docs/devel/vfio-migration.rst, save and resume flows",
-        _BOTH,
-        left,
+        name="left",
+        reason=(
+            "A device left in such a state does no work and cannot be "
+            "migrated again."
+        ),
+        source="docs/devel/vfio-migration.rst, save and resume flows",
+        check=left,
+    ),
+    Rule(
+        name="agreement",
+        reason=(
+            "A trace tells what QEMU believes; what the devices did, in "
+            "which order and when, only they know."
+        ),
+        source="two witnesses: trace events and p2psim's log",
+        logs=True,
+        check=agreement,
+    ),
+    Rule(
+        name="stream-end",
+        reason=(
+            "What nobody has read of a device's data when its stream ends "
+            "is missing at the destination."
+        ),
+        source="<linux/vfio.h>, STOP_COPY: the stream ends with read() = 0",
+        sides=(Side.SOURCE,),
+        logs=True,
+        check=stream_end,
+    ),
+    PairRule(
+        name="checksum",
+        reason=(
+            "A device that goes on with other data than it was saved with "
+            "is another device."
+        ),
+        source="<linux/vfio.h>, RESUMING: data as STOP_COPY gave them",
+        sides=(Side.DESTINATION,),
+        logs=True,
+        check=checksum,
+    ),
+    Rule(
+        name="conservation",
+        reason=(
+            "A transaction that is lost, or comes twice, between two "
+            "devices is what the order is there to prevent."
+        ),
+        source="cover letter of the series; <linux/vfio.h>, P2P states",
+        needs=_P2P,
+        logs=True,
+        check=conservation,
+    ),
+    Rule(
+        name="cancelled",
+        reason=(
+            "A device that does not run when its VM does is lost to it, "
+            "though the migration only had to leave it alone."
+        ),
+        source="hw/vfio/migration.c, vfio_migration_state_notifier()",
+        sides=(Side.SOURCE,),
+        check=cancelled,
+    ),
+    Rule(
+        name="run-state",
+        reason=(
+            "A device that runs when its VM is stopped changes what was "
+            "migrated; one that is stopped when it runs is missed."
+        ),
+        source="docs/devel/vfio-migration.rst, states of VM and device",
+        check=run_state,
+    ),
+    Rule(
+        name="swallowed",
+        reason=(
+            "Whoever is told that a migration succeeded lets go of the "
+            "only VM whose devices are in order."
+        ),
+        source="hw/vfio/migration.c, migration_file_set_error()",
+        logs=True,
+        check=swallowed,
     ),
 )
