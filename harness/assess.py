@@ -10,7 +10,11 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, replace
 
-from harness.bundle.manifest import DESTINATION_TRACE, SOURCE_TRACE
+from harness.bundle.manifest import (
+    DESTINATION_TRACE,
+    SOURCE_TRACE,
+    device_log,
+)
 from harness.bundle.read import Bundle
 from harness.errors import BundleError
 from harness.oracle import Expectation, Finding, judge
@@ -19,7 +23,7 @@ from harness.scenario.model import Outcome, Scenario
 from harness.scenario.result import Result
 from harness.timeline import Side, Timeline
 from harness.timeline import build as build_timeline
-from harness.trace import TraceReader, printable
+from harness.trace import TraceReader, printable, read_device_log
 from harness.uapi import MigrationFlags
 from harness.verdict import Verdict
 
@@ -95,10 +99,8 @@ def assess(bundle: Bundle) -> Assessment:
     )
     if result.outcome is not expected.outcome:
         found = _unexpected(expected.outcome, result)
-        if expected.outcome is not Outcome.MIGRATED:
-            return found
-        # A broken order may well be why it did not migrate.
-        order = _judge_order(bundle, scenario, patches, migrates=False)
+        # A broken order may well be why it did not end as it should.
+        order = _judge_order(bundle, scenario, patches)
         if not order.findings:
             return found
         return replace(
@@ -107,8 +109,7 @@ def assess(bundle: Bundle) -> Assessment:
             findings=order.findings + found.findings,
         )
     if result.outcome in (Outcome.MIGRATED, Outcome.CANCELLED):
-        migrates = result.outcome is Outcome.MIGRATED
-        found = _judge_order(bundle, scenario, patches, migrates=migrates)
+        found = _judge_order(bundle, scenario, patches)
         return _at_exit(found, result)
     if result.outcome in _NOES and not _refuses(
         result, expected.message, *_REFUSALS
@@ -118,7 +119,7 @@ def assess(bundle: Bundle) -> Assessment:
         return _failed(
             result, f"{result.outcome}, but not with {expected.message!r}"
         )
-    return Assessment(Verdict.PASS, str(result.outcome))
+    return _judge_order(bundle, scenario, patches)
 
 
 def _at_exit(found: Assessment, result: Result) -> Assessment:
@@ -209,8 +210,11 @@ def _failed(result: Result, summary: str) -> Assessment:
 
 
 def _judge_order(
-    bundle: Bundle, scenario: Scenario, patches: int, *, migrates: bool
+    bundle: Bundle, scenario: Scenario, patches: int
 ) -> Assessment:
+    """What the witnesses say, whatever became of the migration."""
+    outcome = bundle.manifest.result.outcome
+    migrated = outcome is Outcome.MIGRATED
     source = _timeline(bundle, SOURCE_TRACE, Side.SOURCE)
     destination = _timeline(bundle, DESTINATION_TRACE, Side.DESTINATION)
     devices = [x for x in scenario.each_device() if x.flags]
@@ -226,11 +230,12 @@ def _judge_order(
             patches,
             sum(not device.unplug for device in devices),
             p2p=any(device.has_p2p for device in devices),
-            migrates=migrates,
+            migrates=migrated,
         ),
         flags=flags,
+        logs=True,
+        ends=migrated or outcome is Outcome.CANCELLED,
     )
-    outcome = bundle.manifest.result.outcome
     judgement = judge(
         _without(source, unplugged),
         # Where a cancelled migration leaves it is nobody's promise.
@@ -239,7 +244,7 @@ def _judge_order(
         else _without(destination, unplugged),
         expect,
     )
-    blackout = judgement.blackout
+    blackout = judgement.blackout if migrated else None
     return Assessment(
         verdict=judgement.verdict,
         summary=str(outcome),
@@ -255,7 +260,14 @@ def _judge_order(
 def _timeline(bundle: Bundle, name: str, side: Side) -> Timeline:
     # No file at all is an empty log, on which nothing holds.
     data = bundle.files.get(name, b"")
-    return build_timeline(TraceReader(io.BytesIO(data), name), side)
+    found = build_timeline(TraceReader(io.BytesIO(data), name), side)
+    logs = {}
+    for device in found.devices:
+        path = device_log(device)
+        if path in bundle.files:
+            log = io.BytesIO(bundle.files[path])
+            logs[device] = read_device_log(log, path)
+    return replace(found, logs=logs)
 
 
 def _without(side: Timeline, unplugged: set[str]) -> Timeline:
