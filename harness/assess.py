@@ -8,6 +8,7 @@ against what the scenario expects of that tree.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.bundle.manifest import (
@@ -25,7 +26,7 @@ from harness.timeline import Side, Timeline
 from harness.timeline import build as build_timeline
 from harness.trace import TraceReader, printable, read_device_log
 from harness.uapi import MigrationFlags
-from harness.verdict import Verdict
+from harness.verdict import Verdict, worst
 
 SERIES_LENGTH = 6
 
@@ -38,6 +39,10 @@ _REFUSALS = (
 )
 # At the start, or, when migration is merely blocked, at "migrate".
 _NOES = (Outcome.REFUSED, Outcome.REJECTED)
+_EXPECTED = "expected"
+_EXPECTED_REASON = (
+    "a scenario that shows a defect must tell when it is there no more"
+)
 _OUTCOME = "outcome"
 _REASON = (
     "a series must let migrate what it promises, and refuse what it cannot"
@@ -51,6 +56,7 @@ class Assessment:
     :param verdict: The verdict.
     :param summary: How the run ended, a few words.
     :param findings: Rules broken.
+    :param known: Rules broken, as the scenario expects.
     :param notes: Why nothing is known, if so.
     :param blackout_ns: From the source's first stop request to the
         destination's last device running; None if there was none.
@@ -60,6 +66,7 @@ class Assessment:
     verdict: Verdict
     summary: str
     findings: tuple[Finding, ...] = ()
+    known: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     blackout_ns: int | None = None
     qmp_downtime_ms: int | None = None
@@ -90,13 +97,24 @@ def assess(bundle: Bundle) -> Assessment:
     :raise BundleError: When it is of a tree that we do not know.
     """
     scenario = bundle.scenario
-    result = bundle.manifest.result
     patches = patches_of(bundle.manifest.inputs.qemu.variant)
     expected = (
         scenario.expect.patched
         if patches >= SERIES_LENGTH
         else scenario.expect.base
     )
+    found = _judge(bundle, scenario, patches, expected)
+    return _but_known(found, expected.findings)
+
+
+def _judge(
+    bundle: Bundle,
+    scenario: Scenario,
+    patches: int,
+    expected: model.Expectation,
+) -> Assessment:
+    """The verdict, if no rule is known to be broken."""
+    result = bundle.manifest.result
     if result.outcome is not expected.outcome:
         found = _unexpected(expected.outcome, result)
         # A broken order may well be why it did not end as it should.
@@ -122,6 +140,36 @@ def assess(bundle: Bundle) -> Assessment:
     return _judge_order(bundle, scenario, patches)
 
 
+def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
+    """Tell what is known from what is not; what is missing is a finding."""
+    if not rules:
+        return found
+    known = tuple(x for x in found.findings if x.rule in rules)
+    seen = {finding.rule for finding in known}
+    left = tuple(x for x in found.findings if x.rule not in rules)
+    missing = tuple(
+        Finding(
+            rule=_EXPECTED,
+            reason=_EXPECTED_REASON,
+            side=Side.SOURCE,
+            message=f"nothing breaks the rule {printable(rule)}, as it should",
+            devices=(),
+            file="scenario.json",
+            records=(),
+        )
+        for rule in dict.fromkeys(rules)
+        if rule not in seen
+    )
+    verdict = found.verdict
+    if left or missing:
+        verdict = Verdict.FAIL
+    elif verdict is Verdict.FAIL:
+        verdict = Verdict.INCONCLUSIVE if found.notes else Verdict.PASS
+    return replace(
+        found, verdict=verdict, findings=left + missing, known=known
+    )
+
+
 def _at_exit(found: Assessment, result: Result) -> Assessment:
     """A QEMU that migrates and then dies has not done well."""
     crashed = _crashed(result)
@@ -137,11 +185,11 @@ def _at_exit(found: Assessment, result: Result) -> Assessment:
         # It cannot tell that from a stream that breaks off.
         states.pop(Side.DESTINATION, None)
     if any(state != 0 for state in states.values()):
-        if found.verdict is Verdict.FAIL:
-            return found
         note = f"QEMU did not end well: {result.exit_states}"
         return replace(
-            found, verdict=Verdict.ERROR, notes=(*found.notes, note)
+            found,
+            verdict=worst([found.verdict, Verdict.ERROR]),
+            notes=(*found.notes, note),
         )
     return found
 
