@@ -220,6 +220,8 @@ def checksum(
         )
         if saver is None or loader is None:
             continue
+        if not (saver.whole and loader.whole):
+            continue
         # A device that migrates back and forth does both, by and by.
         sent = [
             entry

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.uapi import SAVING_STATES, DeviceState, MigrationFlags, path
 
@@ -57,9 +57,10 @@ class FakeDevice:
             f"result to={state.name} state={self.state.name} ret={-errno}"
         )
 
-    def _session(self, target: DeviceState) -> None:
+    def _session(self, target: DeviceState | None) -> None:
+        """The end of a session, if there is one."""
         saving = self.state in SAVING_STATES
-        if self.state is S.RESUMING:
+        if self.state is S.RESUMING and target is not None:
             self.say(self.checksum or f"checksum ok crc32={self.crc32:08x}")
             self.count("loaded")
             self.say("loaded bytes=65616 complete=1")
@@ -101,9 +102,8 @@ class FakeDevice:
         first = FakeDevice(self.flags, 1_699_999_999_000_000_000)
         first.say(live)
         first.say("open")
-        last = FakeDevice(
-            self.flags, self.now_ns, self.peer_id, self.peers, self.state
-        )
+        last = replace(self, lines=[])
+        last._session(None)
         last.count("close")
         last.say(f"close state={self.state.name}")
         last.say("gone")
