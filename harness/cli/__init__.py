@@ -30,6 +30,7 @@ COMMANDS = {
     "build": "build QEMU variants into the store",
     "run": "run one scenario, sealed, and keep its bundle",
     "check": "judge anybody's trace logs",
+    "rules": "what is promised, and how it is seen to hold",
     "series": "the patches: list, apply, verify, export",
     "b4-check": "an external check for b4: a patch on stdin, JSON on stdout",
     "testbed": "the outer VM: build its image, get a shell in it",

@@ -8,6 +8,7 @@ from harness.oracle.model import (
     Finding,
     Judgement,
     PairRule,
+    Promise,
     Rule,
 )
 from harness.oracle.rules import RULES
@@ -19,6 +20,7 @@ __all__ = [
     "Finding",
     "Judgement",
     "PairRule",
+    "Promise",
     "Rule",
     "judge",
 ]
