@@ -24,7 +24,7 @@ from harness.scenario.model import Outcome, Scenario
 from harness.scenario.result import Result
 from harness.timeline import Side, Timeline
 from harness.timeline import build as build_timeline
-from harness.trace import TraceReader, printable, read_device_log
+from harness.trace import Kind, TraceReader, printable, read_device_log
 from harness.uapi import MigrationFlags
 from harness.verdict import Verdict, worst
 
@@ -313,8 +313,12 @@ def _timeline(bundle: Bundle, name: str, side: Side) -> Timeline:
     for device in found.devices:
         path = device_log(device)
         if path in bundle.files:
-            log = io.BytesIO(bundle.files[path])
-            logs[device] = read_device_log(log, path)
+            log = read_device_log(io.BytesIO(bundle.files[path]), path)
+            # Other QEMUs of the run may have used the device as well.
+            for mark in found.marks_of(Kind.REALIZE, device=device):
+                if mark.time_ns is not None:
+                    log = log.opened_at(mark.time_ns)
+            logs[device] = log
     return replace(found, logs=logs)
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from harness.oracle.evidence import doubts, unseen
@@ -35,7 +35,6 @@ def judge(
     :param expect: What the logs are measured against.
     """
     sides = [source] if destination is None else [source, destination]
-    findings: list[Finding] = []
     notes: list[Doubt] = []
     if expect.p2p is None and _prepares(sides):
         # One prepare is enough: the tree has the series, so all must be.
@@ -51,19 +50,24 @@ def judge(
             )
             for side in sides
         ]
+    outcomes: list[Finding | Doubt] = []
     for side in sides:
-        notes += doubts(side, expect)
+        outcomes += doubts(side, expect)
         for rule in RULES:
-            if isinstance(rule, Rule) and rule.concerns(side, expect):
-                outcomes = rule.check(side, expect)
-                _sort(rule, side, outcomes, findings, notes)
+            if isinstance(rule, Rule):
+                outcomes += apply(rule, side, expect)
     if destination is not None:
         for rule in RULES:
             if isinstance(rule, PairRule) and rule.concerns(
                 destination, expect
             ):
-                outcomes = rule.check(source, destination, expect)
-                _sort(rule, destination, outcomes, findings, notes)
+                outcomes += _told(
+                    rule,
+                    destination,
+                    rule.check(source, destination, expect),
+                )
+    findings = [x for x in outcomes if isinstance(x, Finding)]
+    notes += [x for x in outcomes if isinstance(x, Doubt)]
     if not expect.ends:
         notes = []
     for side in sides:
@@ -92,32 +96,37 @@ def _prepares(sides: list[Timeline]) -> bool:
     )
 
 
-def _sort(
-    rule: Promise,
-    side: Timeline,
-    outcomes: Iterable[Outcome],
-    findings: list[Finding],
-    notes: list[Doubt],
-) -> None:
+def apply(
+    rule: Rule, side: Timeline, expect: Expectation
+) -> Iterator[Finding | Doubt]:
+    """What one rule says of one side.
+
+    :param rule: The rule.
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    if rule.concerns(side, expect):
+        yield from _told(rule, side, rule.check(side, expect))
+
+
+def _told(
+    rule: Promise, side: Timeline, outcomes: Iterable[Outcome]
+) -> Iterator[Finding | Doubt]:
     for outcome in outcomes:
         if isinstance(outcome, Broken):
-            findings.append(
-                Finding(
-                    rule.name,
-                    rule.reason,
-                    side.side,
-                    outcome.message,
-                    outcome.devices,
-                    side.summary.name,
-                    outcome.records,
-                )
+            yield Finding(
+                rule.name,
+                rule.reason,
+                side.side,
+                outcome.message,
+                outcome.devices,
+                side.summary.name,
+                outcome.records,
             )
         else:
-            notes.append(
-                Doubt(
-                    side.side,
-                    outcome.message,
-                    side.summary.name,
-                    outcome.records,
-                )
+            yield Doubt(
+                side.side,
+                outcome.message,
+                side.summary.name,
+                outcome.records,
             )

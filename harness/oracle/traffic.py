@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise, permutations
+from itertools import permutations
 
 from harness.oracle.model import Broken, Expectation, Outcome
 from harness.timeline import Timeline
-from harness.trace import DeviceLog, Entry, printable
-from harness.trace.device import Close, Live, Lost, Open, Peer
+from harness.trace import DeviceLog, printable
+from harness.trace.device import Close, Live, Lost, Peer
 from harness.uapi import DeviceState, MigrationFlags
 
 _SHOWN_LOST = 4
@@ -18,25 +18,21 @@ _SHOWN_LOST = 4
 
 @dataclass(frozen=True, slots=True)
 class _Party:
-    """A device among its peers, from when a QEMU opened it to its end.
+    """A device among its peers.
 
     :param device: Its name.
     :param number: Its number among them.
-    :param entries: Its log of that time.
+    :param log: Its log.
     """
 
     device: str
     number: int
-    entries: tuple[Entry, ...]
+    log: DeviceLog
 
     @property
     def peers(self) -> dict[int, Peer]:
         """What it had counted at the end, by its peers' numbers."""
-        return {
-            entry.peer: entry
-            for entry in self.entries
-            if isinstance(entry, Peer) and entry.when == "close"
-        }
+        return {x.peer: x for x in self.log.of(Peer) if x.when == "close"}
 
     @property
     def stopped(self) -> bool:
@@ -44,7 +40,7 @@ class _Party:
 
         Of one that was killed, or never came to run, much is lost.
         """
-        ends = [entry for entry in self.entries if isinstance(entry, Close)]
+        ends = self.log.of(Close)
         return bool(ends) and ends[-1].state is DeviceState.STOP
 
 
@@ -54,33 +50,21 @@ def conservation(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
     :param side: The timeline.
     :param expect: What it is measured against.
     """
-    lives = [
-        _lives(device, side.logs[device])
+    group = [
+        _Party(device, live.peer_id, side.logs[device])
         for device in side.devices
         # Others cannot keep it, and so must not migrate together.
         if expect.flags_of(device) & MigrationFlags.P2P
         and device in side.logs
+        for live in side.logs[device].of(Live)[-1:]
+        if live.peer_id is not None
     ]
-    for group in zip(*filter(None, lives), strict=False):
-        if not all(party.stopped for party in group):
-            continue
-        for sender, receiver in permutations(group, 2):
-            counted = sender.peers.get(receiver.number)
-            if counted is not None:
-                yield from _between(sender, counted, receiver)
-
-
-def _lives(device: str, log: DeviceLog) -> list[_Party]:
-    """The times that it was open; nothing of a device without peers."""
-    live = log.of(Live)
-    number = live[-1].peer_id if live else None
-    if number is None:
-        return []
-    begins = [i for i, x in enumerate(log.entries) if isinstance(x, Open)]
-    return [
-        _Party(device, number, log.entries[begin:end])
-        for begin, end in pairwise([*begins, len(log.entries)])
-    ]
+    if not all(party.stopped for party in group):
+        return
+    for sender, receiver in permutations(group, 2):
+        counted = sender.peers.get(receiver.number)
+        if counted is not None:
+            yield from _between(sender, counted, receiver)
 
 
 def _between(
@@ -96,8 +80,8 @@ def _between(
         return
     struck = [
         entry
-        for entry in sender.entries
-        if isinstance(entry, Lost) and entry.receiver == receiver.number
+        for entry in sender.log.of(Lost)
+        if entry.receiver == receiver.number
     ]
     yield Broken(
         f"{printable(sender.device)} sent {counted.sent} to "

@@ -8,7 +8,7 @@ uAPI's, all times nanoseconds of CLOCK_REALTIME, the clock of QEMU's traces.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from harness.uapi import DeviceState
@@ -245,6 +245,28 @@ class DeviceLog:
         :param kind: Which.
         """
         return tuple(x for x in self.entries if isinstance(x, kind))
+
+    def opened_at(self, time_ns: int) -> DeviceLog:
+        """What it said to one of several users, one after another.
+
+        :param time_ns: When that user had it open.
+        """
+        opens = self.of(Open)
+        begin = max((x.line for x in opens if x.time_ns <= time_ns), default=0)
+        end = min((x.line for x in opens if x.line > begin), default=None)
+
+        def inside(entry: Entry) -> bool:
+            return begin <= entry.line and (end is None or entry.line < end)
+
+        return replace(
+            self,
+            entries=tuple(
+                entry
+                for entry in self.entries
+                if inside(entry) or isinstance(entry, Live | Dropped)
+            ),
+            calls=tuple(call for call in self.calls if inside(call.request)),
+        )
 
     @property
     def whole(self) -> bool:

@@ -131,3 +131,18 @@ def test_devices_are_heard_however_a_run_ended(tmp_path: Path) -> None:
             source=source,
         )
         assert rules(assess(open_bundle(path))) == ["agreement"]
+
+
+def test_a_device_that_another_qemu_had_before(tmp_path: Path) -> None:
+    log = good_source().device_logs()["src0"]
+    other = (
+        b"1699999998000000000 open\n"
+        b"1699999998000000001 request from=RUNNING to=STOP\n"
+        b"1699999998000000002 result to=STOP state=STOP ret=0\n"
+        b"1699999998000000003 close state=STOP\n"
+    )
+    at = log.index(b"\n", log.index(b" live ")) + 1
+    path = make_bundle(
+        tmp_path / "b", logs={"src0": log[:at] + other + log[at:]}
+    )
+    assert assess(open_bundle(path)).verdict is PASS

@@ -133,6 +133,30 @@ def test_a_call_without_its_end() -> None:
     assert call.entries == (call.request,)
 
 
+def test_one_user_of_several() -> None:
+    log = read(
+        "1 live flags=",
+        "2 open",
+        *CALL,
+        "9 close state=STOP",
+        "11 open",
+        "12 request from=RUNNING to=STOP",
+        "13 result to=STOP state=STOP ret=0",
+        "14 dropped count=2",
+    )
+    for time_ns, lines, calls in (
+        (1, [2], 0),
+        (2, [2, 3, 4, 5, 6, 7, 8], 1),
+        (10, [2, 3, 4, 5, 6, 7, 8], 1),
+        (11, [2, 9, 10, 11], 1),
+        (99, [2, 9, 10, 11], 1),
+    ):
+        part = log.opened_at(time_ns)
+        assert [entry.line for entry in part.entries] == [*lines, 12]
+        assert len(part.calls) == calls
+        assert not part.whole
+
+
 def test_a_full_log_is_not_whole() -> None:
     assert read("1 open").whole
     assert not read("1 open", "2 dropped count=1").whole
