@@ -85,8 +85,7 @@ def test_a_vm_that_does_not_run_needs_no_running_devices() -> None:
     qemu.vm(False, "paused")
     qemu.status("cancelled")
     qemu.cleanup()
-    qemu.vm(True, "running")
-    qemu.vm(False, "shutdown")
+    qemu.status("setup")
     assert "cancelled" not in rules(of_source(qemu))
 
 

@@ -161,17 +161,21 @@ def test_another_time(shift_ns: int) -> None:
     assert "at another time" in judgement.findings[0].message
 
 
-def test_microseconds_are_no_disagreement() -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_microseconds_are_no_disagreement(late: bool) -> None:
     # The trace's last digits are cut off, the kernel's are not.
-    def later(log: bytes) -> bytes:
-        return re.sub(
-            rb"(?<=end_ns=)\d+",
-            lambda m: str(int(m[0]) // 1000 * 1000 + 999).encode(),
-            log,
-        )
+    qemu = migrate(FakeQemu(AB))
+    done = qemu.timeline().arcs_of("a")[-1].done
+    assert done is not None
+    assert done.time_ns is not None
+    end_ns = done.time_ns + (1000 if late else 999)
 
-    side = with_log(migrate(FakeQemu(AB)), later)
-    assert of_source(side).verdict is Verdict.PASS
+    def later(log: bytes) -> bytes:
+        at = log.rindex(b"end_ns=") + len(b"end_ns=")
+        return log[:at] + str(end_ns).encode() + log[at + 19 :]
+
+    judgement = of_source(with_log(qemu, later))
+    assert rules(judgement) == ({"agreement"} if late else set())
 
 
 @pytest.mark.parametrize("version", ["8.2", "9.0", "9.1", "11.1"])
@@ -179,6 +183,7 @@ def test_microseconds_are_no_disagreement() -> None:
 def test_recovery_is_no_disagreement(version: str, recover: S) -> None:
     qemu = boot(FakeQemu(AB, version))
     qemu.set_state("a", S.PRE_COPY, reached=S.RUNNING, recover=recover)
+    assert "agreement" not in rules(of_source(qemu.witnessed(), ANYHOW))
     qemu.setup()
     assert "agreement" not in rules(of_source(qemu.witnessed(), ANYHOW))
 
@@ -211,6 +216,12 @@ def test_a_device_that_hangs(answered: bool) -> None:
         logs["b"] = logs["b"][: logs["b"].rindex(b"\n") + 1]
     side = logged(qemu.timeline(), logs)
     assert of_source(side, ANYHOW).findings == ()
+    # What went before is held against the trace as ever.
+    wrong = re.sub(
+        rb"(request .*|result )to=PRE_COPY\b", rb"\1to=STOP", logs["b"]
+    )
+    side = logged(qemu.timeline(), {**logs, "b": wrong})
+    assert rules(of_source(side, ANYHOW)) == {"agreement"}
 
 
 def test_a_torn_trace_accuses_nobody() -> None:
@@ -323,3 +334,33 @@ def test_counters_that_did_not_come_along() -> None:
             sides[1].timeline(Side.DESTINATION), {**logs, "a": log}
         )
         assert found <= rules(judge(source, destination, SERIES))
+
+
+def test_a_rule_is_for_some_sides_versions_and_devices() -> None:
+    by_name = {rule.name: rule for rule in RULES}
+    source = migrate(FakeQemu(AB)).timeline()
+    destination = receive(FakeQemu(AB)).timeline(Side.DESTINATION)
+    assert by_name["cancelled"].concerns(source, SERIES)
+    assert not by_name["cancelled"].concerns(destination, SERIES)
+    assert not by_name["checksum"].concerns(source, SERIES)
+    barrier = by_name["barrier"]
+    assert barrier.concerns(source, SERIES)
+    assert barrier.concerns(source, Expectation())
+    assert not barrier.concerns(source, Expectation.of_patches(0, devices=2))
+    assert by_name["order"].concerns(
+        source, Expectation.of_patches(0, devices=2)
+    )
+    without = MigrationFlags.STOP_COPY | MigrationFlags.PRE_COPY
+    for flags, concerned in (
+        ({"a": without}, True), ({"a": without, "b": without}, False),
+    ):  # fmt: skip
+        assert barrier.concerns(source, Expectation(flags=flags)) == concerned
+
+
+def test_a_base_is_not_measured_by_the_series() -> None:
+    qemu = boot(FakeQemu(AB))
+    calls = qemu.calls(False)
+    qemu.vm(False, "paused", [calls[0], calls[2], calls[1], calls[3]])
+    base = Expectation.of_patches(0, devices=2, migrates=False)
+    assert "barrier" in rules(of_source(qemu.timeline(), ANYHOW))
+    assert "barrier" not in rules(of_source(qemu.timeline(), base))
