@@ -8,9 +8,14 @@ against what the scenario expects of that tree.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.bundle.manifest import DESTINATION_TRACE, SOURCE_TRACE
+from harness.bundle.manifest import (
+    DESTINATION_TRACE,
+    SOURCE_TRACE,
+    device_log,
+)
 from harness.bundle.read import Bundle
 from harness.errors import BundleError
 from harness.oracle import Expectation, Finding, judge
@@ -19,9 +24,9 @@ from harness.scenario.model import Outcome, Scenario
 from harness.scenario.result import Result
 from harness.timeline import Side, Timeline
 from harness.timeline import build as build_timeline
-from harness.trace import TraceReader, printable
+from harness.trace import Kind, TraceReader, printable, read_device_log
 from harness.uapi import MigrationFlags
-from harness.verdict import Verdict
+from harness.verdict import Verdict, worst
 
 SERIES_LENGTH = 6
 
@@ -34,6 +39,10 @@ _REFUSALS = (
 )
 # At the start, or, when migration is merely blocked, at "migrate".
 _NOES = (Outcome.REFUSED, Outcome.REJECTED)
+_EXPECTED = "expected"
+_EXPECTED_REASON = (
+    "a scenario that shows a defect must tell when it is there no more"
+)
 _OUTCOME = "outcome"
 _REASON = (
     "a series must let migrate what it promises, and refuse what it cannot"
@@ -47,6 +56,7 @@ class Assessment:
     :param verdict: The verdict.
     :param summary: How the run ended, a few words.
     :param findings: Rules broken.
+    :param known: Rules broken, as the scenario expects.
     :param notes: Why nothing is known, if so.
     :param blackout_ns: From the source's first stop request to the
         destination's last device running; None if there was none.
@@ -56,6 +66,7 @@ class Assessment:
     verdict: Verdict
     summary: str
     findings: tuple[Finding, ...] = ()
+    known: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     blackout_ns: int | None = None
     qmp_downtime_ms: int | None = None
@@ -86,19 +97,28 @@ def assess(bundle: Bundle) -> Assessment:
     :raise BundleError: When it is of a tree that we do not know.
     """
     scenario = bundle.scenario
-    result = bundle.manifest.result
     patches = patches_of(bundle.manifest.inputs.qemu.variant)
     expected = (
         scenario.expect.patched
         if patches >= SERIES_LENGTH
         else scenario.expect.base
     )
+    found = _judge(bundle, scenario, patches, expected)
+    return _but_known(found, expected.findings)
+
+
+def _judge(
+    bundle: Bundle,
+    scenario: Scenario,
+    patches: int,
+    expected: model.Expectation,
+) -> Assessment:
+    """The verdict, if no rule is known to be broken."""
+    result = bundle.manifest.result
     if result.outcome is not expected.outcome:
         found = _unexpected(expected.outcome, result)
-        if expected.outcome is not Outcome.MIGRATED:
-            return found
-        # A broken order may well be why it did not migrate.
-        order = _judge_order(bundle, scenario, patches, migrates=False)
+        # A broken order may well be why it did not end as it should.
+        order = _judge_order(bundle, scenario, patches)
         if not order.findings:
             return found
         return replace(
@@ -107,8 +127,7 @@ def assess(bundle: Bundle) -> Assessment:
             findings=order.findings + found.findings,
         )
     if result.outcome in (Outcome.MIGRATED, Outcome.CANCELLED):
-        migrates = result.outcome is Outcome.MIGRATED
-        found = _judge_order(bundle, scenario, patches, migrates=migrates)
+        found = _judge_order(bundle, scenario, patches)
         return _at_exit(found, result)
     if result.outcome in _NOES and not _refuses(
         result, expected.message, *_REFUSALS
@@ -118,7 +137,37 @@ def assess(bundle: Bundle) -> Assessment:
         return _failed(
             result, f"{result.outcome}, but not with {expected.message!r}"
         )
-    return Assessment(Verdict.PASS, str(result.outcome))
+    return _judge_order(bundle, scenario, patches)
+
+
+def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
+    """Tell what is known from what is not; what is missing is a finding."""
+    if not rules:
+        return found
+    known = tuple(x for x in found.findings if x.rule in rules)
+    seen = {finding.rule for finding in known}
+    left = tuple(x for x in found.findings if x.rule not in rules)
+    missing = tuple(
+        Finding(
+            rule=_EXPECTED,
+            reason=_EXPECTED_REASON,
+            side=Side.SOURCE,
+            message=f"nothing breaks the rule {printable(rule)}, as it should",
+            devices=(),
+            file="scenario.json",
+            records=(),
+        )
+        for rule in dict.fromkeys(rules)
+        if rule not in seen
+    )
+    verdict = found.verdict
+    if left or missing:
+        verdict = Verdict.FAIL
+    elif verdict is Verdict.FAIL:
+        verdict = Verdict.INCONCLUSIVE if found.notes else Verdict.PASS
+    return replace(
+        found, verdict=verdict, findings=left + missing, known=known
+    )
 
 
 def _at_exit(found: Assessment, result: Result) -> Assessment:
@@ -136,11 +185,11 @@ def _at_exit(found: Assessment, result: Result) -> Assessment:
         # It cannot tell that from a stream that breaks off.
         states.pop(Side.DESTINATION, None)
     if any(state != 0 for state in states.values()):
-        if found.verdict is Verdict.FAIL:
-            return found
         note = f"QEMU did not end well: {result.exit_states}"
         return replace(
-            found, verdict=Verdict.ERROR, notes=(*found.notes, note)
+            found,
+            verdict=worst([found.verdict, Verdict.ERROR]),
+            notes=(*found.notes, note),
         )
     return found
 
@@ -209,8 +258,11 @@ def _failed(result: Result, summary: str) -> Assessment:
 
 
 def _judge_order(
-    bundle: Bundle, scenario: Scenario, patches: int, *, migrates: bool
+    bundle: Bundle, scenario: Scenario, patches: int
 ) -> Assessment:
+    """What the witnesses say, whatever became of the migration."""
+    outcome = bundle.manifest.result.outcome
+    migrated = outcome is Outcome.MIGRATED
     source, destination, known = _sides(bundle)
     devices = [x for x in scenario.each_device() if x.flags]
     expect = replace(
@@ -218,18 +270,20 @@ def _judge_order(
             patches,
             sum(not device.unplug for device in devices),
             p2p=any(device.has_p2p for device in devices),
-            migrates=migrates,
+            migrates=migrated,
         ),
         flags={name: _flags(device) for name, device in known.items()},
+        # Linux's mtty keeps none.
+        logs=bundle.manifest.inputs.testbed.driver == "p2psim",
+        ends=migrated or outcome is Outcome.CANCELLED,
     )
-    outcome = bundle.manifest.result.outcome
     judgement = judge(
         source,
         # Where a cancelled migration leaves it is nobody's promise.
         None if outcome is Outcome.CANCELLED else destination,
         expect,
     )
-    blackout = judgement.blackout
+    blackout = judgement.blackout if migrated else None
     return Assessment(
         verdict=judgement.verdict,
         summary=str(outcome),
@@ -277,7 +331,18 @@ def _sides(
 def _timeline(bundle: Bundle, name: str, side: Side) -> Timeline:
     # No file at all is an empty log, on which nothing holds.
     data = bundle.files.get(name, b"")
-    return build_timeline(TraceReader(io.BytesIO(data), name), side)
+    found = build_timeline(TraceReader(io.BytesIO(data), name), side)
+    logs = {}
+    for device in found.devices:
+        path = device_log(device)
+        if path in bundle.files:
+            log = read_device_log(io.BytesIO(bundle.files[path]), path)
+            # Other QEMUs of the run may have used the device as well.
+            for mark in found.marks_of(Kind.REALIZE, device=device):
+                if mark.time_ns is not None:
+                    log = log.opened_at(mark.time_ns)
+            logs[device] = log
+    return replace(found, logs=logs)
 
 
 def _without(side: Timeline, unplugged: set[str]) -> Timeline:

@@ -23,6 +23,14 @@ DESTINATION_TRACE = "destination/trace.log"
 OWN = (MANIFEST, DIGEST)
 
 
+def device_log(device: str) -> str:
+    """The file with what a device said itself.
+
+    :param device: Its name, as QEMU's trace has it.
+    """
+    return f"devices/{device}.log"
+
+
 def digest_file(digest: str) -> bytes:
     """What the file ``digest`` holds.
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": "A against B: which is slower, by how much, and where",
     "check": "judge anybody's trace logs",
     "report": "show what runs found: text, HTML, JUnit, JSON, Perfetto",
+    "rules": "what is promised, and how it is seen to hold",
     "series": "the patches: list, apply, verify, export",
     "b4-check": "an external check for b4: a patch on stdin, JSON on stdout",
     "history": "results that are kept, over revisions",

@@ -154,6 +154,11 @@ def _text(judgement: Judgement, sides: list[Timeline]) -> list[str]:
     for doubt in judgement.notes:
         found.append(f"unclear: {doubt.side}, {doubt.message}")
         found += [f"  {line}" for line in doubt.lines()]
+    if judgement.unseen:
+        found.append(
+            "not observable without the devices' own logs: "
+            f"{', '.join(judgement.unseen)}"
+        )
     blackout = judgement.blackout
     if blackout is not None:
         length = "unknown"

@@ -15,7 +15,7 @@ from harness.errors import BuildError, PatchError, UsageError
 from harness.host.files import write_whole
 from harness.report import mutants as report_mutants
 from harness.report.mutants import MutantReport, Trial
-from harness.scenario.load import load
+from harness.scenario.load import load, names
 from harness.series import (
     Base,
     Mutant,
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
     return report.verdict.exit_code
 
 
-def _wanted(base: Base, names: Sequence[str]) -> list[Mutant]:
+def _wanted(base: Base, wanted: Sequence[str]) -> list[Mutant]:
     every = load_mutants()
     known = {x.name: x for x in every if x.base == base.name}
     if not known:
@@ -59,13 +59,13 @@ def _wanted(base: Base, names: Sequence[str]) -> list[Mutant]:
         raise UsageError(
             f"{base.name} has no mutants", f"bases that have some: {bases}"
         )
-    for name in names:
+    for name in wanted:
         if name not in known:
             raise UsageError(
                 f"unknown mutant {name!r}",
                 f"known mutants of {base.name}: {', '.join(known)}",
             )
-    return [known[name] for name in dict.fromkeys(names or known)]
+    return [known[name] for name in dict.fromkeys(wanted or known)]
 
 
 def _judge(
@@ -87,6 +87,14 @@ def _judge(
             "every one of these mutants waits for something",
             "qemu-patches/series.toml says for what",
         )
+    whole = not args.mutant
+    if whole:
+        # They show a defect of the tree itself, and so what sees it.
+        scenarios |= {
+            name: scenario
+            for name, scenario in ((x, load(x)) for x in names())
+            if scenario.expect.patched.findings
+        }
     control = parse_variant(base, _TREE)
     with display() as shown:
         build_all(source, [control], shown)
@@ -132,4 +140,5 @@ def _judge(
             )
             for mutant in mutants
         ],
+        whole=whole,
     )

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 import msgspec
 
 from harness.assess import timelines
 from harness.bundle.read import Bundle
-from harness.downtime.devicelog import requests
 from harness.downtime.model import Beside, Breakdown
 from harness.downtime.phases import phases
 
@@ -39,11 +36,6 @@ def breakdown(bundle: Bundle) -> Breakdown:
     return phases(
         source,
         destination,
-        {
-            PurePosixPath(name).stem: requests(data)
-            for name, data in files.items()
-            if name.startswith("devices/")
-        },
         Beside(
             qmp_downtime_ms=bundle.manifest.result.qmp_downtime_ms,
             stop_to_resume_ns=stop_to_resume_ns(

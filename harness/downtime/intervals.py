@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.downtime.devicelog import Request
 from harness.downtime.model import Interval, NotObservable, PhaseName
 from harness.timeline import Arc, Blackout, Cause, Epoch, Side, Timeline
-from harness.trace import Kind, Record
+from harness.trace import Clock, Kind, Record
+from harness.trace.device import Call
 
 _TURN = (
     "vfio_save_complete_precopy_start",
@@ -94,24 +94,25 @@ def intervals(
     stop: Epoch,
     start: Epoch | None,
     whole: Blackout,
-    witness: Mapping[str, tuple[Request, ...]],
 ) -> tuple[
     tuple[Interval, ...], tuple[Interval, ...], list[NotObservable]
 ]:
     """All that the devices did for a blackout.
+
+    The devices' own logs are asked only for the begin of requests that QEMU
+    printed no line before.
 
     :param source: Timeline of the side that was stopped.
     :param destination: Timeline of the side that went on.
     :param stop: The stop with which it began.
     :param start: The start with which it ended, if it was one.
     :param whole: The blackout, which has a duration.
-    :param witness: What the devices' own logs say, by device.
     :return: What counts for it, what does not, and what cannot be told.
     """
     assert whole.start_ns is not None
     assert whole.end_ns is not None
     unseen: list[NotObservable] = []
-    timed = _Timed(witness, unseen)
+    timed = _Timed(_calls(source) | _calls(destination), unseen)
     found = [
         *timed.of_epoch(source, stop, PhaseName.P2P_ARCS, PhaseName.STOP_ARCS),
         *_saved(source, timed),
@@ -150,7 +151,7 @@ def intervals(
 class _Timed:
     """Requests, and how long they took."""
 
-    witness: Mapping[str, tuple[Request, ...]]
+    calls: Mapping[str, tuple[Call, ...]]
     unseen: list[NotObservable]
 
     def of_epoch(
@@ -187,17 +188,24 @@ class _Timed:
     def _start_ns(self, arc: Arc, done_ns: int) -> int | None:
         if arc.attempt is not None:
             return arc.attempt.time_ns
-        requests = self.witness.get(arc.device, ())
         return next(
             (
-                request.start_ns
-                for request in reversed(requests)
+                call.request.time_ns
+                for call in reversed(self.calls.get(arc.device, ()))
                 # Traces have microseconds.
-                if request.end_ns < done_ns + 1000
-                and request.reached == arc.reached
+                if call.result is not None
+                and call.result.time_ns < done_ns + 1000
+                and call.result.state == arc.reached
             ),
             None,
         )
+
+
+def _calls(side: Timeline) -> dict[str, tuple[Call, ...]]:
+    # The devices have the log backend's clock.
+    if side.summary.backend.clock is not Clock.REALTIME:
+        return {}
+    return {name: log.calls for name, log in side.logs.items()}
 
 
 def _saved(source: Timeline, timed: _Timed) -> Iterator[Interval]:

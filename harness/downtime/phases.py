@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from harness.downtime.devicelog import Request
 from harness.downtime.intervals import intervals, turns
 from harness.downtime.model import (
     Beside,
@@ -46,15 +45,12 @@ class _Milestone:
 def phases(
     source: Timeline,
     destination: Timeline,
-    witness: Mapping[str, tuple[Request, ...]] | None = None,
     beside: Beside | None = None,
 ) -> Breakdown:
     """Take a blackout apart.
 
     :param source: Timeline of the side that was stopped.
     :param destination: Timeline of the side that went on.
-    :param witness: What the devices' own logs say, by device.  Asked only
-        for the begin of requests that QEMU printed no line before.
     :param beside: Other figures, to which those of the logs are added.
     """
     whole = blackout(source, destination)
@@ -69,7 +65,7 @@ def phases(
         whole, _milestones(source, destination, stop, start, whole)
     )
     work, outside, unseen = intervals(
-        source, destination, stop, start, whole, witness or {}
+        source, destination, stop, start, whole
     )
     if not whole.exact:
         unseen.append(NotObservable("stop-request", whole.note))

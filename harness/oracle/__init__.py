@@ -7,6 +7,8 @@ from harness.oracle.model import (
     Expectation,
     Finding,
     Judgement,
+    PairRule,
+    Promise,
     Rule,
 )
 from harness.oracle.rules import RULES
@@ -17,6 +19,8 @@ __all__ = [
     "Expectation",
     "Finding",
     "Judgement",
+    "PairRule",
+    "Promise",
     "Rule",
     "judge",
 ]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from harness.oracle.model import Doubt, Expectation
 from harness.timeline import Side, Timeline
 from harness.trace import Kind, Record, printable
+from harness.trace.device import Dropped
 from harness.trace.formats import FAILURE_MESSAGES
 from harness.uapi import P2P_STATES, DeviceState
 
@@ -27,6 +28,26 @@ def doubts(side: Timeline, expect: Expectation) -> Iterator[Doubt]:
     """
     for message, records in _doubts(side, expect):
         yield Doubt(side.side, message, side.summary.name, records)
+
+
+def unseen(side: Timeline, expect: Expectation) -> Iterator[Doubt]:
+    """What is missing of the devices' own logs.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    for device in side.devices:
+        name = printable(device)
+        log = side.logs.get(device)
+        if log is None:
+            if expect.logs:
+                why = f"there is no log of {name} itself"
+                yield Doubt(side.side, why, side.summary.name)
+        elif not log.whole:
+            why = f"{name} had more to say than its log holds"
+            yield Doubt(
+                side.side, why, side.summary.name, log.of(Dropped)[-1:]
+            )
 
 
 _Found = Iterator[tuple[str, tuple[Record, ...]]]

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from harness.oracle.evidence import doubts
+from harness.oracle.evidence import doubts, unseen
 from harness.oracle.model import (
     Broken,
     Doubt,
     Expectation,
     Finding,
     Judgement,
+    Outcome,
+    PairRule,
+    Promise,
     Rule,
 )
 from harness.oracle.rules import RULES
@@ -32,7 +35,6 @@ def judge(
     :param expect: What the logs are measured against.
     """
     sides = [source] if destination is None else [source, destination]
-    findings: list[Finding] = []
     notes: list[Doubt] = []
     if expect.p2p is None and _prepares(sides):
         # One prepare is enough: the tree has the series, so all must be.
@@ -48,15 +50,28 @@ def judge(
             )
             for side in sides
         ]
+    outcomes: list[Finding | Doubt] = []
     for side in sides:
-        notes += doubts(side, expect)
+        outcomes += doubts(side, expect)
         for rule in RULES:
-            if side.side in rule.sides:
-                for outcome in _apply(rule, side, expect):
-                    if isinstance(outcome, Finding):
-                        findings.append(outcome)
-                    else:
-                        notes.append(outcome)
+            if isinstance(rule, Rule):
+                outcomes += apply(rule, side, expect)
+    if destination is not None:
+        for rule in RULES:
+            if isinstance(rule, PairRule) and rule.concerns(
+                destination, expect
+            ):
+                outcomes += _told(
+                    rule,
+                    destination,
+                    rule.check(source, destination, expect),
+                )
+    findings = [x for x in outcomes if isinstance(x, Finding)]
+    notes += [x for x in outcomes if isinstance(x, Doubt)]
+    if not expect.ends:
+        notes = []
+    for side in sides:
+        notes += unseen(side, expect)
     verdict = Verdict.PASS
     findings, notes = _doubt_lossy(sides, findings, notes)
     if findings:
@@ -68,6 +83,11 @@ def judge(
         tuple(findings),
         tuple(notes),
         None if destination is None else blackout(source, destination),
+        tuple(
+            rule.name
+            for rule in RULES
+            if rule.logs and not any(side.logs for side in sides)
+        ),
     )
 
 
@@ -98,10 +118,23 @@ def _prepares(sides: list[Timeline]) -> bool:
     )
 
 
-def _apply(
+def apply(
     rule: Rule, side: Timeline, expect: Expectation
 ) -> Iterator[Finding | Doubt]:
-    for outcome in rule.check(side, expect):
+    """What one rule says of one side.
+
+    :param rule: The rule.
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    if rule.concerns(side, expect):
+        yield from _told(rule, side, rule.check(side, expect))
+
+
+def _told(
+    rule: Promise, side: Timeline, outcomes: Iterable[Outcome]
+) -> Iterator[Finding | Doubt]:
+    for outcome in outcomes:
         if isinstance(outcome, Broken):
             yield Finding(
                 rule.name,

@@ -8,11 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.timeline import Blackout, Side, Timeline
-from harness.trace import Record, printable
+from harness.trace import Entry, Record, printable
 from harness.uapi import ALL_FLAGS, MigrationFlags
 from harness.verdict import Verdict
 
 JSON_VERSION = 1
+
+# The first release with the series.
+SERIES = "8.2"
+
+# A line of a trace, or of a device's own log, which names its file itself.
+Line = Record | Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,10 @@ class Expectation:
     :param same_depth: All devices are known to be equally deep in the qdev
         tree, so that the forward order is that of their realization.
     :param flags: What a device offers, by name; all flags if not listed.
+    :param logs: Every device keeps a log of its own, and one that is missing
+        is missing evidence; False: such logs are used if they are there.
+    :param ends: The run came to a regular end, and so must the logs; where
+        it broke off they are searched for what is wrong, and no more.
     """
 
     devices: int | None = None
@@ -41,6 +51,8 @@ class Expectation:
     migrates: bool = True
     same_depth: bool = False
     flags: Mapping[str, MigrationFlags] = field(default_factory=dict)
+    logs: bool = False
+    ends: bool = True
 
     @classmethod
     def of_patches(
@@ -83,8 +95,9 @@ class Finding:
     :param side: Where.
     :param message: What happened; names the devices.
     :param devices: The devices concerned.
-    :param file: Name of the log.
-    :param records: The offending lines.
+    :param file: Name of the trace log.
+    :param records: The offending lines; those of a device's own log name
+        that themselves.
     """
 
     rule: str
@@ -93,7 +106,7 @@ class Finding:
     message: str
     devices: tuple[str, ...]
     file: str
-    records: tuple[Record, ...]
+    records: tuple[Line, ...]
 
     def lines(self) -> list[str]:
         """The offending lines as ``file:line: text``, fit to print."""
@@ -124,7 +137,7 @@ class Doubt:
     side: Side
     message: str
     file: str
-    records: tuple[Record, ...] = ()
+    records: tuple[Line, ...] = ()
 
     def lines(self) -> list[str]:
         """The lines as ``file:line: text``, fit to print."""
@@ -150,7 +163,7 @@ class Broken:
 
     message: str
     devices: tuple[str, ...]
-    records: tuple[Record, ...]
+    records: tuple[Line, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,28 +175,68 @@ class Unclear:
     """
 
     message: str
-    records: tuple[Record, ...] = ()
+    records: tuple[Line, ...] = ()
 
 
 Outcome = Broken | Unclear
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One promise, and how it is checked.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What a rule says.
 
     :param name: Short, used in reports.
     :param reason: Why it matters, one sentence.
     :param source: Where the promise is made.
     :param sides: On which sides it is checked.
-    :param check: Yields what speaks against the promise.
+    :param since: First of QEMU's versions that keeps it, or whose trace shows
+        whether it does; a base with the series counts as 8.2.
+    :param needs: It is about devices that offer all of these.
+    :param logs: Only the devices' own logs show whether it holds.
     """
 
     name: str
     reason: str
     source: str
-    sides: tuple[Side, ...]
+    sides: tuple[Side, ...] = tuple(Side)
+    since: str = "8.1"
+    needs: MigrationFlags = MigrationFlags.STOP_COPY
+    logs: bool = False
+
+    def concerns(self, side: Timeline, expect: Expectation) -> bool:
+        """Whether it holds for what is on a side.
+
+        :param side: The timeline.
+        :param expect: What it is measured against.
+        """
+        if side.side not in self.sides:
+            return False
+        if self.since == SERIES and expect.p2p is False:
+            return False
+        return any(
+            self.needs in expect.flags_of(device) for device in side.devices
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule(Promise):
+    """A promise that the witnesses of one side can show to be broken.
+
+    :param check: Yields what speaks against the promise.
+    """
+
     check: Callable[[Timeline, Expectation], Iterator[Outcome]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRule(Promise):
+    """A promise about both sides; it is broken on the destination's.
+
+    :param check: Yields what speaks against the promise, from the source's
+        and the destination's timeline.
+    """
+
+    check: Callable[[Timeline, Timeline, Expectation], Iterator[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +248,15 @@ class Judgement:
     :param findings: Rules broken.
     :param notes: Why the logs cannot say that the rules hold.
     :param blackout: None without a destination.
+    :param unseen: Names of the rules that only devices' own logs could show
+        to be broken, where there are none.
     """
 
     verdict: Verdict
     findings: tuple[Finding, ...]
     notes: tuple[Doubt, ...]
     blackout: Blackout | None
+    unseen: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for `json.dumps`."""
@@ -215,25 +271,30 @@ class Judgement:
                 "exact": self.blackout.exact,
                 "note": self.blackout.note,
             },
+            "unseen": list(self.unseen),
         }
 
 
-def _lines(file: str, records: tuple[Record, ...]) -> list[str]:
+def _lines(file: str, records: tuple[Line, ...]) -> list[str]:
     return [
-        f"{printable(file)}:{record.line}: {printable(record.text)}"
+        f"{_file(file, record)}:{record.line}: {printable(record.text)}"
         for record in records
     ]
 
 
 def _json_lines(
-    file: str, records: tuple[Record, ...]
+    file: str, records: tuple[Line, ...]
 ) -> list[dict[str, Any]]:
     return [
         {
-            "file": printable(file),
+            "file": _file(file, record),
             "line": record.line,
             "time_ns": record.time_ns,
             "text": printable(record.text),
         }
         for record in records
     ]
+
+
+def _file(trace: str, record: Line) -> str:
+    return printable(record.file if isinstance(record, Entry) else trace)

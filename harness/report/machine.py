@@ -17,6 +17,7 @@ from junitparser import (
 )
 
 from harness.report.model import Report, Row
+from harness.report.rules import unproven
 from harness.trace import printable
 from harness.verdict import Verdict
 
@@ -30,9 +31,13 @@ def as_json(report: Report) -> dict[str, Any]:
 
         {"format": 1, "kind": "vfio-p2p report", "verdict": "pass",
          "qemu": "...", "base": "v10.0", "origin": "...",
+         "unproven": ["conservation", ...],
          "runs": [{"variant", "scenario", "seed", "verdict", "summary",
                    "blackout_ns", "qmp_downtime_ms", "bundle", "digest",
-                   "findings": [...], "notes": [...]}, ...]}
+                   "findings": [...], "known": [...], "notes": [...]},
+                  ...]}
+
+    Rules are unproven if none of the runs broke them, as most runs must not.
     """
     return {
         "format": FORMAT,
@@ -41,6 +46,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "qemu": report.qemu,
         "base": report.base,
         "origin": report.origin,
+        "unproven": list(unproven(row.assessment for row in report.rows)),
         "runs": [_run(row) for row in report.rows],
     }
 
@@ -58,6 +64,7 @@ def _run(row: Row) -> dict[str, Any]:
         "bundle": row.bundle,
         "digest": row.digest,
         "findings": [finding.as_json() for finding in found.findings],
+        "known": [finding.as_json() for finding in found.known],
         "notes": list(found.notes),
     }
 

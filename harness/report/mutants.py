@@ -17,6 +17,7 @@ from rich.text import Text
 
 from harness.assess import Assessment
 from harness.report.machine import FORMAT
+from harness.report.rules import unproven
 from harness.series import Mutant
 from harness.trace import printable
 from harness.verdict import Verdict, worst
@@ -113,21 +114,35 @@ class MutantReport:
     :param base: Name of the base.
     :param control: What came of the tree without any mutant, by scenario.
     :param trials: The mutants.
+    :param whole: Whether all was tried that there is; only then does it
+        mean anything that a rule was not broken.
     """
 
     qemu: str
     base: str
     control: Mapping[str, Assessment]
     trials: Sequence[Trial]
+    whole: bool = False
+
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """The rules that no mutant broke, nor any scenario made to."""
+        if not self.whole:
+            return ()
+        tried = [run for trial in self.trials for run in trial.runs.values()]
+        return unproven([*tried, *self.control.values()])
 
     @property
     def verdict(self) -> Verdict:
         """PASS if each is killed by its rule, or waits, and no other is.
 
         Where the tree without a mutant does not pass either, a mutant that
-        is killed proves nothing.
+        is killed proves nothing; and a rule that nothing breaks may be one
+        that nothing can.
         """
         found = [_VERDICTS[trial.fate] for trial in self.trials]
+        if self.unproven:
+            found.append(Verdict.INCONCLUSIVE)
         # Those that wait do not make the others' verdict less sure.
         if Verdict.PASS in found:
             found = [v for v in found if v is not Verdict.SKIP]
@@ -164,6 +179,7 @@ def render(report: MutantReport) -> str:
             *lines[1:-1],
             "",
             *_bad_controls(report),
+            *_unproven(report),
             f"verdict: {report.verdict} ({counts})",
         ]
     )
@@ -180,6 +196,11 @@ def _bad_controls(report: MutantReport) -> list[str]:
     ]
 
 
+def _unproven(report: MutantReport) -> list[str]:
+    names = ", ".join(report.unproven)
+    return [f"unproven, as nothing breaks them: {names}"] if names else []
+
+
 def as_json(report: MutantReport) -> dict[str, Any]:
     """Plain values, for `json.dumps`.
 
@@ -187,6 +208,7 @@ def as_json(report: MutantReport) -> dict[str, Any]:
 
         {"format": 1, "kind": "vfio-p2p mutants", "verdict": "pass",
          "qemu": "...", "base": "v10.0", "control": {"two-devices": "pass"},
+         "unproven": ["conservation", ...],
          "mutants": [{"name", "trips", "scenarios", "fate", "rules",
                       "detail"}, ...]}
     """
@@ -199,6 +221,7 @@ def as_json(report: MutantReport) -> dict[str, Any]:
         "control": {
             name: str(run.verdict) for name, run in report.control.items()
         },
+        "unproven": list(report.unproven),
         "mutants": [
             {
                 "name": trial.mutant.name,
@@ -218,6 +241,10 @@ def as_junit(report: MutantReport) -> str:
     suite = TestSuite("vfio-p2p validate --mutants")
     for name, run in report.control.items():
         suite.add_testcase(_case(name, "control", run.verdict, run.summary))
+    for name in report.unproven:
+        suite.add_testcase(
+            _case(name, "rule", Verdict.INCONCLUSIVE, "nothing breaks it")
+        )
     for trial in report.trials:
         why = f"{trial.fate} {trial.detail}".strip()
         suite.add_testcase(

@@ -76,7 +76,11 @@ COLUMNS = (
         "arcs",
         frozenset(
             {
+                "agreement",
                 "arcs",
+                "cancelled",
+                "checksum",
+                "conservation",
                 "destination",
                 "left",
                 "main-target",
@@ -84,6 +88,9 @@ COLUMNS = (
                 "once",
                 "reached",
                 "recover",
+                "run-state",
+                "stream-end",
+                "swallowed",
             }
         ),
         "",

@@ -74,9 +74,12 @@ def _blackout(row: Row) -> str:
 
 def _details(row: Row) -> str:
     found = row.assessment
-    if found.verdict is Verdict.PASS:
+    if found.verdict is Verdict.PASS and not found.known:
         return ""
     lines = ["", f"{row.variant}, {row.scenario}: {found.verdict}"]
+    for finding in found.known:
+        lines.append(f"  known: {finding.rule} ({finding.side})")
+        lines.append(f"    {printable(finding.message)}")
     for finding in found.findings:
         lines.append(f"  broken: {finding.rule} ({finding.side})")
         lines.append(f"    {printable(finding.message)}")

@@ -141,11 +141,14 @@ class Outcome(StrEnum):
 class Expectation(_Strict, frozen=True, kw_only=True):
     """What should come of it: an outcome, and what QEMU then says.
 
-    Without that message any fault of the machine would do.
+    Without that message any fault of the machine would do.  `findings` are
+    the rules, by name, that are known to be broken then; one that is not is
+    as bad as any other that is.
     """
 
     outcome: Outcome = Outcome.MIGRATED
     message: str = ""
+    findings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # QEMU itself says so of these two.

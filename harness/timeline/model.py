@@ -7,10 +7,11 @@ everything here; times may be missing or equal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
-from harness.trace import Kind, Record, Summary
+from harness.trace import DeviceLog, Kind, Record, Summary
 from harness.uapi import DeviceState
 
 
@@ -150,6 +151,28 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Migration:
+    """One migration, as this side reports its own part of it.
+
+    :param begin: The line that reports its setup.
+    :param end: The line that reports its end, if there is one.
+    """
+
+    begin: Record
+    end: Record | None
+
+    @property
+    def completed(self) -> bool:
+        """Whether this side reported it as completed."""
+        return self.end is not None and (
+            self.end.fields["status"] == "completed"
+        )
+
+
+_ENDS = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """All that the log of one side tells about VFIO migration.
 
@@ -165,6 +188,8 @@ class Timeline:
     :param gaps: Signs of missing lines.
     :param others: Lines that no rule needs, but that tell the time.
     :param dropped: Where QEMU says that it lost events.
+    :param logs: What devices say themselves, by name; a second witness,
+        which most sides do not have.
     """
 
     side: Side
@@ -178,6 +203,19 @@ class Timeline:
     gaps: tuple[Gap, ...]
     others: tuple[Record, ...] = ()
     dropped: tuple[Record, ...] = ()
+    logs: Mapping[str, DeviceLog] = field(default_factory=dict)
+
+    @property
+    def migrations(self) -> tuple[Migration, ...]:
+        """Migrations in their order, with or without success."""
+        found: list[Migration] = []
+        for mark in self.marks_of(Kind.STATUS):
+            status = mark.fields["status"]
+            if status == "setup":
+                found.append(Migration(mark, None))
+            elif status in _ENDS and found and found[-1].end is None:
+                found[-1] = Migration(found[-1].begin, mark)
+        return tuple(found)
 
     def arcs_of(self, device: str) -> tuple[Arc, ...]:
         """Requests of one device, in the order of the log.

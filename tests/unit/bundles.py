@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from qemu_log import FakeQemu, devices, migrate, receive
@@ -17,6 +18,7 @@ from harness.bundle.manifest import (
     Inputs,
     QemuInput,
     TestbedInput,
+    device_log,
 )
 from harness.bundle.write import seal, writing
 from harness.scenario.load import load
@@ -30,6 +32,7 @@ NAMES = (
     SCENARIO,
     SOURCE_TRACE,
     DESTINATION_TRACE,
+    *map(device_log, ("src0", "src1", "dst0", "dst1")),
     "console.txt",
 )
 MIGRATED = Result(
@@ -40,16 +43,16 @@ MIGRATED = Result(
 )
 
 
-def source_log(*, series: bool = True, count: int = 2) -> bytes:
-    """Trace of a source that does all right."""
+def good_source(*, series: bool = True, count: int = 2) -> FakeQemu:
+    """A source that does all right."""
     names = devices(*(f"src{number}" for number in range(count)))
-    return migrate(FakeQemu(names, series=series)).log()
+    return migrate(FakeQemu(names, series=series))
 
 
-def destination_log(*, series: bool = True, count: int = 2) -> bytes:
-    """Trace of a destination that does all right."""
+def good_destination(*, series: bool = True, count: int = 2) -> FakeQemu:
+    """A destination that does all right."""
     names = devices(*(f"dst{number}" for number in range(count)))
-    return receive(FakeQemu(names, series=series)).log()
+    return receive(FakeQemu(names, series=series))
 
 
 def make_bundle(
@@ -58,18 +61,34 @@ def make_bundle(
     result: Result = MIGRATED,
     scenario: Scenario | None = None,
     variant: str = "patched",
-    source: bytes | None = None,
-    destination: bytes | None = None,
+    source: FakeQemu | bytes | None = None,
+    destination: FakeQemu | bytes | None = None,
+    logs: Mapping[str, bytes | None] | None = None,
     seed: int = 42,
 ) -> Path:
-    """A whole bundle; what is not given is as it should be."""
+    """A whole bundle; what is not given is as it should be.
+
+    :param logs: Of devices, to replace what they would say; None: no log.
+    """
     scenario = scenario or load("two-devices")
+    traces = {}
+    said: dict[str, bytes | None] = {}
+    for name, given, usual in (
+        (SOURCE_TRACE, source, good_source()),
+        (DESTINATION_TRACE, destination, good_destination()),
+    ):
+        qemu = given if isinstance(given, FakeQemu) else usual
+        traces[name] = given if isinstance(given, bytes) else qemu.log()
+        said |= qemu.device_logs()
+    said |= logs or {}
     with writing(path) as partial:
         files = {
-            SOURCE_TRACE: source_log() if source is None else source,
-            DESTINATION_TRACE: (
-                destination_log() if destination is None else destination
-            ),
+            **traces,
+            **{
+                device_log(device): log
+                for device, log in said.items()
+                if log is not None
+            },
             SCENARIO: scenario.to_json(),
             RESULT: result.to_json(),
             "console.txt": b"Linux\n",

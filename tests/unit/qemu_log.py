@@ -8,14 +8,15 @@ the series' documentation gives.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from device_log import FakeDevice
 from hypothesis import strategies as st
 
 from harness.timeline import Phase, Side, Timeline, build
-from harness.trace import VERSIONS, Kind, TraceReader
+from harness.trace import VERSIONS, Kind, TraceReader, read_device_log
 from harness.trace.formats import FORMATS
 from harness.uapi import ALL_FLAGS, DeviceState, MigrationFlags
 
@@ -63,6 +64,7 @@ class FakeQemu:
     kinds: list[Kind] = field(default_factory=list)
     state: dict[str, DeviceState] = field(default_factory=dict)
     begin_ns: int = _BEGIN_NS
+    said: dict[str, FakeDevice] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for device in self.devices:
@@ -79,9 +81,14 @@ class FakeQemu:
             and VERSIONS.index(f.since) <= at <= VERSIONS.index(f.until)
             and (f.kind is kind or kind is Kind.OTHER)
         )
-        time_ns = self.begin_ns + len(self.lines) * _STEP_NS
-        self.lines.append(prefix(self.prefix, time_ns) + fmt.text(fields))
+        before = prefix(self.prefix, self.next_ns)
+        self.lines.append(before + fmt.text(fields))
         self.kinds.append(kind)
+
+    @property
+    def next_ns(self) -> int:
+        """Time of the next line."""
+        return self.begin_ns + len(self.lines) * _STEP_NS
 
     @property
     def entry_lines(self) -> bool:
@@ -103,16 +110,43 @@ class FakeQemu:
                 recover=recover.name,
             )
             if state is not self.state[device]:
+                self.ask(device, state, reached, recover)
                 self.state[device] = state if reached is None else reached
                 self.emit(
                     Kind.CHANGED, "vfio_migration_set_device_state",
                     device=device, state=self.state[device].name,
                 )
         elif reached is None:
+            self.ask(device, state, reached, recover)
             self.state[device] = state
             self.emit(Kind.SUCCEEDED, event, device=device, state=state.name)
         else:
+            self.ask(device, state, reached, recover)
             self.state[device] = reached
+
+    def ask(
+        self,
+        device: str,
+        state: DeviceState,
+        reached: DeviceState | None,
+        recover: DeviceState,
+    ) -> None:
+        """What the device sees of a request, before its next line."""
+        fake = self.device(device)
+        fake.now_ns = self.next_ns - _STEP_NS * 4 // 5
+        if reached is None:
+            fake.ask(state)
+            return
+        fake.ask(state, errno=5)
+        if recover is S.ERROR:
+            fake.reset()
+        else:
+            fake.ask(recover)
+
+    def device(self, name: str) -> FakeDevice:
+        """A device, for what it does by itself."""
+        flags = self.devices.get(name, ALL_FLAGS)
+        return self.said.setdefault(name, FakeDevice(flags, self.begin_ns))
 
     def begin(self, running: bool, reason: str) -> None:
         """vm_state_notify() begins."""
@@ -224,6 +258,31 @@ class FakeQemu:
     def timeline(self, side: Side = Side.SOURCE) -> Timeline:
         """What was printed, as a timeline."""
         return timeline(self.log(), side)
+
+
+    def device_logs(self) -> dict[str, bytes]:
+        """What the devices say themselves, once QEMU is gone."""
+        found = {}
+        for name in self.devices:
+            fake = self.device(name)
+            fake.now_ns = self.next_ns
+            found[name] = fake.log()
+        return found
+
+    def witnessed(self, side: Side = Side.SOURCE) -> Timeline:
+        """The timeline, with the devices' own logs."""
+        return with_logs(self.timeline(side), self.device_logs())
+
+
+def with_logs(side: Timeline, logs: Mapping[str, bytes]) -> Timeline:
+    """A timeline with other logs."""
+    return replace(
+        side,
+        logs={
+            name: read_device_log(io.BytesIO(log), f"{name}.log")
+            for name, log in logs.items()
+        },
+    )
 
 
 def timeline(data: bytes, side: Side = Side.SOURCE) -> Timeline:

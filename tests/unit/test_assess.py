@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import pytest
 from bundles import (
     MIGRATED,
-    destination_log,
+    good_destination,
+    good_source,
     make_bundle,
-    source_log,
 )
 from qemu_log import FakeQemu, boot, devices, receive
 
@@ -117,8 +118,9 @@ def found(
     result: Result,
     *,
     variant: str = "patched",
-    source: bytes | None = None,
-    destination: bytes | None = None,
+    source: FakeQemu | bytes | None = None,
+    destination: FakeQemu | bytes | None = None,
+    logs: Mapping[str, bytes | None] | None = None,
 ) -> Assessment:
     path = make_bundle(
         folder / "bundle",
@@ -127,6 +129,7 @@ def found(
         variant=variant,
         source=source,
         destination=destination,
+        logs=logs,
     )
     return assess(open_bundle(path))
 
@@ -239,14 +242,15 @@ def test_empty_trace_never_passes(
 def test_cancelled_destination_is_left_where_it_is(tmp_path: Path) -> None:
     destination = FakeQemu(devices("dst0", "dst1"))
     destination.load()
-    log = destination.log()
     for expected, result, verdict in (
         (MUST_BE_CANCELLED, CANCELLED, PASS),
         (MUST_MIGRATE, MIGRATED, Verdict.INCONCLUSIVE),
     ):
         folder = tmp_path / str(verdict)
         folder.mkdir()
-        assessment = found(folder, expected, result, destination=log)
+        assessment = found(
+            folder, expected, result, destination=destination
+        )
         assert assessment.verdict is verdict
         assert assessment.summary == str(result.outcome)
 
@@ -287,13 +291,13 @@ def test_nothing_is_due_of_an_unplugged_device(
     expected = msgspec.structs.replace(MUST_MIGRATE, devices=(one, other))
     assessment = found(
         tmp_path, expected, MIGRATED,
-        source=source.log(), destination=destination.log(),
+        source=source, destination=destination,
     )  # fmt: skip
     assert assessment.verdict is (PASS if unplug else Verdict.INCONCLUSIVE)
 
 
 def test_cut_trace_never_passes(tmp_path: Path) -> None:
-    whole = source_log().splitlines(keepends=True)
+    whole = good_source().log().splitlines(keepends=True)
     for keep in range(len(whole) // 2):
         folder = tmp_path / str(keep)
         assessment = found(
@@ -308,11 +312,14 @@ def test_other_trees_are_measured_by_their_own_rules(
 ) -> None:
     # A tree that has the series cannot be the base.
     one = load("one-device")
-    logs = {
-        "source": source_log(count=1),
-        "destination": destination_log(count=1),
-    }
-    assessment = found(tmp_path, one, MIGRATED, variant=variant, **logs)
+    assessment = found(
+        tmp_path,
+        one,
+        MIGRATED,
+        variant=variant,
+        source=good_source(count=1),
+        destination=good_destination(count=1),
+    )
     assert assessment.verdict is (FAIL if variant == "base" else PASS)
 
 
@@ -322,8 +329,8 @@ def test_base_that_is_one(tmp_path: Path) -> None:
         load("one-device"),
         MIGRATED,
         variant="base",
-        source=source_log(series=False, count=1),
-        destination=destination_log(series=False, count=1),
+        source=good_source(series=False, count=1),
+        destination=good_destination(series=False, count=1),
     )
     assert assessment.verdict is PASS
 
@@ -344,11 +351,18 @@ def test_only_the_whole_series_has_to_migrate_two(
     tmp_path: Path, variant: str, verdict: Verdict
 ) -> None:
     two = load("two-devices")
-    assessment = found(tmp_path, two, refused(KNOWN), variant=variant)
+    assessment = found(
+        tmp_path,
+        two,
+        refused(KNOWN),
+        variant=variant,
+        source=FakeQemu(devices("src0")),
+        destination=b"",
+    )
     assert assessment.verdict is verdict
 
 
-def swapped() -> bytes:
+def swapped() -> FakeQemu:
     """A source that ends one device before it quiesces the other."""
     qemu = boot(FakeQemu(devices("src0", "src1")))
     qemu.setup()
@@ -358,14 +372,14 @@ def swapped() -> bytes:
     qemu.complete()
     qemu.status("completed")
     qemu.cleanup()
-    return qemu.log()
+    return qemu
 
 
 @pytest.mark.parametrize("result", [MIGRATED, FAILED, TIMEOUT, lost(-9)])
 def test_broken_order_fails_however_the_run_ended(
     tmp_path: Path, result: Result
 ) -> None:
-    assert swapped() != source_log()
+    assert swapped().log() != good_source().log()
     assessment = found(tmp_path, MUST_MIGRATE, result, source=swapped())
     assert assessment.verdict is FAIL
     broken = {

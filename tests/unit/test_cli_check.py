@@ -26,6 +26,7 @@ def test_pass(capsys: Capture) -> None:
     assert out.splitlines()[0] == "pass"
     assert "2 devices, 2 run-state changes, QEMU 9.2 to 10.0" in out
     assert "blackout: 37.251 ms" in out
+    assert "not observable without the devices' own logs: agreement" in out
     assert err == ""
 
 

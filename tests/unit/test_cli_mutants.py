@@ -10,14 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness.assess import Assessment
 from harness.cli import main, mutants
 from harness.errors import BuildError, PatchError
-from harness.oracle import Finding
+from harness.oracle import RULES, Finding
 from harness.report.model import Report, Row
-from harness.scenario.model import Scenario
+from harness.scenario.load import load
+from harness.scenario.model import Expect, Expectation, Scenario
 from harness.series import Variant, find_base, load_mutants
 from harness.timeline import Side
 from harness.verdict import Verdict
@@ -28,16 +30,27 @@ ACTIVE = [x for x in OURS.values() if not x.waits_for]
 WAITING = [x for x in OURS.values() if x.waits_for]
 
 
+def broken(rule: str) -> Finding:
+    """A finding of a rule."""
+    return Finding(
+        rule, "It matters.", Side.SOURCE, "so", (), "x.log", ()
+    )
+
+
 @dataclass
 class Machine:
     """Builds and judges; what is in its tables goes wrong.
 
     :param refuses: Mutants that do not build.
     :param misses: Mutants that no rule sees.
+    :param also: Rules that each mutant breaks besides its own.
+    :param known: What scenarios show without any mutant, by name.
     """
 
     refuses: dict[str, Exception] = field(default_factory=dict)
     misses: set[str] = field(default_factory=set)
+    also: tuple[str, ...] = ()
+    known: dict[str, str] = field(default_factory=dict)
     built: list[str] = field(default_factory=list)
     ran: list[tuple[str, str]] = field(default_factory=list)
 
@@ -63,12 +76,14 @@ class Machine:
             self.ran.append((variant.name, scenario.name))
             name = variant.name.partition("+")[2]
             found = Assessment(Verdict.PASS, "migrated")
+            if scenario.name in self.known:
+                rule = self.known[scenario.name]
+                found = replace(found, known=(broken(rule),))
             if name and name not in self.misses:
-                finding = Finding(
-                    OURS[name].trips, "It matters.", Side.SOURCE, "so", (),
-                    "x.log", (),
-                )  # fmt: skip
-                found = Assessment(Verdict.FAIL, "migrated", (finding,))
+                rules = (OURS[name].trips, *self.also)
+                found = Assessment(
+                    Verdict.FAIL, "migrated", tuple(map(broken, rules))
+                )
             rows.append(Row(variant.name, scenario.name, 42, found, "", ""))
         return Report("QEMU 10.0.99", BASE, "here", tuple(rows))
 
@@ -99,7 +114,11 @@ def fates(out: Path) -> dict[str, Any]:
     return {x["name"]: x["fate"] for x in document["mutants"]}
 
 
+EVERY_RULE = tuple(rule.name for rule in RULES)
+
+
 def test_all_of_them(machine: Machine, tmp_path: Path) -> None:
+    machine.also = EVERY_RULE
     assert validate(tmp_path) == 0
     found = fates(tmp_path)
     assert list(found) == list(OURS)
@@ -191,3 +210,40 @@ def test_no_older_report_is_left(machine: Machine, tmp_path: Path) -> None:
     machine.refuses = {"": BuildError("ninja failed", Path("x.log"))}
     assert validate(tmp_path, "one-pass") == 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rule_that_nothing_breaks_is_unproven(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.also = tuple(x for x in EVERY_RULE if x != "conservation")
+    assert validate(tmp_path) == 3
+    assert "unproven, as nothing breaks them: conservation\n" in (
+        capsys.readouterr().out
+    )
+    document = json.loads((tmp_path / "report.json").read_bytes())
+    assert document["unproven"] == ["conservation"]
+    assert 'name="conservation"' in (tmp_path / "junit.xml").read_text()
+
+
+def test_of_some_mutants_nothing_is_said_of_rules(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert validate(tmp_path, ACTIVE[0].name) == 0
+    assert "unproven" not in capsys.readouterr().out
+
+
+def test_scenarios_that_show_a_defect_prove_rules(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect = Expectation(findings=("conservation",))
+    shown = msgspec.structs.replace(
+        load("one-device"), name="defect", expect=Expect(patched=expect)
+    )
+    monkeypatch.setattr(mutants, "names", lambda: ["defect"])
+    monkeypatch.setattr(
+        mutants, "load", lambda x: shown if x == "defect" else load(x)
+    )
+    machine.also = tuple(x for x in EVERY_RULE if x != "conservation")
+    machine.known = {"defect": "conservation"}
+    assert validate(tmp_path) == 0
+    assert ("patched", "defect") in machine.ran

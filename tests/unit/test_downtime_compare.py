@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle, source_log
+from bundles import make_bundle
 from qemu_log import FakeQemu, devices, migrate, receive
 
 from harness.assess import Assessment
@@ -234,8 +234,7 @@ def folder(path: Path, name: str, slow_ns: int = 0) -> str:
     target.begin_ns += slow_ns
     make_bundle(
         path / name / "x-s42",
-        source=source_log(),
-        destination=receive(target).log(),
+        destination=receive(target),
     )
     return str(path / name)
 

@@ -169,14 +169,17 @@ def test_json_schema() -> None:
     document = json.loads(json.dumps(machine.as_json(ALL)))
     assert set(document) == {
         "format", "kind", "verdict", "qemu", "base", "origin", "runs",
+        "unproven",
     }
+    assert "barrier" not in document["unproven"]
+    assert "order" in document["unproven"]
     assert (document["format"], document["kind"]) == (1, "vfio-p2p report")
     assert document["verdict"] == "fail"
     for run in document["runs"]:
         assert set(run) == {
             "variant", "scenario", "seed", "verdict", "summary",
             "blackout_ns", "qmp_downtime_ms", "bundle", "digest",
-            "findings", "notes",
+            "findings", "known", "notes",
         }
     passed, failed, *_, error = document["runs"]
     assert passed["blackout_ns"] == 50_123_456
@@ -185,6 +188,18 @@ def test_json_schema() -> None:
     assert failed["findings"][0]["devices"] == ["src0", "src1"]
     assert failed["findings"][0]["lines"][0]["line"] == 7
     assert error["notes"] == ["disk on fire", "put it out"]
+
+
+def test_a_known_finding_is_told_of_a_run_that_passes() -> None:
+    known = Assessment(Verdict.PASS, "migrated", known=(finding(),))
+    found = report(known)
+    lines = text.render(found).splitlines()
+    assert "  known: barrier (source)" in lines
+    assert "    main came before prepare" in lines
+    assert not any("broken" in line for line in lines)
+    document = machine.as_json(found)
+    assert document["runs"][0]["known"][0]["rule"] == "barrier"
+    assert "barrier" not in document["unproven"]
 
 
 def test_json_survives_anything() -> None:

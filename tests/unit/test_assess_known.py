@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Scenarios that expect findings, and what devices say about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from bundles import MIGRATED, good_source, make_bundle
+from qemu_log import FakeQemu, boot, devices
+
+from harness.assess import Assessment, assess
+from harness.bundle.read import open_bundle
+from harness.errors import TraceError
+from harness.scenario.load import load
+from harness.scenario.model import Expect, Expectation, Scenario
+from harness.uapi import DeviceState
+from harness.verdict import Verdict
+
+PASS, FAIL = Verdict.PASS, Verdict.FAIL
+
+
+def expecting(*rules: str) -> Scenario:
+    """Two devices that migrate, and break rules."""
+    expect = Expectation(findings=rules)
+    return msgspec.structs.replace(
+        load("two-devices"), expect=Expect(base=expect, patched=expect)
+    )
+
+
+def without_stop() -> FakeQemu:
+    """A source that is left in STOP_COPY."""
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    qemu.setup()
+    qemu.vm(False, "finish-migrate")
+    qemu.complete()
+    qemu.status("completed")
+    qemu.cleanup(stop=False)
+    return qemu
+
+
+def judged(
+    folder: Path, scenario: Scenario, source: FakeQemu | None = None
+) -> Assessment:
+    path = make_bundle(folder / "b", scenario=scenario, source=source)
+    return assess(open_bundle(path))
+
+
+def rules(assessment: Assessment) -> list[str]:
+    return sorted({finding.rule for finding in assessment.findings})
+
+
+def test_a_known_finding_is_no_failure(tmp_path: Path) -> None:
+    found = judged(tmp_path, expecting("left"), without_stop())
+    assert found.verdict is PASS
+    assert found.findings == ()
+    assert {finding.rule for finding in found.known} == {"left"}
+
+
+def test_a_finding_that_nobody_expects(tmp_path: Path) -> None:
+    found = judged(tmp_path, expecting("once"), without_stop())
+    assert found.verdict is FAIL
+    assert rules(found) == ["expected", "left"]
+    assert found.known == ()
+
+
+def test_a_known_finding_that_is_not_there(tmp_path: Path) -> None:
+    found = judged(tmp_path, expecting("left", "left"))
+    assert found.verdict is FAIL
+    (missing,) = found.findings
+    assert missing.rule == "expected"
+    assert "left" in missing.message
+
+
+def test_a_known_finding_does_not_hide_a_bad_end(tmp_path: Path) -> None:
+    result = msgspec.structs.replace(
+        MIGRATED, exit_states={"source": 1, "destination": 0}
+    )
+    path = make_bundle(
+        tmp_path / "b",
+        result=result,
+        scenario=expecting("left"),
+        source=without_stop(),
+    )
+    found = assess(open_bundle(path))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert any("did not end well" in note for note in found.notes)
+
+
+def test_without_devices_logs_nothing_passes(tmp_path: Path) -> None:
+    path = make_bundle(tmp_path / "b", logs={"src1": None})
+    found = assess(open_bundle(path))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.notes == ("source: there is no log of src1 itself",)
+
+
+def test_a_full_log_is_no_evidence(tmp_path: Path) -> None:
+    log = good_source().device_logs()["src0"]
+    whole = log.splitlines(keepends=True)
+    time = whole[-1].split()[0].decode()
+    cut = b"".join(whole[:9]) + f"{time} dropped count=3\n".encode()
+    path = make_bundle(tmp_path / "b", logs={"src0": cut})
+    found = assess(open_bundle(path))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "src0 had more to say" in found.notes[0]
+
+
+def test_a_damaged_log_names_its_place(tmp_path: Path) -> None:
+    log = good_source().device_logs()["src0"].replace(b"ret=0", b"ret=x", 1)
+    path = make_bundle(tmp_path / "b", logs={"src0": log})
+    with pytest.raises(TraceError, match=r"devices/src0.log:5: ret=x makes"):
+        assess(open_bundle(path))
+
+
+def test_devices_are_heard_however_a_run_ended(tmp_path: Path) -> None:
+    source = good_source()
+    source.device("src0").ask(DeviceState.STOP_COPY)
+    scenario = load("two-devices")
+    for state in ("failed", "completed"):
+        outcome = msgspec.structs.replace(
+            MIGRATED, outcome="migration-failed", side="source", message="no"
+        )
+        expect = Expectation(outcome=outcome.outcome, message="no")
+        path = make_bundle(
+            tmp_path / state,
+            result=outcome,
+            scenario=msgspec.structs.replace(
+                scenario, expect=Expect(base=expect, patched=expect)
+            ),
+            source=source,
+        )
+        assert rules(assess(open_bundle(path))) == ["agreement"]
+
+
+def test_a_device_that_another_qemu_had_before(tmp_path: Path) -> None:
+    log = good_source().device_logs()["src0"]
+    other = (
+        b"1699999998000000000 open\n"
+        b"1699999998000000001 request from=RUNNING to=STOP\n"
+        b"1699999998000000002 result to=STOP state=STOP ret=0\n"
+        b"1699999998000000003 close state=STOP\n"
+    )
+    at = log.index(b"\n", log.index(b" live ")) + 1
+    path = make_bundle(
+        tmp_path / "b", logs={"src0": log[:at] + other + log[at:]}
+    )
+    assert assess(open_bundle(path)).verdict is PASS
