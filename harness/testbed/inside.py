@@ -46,14 +46,20 @@ def run_job(scenario: Scenario, out: Path) -> None:
     specs = scenario.each_device()
     with ExitStack() as stack:
         devices: dict[str, tuple[SimulatedDevice, ...]] = {
-            side: stack.enter_context(simulated_devices(prefix, specs))
+            side: stack.enter_context(simulated_devices(prefix, specs, side))
             for side, prefix in _PREFIXES.items()
         }
         properties = {
             side: [device.qemu_properties for device in of_side]
             for side, of_side in devices.items()
         }
-        asyncio.run(run(scenario, PROGRAM, properties, out))
+
+        def start_traffic() -> None:
+            for device in devices[SOURCE]:
+                if device.has_peers:
+                    device.set_traffic(True)
+
+        asyncio.run(run(scenario, PROGRAM, properties, out, start_traffic))
         logs = out / "devices"
         logs.mkdir()
         for of_side in devices.values():
