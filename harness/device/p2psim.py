@@ -62,10 +62,11 @@ class SimulatedDevice:
 
 def _write(path: Path, text: str) -> None:
     try:
-        # One write(2) for one value, as configfs wants it.
+        # One write(2) for one value, as configfs wants it, and never of
+        # nothing: that would leave the old value.
         fd = os.open(path, os.O_WRONLY)
         try:
-            os.write(fd, text.encode())
+            os.write(fd, f"{text}\n".encode())
         finally:
             os.close(fd)
     except OSError as err:
