@@ -118,7 +118,7 @@ class Device(_Strict, frozen=True, kw_only=True):
             except ValueError as err:
                 raise ValueError(f"faults: {err}") from None
         if self.faults and self.fault_side is None:
-            raise ValueError("fault_side: which side has the faults?")
+            raise ValueError("faults: no fault_side says whose they are")
         if self.fault_side is not None and not self.faults:
             raise ValueError("fault_side: there are no faults")
 

@@ -45,6 +45,11 @@ static bool is_sending(const struct p2psim_peer *peer)
 	       peer->config->peers && p2psim_is_sending(peer->state);
 }
 
+static struct flight *flight_at(struct p2psim_peer *peer, u32 at)
+{
+	return peer->flights + (peer->first + at) % FLIGHTS;
+}
+
 static void send_one(struct p2psim_peer *peer, ktime_t now)
 {
 	unsigned long peers = peer->config->peers;
@@ -52,7 +57,7 @@ static void send_one(struct p2psim_peer *peer, ktime_t now)
 
 	if (peer->outstanding == FLIGHTS)
 		return;
-	flight = peer->flights + (peer->first + peer->outstanding) % FLIGHTS;
+	flight = flight_at(peer, peer->outstanding);
 	flight->to = find_next_bit(&peers, P2PSIM_PEERS, peer->turn);
 	if (flight->to >= P2PSIM_PEERS)
 		flight->to = find_first_bit(&peers, P2PSIM_PEERS);
@@ -89,19 +94,80 @@ static void lose(struct p2psim_peer *peer, const struct flight *flight,
 		   p2psim_state_name(peer->state), to_state);
 }
 
+static bool is_answered(struct p2psim_peer *peer, const struct flight *flight)
+{
+	const struct p2psim_peer *to = peer->group->members[flight->to];
+
+	return to && to->open && p2psim_is_answering(to->state);
+}
+
 static void land_one(struct p2psim_peer *peer)
 {
-	struct flight *flight = peer->flights + peer->first;
+	struct flight *flight = flight_at(peer, 0);
 	struct p2psim_peer *to = peer->group->members[flight->to];
 
-	if (!to || !to->open)
-		lose(peer, flight, "CLOSED");
-	else if (!p2psim_is_answering(to->state))
+	if (is_answered(peer, flight))
+		receive(to, peer->config->peer_id, flight->seq);
+	else if (to && to->open)
 		lose(peer, flight, p2psim_state_name(to->state));
 	else
-		receive(to, peer->config->peer_id, flight->seq);
+		lose(peer, flight, "CLOSED");
 	peer->first = (peer->first + 1) % FLIGHTS;
 	WRITE_ONCE(peer->outstanding, peer->outstanding - 1);
+	if (peer->quiet && !peer->outstanding)
+		wake_up(&peer->idle);
+}
+
+static void land_due(struct p2psim_peer *peer)
+{
+	ktime_t now = ktime_get();
+
+	while (peer->outstanding && flight_at(peer, 0)->due <= now)
+		land_one(peer);
+}
+
+/*
+ * Before a device is seen in another state: what was due until now found it
+ * in the old one
+ */
+static void settle(struct p2psim_group *group)
+{
+	u32 id;
+
+	lockdep_assert_held(&group->lock);
+	for (id = 0; id < P2PSIM_PEERS; id++) {
+		if (group->members[id])
+			land_due(group->members[id]);
+	}
+}
+
+/* After @peer is seen in another state: what is on its way may be to it */
+static void kick_senders(struct p2psim_peer *peer)
+{
+	u32 id;
+
+	for (id = 0; id < P2PSIM_PEERS; id++) {
+		struct p2psim_peer *other = peer->group->members[id];
+
+		if (other && (other == peer || other->outstanding))
+			p2psim_peer_kick(other);
+	}
+}
+
+/*
+ * The next transaction that has to be looked at when it is due.  One that will
+ * be answered can wait until the next is sent, which saves a wake-up: nothing
+ * becomes of it but a count, and settle() sees to it that it is that of now.
+ */
+static ktime_t next_landing(struct p2psim_peer *peer)
+{
+	u32 i;
+
+	for (i = 0; i < peer->outstanding; i++) {
+		if (peer->quiet || !is_answered(peer, flight_at(peer, i)))
+			return flight_at(peer, i)->due;
+	}
+	return KTIME_MAX;
 }
 
 /* Does what is due; returns when to come again */
@@ -111,6 +177,7 @@ static ktime_t peer_step(struct p2psim_peer *peer)
 	ktime_t now = ktime_get();
 
 	lockdep_assert_held(&peer->group->lock);
+	land_due(peer);
 	if (!is_sending(peer)) {
 		peer->next = KTIME_MAX;
 	} else if (peer->next == KTIME_MAX) {
@@ -122,11 +189,7 @@ static ktime_t peer_step(struct p2psim_peer *peer)
 		if (peer->next <= now)
 			peer->next = ktime_add_us(now, period_us);
 	}
-	while (peer->outstanding && peer->flights[peer->first].due <= now)
-		land_one(peer);
-	if (!peer->outstanding)
-		return peer->next;
-	return min(peer->next, peer->flights[peer->first].due);
+	return min(peer->next, next_landing(peer));
 }
 
 static int peer_thread(void *data)
@@ -138,8 +201,6 @@ static int peer_thread(void *data)
 		scoped_guard(mutex, &peer->group->lock) {
 			WRITE_ONCE(peer->kicked, false);
 			next = peer_step(peer);
-			if (peer->quiet && !peer->outstanding)
-				wake_up(&peer->idle);
 		}
 		set_current_state(TASK_IDLE);
 		if (!READ_ONCE(peer->kicked) && !kthread_should_stop())
@@ -261,6 +322,7 @@ void p2psim_peer_fresh(struct p2psim_device *sim)
 	if (!peer)
 		return;
 	guard(mutex)(&peer->group->lock);
+	settle(peer->group);
 	memset(peer->traffic, 0, sizeof(peer->traffic));
 	peer->open = true;
 	peer->state = sim->state;
@@ -268,7 +330,7 @@ void p2psim_peer_fresh(struct p2psim_device *sim)
 	peer->turn = 0;
 	peer->known = 0;
 	peer->lost_lines = 0;
-	p2psim_peer_kick(peer);
+	kick_senders(peer);
 }
 
 /*
@@ -282,11 +344,12 @@ void p2psim_peer_end(struct p2psim_device *sim, const char *when)
 	if (!peer)
 		return;
 	guard(mutex)(&peer->group->lock);
+	settle(peer->group);
 	while (peer->outstanding)
 		land_one(peer);
 	p2psim_peer_log(peer, when);
 	peer->open = false;
-	p2psim_peer_kick(peer);
+	kick_senders(peer);
 }
 
 /* The device is in its state: from here on the others see it there */
@@ -298,9 +361,10 @@ void p2psim_peer_enter(struct p2psim_device *sim)
 	if (!peer)
 		return;
 	guard(mutex)(&peer->group->lock);
+	settle(peer->group);
 	peer->state = sim->state;
 	peer->quiet = false;
-	p2psim_peer_kick(peer);
+	kick_senders(peer);
 }
 
 /*
@@ -318,11 +382,12 @@ int p2psim_peer_quiesce(struct p2psim_device *sim)
 	if (!peer)
 		return 0;
 	scoped_guard(mutex, &peer->group->lock) {
+		land_due(peer);
 		peer->quiet = true;
 		sends = peer->sends;
 		outstanding = peer->outstanding;
+		p2psim_peer_kick(peer);
 	}
-	/* The thread comes when the last one is due */
 	ret = wait_event_killable(peer->idle, !READ_ONCE(peer->outstanding));
 	if (sends)
 		p2psim_log(sim->log, "quiet waited_ns=%lld outstanding=%u",

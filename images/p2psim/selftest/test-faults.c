@@ -57,7 +57,7 @@ static void test_fault_config(void)
 	attribute_is("a", "faults", good);
 	is(sim_set("a", "size_bytes", "4096"), -EINVAL,
 	   "a size below what is to be corrupt");
-	is(sim_set("a", "faults", "\n  reset 1\tfail  EIO \n\n"), 0,
+	is(sim_set("a", "faults", "\n  reset 1\tfail  EIO\n\n"), 0,
 	   "others instead");
 	attribute_is("a", "faults", "reset 1 fail EIO\n");
 	is(sim_set("a", "faults", "\n"), 0, "none any more");

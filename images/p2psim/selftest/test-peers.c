@@ -37,9 +37,9 @@ static struct counters counters(const char *name, int id, const char *when)
 	snprintf(key, sizeof(key), " peer id=%d when=%s ", id, when);
 	for (line = log; (line = strstr(line, key)); line++)
 		last = line;
-	if (!last || sscanf(last + strlen(key), "sent=%llu received=%llu lost=%llu doubled=%llu missed=%llu",
-			    &c.sent, &c.received, &c.lost, &c.doubled,
-			    &c.missed) != 5)
+	if (!last || sscanf(last, " peer %*s %*s sent=%llu received=%llu"
+			    " lost=%llu doubled=%llu missed=%llu", &c.sent,
+			    &c.received, &c.lost, &c.doubled, &c.missed) != 5)
 		die("no%sin the log of %s", key, name);
 	free(log);
 	return c;
