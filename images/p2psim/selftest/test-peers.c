@@ -31,15 +31,16 @@ struct counters {
 /* The last ones of traffic with @id that @name has logged @when */
 static struct counters counters(const char *name, int id, const char *when)
 {
+	static const char format[] =
+		" peer %*s %*s sent=%llu received=%llu lost=%llu doubled=%llu missed=%llu";
 	char key[64], *log = sim_log(name), *line, *last = NULL;
 	struct counters c;
 
 	snprintf(key, sizeof(key), " peer id=%d when=%s ", id, when);
 	for (line = log; (line = strstr(line, key)); line++)
 		last = line;
-	if (!last || sscanf(last, " peer %*s %*s sent=%llu received=%llu"
-			    " lost=%llu doubled=%llu missed=%llu", &c.sent,
-			    &c.received, &c.lost, &c.doubled, &c.missed) != 5)
+	if (!last || sscanf(last, format, &c.sent, &c.received, &c.lost,
+			    &c.doubled, &c.missed) != 5)
 		die("no%sin the log of %s", key, name);
 	free(log);
 	return c;
@@ -211,6 +212,27 @@ static void test_states(void)
 		    state != CLOSED)
 			test_sender(state);
 	}
+}
+
+/* What has arrived has, also when it is looked at only later */
+static void test_arrived(void)
+{
+	struct counters s, r;
+	struct sim sim[2];
+
+	pair_create("g", "stop_copy p2p", "400000", "10");
+	sim_open(&sim[0], "g0");
+	sim_open(&sim[1], "g1");
+	sim_set("g0", "traffic", "1");
+	usleep(600000);
+	sim_set_state(&sim[1], S(STOP), NULL);
+	sim_close(&sim[0]);
+	sim_close(&sim[1]);
+	s = counters("g0", 1, "close");
+	r = counters("g1", 0, "close");
+	ok(s.sent == 1 && r.received == 1 && !s.lost,
+	   "one sent, and received by a device that then stopped");
+	pair_delete("g");
 }
 
 /* An arc that ends sending waits for what is on its way */
@@ -498,6 +520,7 @@ void test_peers(void)
 {
 	test_peer_config();
 	test_states();
+	test_arrived();
 	test_quiet("stop_copy p2p pre_copy", S(RUNNING), S(RUNNING_P2P));
 	test_quiet("stop_copy p2p pre_copy", S(PRE_COPY), S(PRE_COPY_P2P));
 	test_quiet("stop_copy pre_copy", S(RUNNING), S(STOP));
