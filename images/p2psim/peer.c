@@ -155,9 +155,9 @@ static void kick_senders(struct p2psim_peer *peer)
 }
 
 /*
- * The next transaction that has to be looked at when it is due.  One that will
- * be answered can wait until the next is sent, which saves a wake-up: nothing
- * becomes of it but a count, and settle() sees to it that it is that of now.
+ * When the next transaction is due that has to be looked at in time.  One that
+ * will be answered has not: it is counted when the next is sent, or before
+ * anything could change its fate, see settle().  That saves half the wake-ups.
  */
 static ktime_t next_landing(struct p2psim_peer *peer)
 {
