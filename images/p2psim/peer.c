@@ -386,7 +386,8 @@ int p2psim_peer_quiesce(struct p2psim_device *sim)
 		peer->quiet = true;
 		sends = peer->sends;
 		outstanding = peer->outstanding;
-		p2psim_peer_kick(peer);
+		if (outstanding)
+			p2psim_peer_kick(peer);
 	}
 	ret = wait_event_killable(peer->idle, !READ_ONCE(peer->outstanding));
 	if (sends)

@@ -220,7 +220,8 @@ static void test_arrived(void)
 	struct counters s, r;
 	struct sim sim[2];
 
-	pair_create("g", "stop_copy p2p", "400000", "10");
+	/* With P2P there would be a state between, that answers as well */
+	pair_create("g", "stop_copy", "400000", "10");
 	sim_open(&sim[0], "g0");
 	sim_open(&sim[1], "g1");
 	sim_set("g0", "traffic", "1");
