@@ -30,3 +30,11 @@ class VfioDevice(Protocol):
 
     def log(self) -> bytes:
         """The device's own log; empty if it keeps none."""
+
+    def start_traffic(self) -> None:
+        """Have it send to its peers, if it has any.
+
+        This migrates with the device: the destination's goes on.
+
+        :raise HostError: When it cannot.
+        """

@@ -67,6 +67,9 @@ class MttyDevice:
         """Nothing: mtty keeps no log."""
         return b""
 
+    def start_traffic(self) -> None:
+        """Nothing: mtty has no peers."""
+
 
 def _uuid(prefix: str, number: int) -> str:
     """A fixed one: its first group is the prefix in ASCII."""

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from harness import uapi
+from harness.scenario.fault import check_fault
 
 FORMAT = 1
 
@@ -48,6 +49,25 @@ class Flag(StrEnum):
     PRE_COPY = "pre_copy"
 
 
+class Peers(StrEnum):
+    """To which other devices of its side a device sends.
+
+    `pairs`: of all that say so the first to the second and back, the third
+    to the fourth, and so on.  `mesh`: of all that say so each to each.
+    """
+
+    NONE = "none"
+    PAIRS = "pairs"
+    MESH = "mesh"
+
+
+class FaultSide(StrEnum):
+    """Whose device has the faults."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
 class Device(_Strict, frozen=True, kw_only=True):
     """`count` simulated devices of one kind; see images/p2psim/README.md.
 
@@ -55,6 +75,10 @@ class Device(_Strict, frozen=True, kw_only=True):
     the time that it takes in microseconds.  A device that offers
     `dma_logging` is not refused where it cannot migrate: QEMU adds a
     blocker.  `unplug` takes it out of both VMs before they migrate.
+
+    With `peers` it sends a transaction each `peer_period_us`, which arrives
+    and is answered `peer_completion_us` later.  `faults` are lines of
+    p2psim's attribute of that name, for the device of `fault_side`.
     """
 
     count: Count = 1
@@ -65,6 +89,11 @@ class Device(_Strict, frozen=True, kw_only=True):
     latency_us: dict[str, Annotated[int, Meta(ge=0, le=60_000_000)]] = {}
     dma_logging: bool = False
     unplug: bool = False
+    peers: Peers = Peers.NONE
+    peer_period_us: Annotated[int, Meta(ge=10, le=60_000_000)] = 500
+    peer_completion_us: Annotated[int, Meta(ge=0, le=60_000_000)] = 10
+    faults: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
+    fault_side: FaultSide | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.flags)) != len(self.flags):
@@ -83,6 +112,23 @@ class Device(_Strict, frozen=True, kw_only=True):
                     f"latency_us: {arc!r} is not an arc such as "
                     "'RUNNING>RUNNING_P2P'"
                 )
+        for fault in self.faults:
+            try:
+                check_fault(fault, self.migration_flags, self.size_bytes)
+            except ValueError as err:
+                raise ValueError(f"faults: {err}") from None
+        if self.faults and self.fault_side is None:
+            raise ValueError("faults: no fault_side says whose they are")
+        if self.fault_side is not None and not self.faults:
+            raise ValueError("fault_side: there are no faults")
+
+    @property
+    def migration_flags(self) -> uapi.MigrationFlags:
+        """What it offers, as the uAPI has it."""
+        flags = uapi.MigrationFlags(0)
+        for flag in self.flags:
+            flags |= uapi.MigrationFlags[flag.name]
+        return flags
 
     @property
     def has_p2p(self) -> bool:

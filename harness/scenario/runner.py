@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +240,11 @@ async def _cancel(source: Qemu, scenario: Scenario) -> None:
 
 
 async def _migrate(
-    source: Qemu, destination: Qemu, scenario: Scenario, uri: str
+    source: Qemu,
+    destination: Qemu,
+    scenario: Scenario,
+    uri: str,
+    before_migrate: Callable[[], None],
 ) -> _Downtime:
     limits = scenario.limits
     for vm in (source, destination):
@@ -249,6 +253,7 @@ async def _migrate(
     await destination.execute(
         "migrate-incoming", {"uri": uri}, limit_s=limits.command_s
     )
+    before_migrate()
     await source.execute("migrate", {"uri": uri}, limit_s=limits.command_s)
     if scenario.migration.cancel:
         await _cancel(source, scenario)
@@ -276,11 +281,16 @@ def _outcome(err: VMError) -> Outcome:
 
 
 async def _drive(
-    scenario: Scenario, vms: Mapping[str, Qemu], uri: str
+    scenario: Scenario,
+    vms: Mapping[str, Qemu],
+    uri: str,
+    before_migrate: Callable[[], None],
 ) -> _Downtime:
     for vm in vms.values():
         await vm.start(scenario.limits.launch_s)
-    downtime = await _migrate(vms[SOURCE], vms[DESTINATION], scenario, uri)
+    downtime = await _migrate(
+        vms[SOURCE], vms[DESTINATION], scenario, uri, before_migrate
+    )
     for side, vm in vms.items():
         if side == SOURCE or not scenario.migration.cancel:
             await vm.quit(scenario.limits.quit_s)
@@ -298,9 +308,12 @@ async def _watch_output(vms: Iterable[Qemu]) -> NoReturn:
 
 
 async def _drive_within_limits(
-    scenario: Scenario, vms: Mapping[str, Qemu], uri: str
+    scenario: Scenario,
+    vms: Mapping[str, Qemu],
+    uri: str,
+    before_migrate: Callable[[], None],
 ) -> _Downtime:
-    drive = asyncio.create_task(_drive(scenario, vms, uri))
+    drive = asyncio.create_task(_drive(scenario, vms, uri, before_migrate))
     watch = asyncio.create_task(_watch_output(vms.values()))
     try:
         await asyncio.wait(
@@ -318,6 +331,7 @@ async def run(
     program: Program,
     devices: Mapping[str, Sequence[str]],
     out: Path,
+    before_migrate: Callable[[], None] = lambda: None,
 ) -> Result:
     """Run one scenario.
 
@@ -325,6 +339,7 @@ async def run(
     :param program: The QEMU under test, the same on both sides.
     :param devices: By side, vfio-pci's properties for each device.
     :param out: Existing empty folder for what it leaves.
+    :param before_migrate: Called once both sides run.
     :return: How it ended, which is also in ``result.json``.
     """
     error: VMError | None = None
@@ -345,7 +360,7 @@ async def run(
             )
         try:
             downtime = await _drive_within_limits(
-                scenario, vms, f"unix:{private}/migration"
+                scenario, vms, f"unix:{private}/migration", before_migrate
             )
         except VMError as err:
             error = err

@@ -40,11 +40,11 @@ _PREFIXES = {SOURCE: "src", DESTINATION: "dst"}
 
 
 def _devices(
-    driver: Driver, prefix: str, specs: tuple[Device, ...]
+    driver: Driver, prefix: str, specs: tuple[Device, ...], side: str
 ) -> AbstractContextManager[tuple[VfioDevice, ...]]:
     if driver is Driver.MTTY:
         return mtty_devices(prefix, specs)
-    return simulated_devices(prefix, specs)
+    return simulated_devices(prefix, specs, side)
 
 
 def run_job(scenario: Scenario, driver: Driver, out: Path) -> None:
@@ -58,14 +58,19 @@ def run_job(scenario: Scenario, driver: Driver, out: Path) -> None:
     specs = scenario.each_device()
     with ExitStack() as stack:
         devices: dict[str, tuple[VfioDevice, ...]] = {
-            side: stack.enter_context(_devices(driver, prefix, specs))
+            side: stack.enter_context(_devices(driver, prefix, specs, side))
             for side, prefix in _PREFIXES.items()
         }
         properties = {
             side: [device.qemu_properties for device in of_side]
             for side, of_side in devices.items()
         }
-        asyncio.run(run(scenario, PROGRAM, properties, out))
+
+        def start_traffic() -> None:
+            for device in devices[SOURCE]:
+                device.start_traffic()
+
+        asyncio.run(run(scenario, PROGRAM, properties, out, start_traffic))
         logs = out / "devices"
         logs.mkdir()
         for of_side in devices.values():

@@ -77,6 +77,7 @@ static void p2psim_close_device(struct vfio_device *vdev)
 	scoped_guard(mutex, &sim->state_lock) {
 		guard(mutex)(&sim->data_lock);
 		p2psim_session_end(sim);
+		p2psim_peer_end(sim, "close");
 		kvfree(sim->memory);
 		sim->memory = NULL;
 		p2psim_log(sim->log, "close state=%s",
@@ -218,9 +219,15 @@ static long p2psim_get_irq_info(void __user *arg)
 
 static long p2psim_reset(struct p2psim_device *sim)
 {
+	const struct p2psim_fault *fault;
+
 	guard(mutex)(&sim->state_lock);
 	guard(mutex)(&sim->data_lock);
+	fault = p2psim_fault_reset(sim);
+	if (fault)
+		return -(long)fault->value;
 	p2psim_log(sim->log, "reset state=%s", p2psim_state_name(sim->state));
+	p2psim_peer_end(sim, "reset");
 	p2psim_refresh(sim);
 	return 0;
 }
@@ -306,12 +313,19 @@ struct p2psim_device *p2psim_device_create(struct device *dev,
 		sim->vdev.mig_ops = &p2psim_migration_ops;
 	if (config->dma_logging)
 		sim->vdev.log_ops = &p2psim_log_ops;
+	ret = p2psim_peer_create(sim);
+	if (ret)
+		goto err_put;
 	ret = vfio_register_emulated_iommu_dev(&sim->vdev);
-	if (ret) {
-		vfio_put_device(&sim->vdev);
-		return ERR_PTR(ret);
-	}
+	if (ret)
+		goto err_peer;
 	return sim;
+
+err_peer:
+	p2psim_peer_destroy(sim);
+err_put:
+	vfio_put_device(&sim->vdev);
+	return ERR_PTR(ret);
 }
 
 /* Closes the door to users, unless one is inside: then -EBUSY */
@@ -326,6 +340,8 @@ int p2psim_device_retire(struct p2psim_device *sim)
 
 void p2psim_device_destroy(struct p2psim_device *sim)
 {
+	/* Waits until nobody uses the device: then nothing is sent to it */
 	vfio_unregister_group_dev(&sim->vdev);
+	p2psim_peer_destroy(sim);
 	vfio_put_device(&sim->vdev);
 }

@@ -45,8 +45,10 @@ static int load_frame(struct p2psim_session *s)
 		load_expect(s, LOAD_DATA, length);
 		return 0;
 	case STREAM_END:
-		if (length != sizeof(struct stream_end) || offset)
+		if (length < sizeof(struct stream_end) ||
+		    length > END_BYTES_MAX || offset)
 			return -EINVAL;
+		s->end = length;
 		load_expect(s, LOAD_END, length);
 		return 0;
 	default:
@@ -114,7 +116,7 @@ int p2psim_session_verify(struct p2psim_device *sim)
 			   s->broken ? "broken" : "short");
 		return -EINVAL;
 	}
-	crc = p2psim_checksum(sim, end->window);
+	crc = p2psim_checksum(sim, end, s->end);
 	if (crc != le32_to_cpu(end->crc32) ||
 	    le32_to_cpu(end->window) >= sim->config.size_bytes) {
 		p2psim_log(sim->log,
@@ -122,8 +124,13 @@ int p2psim_session_verify(struct p2psim_device *sim)
 			   le32_to_cpu(end->crc32), crc);
 		return -EINVAL;
 	}
+	if (!p2psim_peer_fits(sim, end, s->end)) {
+		p2psim_log(sim->log, "checksum bad reason=peers");
+		return -EINVAL;
+	}
 	sim->window = le32_to_cpu(end->window);
 	p2psim_log(sim->log, "checksum ok crc32=%08x", crc);
+	p2psim_peer_load(sim, end);
 	return 0;
 }
 

@@ -17,11 +17,13 @@
  * @dev: /sys/devices/p2psim/NAME
  * @config: valid while the driver probes
  * @log: as in struct p2psim_device
+ * @error: why there is no device, which the driver core does not pass on
  */
 struct p2psim_slot {
 	struct device dev;
 	const struct p2psim_config *config;
 	struct p2psim_log *log;
+	int error;
 };
 
 static struct device *p2psim_root;
@@ -36,8 +38,10 @@ static int p2psim_probe(struct device *dev)
 	struct p2psim_device *sim;
 
 	sim = p2psim_device_create(dev, slot->config, slot->log);
-	if (IS_ERR(sim))
-		return PTR_ERR(sim);
+	if (IS_ERR(sim)) {
+		slot->error = PTR_ERR(sim);
+		return slot->error;
+	}
 	dev_set_drvdata(dev, sim);
 	return 0;
 }
@@ -86,8 +90,9 @@ struct device *p2psim_bus_add(const char *name,
 	if (ret)
 		goto err_put;
 	if (!dev_get_drvdata(&slot->dev)) {
+		ret = slot->error ?: -ENODEV;
 		device_unregister(&slot->dev);
-		return ERR_PTR(-ENODEV);
+		return ERR_PTR(ret);
 	}
 	return &slot->dev;
 

@@ -60,6 +60,21 @@ bool p2psim_is_saving(enum vfio_device_mig_state state)
 	       state == VFIO_DEVICE_STATE_STOP_COPY;
 }
 
+/* To its peers */
+bool p2psim_is_sending(enum vfio_device_mig_state state)
+{
+	return state == VFIO_DEVICE_STATE_RUNNING ||
+	       state == VFIO_DEVICE_STATE_PRE_COPY;
+}
+
+/* What its peers send to it */
+bool p2psim_is_answering(enum vfio_device_mig_state state)
+{
+	return p2psim_is_sending(state) ||
+	       state == VFIO_DEVICE_STATE_RUNNING_P2P ||
+	       state == VFIO_DEVICE_STATE_PRE_COPY_P2P;
+}
+
 /* splitmix64: one line, and easy to do again in another language */
 static u64 next_pattern(u64 *seed)
 {
@@ -88,6 +103,7 @@ void p2psim_refresh(struct p2psim_device *sim)
 	sim->window = 0;
 	p2psim_pci_reset(sim);
 	sim->state = VFIO_DEVICE_STATE_RUNNING;
+	p2psim_peer_fresh(sim);
 }
 
 /*
@@ -129,19 +145,55 @@ static struct file *enter_state(struct p2psim_device *sim,
 		return filp;
 	/* What was loaded is half of something: nothing but a reset helps */
 	sim->state = ret ? VFIO_DEVICE_STATE_ERROR : to;
+	p2psim_peer_enter(sim);
 	return ret ? ERR_PTR(ret) : filp;
+}
+
+/* As when the hardware is gone: what was being moved is lost */
+static void break_down(struct p2psim_device *sim)
+{
+	guard(mutex)(&sim->data_lock);
+	p2psim_session_end(sim);
+	sim->state = VFIO_DEVICE_STATE_ERROR;
+	p2psim_peer_enter(sim);
+}
+
+static int try_arc(struct p2psim_device *sim, enum vfio_device_mig_state to,
+		   const struct p2psim_fault *fault)
+{
+	enum vfio_device_mig_state from = sim->state;
+	u32 us = sim->config.latency_us[from][to];
+	int ret;
+
+	if (fault && fault->kind == P2PSIM_ARC_HANG)
+		us += fault->value;
+	ret = sleep_us(us);
+	if (ret)
+		return ret;
+	if (fault && fault->kind == P2PSIM_ARC_ERROR)
+		break_down(sim);
+	if (fault && (fault->kind == P2PSIM_ARC_ERROR ||
+		      fault->kind == P2PSIM_ARC_FAIL))
+		return -(int)fault->value;
+	if (p2psim_is_sending(from) && !p2psim_is_sending(to))
+		return p2psim_peer_quiesce(sim);
+	return 0;
 }
 
 static struct file *take_arc(struct p2psim_device *sim,
 			     enum vfio_device_mig_state to)
 {
+	const struct p2psim_fault *fault = p2psim_fault_arc(sim, to);
 	enum vfio_device_mig_state from = sim->state;
 	u64 start = ktime_get_real_ns();
 	struct file *filp;
 	int ret;
 
-	ret = sleep_us(sim->config.latency_us[from][to]);
+	ret = try_arc(sim, to, fault);
 	filp = ret ? ERR_PTR(ret) : enter_state(sim, to);
+	/* The arc is over all the same, should somebody break this off */
+	if (fault && fault->kind == P2PSIM_ARC_LATE)
+		sleep_us(fault->value);
 	p2psim_log(sim->log, "arc from=%s to=%s ret=%d start_ns=%llu end_ns=%llu",
 		   p2psim_state_name(from), p2psim_state_name(to),
 		   PTR_ERR_OR_ZERO(filp), start, ktime_get_real_ns());

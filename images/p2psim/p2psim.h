@@ -3,14 +3,17 @@
  * p2psim: a simulated PCI device with VFIO migration
  *
  * Locks, outermost first:
- *   p2psim_item.lock       (configfs.c) configuration, going live and away
+ *   p2psim_item.lock       (configfs.h) configuration, going live and away
  *   p2psim_device.gate     open against going away; never held for long
  *   p2psim_device.state_lock  a whole state request, latencies included
  *   p2psim_device.data_lock   memory, registers, session and state; never
  *                          held while an arc sleeps
+ *   p2psim_group.lock      (peer.c) traffic of all devices of a group
  *   p2psim_log.lock        the text of the log
- * A data fd takes the data_lock only, so nothing it does, faults on user
- * memory included, can invert an order with a state request or a close.
+ * A data fd takes the data_lock and what is below, so nothing it does, faults
+ * on user memory included, can invert an order with a state request or a
+ * close.  Traffic takes the lock of its group and the log's, and so never
+ * waits for an arc.
  */
 #ifndef P2PSIM_H
 #define P2PSIM_H
@@ -23,9 +26,45 @@
 #define P2PSIM_SIZE_MAX		(64u << 20)
 #define P2PSIM_LATENCY_MAX_US	60000000u
 #define P2PSIM_PCI_SIZE		256
+#define P2PSIM_NAME_BYTES	32
+#define P2PSIM_PEERS		32
+#define P2PSIM_PERIOD_MIN_US	10u
+#define P2PSIM_PERIOD_MAX_US	60000000u
+#define P2PSIM_FAULTS		16
+#define P2PSIM_FAULT_LINE	80
+/* Longer than any time limit of who waits for the device */
+#define P2PSIM_HANG_MAX_US	3600000000u
 
 struct p2psim_log;
+struct p2psim_peer;
 struct p2psim_session;
+struct stream_end;
+
+enum p2psim_fault_kind {
+	P2PSIM_ARC_FAIL,
+	P2PSIM_ARC_ERROR,
+	P2PSIM_ARC_HANG,
+	P2PSIM_ARC_LATE,
+	P2PSIM_SAVE_CORRUPT,
+	P2PSIM_SAVE_SHORT,
+	P2PSIM_RESET_FAIL,
+};
+
+/**
+ * struct p2psim_fault - one line of the attribute "faults"
+ * @kind: what goes wrong
+ * @from: state left, of an arc
+ * @to: state entered, of an arc
+ * @nth: which try it strikes, from 1; 0 is every one
+ * @value: an errno, microseconds, an offset or bytes
+ */
+struct p2psim_fault {
+	enum p2psim_fault_kind kind;
+	u8 from;
+	u8 to;
+	u32 nth;
+	u32 value;
+};
 
 /**
  * struct p2psim_config - what configfs sets before the device is live
@@ -36,6 +75,13 @@ struct p2psim_session;
  * @seed: what fresh memory is generated from
  * @dma_logging: offer DMA logging
  * @latency_us: time each arc takes, by state left and state entered
+ * @peer_group: devices of a group can send to one another; "" is no group
+ * @peer_id: number of the device in its group
+ * @peers: bit for each number that it sends to
+ * @peer_period_us: from one transaction to the next
+ * @peer_completion_us: until a transaction has arrived and is answered
+ * @nfaults: used ones of @faults
+ * @faults: what goes wrong
  */
 struct p2psim_config {
 	u32 flags;
@@ -45,6 +91,13 @@ struct p2psim_config {
 	u64 seed;
 	bool dma_logging;
 	u32 latency_us[P2PSIM_STATES][P2PSIM_STATES];
+	char peer_group[P2PSIM_NAME_BYTES + 1];
+	u32 peer_id;
+	u32 peers;
+	u32 peer_period_us;
+	u32 peer_completion_us;
+	u32 nfaults;
+	struct p2psim_fault faults[P2PSIM_FAULTS];
 };
 
 /**
@@ -52,10 +105,15 @@ struct p2psim_config {
  * @vdev: what the VFIO core sees
  * @config: fixed for the life of the device
  * @log: outlives the registration of @vdev, but not @vdev itself
+ * @peer: traffic with others, NULL without a group; lives while registered
  * @gate: protects @opened and @retired
  * @opened: a user holds the device
  * @retired: the device is going away and cannot be opened again
- * @state_lock: serialises state requests, resets, open and close
+ * @state_lock: serialises state requests, resets, open and close; protects
+ *              the counts that follow
+ * @tries: how often each arc was tried since live
+ * @saves: saving sessions since live
+ * @resets: resets since live
  * @data_lock: protects everything below
  * @state: changed under both locks, so either one is enough to read it
  * @memory: @config.size_bytes long while the device is open, else NULL
@@ -67,12 +125,17 @@ struct p2psim_device {
 	struct vfio_device vdev;
 	struct p2psim_config config;
 	struct p2psim_log *log;
+	struct p2psim_peer *peer;
 
 	struct mutex gate;		/* see above */
 	bool opened;
 	bool retired;
 
 	struct mutex state_lock;	/* see above */
+	u32 tries[P2PSIM_STATES][P2PSIM_STATES];
+	u32 saves;
+	u32 resets;
+
 	struct mutex data_lock;		/* see above */
 	enum vfio_device_mig_state state;
 	u8 *memory;
@@ -90,6 +153,9 @@ int p2psim_bus_remove(struct device *dev);
 /* configfs.c */
 int p2psim_configfs_init(void);
 void p2psim_configfs_exit(void);
+
+/* attributes.c */
+int p2psim_split(char *line, char **words, int most);
 
 /* device.c */
 struct p2psim_device *p2psim_device_create(struct device *dev,
@@ -115,7 +181,37 @@ int p2psim_state_parse(const char *name);
 bool p2psim_is_arc(enum vfio_device_mig_state from,
 		   enum vfio_device_mig_state to);
 bool p2psim_is_saving(enum vfio_device_mig_state state);
+bool p2psim_is_sending(enum vfio_device_mig_state state);
+bool p2psim_is_answering(enum vfio_device_mig_state state);
 void p2psim_refresh(struct p2psim_device *sim);
+
+/* peer.c */
+int p2psim_peer_create(struct p2psim_device *sim);
+void p2psim_peer_destroy(struct p2psim_device *sim);
+void p2psim_peer_fresh(struct p2psim_device *sim);
+void p2psim_peer_end(struct p2psim_device *sim, const char *when);
+void p2psim_peer_enter(struct p2psim_device *sim);
+int p2psim_peer_quiesce(struct p2psim_device *sim);
+
+/* counters.c */
+int p2psim_peer_set_traffic(struct p2psim_device *sim, bool on);
+bool p2psim_peer_traffic(struct p2psim_device *sim);
+size_t p2psim_peer_end_bytes(struct p2psim_device *sim);
+void p2psim_peer_save(struct p2psim_device *sim, struct stream_end *end);
+bool p2psim_peer_fits(struct p2psim_device *sim, const struct stream_end *end,
+		      size_t bytes);
+void p2psim_peer_load(struct p2psim_device *sim, const struct stream_end *end);
+
+/* fault.c */
+int p2psim_fault_parse(char *line, struct p2psim_fault *fault);
+int p2psim_fault_print(char *buf, size_t bytes,
+		       const struct p2psim_fault *fault);
+void p2psim_fault_log(struct p2psim_device *sim,
+		      const struct p2psim_fault *fault);
+const struct p2psim_fault *p2psim_fault_arc(struct p2psim_device *sim,
+					    enum vfio_device_mig_state to);
+const struct p2psim_fault *p2psim_fault_save(struct p2psim_device *sim);
+const struct p2psim_fault *p2psim_fault_reset(struct p2psim_device *sim);
 
 /* stream.c */
 struct file *p2psim_session_start(struct p2psim_device *sim, bool saving);

@@ -12,9 +12,6 @@
 /* Granule of "not sent yet" */
 #define BLOCK_BYTES	4096u
 
-#define END_BYTES	(sizeof(struct stream_frame) + \
-			 sizeof(struct stream_end))
-
 static u32 blocks(struct p2psim_device *sim)
 {
 	return DIV_ROUND_UP(sim->config.size_bytes, BLOCK_BYTES);
@@ -48,6 +45,11 @@ static u32 next_unsent(struct p2psim_session *s, u32 *offset)
 	return min(last * BLOCK_BYTES, s->sim->config.size_bytes) - *offset;
 }
 
+static u64 end_frame_bytes(struct p2psim_device *sim)
+{
+	return sizeof(struct stream_frame) + p2psim_peer_end_bytes(sim);
+}
+
 static u64 unread_bytes(struct p2psim_session *s)
 {
 	return s->filled - s->used;
@@ -63,17 +65,19 @@ u64 p2psim_stop_copy_bytes(struct p2psim_device *sim)
 	lockdep_assert_held(&sim->data_lock);
 	if (!s || !s->saving)
 		return sizeof(struct stream_header) +
-		       framed_bytes(sim->config.size_bytes) + END_BYTES;
+		       framed_bytes(sim->config.size_bytes) +
+		       end_frame_bytes(sim);
 	bytes = unread_bytes(s);
 	while ((length = next_unsent(s, &offset))) {
 		bytes += framed_bytes(length);
 		offset += length;
 	}
-	return s->complete ? bytes : bytes + END_BYTES;
+	return s->complete ? bytes : bytes + end_frame_bytes(sim);
 }
 
-static void put_frame(struct p2psim_session *s, u32 type, u32 offset,
-		      const void *payload, u32 length)
+/* For what is to be sent next; returns where its payload goes */
+static void *put_frame(struct p2psim_session *s, u32 type, u32 offset,
+		       u32 length)
 {
 	struct stream_frame frame = {
 		.type = cpu_to_le32(type),
@@ -82,9 +86,21 @@ static void put_frame(struct p2psim_session *s, u32 type, u32 offset,
 	};
 
 	memcpy(s->buf, &frame, sizeof(frame));
-	memcpy(s->buf + sizeof(frame), payload, length);
 	s->used = 0;
 	s->filled = sizeof(frame) + length;
+	return s->buf + sizeof(frame);
+}
+
+static bool has_fault(struct p2psim_session *s, enum p2psim_fault_kind kind)
+{
+	return s->fault && s->fault->kind == kind;
+}
+
+static void strike(struct p2psim_session *s)
+{
+	if (!s->struck)
+		p2psim_fault_log(s->sim, s->fault);
+	s->struck = true;
 }
 
 /* @offset is that of a block; a block sent in part stays unsent */
@@ -92,21 +108,45 @@ static void put_data(struct p2psim_session *s, u32 offset, u32 length)
 {
 	u32 first = offset / BLOCK_BYTES;
 	u32 last = (offset + length) / BLOCK_BYTES;
+	u8 *payload = put_frame(s, STREAM_DATA, offset, length);
 
 	if (offset + length == s->sim->config.size_bytes)
 		last = blocks(s->sim);
-	put_frame(s, STREAM_DATA, offset, s->sim->memory + offset, length);
+	memcpy(payload, s->sim->memory + offset, length);
 	bitmap_clear(s->unsent, first, last - first);
+	if (has_fault(s, P2PSIM_SAVE_CORRUPT) && s->fault->value >= offset &&
+	    s->fault->value - offset < length) {
+		payload[s->fault->value - offset] ^= 0xff;
+		strike(s);
+	}
 }
 
 static void put_end(struct p2psim_session *s)
 {
-	struct stream_end end = { .window = cpu_to_le32(s->sim->window) };
+	u32 bytes = p2psim_peer_end_bytes(s->sim);
+	struct stream_end *end = put_frame(s, STREAM_END, 0, bytes);
 
-	s->crc = p2psim_checksum(s->sim, end.window);
-	end.crc32 = cpu_to_le32(s->crc);
-	put_frame(s, STREAM_END, 0, &end, sizeof(end));
+	memset(end, 0, bytes);
+	end->window = cpu_to_le32(s->sim->window);
+	p2psim_peer_save(s->sim, end);
+	s->crc = p2psim_checksum(s->sim, end, bytes);
+	end->crc32 = cpu_to_le32(s->crc);
 	s->complete = true;
+}
+
+/* How much of @count may be read before the stream ends too early */
+static size_t cut_short(struct p2psim_session *s, size_t count)
+{
+	u64 left;
+
+	if (!has_fault(s, P2PSIM_SAVE_SHORT) ||
+	    s->sim->state != VFIO_DEVICE_STATE_STOP_COPY)
+		return count;
+	left = p2psim_stop_copy_bytes(s->sim);
+	if (left > s->fault->value)
+		return min_t(u64, count, left - s->fault->value);
+	strike(s);
+	return 0;
 }
 
 /* The next frame: 1, none for now: -ENOMSG, none any more: 0 */
@@ -156,6 +196,9 @@ static ssize_t save_read(struct file *filp, char __user *buf, size_t count,
 	if (s->ended)
 		return -ENODEV;
 	while (done < count) {
+		n = cut_short(s, count - done);
+		if (!n)
+			break;
 		if (s->used == s->filled) {
 			ret = save_next(s);
 			if (ret <= 0 && done)
@@ -165,7 +208,7 @@ static ssize_t save_read(struct file *filp, char __user *buf, size_t count,
 			if (ret <= 0)
 				return ret;
 		}
-		n = min(count - done, s->filled - s->used);
+		n = min(n, s->filled - s->used);
 		if (copy_to_user(buf + done, s->buf + s->used, n)) {
 			if (!done)
 				return -EFAULT;
@@ -236,6 +279,7 @@ int p2psim_save_start(struct p2psim_session *s)
 		.size_bytes = cpu_to_le64(s->sim->config.size_bytes),
 	};
 
+	s->fault = p2psim_fault_save(s->sim);
 	s->unsent = bitmap_alloc(blocks(s->sim), GFP_KERNEL_ACCOUNT);
 	if (!s->unsent)
 		return -ENOMEM;

@@ -17,12 +17,14 @@
 
 #include "stream.h"
 
-/* That of zlib, over the memory and then the window register */
-u32 p2psim_checksum(struct p2psim_device *sim, __le32 window)
+/* That of zlib, over the memory and then the end frame behind its checksum */
+u32 p2psim_checksum(struct p2psim_device *sim, const struct stream_end *end,
+		    size_t bytes)
 {
+	size_t skipped = offsetofend(struct stream_end, crc32);
 	u32 crc = crc32_le(~0, sim->memory, sim->config.size_bytes);
 
-	return ~crc32_le(crc, (u8 *)&window, sizeof(window));
+	return ~crc32_le(crc, (const u8 *)end + skipped, bytes - skipped);
 }
 
 int p2psim_session_release(struct inode *inode, struct file *filp)

@@ -8,7 +8,7 @@
 #include "p2psim.h"
 
 #define STREAM_MAGIC	0x4d41455254533250ULL	/* "P2STREAM" */
-#define STREAM_VERSION	1
+#define STREAM_VERSION	2
 #define STREAM_DATA	1
 #define STREAM_END	2
 
@@ -28,10 +28,35 @@ struct stream_frame {
 	__le64 offset;
 };
 
-struct stream_end {
-	__le32 window;
-	__le32 crc32;
+/* What two devices have exchanged, as one of them has it */
+struct stream_peer {
+	__le64 sent;
+	__le64 received;
+	__le64 lost;
+	__le64 doubled;
+	__le64 missed;
+	__le64 seen;
 };
+
+/* @peer_id of a device without a group */
+#define STREAM_NO_PEER	0xffffffffu
+
+struct stream_end {
+	__le32 crc32;
+	/* From here on it is part of what the checksum is over */
+	__le32 window;
+	__le32 peer_id;
+	__le32 peers;
+	__le32 sends;
+	__le32 turn;
+	__le32 reserved;
+	__le32 known;
+	/* One for each bit of @known, the lowest first */
+	struct stream_peer peer[];
+};
+
+#define END_BYTES_MAX	(sizeof(struct stream_end) + \
+			 P2PSIM_PEERS * sizeof(struct stream_peer))
 
 enum load_phase {
 	LOAD_HEADER,
@@ -53,9 +78,11 @@ enum load_phase {
  * @unsent: saving: blocks that stop-copy has to send
  * @initial: saving: precopy is still at its initial data
  * @pos: saving: where precopy goes on; loading: where the data goes
- * @end: saving: where precopy is drained
+ * @end: saving: where precopy is drained; loading: bytes of the end frame
  * @complete: saving: the end frame is in @buf, or was
  * @crc: saving: checksum sent
+ * @fault: saving: what goes wrong in this session, or NULL
+ * @struck: saving: it has
  * @phase: loading: which part comes
  * @broken: loading: the stream made no sense
  * @buf: saving: frame on its way out; loading: header, frame or end
@@ -75,6 +102,8 @@ struct p2psim_session {
 	u32 end;
 	bool complete;
 	u32 crc;
+	const struct p2psim_fault *fault;
+	bool struck;
 
 	enum load_phase phase;
 	bool broken;
@@ -84,7 +113,8 @@ struct p2psim_session {
 };
 
 /* stream.c */
-u32 p2psim_checksum(struct p2psim_device *sim, __le32 window);
+u32 p2psim_checksum(struct p2psim_device *sim, const struct stream_end *end,
+		    size_t bytes);
 int p2psim_session_release(struct inode *inode, struct file *filp);
 
 /* save.c */

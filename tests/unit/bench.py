@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,18 @@ class Bench:
         self,
         limits: Limits = SCENARIO.limits,
         scenario: Scenario = SCENARIO,
+        before_migrate: Callable[[], None] = lambda: None,
         **sides: Any,
     ) -> Result:
         """One run with that plan."""
         scenario = msgspec.structs.replace(scenario, limits=limits)
         self.out.mkdir()
         found = await run(
-            scenario, program(self.plan(**sides)), DEVICES, self.out
+            scenario,
+            program(self.plan(**sides)),
+            DEVICES,
+            self.out,
+            before_migrate,
         )
         written = (self.out / "result.json").read_bytes()
         assert result_format.from_json(written) == found

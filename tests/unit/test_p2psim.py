@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.device import p2psim
-from harness.device.p2psim import simulated_devices
+from harness.device.p2psim import peers_of, simulated_devices
 from harness.errors import HostError
-from harness.scenario.model import Device, Flag
+from harness.scenario.model import Device, FaultSide, Flag, Peers
 
 
 class Configfs:
@@ -55,7 +55,9 @@ SPEC = Device(
 
 
 def test_devices_live_and_go(configfs: Configfs) -> None:
-    with simulated_devices("src", (SPEC, Device())) as devices:
+    with simulated_devices(
+        "src", (SPEC, Device()), "source"
+    ) as devices:
         assert [device.name for device in devices] == ["src0", "src1"]
         assert devices[0].qemu_properties == (
             "sysfsdev=/sys/devices/src0,enable-migration=on"
@@ -67,7 +69,7 @@ def test_devices_live_and_go(configfs: Configfs) -> None:
 
 
 def test_what_the_kernel_is_told(configfs: Configfs) -> None:
-    with simulated_devices("dst", (SPEC,)):
+    with simulated_devices("dst", (SPEC,), "destination"):
         pass
     told = [entry[1:] for entry in configfs.told]
     assert told[-2:] == [("live", "1"), ("live", "0")]
@@ -88,31 +90,130 @@ def test_what_the_kernel_is_told(configfs: Configfs) -> None:
 def test_a_device_with_dma_logging_may_be_left_out(
     configfs: Configfs,
 ) -> None:
-    with simulated_devices("src", (Device(dma_logging=True),)) as (device,):
+    with simulated_devices(
+        "src", (Device(dma_logging=True),), "source"
+    ) as (device,):
         assert device.qemu_properties.endswith(",enable-migration=auto")
     assert ("dma_logging", "1") in [entry[1:] for entry in configfs.told]
+
+
+N = Device()
+P = Device(peers=Peers.PAIRS)
+M = Device(peers=Peers.MESH)
+
+
+@pytest.mark.parametrize(
+    ("specs", "peers"),
+    [
+        ((), ()),
+        ((N, N), ((), ())),
+        ((P, P), ((1,), (0,))),
+        ((P, P, P), ((1,), (0,), ())),
+        ((P, N, P, P, P), ((2,), (), (0,), (4,), (3,))),
+        ((M,), ((),)),
+        ((M, N, M, M), ((2, 3), (), (0, 3), (0, 2))),
+        ((M, P, P, M), ((3,), (2,), (1,), (0,))),
+    ],
+)
+def test_who_sends_to_whom(
+    specs: tuple[Device, ...], peers: tuple[tuple[int, ...], ...]
+) -> None:
+    assert peers_of(specs) == peers
+
+
+def test_peers(configfs: Configfs) -> None:
+    specs = (
+        Device(peers=Peers.MESH),
+        Device(),
+        Device(peers=Peers.MESH, peer_period_us=100, peer_completion_us=7),
+        Device(peers=Peers.MESH),
+    )
+    with simulated_devices("dst", specs, "destination") as devices:
+        assert [device.has_peers for device in devices] == [
+            True, False, True, True,
+        ]
+    told = [entry[1:] for entry in configfs.told if entry[0] == "dst2"]
+    first = told.index(("peer_group", "dst"))
+    # Before its number is known, any peer might be the device itself.
+    assert told[first : first + 5] == [
+        ("peer_group", "dst"),
+        ("peer_id", "2"),
+        ("peers", "0 3"),
+        ("peer_period_us", "100"),
+        ("peer_completion_us", "7"),
+    ]
+    assert told[-2:] == [("live", "1"), ("live", "0")]
+    assert not [x for x in configfs.told if x[0] == "dst1" and "peer" in x[1]]
+
+
+def test_traffic(configfs: Configfs) -> None:
+    specs = (P, P, Device())
+    with simulated_devices("src", specs, "source") as devices:
+        devices[1].start_traffic()
+        devices[2].start_traffic()
+        assert configfs.told[-1] == ("src1", "traffic", "1")
+
+
+@pytest.mark.parametrize("side", FaultSide)
+def test_faults_of_a_side(configfs: Configfs, side: FaultSide) -> None:
+    lines = ("save 1 short 1", "reset 1 fail EIO")
+    specs = (
+        Device(faults=lines, fault_side=side),
+        Device(),
+    )
+    for name in ("source", "destination"):
+        with simulated_devices(name, specs, name):
+            pass
+    assert [x for x in configfs.told if x[1] == "faults"] == [
+        (f"{side}0", "faults", "save 1 short 1\nreset 1 fail EIO")
+    ]
 
 
 def test_device_that_is_refused_takes_the_others_along(
     configfs: Configfs,
 ) -> None:
     configfs.refuses = ("src1", "live", "1")
-    with pytest.raises(HostError), simulated_devices("src", (SPEC, SPEC)):
+    with (
+        pytest.raises(HostError),
+        simulated_devices("src", (SPEC, SPEC), "source"),
+    ):
         pytest.fail("there is only one")
     assert list(configfs.root.iterdir()) == []
 
 
 def test_devices_go_when_the_run_fails(configfs: Configfs) -> None:
-    with pytest.raises(KeyboardInterrupt), simulated_devices("s", (SPEC,)):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        simulated_devices("s", (SPEC,), "source"),
+    ):
         raise KeyboardInterrupt
     assert list(configfs.root.iterdir()) == []
 
 
 def test_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(p2psim, "CONFIGFS", tmp_path / "nothing")
-    with pytest.raises(HostError) as caught, simulated_devices("s", (SPEC,)):
+    with (
+        pytest.raises(HostError) as caught,
+        simulated_devices("s", (SPEC,), "source"),
+    ):
         pytest.fail("there is none")
     assert "is the module p2psim loaded" in caught.value.hint
+
+
+def test_text_ends_with_a_newline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(p2psim, "CONFIGFS", tmp_path)
+    (tmp_path / "src0").mkdir()
+    path = tmp_path / "src0" / "traffic"
+    path.touch()
+    device = p2psim.SimulatedDevice(
+        "src0", Path("/sys/devices/src0"), has_peers=True
+    )
+    device.start_traffic()
+    # With a newline, so that no text is nothing: a write of 0 bytes does
+    # not reach configfs, and would leave the default.
+    assert path.read_bytes() == b"1\n"
 
 
 def test_attribute_that_is_refused(
@@ -120,7 +221,10 @@ def test_attribute_that_is_refused(
 ) -> None:
     # Plain folders have no attributes to write to.
     monkeypatch.setattr(p2psim, "CONFIGFS", tmp_path)
-    with pytest.raises(HostError) as caught, simulated_devices("s", (SPEC,)):
+    with (
+        pytest.raises(HostError) as caught,
+        simulated_devices("s", (SPEC,), "source"),
+    ):
         pytest.fail("there is none")
     assert "refused 'stop_copy p2p' for flags of s0" in caught.value.what
     assert list(tmp_path.iterdir()) == []

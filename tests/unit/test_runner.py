@@ -45,6 +45,19 @@ async def test_a_migration_that_works(bench: Bench) -> None:
         assert left == {"trace.log", "qmp.jsonl", "stderr.txt"}
 
 
+async def test_something_before_migrate(bench: Bench) -> None:
+    sent: dict[str, str] = {}
+
+    def look() -> None:
+        for side in SIDES:
+            sent[side] = (bench.out / side / "qmp.jsonl").read_text()
+
+    await bench.run(before_migrate=look)
+    assert '"execute": "migrate-incoming"' in sent[DESTINATION]
+    assert '"execute": "migrate-set-capabilities"' in sent[SOURCE]
+    assert '"execute": "migrate"' not in sent[SOURCE]
+
+
 async def test_transcript_has_both_ways_in_order(bench: Bench) -> None:
     await bench.run()
     lines = (bench.out / SOURCE / "qmp.jsonl").read_text().splitlines()

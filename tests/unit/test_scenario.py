@@ -14,9 +14,11 @@ from harness.errors import ScenarioError, UsageError
 from harness.scenario.load import load, names, parse
 from harness.scenario.model import (
     Device,
+    FaultSide,
     Flag,
     Limits,
     Outcome,
+    Peers,
     Scenario,
     from_json,
 )
@@ -128,6 +130,16 @@ def line(number: int, text: str) -> str:
         (5, 'latency_us = { "STOP>FLY" = 1 }', "devices.0.lat", "arc"),
         (5, 'latency_us = { "STOP>STOP>STOP" = 1 }', "devices.0.lat", "arc"),
         (5, 'latency_us = { " - at `[5].x" = 1 }', "devices.0.lat", "arc"),
+        (5, 'peers = "ring"', "devices.0.peers", "ring"),
+        (5, "peers = [1]", "devices.0.peers", "str"),
+        (5, "peer_period_us = 9", "devices.0.peer_period_us", ">= 10"),
+        (5, "peer_period_us = 60000001", "devices.0.peer_period_us", "<= 6"),
+        (5, "peer_completion_us = -1", "devices.0.peer_completion_us", "0"),
+        (5, 'faults = "reset 1 fail EIO"', "devices.0.faults", "array"),
+        (5, 'faults = ["reset 1 fail EIO"]', "devices.0.faults", "whose"),
+        (5, 'faults = ["reset 1"]', "devices.0.faults", "'reset 1' is none"),
+        (5, 'fault_side = "source"', "devices.0.fault_side", "no faults"),
+        (5, 'fault_side = "both"', "devices.0.fault_side", "both"),
         (8, "count = 0", "devices.1.count", "1"),
         (8, "count = 33", "devices.1.count", "32"),
         (8, "count = true", "devices.1.count", "int"),
@@ -369,6 +381,11 @@ DEVICES = st.builds(
     initial_bytes=st.integers(0, 4096),
     dirty_bytes=st.integers(0, 4096),
     latency_us=LATENCIES,
+    peers=st.sampled_from(Peers),
+    peer_period_us=st.integers(10, 1000),
+    peer_completion_us=st.integers(0, 1000),
+    faults=st.just(("reset 1 fail EIO",)),
+    fault_side=st.sampled_from(FaultSide),
 )
 
 

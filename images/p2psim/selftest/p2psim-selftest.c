@@ -26,6 +26,8 @@ int main(void)
 	test_precopy();
 	test_transfer();
 	test_bad_streams();
+	test_peers();
+	test_faults();
 	test_hostile();
 	return done_testing();
 }

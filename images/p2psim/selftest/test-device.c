@@ -7,21 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "tests.h"
 #include "vfio.h"
-
-static void attribute_is(const char *name, const char *attribute,
-			 const char *want)
-{
-	char got[4096];
-
-	sim_get(name, attribute, got, sizeof(got));
-	if (!ok(!strcmp(got, want), "%s of %s", attribute, name))
-		printf("# got %s# want %s", got, want);
-}
 
 void test_configfs(void)
 {
@@ -42,10 +31,19 @@ void test_configfs(void)
 		{ "latency_us", "STOP_COPY PRE_COPY 1" },
 		{ "latency_us", "RUNNING NOWHERE 1" },
 		{ "latency_us", "STOP RUNNING 1\nSTOP ERROR 1\n" },
+		{ "peer_group", "a b" },
+		{ "peer_group", "a23456789012345678901234567890123" },
+		{ "peer_id", "32" }, { "peer_id", "x" },
+		{ "peers", "32" }, { "peers", "1 x" }, { "peers", "1 1" },
+		{ "peers", "0" }, { "peers", "1,2" },
+		{ "peer_period_us", "9" }, { "peer_period_us", "60000001" },
+		{ "peer_completion_us", "60000001" },
+		{ "traffic", "maybe" },
 	};
 	static const char *const writable[] = {
 		"flags", "size_bytes", "initial_bytes", "dirty_bytes", "seed",
-		"dma_logging", "latency_us",
+		"dma_logging", "latency_us", "peer_group", "peer_id", "peers",
+		"peer_period_us", "peer_completion_us", "faults",
 	};
 	size_t i;
 
@@ -67,6 +65,13 @@ void test_configfs(void)
 	attribute_is("a", "seed", "1\n");
 	attribute_is("a", "dma_logging", "0\n");
 	attribute_is("a", "latency_us", "");
+	attribute_is("a", "peer_group", "\n");
+	attribute_is("a", "peer_id", "0\n");
+	attribute_is("a", "peers", "\n");
+	attribute_is("a", "peer_period_us", "500\n");
+	attribute_is("a", "peer_completion_us", "10\n");
+	attribute_is("a", "faults", "");
+	attribute_is("a", "traffic", "0\n");
 	attribute_is("a", "live", "0\n");
 	attribute_is("a", "sysfs_path", "/sys/devices/p2psim/a\n");
 	for (i = 0; i < ARRAY_SIZE(nonsense); i++)
@@ -270,14 +275,6 @@ void test_life(void)
 	free(fresh);
 }
 
-static __u64 now_ns(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
 void test_latency(void)
 {
 	unsigned long long start, end, t0, t1;
@@ -313,7 +310,7 @@ void test_latency(void)
 
 void test_log(void)
 {
-	const char *head = "p2psim-log version=1 clock=CLOCK_REALTIME\n";
+	const char *head = "p2psim-log version=2 clock=CLOCK_REALTIME\n";
 	unsigned long long count;
 	struct sim sim;
 	char *log, *last;

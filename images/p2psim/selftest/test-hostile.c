@@ -129,7 +129,7 @@ static void test_pointers(void)
 	is(read(data_fd, hole - 24, 4096), 24, "reading up to a hole");
 	ok(read(data_fd, hole - 100, 4096) < 0 && errno == EFAULT,
 	   "a frame does not fit, and is not lost");
-	is(sim_stop_copy_bytes(&sim), 16 + 65536 + 24, "all of it is left");
+	is(sim_stop_copy_bytes(&sim), 16 + 65536 + 48, "all of it is left");
 	close(data_fd);
 	sim_set_state(&sim, VFIO_DEVICE_STATE_RUNNING, NULL);
 	sim_set_state(&sim, VFIO_DEVICE_STATE_RESUMING, &data_fd);

@@ -9,49 +9,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "stream.h"
 #include "tests.h"
 #include "vfio.h"
-
-#define HEADER_BYTES	24
-#define FRAME_BYTES	16
-#define END_BYTES	24
-
-struct stream {
-	__u8 *data;
-	size_t bytes;
-};
-
-/* Reads until nothing comes: 0 at the end, -errno else */
-static int drain(int data_fd, struct stream *stream, size_t chunk)
-{
-	ssize_t n;
-
-	for (;;) {
-		stream->data = realloc(stream->data, stream->bytes + chunk);
-		if (!stream->data)
-			die("realloc");
-		n = read(data_fd, stream->data + stream->bytes, chunk);
-		if (n <= 0)
-			return n ? -errno : 0;
-		stream->bytes += n;
-	}
-}
-
-/* Returns 0, or -errno of the write that failed */
-static int fill(int data_fd, const struct stream *stream, size_t chunk)
-{
-	size_t done = 0, n;
-	ssize_t ret;
-
-	while (done < stream->bytes) {
-		n = stream->bytes - done < chunk ? stream->bytes - done : chunk;
-		ret = write(data_fd, stream->data + done, n);
-		if (ret < 0)
-			return -errno;
-		done += ret;
-	}
-	return 0;
-}
 
 static void info_is(int data_fd, __u64 initial, __u64 dirty,
 		    const char *when)
@@ -77,7 +37,7 @@ static void load_elsewhere(struct sim *source, const struct stream *stream,
 	sim_open(&sim, "target");
 	if (sim_set_state(&sim, VFIO_DEVICE_STATE_RESUMING, &data_fd))
 		die("RESUMING");
-	is(fill(data_fd, stream, chunk), 0, "%s: writing the stream", what);
+	is(stream_fill(data_fd, stream, chunk), 0, "%s: writing the stream", what);
 	is(sim_set_state(&sim, VFIO_DEVICE_STATE_RUNNING, NULL), 0,
 	   "%s: the checksum is right", what);
 	want = memory_read(source, size);
@@ -125,12 +85,12 @@ void test_precopy(void)
 	stream.bytes = 100;
 	info_is(data_fd, HEADER_BYTES + 2 * FRAME_BYTES + 70000 - 100, 0,
 		"in the middle");
-	is(drain(data_fd, &stream, 100000), -ENOMSG, "temporary end");
+	is(stream_drain(data_fd, &stream, 100000), -ENOMSG, "temporary end");
 	is(stream.bytes, HEADER_BYTES + 2 * FRAME_BYTES + 70000,
 	   "all initial data came");
 	info_is(data_fd, 0, FRAME_BYTES + 5000, "when drained");
 	before = stream.bytes;
-	is(drain(data_fd, &stream, 1000), -ENOMSG, "second temporary end");
+	is(stream_drain(data_fd, &stream, 1000), -ENOMSG, "second temporary end");
 	is(stream.bytes - before, FRAME_BYTES + 5000, "the dirty data came");
 
 	/* Sent, dirty again; sent and clean; not sent: all must arrive */
@@ -147,7 +107,7 @@ void test_precopy(void)
 	   "no precopy info in STOP_COPY");
 	rest = sim_stop_copy_bytes(&sim);
 	before = stream.bytes;
-	is(drain(data_fd, &stream, 4096), 0, "the end");
+	is(stream_drain(data_fd, &stream, 4096), 0, "the end");
 	is(stream.bytes - before, rest, "data size was exact");
 	/*
 	 * The first 17 blocks of 4096 were sent whole; two of them are dirty
@@ -166,26 +126,6 @@ void test_precopy(void)
 	free(stream.data);
 	sim_close(&sim);
 	sim_delete("pre");
-}
-
-/* In STOP_COPY from the start, or after @precopy bytes of precopy */
-static struct stream save(struct sim *sim, bool precopy, size_t chunk)
-{
-	struct stream stream = {};
-	int data_fd;
-
-	if (sim_set_state(sim, precopy ? VFIO_DEVICE_STATE_PRE_COPY :
-			  VFIO_DEVICE_STATE_STOP_COPY, &data_fd))
-		die("saving");
-	if (precopy && (drain(data_fd, &stream, chunk) != -ENOMSG ||
-			sim_set_state(sim, VFIO_DEVICE_STATE_STOP_COPY, NULL)))
-		die("precopy");
-	if (drain(data_fd, &stream, chunk))
-		die("stop-copy");
-	close(data_fd);
-	if (sim_set_state(sim, VFIO_DEVICE_STATE_RUNNING, NULL))
-		die("RUNNING");
-	return stream;
 }
 
 void test_transfer(void)
@@ -218,7 +158,7 @@ void test_transfer(void)
 		sim_open(&sim, "origin");
 		for (pre = 0; pre < 2; pre++) {
 			memory_write(&sim, 2047, "y", 1);
-			stream = save(&sim, pre, cases[i].chunk);
+			stream = stream_save(&sim, pre, cases[i].chunk);
 			snprintf(what, sizeof(what), "%u bytes, precopy %d",
 				 cases[i].size, pre);
 			load_elsewhere(&sim, &stream, cases[i].size,
@@ -228,24 +168,6 @@ void test_transfer(void)
 		sim_close(&sim);
 		sim_delete("origin");
 	}
-}
-
-/* Loads what must be refused, sooner or later, with EINVAL */
-static void refuse(struct sim *sim, const struct stream *stream,
-		   const char *what)
-{
-	int data_fd, wrote, ended;
-
-	if (sim_set_state(sim, VFIO_DEVICE_STATE_RESUMING, &data_fd))
-		die("RESUMING");
-	wrote = fill(data_fd, stream, 4096);
-	ended = sim_set_state(sim, VFIO_DEVICE_STATE_STOP, NULL);
-	ok((!wrote || wrote == -EINVAL) && ended == -EINVAL &&
-	   sim_state(sim) == VFIO_DEVICE_STATE_ERROR,
-	   "refused: %s (write %d)", what, wrote);
-	close(data_fd);
-	if (sim_reset(sim) || sim_state(sim) != VFIO_DEVICE_STATE_RUNNING)
-		die("reset from ERROR");
 }
 
 void test_bad_streams(void)
@@ -260,26 +182,26 @@ void test_bad_streams(void)
 	sim_create("bad", NULL);
 	sim_open(&sim, "bad");
 	fresh = memory_read(&sim, 65536);
-	stream = save(&sim, false, 65536);
+	stream = stream_save(&sim, false, 65536);
 	cut = stream;
 	for (i = 0; i < stream.bytes; i += i < 64 ? 1 : 4801) {
 		snprintf(what, sizeof(what), "byte %zu changed", i);
 		stream.data[i] ^= 0x10;
-		refuse(&sim, &stream, what);
+		stream_refuse(&sim, &stream, what);
 		stream.data[i] ^= 0x10;
 	}
 	for (i = stream.bytes - END_BYTES; i < stream.bytes; i++) {
 		snprintf(what, sizeof(what), "byte %zu changed", i);
 		stream.data[i] ^= 1;
-		refuse(&sim, &stream, what);
+		stream_refuse(&sim, &stream, what);
 		stream.data[i] ^= 1;
 	}
 	cut.bytes = 0;
-	refuse(&sim, &cut, "nothing");
+	stream_refuse(&sim, &cut, "nothing");
 	cut.bytes = HEADER_BYTES;
-	refuse(&sim, &cut, "header only");
+	stream_refuse(&sim, &cut, "header only");
 	cut.bytes = stream.bytes - 1;
-	refuse(&sim, &cut, "one byte short");
+	stream_refuse(&sim, &cut, "one byte short");
 
 	/* The device has this memory anyway, but it was not sent */
 	cut.data = malloc(HEADER_BYTES + END_BYTES);
@@ -289,7 +211,7 @@ void test_bad_streams(void)
 	memcpy(cut.data + HEADER_BYTES, stream.data + stream.bytes - END_BYTES,
 	       END_BYTES);
 	cut.bytes = HEADER_BYTES + END_BYTES;
-	refuse(&sim, &cut, "no data frames");
+	stream_refuse(&sim, &cut, "no data frames");
 	free(cut.data);
 	stream.data = realloc(stream.data, stream.bytes + 1);
 	if (!stream.data)
@@ -297,7 +219,7 @@ void test_bad_streams(void)
 	stream.data[stream.bytes] = 0;
 	cut.data = stream.data;
 	cut.bytes = stream.bytes + 1;
-	refuse(&sim, &cut, "one byte in excess");
+	stream_refuse(&sim, &cut, "one byte in excess");
 
 	memory = memory_read(&sim, 65536);
 	ok(!memcmp(memory, fresh, 65536), "memory is fresh after ERROR");
@@ -309,7 +231,7 @@ void test_bad_streams(void)
 	free(log);
 	if (sim_set_state(&sim, VFIO_DEVICE_STATE_RESUMING, &data_fd))
 		die("RESUMING");
-	is(fill(data_fd, &stream, 1), 0, "the right stream, byte by byte");
+	is(stream_fill(data_fd, &stream, 1), 0, "the right stream, byte by byte");
 	ok(read(data_fd, what, 1) < 0 && errno == EBADF, "no reading");
 	is(sim_set_state(&sim, VFIO_DEVICE_STATE_STOP, NULL), 0, "and loaded");
 	ok(write(data_fd, what, 1) < 0 && errno == ENODEV, "session over");

@@ -18,6 +18,12 @@ void test_precopy(void);
 void test_transfer(void);
 void test_bad_streams(void);
 
+/* test-peers.c */
+void test_peers(void);
+
+/* test-faults.c */
+void test_faults(void);
+
 /* test-hostile.c */
 void test_hostile(void);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vfio.h"
@@ -63,6 +64,14 @@ bool is(long long got, long long want, const char *fmt, ...)
 	if (got != want)
 		printf("# got %lld, want %lld\n", got, want);
 	return got == want;
+}
+
+__u64 now_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
 int done_testing(void)
@@ -147,6 +156,27 @@ char *sim_log(const char *name)
 	snprintf(path, sizeof(path), DEBUGFS "/%s/log", name);
 	read_file(path, log, bytes);
 	return log;
+}
+
+int sim_logged(const char *name, const char *text)
+{
+	char *log = sim_log(name), *line;
+	int n = 0;
+
+	for (line = log; (line = strstr(line, text)); line++)
+		n++;
+	free(log);
+	return n;
+}
+
+void attribute_is(const char *name, const char *attribute,
+			 const char *want)
+{
+	char got[4096];
+
+	sim_get(name, attribute, got, sizeof(got));
+	if (!ok(!strcmp(got, want), "%s of %s", attribute, name))
+		printf("# got %s# want %s", got, want);
 }
 
 void sim_create(const char *name, ...)

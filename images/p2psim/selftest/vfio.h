@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <time.h>
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define __printf(format_at, args_at) \
@@ -40,6 +41,8 @@ void sim_create(const char *name, ...) __attribute__((sentinel));
 void sim_delete(const char *name);
 /* The whole log; freed by the caller */
 char *sim_log(const char *name);
+/* How often the log has this text */
+int sim_logged(const char *name, const char *text);
 
 void sim_open(struct sim *sim, const char *name);
 void sim_close(struct sim *sim);
@@ -62,12 +65,16 @@ int memory_write(struct sim *sim, __u32 offset, const void *buf,
 /* All of device memory; freed by the caller */
 __u8 *memory_read(struct sim *sim, __u32 bytes);
 
+__u64 now_ns(clockid_t clock);
+
 /* Prints one TAP line; the arguments describe the test, printf-like */
 __printf(2, 3)
 bool ok(bool good, const char *fmt, ...);
 /* ok() for a value that is expected */
 __printf(3, 4)
 bool is(long long got, long long want, const char *fmt, ...);
+/* ok() for an attribute's text */
+void attribute_is(const char *name, const char *attribute, const char *want);
 /* Prints the plan; returns the exit code */
 int done_testing(void);
 __printf(1, 2) __noreturn
