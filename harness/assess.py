@@ -7,20 +7,20 @@ against what the scenario expects of that tree.
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from harness.bundle.manifest import DESTINATION_TRACE, SOURCE_TRACE
+from harness.bundle.manifest import RESULT
 from harness.bundle.read import Bundle
 from harness.errors import BundleError
-from harness.oracle import Expectation, Finding, judge
+from harness.legs import Judged, completed, judge_bundle
+from harness.oracle import Finding
 from harness.scenario import model
-from harness.scenario.model import Outcome, Scenario
+from harness.scenario.model import Outcome
 from harness.scenario.result import Result
-from harness.timeline import Side, Timeline
-from harness.timeline import build as build_timeline
-from harness.trace import TraceReader, printable
-from harness.uapi import MigrationFlags
+from harness.scenario.step import Status
+from harness.timeline import Side
+from harness.trace import printable
 from harness.verdict import Verdict
 
 SERIES_LENGTH = 6
@@ -34,6 +34,13 @@ _REFUSALS = (
 )
 # At the start, or, when migration is merely blocked, at "migrate".
 _NOES = (Outcome.REFUSED, Outcome.REJECTED)
+# Of these the bundle holds no run that came to an end of its own.
+_CUT_SHORT = (
+    Outcome.REFUSED,
+    Outcome.TIMEOUT,
+    Outcome.OUTPUT,
+    Outcome.LOST,
+)
 _OUTCOME = "outcome"
 _REASON = (
     "a series must let migrate what it promises, and refuse what it cannot"
@@ -98,18 +105,12 @@ def assess(bundle: Bundle) -> Assessment:
         if expected.outcome is not Outcome.MIGRATED:
             return found
         # A broken order may well be why it did not migrate.
-        order = _judge_order(bundle, scenario, patches, migrates=False)
-        if not order.findings:
+        broken = judge_bundle(bundle, expected, patches, whole=False).findings
+        if not broken:
             return found
         return replace(
-            found,
-            verdict=Verdict.FAIL,
-            findings=order.findings + found.findings,
+            found, verdict=Verdict.FAIL, findings=broken + found.findings
         )
-    if result.outcome in (Outcome.MIGRATED, Outcome.CANCELLED):
-        migrates = result.outcome is Outcome.MIGRATED
-        found = _judge_order(bundle, scenario, patches, migrates=migrates)
-        return _at_exit(found, result)
     if result.outcome in _NOES and not _refuses(
         result, expected.message, *_REFUSALS
     ):
@@ -118,7 +119,65 @@ def assess(bundle: Bundle) -> Assessment:
         return _failed(
             result, f"{result.outcome}, but not with {expected.message!r}"
         )
-    return Assessment(Verdict.PASS, str(result.outcome))
+    if result.outcome in _CUT_SHORT:
+        return Assessment(Verdict.PASS, str(result.outcome))
+    judged = judge_bundle(bundle, expected, patches)
+    findings = (
+        *_expected_breaks(judged, expected),
+        *_ending(result, expected),
+    )
+    verdict = Verdict.PASS
+    if findings:
+        verdict = Verdict.FAIL
+    elif judged.notes:
+        verdict = Verdict.INCONCLUSIVE
+    found = Assessment(
+        verdict=verdict,
+        summary=str(result.outcome),
+        findings=findings,
+        notes=judged.notes,
+        blackout_ns=judged.blackout_ns,
+        qmp_downtime_ms=result.qmp_downtime_ms,
+    )
+    return _at_exit(found, result)
+
+
+def _expected_breaks(
+    judged: Judged, expected: model.Expectation
+) -> Iterator[Finding]:
+    """The findings but those that are known; they in turn must be there."""
+    for finding in judged.findings:
+        if finding.rule not in expected.breaks:
+            yield finding
+    found = {finding.rule for finding in judged.findings}
+    for rule in expected.breaks:
+        if rule not in found:
+            yield _finding(
+                Side.SOURCE, f"the rule {rule!r} is not broken here any more"
+            )
+
+
+def _ending(
+    result: Result, expected: model.Expectation
+) -> Iterator[Finding]:
+    """In what state guests and migrations should be, and are not."""
+    for name, wanted in expected.guest.items():
+        said = result.guest.get(name, "nothing")
+        if said != wanted:
+            yield _finding(
+                _side(name), f"{name}: the guest is {said}, not {wanted}"
+            )
+    for name, status in expected.migration.items():
+        told = result.migration.get(name) or ("nothing",)
+        if told[-1] != status:
+            yield _finding(
+                _side(name),
+                f"{name}: the migration is {told[-1]}, not {status}",
+            )
+        elif status is not Status.COMPLETED and Status.COMPLETED in told:
+            yield _finding(
+                _side(name), f"{name}: the migration was called completed"
+            )
 
 
 def _at_exit(found: Assessment, result: Result) -> Assessment:
@@ -131,11 +190,14 @@ def _at_exit(found: Assessment, result: Result) -> Assessment:
             verdict=Verdict.FAIL,
             findings=found.findings + late.findings,
         )
-    states = dict(result.exit_states)
-    if result.outcome is Outcome.CANCELLED:
-        # It cannot tell that from a stream that breaks off.
-        states.pop(Side.DESTINATION, None)
-    if any(state != 0 for state in states.values()):
+    excused = set(result.killed)
+    # It cannot tell a source that gives up from a stream that breaks off.
+    excused |= {leg[1] for leg in result.legs if not completed(result, leg)}
+    if any(
+        state != 0
+        for name, state in result.exit_states.items()
+        if name not in excused
+    ):
         if found.verdict is Verdict.FAIL:
             return found
         note = f"QEMU did not end well: {result.exit_states}"
@@ -194,81 +256,25 @@ def _unknown(result: Result) -> Assessment:
 
 
 def _failed(result: Result, summary: str) -> Assessment:
-    side = Side.DESTINATION if result.side == "destination" else Side.SOURCE
     message = f"{summary}: {result.message}" if result.message else summary
-    finding = Finding(
+    finding = _finding(_side(result.side), message)
+    return Assessment(Verdict.FAIL, summary, findings=(finding,))
+
+
+def _side(name: str) -> Side:
+    """Which of the two a QEMU was at first."""
+    if name.startswith(Side.DESTINATION):
+        return Side.DESTINATION
+    return Side.SOURCE
+
+
+def _finding(side: Side, message: str) -> Finding:
+    return Finding(
         rule=_OUTCOME,
         reason=_REASON,
         side=side,
         message=printable(message),
         devices=(),
-        file="result.json",
+        file=RESULT,
         records=(),
     )
-    return Assessment(Verdict.FAIL, summary, findings=(finding,))
-
-
-def _judge_order(
-    bundle: Bundle, scenario: Scenario, patches: int, *, migrates: bool
-) -> Assessment:
-    source = _timeline(bundle, SOURCE_TRACE, Side.SOURCE)
-    destination = _timeline(bundle, DESTINATION_TRACE, Side.DESTINATION)
-    devices = [x for x in scenario.each_device() if x.flags]
-    known = [
-        (name, device)
-        for side in (source, destination)
-        for name, device in zip(side.plugged, devices, strict=False)
-    ]
-    flags = {name: _flags(device) for name, device in known}
-    unplugged = {name for name, device in known if device.unplug}
-    expect = replace(
-        Expectation.of_patches(
-            patches,
-            sum(not device.unplug for device in devices),
-            p2p=any(device.has_p2p for device in devices),
-            migrates=migrates,
-        ),
-        flags=flags,
-    )
-    outcome = bundle.manifest.result.outcome
-    judgement = judge(
-        _without(source, unplugged),
-        # Where a cancelled migration leaves it is nobody's promise.
-        None
-        if outcome is Outcome.CANCELLED
-        else _without(destination, unplugged),
-        expect,
-    )
-    blackout = judgement.blackout
-    return Assessment(
-        verdict=judgement.verdict,
-        summary=str(outcome),
-        findings=judgement.findings,
-        notes=tuple(
-            f"{note.side}: {note.message}" for note in judgement.notes
-        ),
-        blackout_ns=blackout.duration_ns if blackout else None,
-        qmp_downtime_ms=bundle.manifest.result.qmp_downtime_ms,
-    )
-
-
-def _timeline(bundle: Bundle, name: str, side: Side) -> Timeline:
-    # No file at all is an empty log, on which nothing holds.
-    data = bundle.files.get(name, b"")
-    return build_timeline(TraceReader(io.BytesIO(data), name), side)
-
-
-def _without(side: Timeline, unplugged: set[str]) -> Timeline:
-    """A timeline in which nothing is due of the devices taken out."""
-    return replace(
-        side,
-        plugged=tuple(x for x in side.plugged if x not in unplugged),
-        devices=tuple(x for x in side.devices if x not in unplugged),
-    )
-
-
-def _flags(device: model.Device) -> MigrationFlags:
-    flags = MigrationFlags(0)
-    for flag in device.flags:
-        flags |= MigrationFlags[flag.name]
-    return flags

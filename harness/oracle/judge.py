@@ -52,7 +52,7 @@ def judge(
         notes += doubts(side, expect)
         for rule in RULES:
             if side.side in rule.sides:
-                for outcome in _apply(rule, side, expect):
+                for outcome in apply(rule, side, expect):
                     if isinstance(outcome, Finding):
                         findings.append(outcome)
                     else:
@@ -76,9 +76,15 @@ def _prepares(sides: list[Timeline]) -> bool:
     )
 
 
-def _apply(
+def apply(
     rule: Rule, side: Timeline, expect: Expectation
 ) -> Iterator[Finding | Doubt]:
+    """What speaks against one promise on one side.
+
+    :param rule: The promise.
+    :param side: Timeline of the side.
+    :param expect: What it is measured against.
+    """
     for outcome in rule.check(side, expect):
         if isinstance(outcome, Broken):
             yield Finding(

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.timeline import Blackout, Side, Timeline
 from harness.trace import Record, printable
-from harness.uapi import ALL_FLAGS, MigrationFlags
+from harness.uapi import ALL_FLAGS, DeviceState, MigrationFlags
 from harness.verdict import Verdict
 
 JSON_VERSION = 1
@@ -32,7 +32,11 @@ class Expectation:
     :param migrates: Whether a migration has to succeed.
     :param same_depth: All devices are known to be equally deep in the qdev
         tree, so that the forward order is that of their realization.
+    :param deep: Devices one level deeper in it than the others, if
+        `same_depth` holds for all but these.
     :param flags: What a device offers, by name; all flags if not listed.
+    :param sequences: All states that a device is to be asked for, by name,
+        less requests for the state that it is in.
     """
 
     devices: int | None = None
@@ -40,7 +44,11 @@ class Expectation:
     stop_in_cleanup: bool | None = None
     migrates: bool = True
     same_depth: bool = False
+    deep: frozenset[str] = frozenset()
     flags: Mapping[str, MigrationFlags] = field(default_factory=dict)
+    sequences: Mapping[str, tuple[DeviceState, ...]] = field(
+        default_factory=dict
+    )
 
     @classmethod
     def of_patches(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from harness.oracle.model import Broken, Expectation, Outcome, Rule, Unclear
 from harness.oracle.order import barrier, count, order
-from harness.oracle.requests import named, once, recover
+from harness.oracle.requests import named, once, recover, sequence
 from harness.timeline import Arc, Cause, Epoch, Phase, Side, Step, Timeline
 from harness.trace import Kind, Record, printable
 from harness.trace.formats import FAILURE_MESSAGES
@@ -187,7 +187,9 @@ def _stream_after(side: Timeline, arc: Arc) -> Record | None:
 
 
 def _destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
-    """RESUMING, RUNNING_P2P, RUNNING; then whatever a later stop brings."""
+    """RESUMING, RUNNING_P2P, RUNNING; then whatever comes later: a stop,
+    or the way back.
+    """
     if expect.p2p is None:
         return
     for device in side.devices:
@@ -206,7 +208,7 @@ def _destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
         }
         walked = []
         for arc in arcs[begin:]:
-            if arc.line in stops:
+            if arc.line in stops or arc.cause is Cause.SETUP:
                 break
             walked.append(arc)
         p2p = expect.p2p and expect.flags_of(device) & MigrationFlags.P2P
@@ -328,6 +330,14 @@ RULES: tuple[Rule, ...] = (
         "hw/vfio/migration.c: one request for each change of state",
         _BOTH,
         once,
+    ),
+    Rule(
+        "sequence",
+        "Each path of a migration has one sequence of states; any other is "
+        "a request too many, too few, or elsewhere.",
+        "docs/devel/migration/vfio.rst; the scenario, by version",
+        _BOTH,
+        sequence,
     ),
     Rule(
         "recover",

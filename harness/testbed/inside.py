@@ -14,8 +14,9 @@ from pathlib import Path
 
 from harness.device.p2psim import SimulatedDevice, simulated_devices
 from harness.errors import HarnessError
+from harness.scenario.argv import Program
 from harness.scenario.model import Scenario, from_json
-from harness.scenario.runner import DESTINATION, SOURCE, Program, run
+from harness.scenario.runner import DESTINATION, SOURCE, run
 from harness.testbed.mailbox import post
 
 SCENARIO = Path("/job/scenario.json")

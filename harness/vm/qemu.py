@@ -93,6 +93,16 @@ class Qemu:
         """True from its start to its end."""
         return self._process is not None and self.status is None
 
+    @property
+    def statuses(self) -> list[str]:
+        """Statuses of its migrations, as far as its events told them."""
+        told = []
+        for event in self.events.history:
+            match event:
+                case {"event": "MIGRATION", "data": {"status": str(status)}}:
+                    told.append(status)
+        return told
+
     def stderr(self) -> str:
         """What it has written to stderr so far, undecodable bytes shown."""
         with suppress(FileNotFoundError):

@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from harness.scenario import result as result_format
+from harness.scenario.argv import Program
 from harness.scenario.model import Device, Limits, Scenario
 from harness.scenario.result import Result
-from harness.scenario.runner import SIDES, Program, run
+from harness.scenario.runner import SIDES, run
 
 FAKE = Path(__file__).with_name("fake_qmp.py")
 DEVICES = {side: ["sysfsdev=/a", "sysfsdev=/b"] for side in SIDES}

@@ -35,6 +35,12 @@ NAMES = (
 MIGRATED = Result(
     outcome=Outcome.MIGRATED,
     exit_states={"source": 0, "destination": 0},
+    guest={"source": "postmigrate", "destination": "running"},
+    migration={
+        "source": ("setup", "active", "device", "completed"),
+        "destination": ("setup", "active", "completed"),
+    },
+    legs=(("source", "destination"),),
     qmp_downtime_ms=20,
     qmp_total_time_ms=300,
 )

@@ -146,6 +146,8 @@ class FakeQemu:
         if name == "query-migrate":
             result = self.answers[0]
             self.answers = self.answers[1:] or self.answers
+        if name == "query-status":
+            result = {"status": "running"}
         uri = message.get("arguments", {}).get("uri", "")
         path = uri.removeprefix("unix:")
         if name == "migrate-incoming":
@@ -174,8 +176,9 @@ class FakeQemu:
         )
 
     def cancel(self) -> None:
-        """The source's way out."""
-        assert self.stream
+        """The source's way out, while there is one."""
+        if not self.stream:
+            return
         self.status("cancelling")
         self.stream.close()
         self.stream = None
@@ -191,6 +194,7 @@ class FakeQemu:
         if not self.reach("active"):
             return
         self.stream.sendall(b"state")
+        self.stream = None
         self.status("completed")
         self.clean_up()
 
@@ -209,6 +213,7 @@ class FakeQemu:
         assert self.stream
         if self.stream.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             self.stream = self.stream.accept()[0]
+            self.status("active")
             self.reach("incoming")
             return
         state = self.stream.recv(64)

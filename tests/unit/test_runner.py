@@ -23,9 +23,10 @@ from bench import DEVICES, FAKE, SCENARIO, Bench, alive
 from qemu_log import PREFIXES, prefix
 
 from harness.scenario import runner
+from harness.scenario.argv import Program
 from harness.scenario.model import Limits, Outcome
 from harness.scenario.result import Result
-from harness.scenario.runner import DESTINATION, SIDES, SOURCE, Program, run
+from harness.scenario.runner import DESTINATION, SIDES, SOURCE, run
 
 RETURNED = '{"return": {}, "id": "ID"}\r\n'
 REFUSAL = "Migration is currently not supported with multiple VFIO devices"
@@ -36,6 +37,12 @@ async def test_a_migration_that_works(bench: Bench) -> None:
     assert found == Result(
         outcome=Outcome.MIGRATED,
         exit_states={SOURCE: 0, DESTINATION: 0},
+        guest={SOURCE: "running", DESTINATION: "running"},
+        migration={
+            SOURCE: ("setup", "active", "completed"),
+            DESTINATION: ("active", "completed"),
+        },
+        legs=((SOURCE, DESTINATION),),
         qmp_downtime_ms=20,
         qmp_total_time_ms=300,
     )
@@ -137,6 +144,7 @@ async def test_hang_in_the_migration(bench: Bench) -> None:
     )
     assert found.outcome is Outcome.TIMEOUT
     assert (found.side, found.step) == (SOURCE, "migration")
+    assert found.at == "step 2 (wait source completed)"
     # The source still answers, so it ends as for a user.
     assert found.exit_states[SOURCE] == 0
 
