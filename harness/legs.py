@@ -112,14 +112,14 @@ class _Run:
         self._bundle = bundle
         self._expected = expected
         self._patches = patches
-        scenario = bundle.scenario
-        self._unplugged = scenario.unplugged()
+        self._scenario = bundle.scenario
+        self._unplugged = self._scenario.unplugged()
         # Number, table and spec of each that can migrate at all.
         self._devices = [
             (number, table, spec)
             for number, (table, spec) in enumerate(
                 (table, spec)
-                for table, spec in enumerate(scenario.devices)
+                for table, spec in enumerate(self._scenario.devices)
                 for _ in range(spec.count)
             )
             if spec.flags
@@ -181,6 +181,7 @@ class _Run:
                 p2p=any(spec.has_p2p for _, _, spec in self._devices),
                 migrates=migrates,
             ),
+            runs=not self._scenario.guest.paused,
             deep=frozenset(
                 name for name, _, _, spec in known if spec.root_port
             ),

@@ -30,6 +30,7 @@ class Expectation:
         (patch 1) or in vfio_save_complete_precopy(); None: in the former
         if there are P2P states, so that the series is there.
     :param migrates: Whether a migration has to succeed.
+    :param runs: The source runs before it migrates.
     :param same_depth: All devices are known to be equally deep in the qdev
         tree, so that the forward order is that of their realization.
     :param deep: Devices one level deeper in it than the others, if
@@ -43,6 +44,7 @@ class Expectation:
     p2p: bool | None = None
     stop_in_cleanup: bool | None = None
     migrates: bool = True
+    runs: bool = True
     same_depth: bool = False
     deep: frozenset[str] = frozenset()
     flags: Mapping[str, MigrationFlags] = field(default_factory=dict)

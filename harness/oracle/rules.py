@@ -173,6 +173,9 @@ def _stopped_elsewhere(side: Timeline) -> Iterator[Outcome]:
 
 def _stream_after(side: Timeline, arc: Arc) -> Record | None:
     """The first sign that the stream went on after an arc."""
+    told = [m for m in side.marks_of(Kind.STATUS) if m.line < arc.line]
+    # A snapshot is never active, and completed after the cleanup.
+    snapshot = bool(told) and told[-1].fields.get("status") == "setup"
     for mark in side.marks:
         if mark.line < arc.line:
             continue
@@ -180,7 +183,9 @@ def _stream_after(side: Timeline, arc: Arc) -> Record | None:
         if mark.kind is Kind.SAVE_SETUP:
             return None
         if mark.kind is Kind.COMPLETE or (
-            mark.kind is Kind.STATUS and status == "completed"
+            mark.kind is Kind.STATUS
+            and status == "completed"
+            and not snapshot
         ):
             return mark
     return None

@@ -17,6 +17,7 @@ class _Relay:
     def __init__(self, target: Path, cut_bytes: int) -> None:
         self._target = target
         self._left_bytes = cut_bytes
+        self._over = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -34,15 +35,18 @@ class _Relay:
             await asyncio.gather(
                 self._towards(reader, there[1]), _back(there[0], writer)
             )
-        self.cut()
+            there[1].close()
+        writer.close()
 
     async def _towards(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        while self._left_bytes:
+        # One that is accepted late is as dead as the others.
+        while self._left_bytes and not self._over:
             data = await reader.read(min(_CHUNK_BYTES, self._left_bytes))
             if not data:
-                break
+                writer.close()
+                return
             self._left_bytes -= len(data)
             writer.write(data)
             await writer.drain()
@@ -50,6 +54,7 @@ class _Relay:
 
     def cut(self) -> None:
         """Break all streams off; what was passed on still arrives."""
+        self._over = True
         for writer in self._writers:
             writer.close()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,29 @@ class Bench:
         self,
         limits: Limits = SCENARIO.limits,
         scenario: Scenario = SCENARIO,
+        before_migration: Callable[[], None] | None = None,
         **sides: Any,
     ) -> Result:
-        """One run with that plan."""
+        """One run with that plan; a name's "_" stands for "-"."""
+        sides = {name.replace("_", "-"): plan for name, plan in sides.items()}
         scenario = msgspec.structs.replace(scenario, limits=limits)
         self.out.mkdir()
         found = await run(
-            scenario, program(self.plan(**sides)), DEVICES, self.out
+            scenario,
+            program(self.plan(**sides)),
+            DEVICES,
+            self.out,
+            before_migration,
         )
         written = (self.out / "result.json").read_bytes()
         assert result_format.from_json(written) == found
         return found
+
+    def sent(self, name: str) -> list[str]:
+        """Commands that a QEMU was sent, in order."""
+        lines = (self.out / name / "qmp.jsonl").read_text().splitlines()
+        entries = [json.loads(line) for line in lines]
+        return [e["msg"]["execute"] for e in entries if e["dir"] == "->"]
 
     def pids(self) -> dict[str, int]:
         """Process ids by side, of those that were started."""

@@ -37,7 +37,7 @@ async def test_a_migration_that_works(bench: Bench) -> None:
     assert found == Result(
         outcome=Outcome.MIGRATED,
         exit_states={SOURCE: 0, DESTINATION: 0},
-        guest={SOURCE: "running", DESTINATION: "running"},
+        guest={SOURCE: "postmigrate", DESTINATION: "running"},
         migration={
             SOURCE: ("setup", "active", "completed"),
             DESTINATION: ("active", "completed"),
@@ -296,7 +296,7 @@ async def test_source_that_runs_out_of_time_alone(bench: Bench) -> None:
     # The destination's end is why; that of the time is a consequence.
     found = await bench.run(
         Limits(migrate_s=4),
-        source={"active": [["skip"]]},
+        source={"active": [["skip"]], "noticed": [["skip"]]},
         destination={"incoming": [["exit", 1]]},
     )
     assert found.outcome is Outcome.LOST
