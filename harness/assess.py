@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from harness.bundle.manifest import RESULT
 from harness.bundle.read import Bundle
 from harness.errors import BundleError
-from harness.legs import Judged, completed, judge_bundle
+from harness.legs import SERIES_LENGTH, Judged, completed, judge_bundle
 from harness.oracle import Finding
 from harness.scenario import model
 from harness.scenario.model import Outcome
@@ -22,8 +22,6 @@ from harness.scenario.step import Status
 from harness.timeline import Side
 from harness.trace import printable
 from harness.verdict import Verdict
-
-SERIES_LENGTH = 6
 
 # What QEMU says when it refuses devices for what the series is about
 # (facts 1.4: the text before the series, and with it).

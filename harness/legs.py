@@ -23,6 +23,8 @@ from harness.timeline import build as build_timeline
 from harness.trace import TraceReader
 from harness.uapi import MigrationFlags
 
+SERIES_LENGTH = 6
+
 _SEQUENCE = tuple(rule for rule in RULES if rule.name == "sequence")
 
 
@@ -192,19 +194,21 @@ class _Run:
                 for device, _, table, _ in self._named(
                     self.timeline(name, side)
                 )
-                for sequence in self._expected.sequences
-                if sequence.on == name
-                and sequence.device in (None, table)
-                and sequence.holds_for(self._version)
+                for sequence in self._sequences()
+                if sequence.on == name and sequence.device in (None, table)
             },
         )
 
-    @property
-    def _version(self) -> str:
+    def _sequences(self) -> Iterator[model.Sequence]:
+        """Those that hold for this tree."""
         found = re.search(
             r"\d.*", self._bundle.manifest.inputs.qemu.version
         )
-        return found[0] if found else "0.0"
+        # Half of the series has sequences that nobody wrote down.
+        if found and self._patches in (0, SERIES_LENGTH):
+            for sequence in self._expected.sequences:
+                if sequence.holds_for(found[0]):
+                    yield sequence
 
     def sequence(self, name: str, side: Side) -> Iterator[Finding]:
         """What is wrong with a QEMU that is not judged by all rules."""

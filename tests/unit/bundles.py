@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from qemu_log import FakeQemu, devices, migrate, receive
@@ -66,6 +67,7 @@ def make_bundle(
     variant: str = "patched",
     source: bytes | None = None,
     destination: bytes | None = None,
+    others: Mapping[str, bytes] = {},
 ) -> Path:
     """A whole bundle; what is not given is as it should be."""
     scenario = scenario or load("two-devices")
@@ -78,6 +80,7 @@ def make_bundle(
             SCENARIO: scenario.to_json(),
             RESULT: result.to_json(),
             "console.txt": b"Linux\n",
+            **others,
         }
         for name, data in files.items():
             (partial / name).parent.mkdir(exist_ok=True)
