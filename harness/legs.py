@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from harness.bundle.manifest import trace_file
 from harness.bundle.read import Bundle
 from harness.oracle import RULES, Expectation, Finding, judge
 from harness.oracle.judge import apply
@@ -132,7 +133,7 @@ class _Run:
         """Timeline of a QEMU."""
         known = self._timelines.get((name, side))
         if known is None:
-            log = f"{name}/trace.log"
+            log = trace_file(name)
             # No file at all is an empty log, on which nothing holds.
             data = self._bundle.files.get(log, b"")
             known = build_timeline(TraceReader(io.BytesIO(data), log), side)

@@ -16,11 +16,17 @@ MANIFEST = "manifest.json"
 DIGEST = "digest"
 SCENARIO = "scenario.json"
 RESULT = "result.json"
-SOURCE_TRACE = "source/trace.log"
-DESTINATION_TRACE = "destination/trace.log"
 
 # What the manifest cannot list.
 OWN = (MANIFEST, DIGEST)
+
+
+def trace_file(qemu: str) -> str:
+    """Where the trace log of a QEMU is.
+
+    :param qemu: Name of its folder, e.g. ``source``.
+    """
+    return f"{qemu}/trace.log"
 
 
 def digest_file(digest: str) -> bytes:

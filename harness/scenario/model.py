@@ -27,6 +27,7 @@ from harness.scenario.step import (
     Status,
     Step,
     Unplug,
+    Wait,
 )
 
 FORMAT = 1
@@ -303,7 +304,13 @@ class Scenario(_Strict, frozen=True, kw_only=True):
                 raise ValueError(
                     f"steps: no device {device} with a root_port to unplug"
                 )
-        done = {type(step) for step in self.steps}
+        done: set[type[Step]] = set()
+        for number, step in enumerate(self.steps, 1):
+            done.add(type(step))
+            if isinstance(step, Wait) and step.status and Migrate not in done:
+                raise ValueError(
+                    f"steps: {number} waits for a migration that is not begun"
+                )
         for expected in (self.expect.base, self.expect.patched):
             due = _DUE.get(expected.outcome)
             if due and due not in done:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -35,19 +35,21 @@ SOURCE = Role.SOURCE.value
 DESTINATION = Role.DESTINATION.value
 SIDES = (SOURCE, DESTINATION)
 
-# Of one QEMU. All, and what else there is, must fit into the mailbox of a
+# Of all QEMUs. With what else there is it must fit into the mailbox of a
 # sealed VM; a run that ends leaves less than a hundredth of that.
-OUTPUT_LIMIT_BYTES = 24 << 20
+OUTPUT_LIMIT_BYTES = 48 << 20
 _OUTPUT_POLL_S = 1.0
 
 
-async def _watch_output(vms: Iterable[Qemu]) -> NoReturn:
-    """Wait until one has written too much."""
+async def _watch_output(vms: Sequence[Qemu]) -> NoReturn:
+    """Wait until they have written too much, and blame the worst."""
     while True:
-        for vm in vms:
-            files = vm.directory.iterdir()
-            if sum(x.stat().st_size for x in files) > OUTPUT_LIMIT_BYTES:
-                raise OutputLimitError(vm.side, OUTPUT_LIMIT_BYTES)
+        sizes = [
+            (sum(x.stat().st_size for x in vm.directory.iterdir()), vm.side)
+            for vm in vms
+        ]
+        if sum(size for size, _ in sizes) > OUTPUT_LIMIT_BYTES:
+            raise OutputLimitError(max(sizes)[1], OUTPUT_LIMIT_BYTES)
         await asyncio.sleep(_OUTPUT_POLL_S)
 
 

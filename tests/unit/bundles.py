@@ -9,15 +9,14 @@ from pathlib import Path
 from qemu_log import FakeQemu, devices, migrate, receive
 
 from harness.bundle.manifest import (
-    DESTINATION_TRACE,
     DIGEST,
     MANIFEST,
     RESULT,
     SCENARIO,
-    SOURCE_TRACE,
     Inputs,
     QemuInput,
     TestbedInput,
+    trace_file,
 )
 from harness.bundle.write import seal, writing
 from harness.scenario.load import load
@@ -29,8 +28,8 @@ NAMES = (
     MANIFEST,
     RESULT,
     SCENARIO,
-    SOURCE_TRACE,
-    DESTINATION_TRACE,
+    trace_file("source"),
+    trace_file("destination"),
     "console.txt",
 )
 MIGRATED = Result(
@@ -73,8 +72,8 @@ def make_bundle(
     scenario = scenario or load("two-devices")
     with writing(path) as partial:
         files = {
-            SOURCE_TRACE: source_log() if source is None else source,
-            DESTINATION_TRACE: (
+            trace_file("source"): source_log() if source is None else source,
+            trace_file("destination"): (
                 destination_log() if destination is None else destination
             ),
             SCENARIO: scenario.to_json(),

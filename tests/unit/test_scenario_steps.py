@@ -82,6 +82,7 @@ def test_plain_migration_is_what_happens_otherwise() -> None:
             "either",
         ),
         ('{do = "wait", status = "happy"}', "steps.0.status", "happy"),
+        ('{do = "wait", status = "active"}', "steps", "1 waits for"),
         ('{do = "unplug"}', "steps.0", "device"),
         ('{do = "unplug", device = 0}', "steps", "root_port"),
         ('{do = "unplug", device = 2}', "steps", "no device 2"),
