@@ -8,8 +8,9 @@ is a JSON file that says by side what is to go wrong where::
     {"source": {"migrate": [["say", "oops"], ["signal", 6]]}}
 
 A point is "start", a QMP command, or a moment of the migration: "active",
-"noticed" (that the destination is gone), "cleanup" and "last cleanup",
-that of the last device, at the source;
+"noticed" (that the destination is gone), "cleanup", likewise "cleanup 2"
+after the second migration, and "last cleanup", that of the last device, at
+the source;
 "incoming" and "load" at the destination; "deleted" comes after the answer
 to device_del, "concluded" after that to a command that starts a job.  What
 can happen there:
@@ -76,6 +77,7 @@ class FakeQemu:
         self.log = Path(options["-D"])
         self.stream: socket.socket | None = None
         self.sends = False
+        self.cleanups = 0
         self.guest = "inmigrate" if "-incoming" in argv else "running"
         self.jobs: list[dict[str, Any]] = []
         self.devices = sum(word.startswith("vfio-pci,") for word in argv)
@@ -228,7 +230,10 @@ class FakeQemu:
 
     def clean_up(self) -> None:
         """What the source does after the end of a migration."""
-        if not self.reach("cleanup"):
+        self.cleanups += 1
+        if not self.reach("cleanup") or not self.reach(
+            f"cleanup {self.cleanups}"
+        ):
             return
         self.trace("savevm_state_cleanup ")
         for number in range(self.devices):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -371,3 +372,19 @@ def test_both_sides_log_is_used(tmp_path: Path) -> None:
     swapped = {"source": destination_log(), "destination": source_log()}
     assert found(tmp_path, scenario(), logs=swapped).verdict is not PASS
     assert migrate(FakeQemu(devices("src0", "src1"))).log() == source_log()
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"), [(1, PASS), (0, Verdict.INCONCLUSIVE)]
+)
+def test_end_of_a_multifd_thread(
+    tmp_path: Path, said: int, verdict: Verdict
+) -> None:
+    # Its "ret" is a bool, that of the function which it replaces an errno.
+    log = re.sub(
+        rb"(vfio_save_complete_precopy)  (\(src\d\)) ret 0",
+        rb"\1_thread_end  \2 ret %d" % said,
+        source_log(),
+    )
+    assert log != source_log()
+    assert found(tmp_path, scenario(), logs={"source": log}).verdict is verdict

@@ -261,6 +261,33 @@ async def test_destination_is_killed_when_it_is_done(bench: Bench) -> None:
     assert found.killed == (DESTINATION,)
 
 
+async def test_destination_is_killed_and_nobody_notices(
+    bench: Bench,
+) -> None:
+    found = await bench.run(
+        scenario=steps(
+            Migrate(),
+            Wait(on=DEST, status=Status.ACTIVE),
+            Kill(on=DEST),
+            Wait(status=Status.COMPLETED),
+        ),
+        destination={"load": [["skip"]]},
+    )
+    assert found.outcome is Outcome.MIGRATED
+    assert found.migration[DESTINATION] == ("active",)
+
+
+async def test_source_is_killed_before_it_connects(bench: Bench) -> None:
+    returned = '{"return": {}, "id": "ID"}\r\n'
+    found = await bench.run(
+        Limits(quit_s=1),
+        steps(Migrate(), Kill()),
+        source={"migrate": [["send", returned], ["hang"]]},
+    )
+    assert found.outcome is Outcome.FAILED
+    assert found.exit_states == {SOURCE: -signal.SIGKILL, DESTINATION: 0}
+
+
 async def test_source_is_killed(bench: Bench) -> None:
     found = await bench.run(
         scenario=steps(Migrate(), Wait(status=Status.ACTIVE), Kill()),
@@ -295,6 +322,16 @@ async def test_migration_is_tried_again(bench: Bench) -> None:
     assert found.migration[SOURCE][-4:] == (
         "cancelled", "setup", "active", "completed",
     )
+
+
+async def test_second_cleanup_is_waited_for(bench: Bench) -> None:
+    found = await bench.run(
+        Limits(settle_s=1),
+        steps(*CANCEL.steps, Migrate(), Continue(), PLAIN[1]),
+        source={**ACTIVE, "cleanup 2": [["skip"]]},
+    )
+    assert found.outcome is Outcome.TIMEOUT
+    assert found.step == "cleanup of the migration"
 
 
 async def test_to_and_fro(bench: Bench) -> None:
