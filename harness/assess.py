@@ -7,28 +7,21 @@ against what the scenario expects of that tree.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from harness.bundle.manifest import (
-    DESTINATION_TRACE,
-    SOURCE_TRACE,
-    device_log,
-)
+from harness.bundle.manifest import RESULT, SCENARIO
 from harness.bundle.read import Bundle
 from harness.errors import BundleError
-from harness.oracle import Expectation, Finding, judge
+from harness.legs import SERIES_LENGTH, completed, judge_bundle
+from harness.oracle import Finding
 from harness.scenario import model
-from harness.scenario.model import Outcome, Scenario
+from harness.scenario.model import Outcome
 from harness.scenario.result import Result
-from harness.timeline import Side, Timeline
-from harness.timeline import build as build_timeline
-from harness.trace import Kind, TraceReader, printable, read_device_log
-from harness.uapi import MigrationFlags
-from harness.verdict import Verdict, worst
-
-SERIES_LENGTH = 6
+from harness.scenario.step import Status
+from harness.timeline import Side
+from harness.trace import printable
+from harness.verdict import Verdict
 
 # What QEMU says when it refuses devices for what the series is about
 # (facts 1.4: the text before the series, and with it).
@@ -39,11 +32,18 @@ _REFUSALS = (
 )
 # At the start, or, when migration is merely blocked, at "migrate".
 _NOES = (Outcome.REFUSED, Outcome.REJECTED)
+# Of these the bundle holds no run that came to an end of its own.
+_CUT_SHORT = (
+    Outcome.REFUSED,
+    Outcome.TIMEOUT,
+    Outcome.OUTPUT,
+    Outcome.LOST,
+)
+_OUTCOME = "outcome"
 _EXPECTED = "expected"
 _EXPECTED_REASON = (
     "a scenario that shows a defect must tell when it is there no more"
 )
-_OUTCOME = "outcome"
 _REASON = (
     "a series must let migrate what it promises, and refuse what it cannot"
 )
@@ -103,32 +103,24 @@ def assess(bundle: Bundle) -> Assessment:
         if patches >= SERIES_LENGTH
         else scenario.expect.base
     )
-    found = _judge(bundle, scenario, patches, expected)
-    return _but_known(found, expected.findings)
+    found = _judge(bundle, patches, expected)
+    return _but_known(found, expected.breaks)
 
 
 def _judge(
-    bundle: Bundle,
-    scenario: Scenario,
-    patches: int,
-    expected: model.Expectation,
+    bundle: Bundle, patches: int, expected: model.Expectation
 ) -> Assessment:
     """The verdict, if no rule is known to be broken."""
     result = bundle.manifest.result
     if result.outcome is not expected.outcome:
         found = _unexpected(expected.outcome, result)
         # A broken order may well be why it did not end as it should.
-        order = _judge_order(bundle, scenario, patches)
-        if not order.findings:
+        broken = judge_bundle(bundle, expected, patches, whole=False).findings
+        if not broken:
             return found
         return replace(
-            found,
-            verdict=Verdict.FAIL,
-            findings=order.findings + found.findings,
+            found, verdict=Verdict.FAIL, findings=broken + found.findings
         )
-    if result.outcome in (Outcome.MIGRATED, Outcome.CANCELLED):
-        found = _judge_order(bundle, scenario, patches)
-        return _at_exit(found, result)
     if result.outcome in _NOES and not _refuses(
         result, expected.message, *_REFUSALS
     ):
@@ -137,7 +129,24 @@ def _judge(
         return _failed(
             result, f"{result.outcome}, but not with {expected.message!r}"
         )
-    return _judge_order(bundle, scenario, patches)
+    if result.outcome in _CUT_SHORT:
+        return Assessment(Verdict.PASS, str(result.outcome))
+    judged = judge_bundle(bundle, expected, patches)
+    findings = (*judged.findings, *_ending(result, expected))
+    verdict = Verdict.PASS
+    if findings:
+        verdict = Verdict.FAIL
+    elif judged.notes:
+        verdict = Verdict.INCONCLUSIVE
+    found = Assessment(
+        verdict=verdict,
+        summary=str(result.outcome),
+        findings=findings,
+        notes=judged.notes,
+        blackout_ns=judged.blackout_ns,
+        qmp_downtime_ms=result.qmp_downtime_ms,
+    )
+    return _at_exit(found, result)
 
 
 def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
@@ -154,7 +163,7 @@ def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
             side=Side.SOURCE,
             message=f"nothing breaks the rule {printable(rule)}, as it should",
             devices=(),
-            file="scenario.json",
+            file=SCENARIO,
             records=(),
         )
         for rule in dict.fromkeys(rules)
@@ -170,6 +179,29 @@ def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
     )
 
 
+def _ending(
+    result: Result, expected: model.Expectation
+) -> Iterator[Finding]:
+    """In what state guests and migrations should be, and are not."""
+    for name, wanted in expected.guest.items():
+        said = result.guest.get(name, "nothing")
+        if said != wanted:
+            yield _finding(
+                _side(name), f"{name}: the guest is {said}, not {wanted}"
+            )
+    for name, status in expected.migration.items():
+        told = result.migration.get(name) or ("nothing",)
+        if told[-1] != status:
+            yield _finding(
+                _side(name),
+                f"{name}: the migration is {told[-1]}, not {status}",
+            )
+        elif status is not Status.COMPLETED and Status.COMPLETED in told:
+            yield _finding(
+                _side(name), f"{name}: the migration was called completed"
+            )
+
+
 def _at_exit(found: Assessment, result: Result) -> Assessment:
     """A QEMU that migrates and then dies has not done well."""
     crashed = _crashed(result)
@@ -180,16 +212,19 @@ def _at_exit(found: Assessment, result: Result) -> Assessment:
             verdict=Verdict.FAIL,
             findings=found.findings + late.findings,
         )
-    states = dict(result.exit_states)
-    if result.outcome is Outcome.CANCELLED:
-        # It cannot tell that from a stream that breaks off.
-        states.pop(Side.DESTINATION, None)
-    if any(state != 0 for state in states.values()):
+    excused = set(result.killed)
+    # It cannot tell a source that gives up from a stream that breaks off.
+    excused |= {leg[1] for leg in result.legs if not completed(result, leg)}
+    if any(
+        state != 0
+        for name, state in result.exit_states.items()
+        if name not in excused
+    ):
+        if found.verdict is Verdict.FAIL:
+            return found
         note = f"QEMU did not end well: {result.exit_states}"
         return replace(
-            found,
-            verdict=worst([found.verdict, Verdict.ERROR]),
-            notes=(*found.notes, note),
+            found, verdict=Verdict.ERROR, notes=(*found.notes, note)
         )
     return found
 
@@ -243,119 +278,25 @@ def _unknown(result: Result) -> Assessment:
 
 
 def _failed(result: Result, summary: str) -> Assessment:
-    side = Side.DESTINATION if result.side == "destination" else Side.SOURCE
     message = f"{summary}: {result.message}" if result.message else summary
-    finding = Finding(
+    finding = _finding(_side(result.side), message)
+    return Assessment(Verdict.FAIL, summary, findings=(finding,))
+
+
+def _side(name: str) -> Side:
+    """Which of the two a QEMU was at first."""
+    if name.startswith(Side.DESTINATION):
+        return Side.DESTINATION
+    return Side.SOURCE
+
+
+def _finding(side: Side, message: str) -> Finding:
+    return Finding(
         rule=_OUTCOME,
         reason=_REASON,
         side=side,
         message=printable(message),
         devices=(),
-        file="result.json",
+        file=RESULT,
         records=(),
     )
-    return Assessment(Verdict.FAIL, summary, findings=(finding,))
-
-
-def _judge_order(
-    bundle: Bundle, scenario: Scenario, patches: int
-) -> Assessment:
-    """What the witnesses say, whatever became of the migration."""
-    outcome = bundle.manifest.result.outcome
-    migrated = outcome is Outcome.MIGRATED
-    source, destination, known = _sides(bundle)
-    devices = [x for x in scenario.each_device() if x.flags]
-    expect = replace(
-        Expectation.of_patches(
-            patches,
-            sum(not device.unplug for device in devices),
-            p2p=any(device.has_p2p for device in devices),
-            migrates=migrated,
-        ),
-        flags={name: _flags(device) for name, device in known.items()},
-        # Linux's mtty keeps none.
-        logs=bundle.manifest.inputs.testbed.driver == "p2psim",
-        ends=migrated or outcome is Outcome.CANCELLED,
-    )
-    judgement = judge(
-        source,
-        # Where a cancelled migration leaves it is nobody's promise.
-        None if outcome is Outcome.CANCELLED else destination,
-        expect,
-    )
-    blackout = judgement.blackout if migrated else None
-    return Assessment(
-        verdict=judgement.verdict,
-        summary=str(outcome),
-        findings=judgement.findings,
-        notes=tuple(
-            f"{note.side}: {note.message}" for note in judgement.notes
-        ),
-        blackout_ns=blackout.duration_ns if blackout else None,
-        qmp_downtime_ms=bundle.manifest.result.qmp_downtime_ms,
-    )
-
-
-def timelines(bundle: Bundle) -> tuple[Timeline, Timeline]:
-    """What the source did and what the destination did.
-
-    Devices that the scenario takes out first do not occur in them.
-
-    :param bundle: What a run left.
-    :raise BundleError: When its scenario is damaged or newer than we are.
-    """
-    source, destination, _ = _sides(bundle)
-    return source, destination
-
-
-def _sides(
-    bundle: Bundle,
-) -> tuple[Timeline, Timeline, dict[str, model.Device]]:
-    """Both timelines, and the devices that migrate by name."""
-    source = _timeline(bundle, SOURCE_TRACE, Side.SOURCE)
-    destination = _timeline(bundle, DESTINATION_TRACE, Side.DESTINATION)
-    devices = [x for x in bundle.scenario.each_device() if x.flags]
-    known = {
-        name: device
-        for side in (source, destination)
-        for name, device in zip(side.plugged, devices, strict=False)
-    }
-    unplugged = {name for name, device in known.items() if device.unplug}
-    return (
-        _without(source, unplugged),
-        _without(destination, unplugged),
-        known,
-    )
-
-
-def _timeline(bundle: Bundle, name: str, side: Side) -> Timeline:
-    # No file at all is an empty log, on which nothing holds.
-    data = bundle.files.get(name, b"")
-    found = build_timeline(TraceReader(io.BytesIO(data), name), side)
-    logs = {}
-    for device in found.devices:
-        path = device_log(device)
-        if path in bundle.files:
-            log = read_device_log(io.BytesIO(bundle.files[path]), path)
-            # Other QEMUs of the run may have used the device as well.
-            for mark in found.marks_of(Kind.REALIZE, device=device):
-                if mark.time_ns is not None:
-                    log = log.opened_at(mark.time_ns)
-            logs[device] = log
-    return replace(found, logs=logs)
-
-
-def _without(side: Timeline, unplugged: set[str]) -> Timeline:
-    """A timeline in which nothing is due of the devices taken out."""
-    return replace(
-        side,
-        plugged=tuple(x for x in side.plugged if x not in unplugged),
-        devices=tuple(x for x in side.devices if x not in unplugged),
-    )
-
-
-def _flags(device: model.Device) -> MigrationFlags:
-    flags = MigrationFlags(0)
-    for flag in device.flags:
-        flags |= MigrationFlags[flag.name]
-    return flags

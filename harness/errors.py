@@ -250,9 +250,10 @@ class StepTimeoutError(VMError):
 
 
 class OutputLimitError(VMError):
-    """It wrote more than its limit; a migration that does not converge does.
+    """Too much was written; a migration that does not converge does.
 
-    :param limit_bytes: The limit, for all of its files together.
+    :param side: Which wrote most.
+    :param limit_bytes: The limit, for all files of the run together.
     """
 
     def __init__(self, side: str, limit_bytes: int) -> None:

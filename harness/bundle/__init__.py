@@ -10,6 +10,9 @@
     result.json     `harness.scenario.result.Result`
     source/         trace.log  qmp.jsonl  stderr.txt
     destination/    the same
+    source-2/       the same, of the second QEMU that had the source's
+                    devices, and so on: of scenarios with several migrations,
+                    which `legs` in result.json lists
     devices/        a log for each simulated device, with the kernel's clock
     console.txt     the outer VM's console
 

@@ -16,8 +16,6 @@ MANIFEST = "manifest.json"
 DIGEST = "digest"
 SCENARIO = "scenario.json"
 RESULT = "result.json"
-SOURCE_TRACE = "source/trace.log"
-DESTINATION_TRACE = "destination/trace.log"
 
 # What the manifest cannot list.
 OWN = (MANIFEST, DIGEST)
@@ -29,6 +27,14 @@ def device_log(device: str) -> str:
     :param device: Its name, as QEMU's trace has it.
     """
     return f"devices/{device}.log"
+
+
+def trace_file(qemu: str) -> str:
+    """Where the trace log of a QEMU is.
+
+    :param qemu: Name of its folder, e.g. ``source``.
+    """
+    return f"{qemu}/trace.log"
 
 
 def digest_file(digest: str) -> bytes:

@@ -93,7 +93,7 @@ def _judge(
         scenarios |= {
             name: scenario
             for name, scenario in ((x, load(x)) for x in names())
-            if scenario.expect.patched.findings
+            if scenario.expect.patched.breaks
         }
     control = parse_variant(base, _TREE)
     with display() as shown:

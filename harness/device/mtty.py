@@ -27,7 +27,7 @@ MAX_DEVICES = 24 // 2 // 2
 
 # Whoever asks for nothing in particular gets what mtty has.
 _ORDINARY = Device()
-_GRANTED = ("count", "unplug")
+_GRANTED = ("count", "root_port")
 _DROPPED = "latency_us"
 
 _SUFFIX = "-mtty"

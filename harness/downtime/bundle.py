@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import msgspec
 
-from harness.assess import timelines
 from harness.bundle.read import Bundle
 from harness.downtime.model import Beside, Breakdown
 from harness.downtime.phases import phases
+from harness.legs import timelines
 
 
 class _Timestamp(msgspec.Struct):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from harness.oracle.model import Broken, Expectation, Outcome, Unclear
@@ -69,21 +70,26 @@ def _stopped_elsewhere(side: Timeline) -> Iterator[Outcome]:
 
 def _stream_after(side: Timeline, arc: Arc) -> Record | None:
     """The first sign that the stream went on after an arc."""
-    for mark in side.marks:
-        if mark.line < arc.line:
-            continue
+    told = [m for m in side.marks_of(Kind.STATUS) if m.line < arc.line]
+    # A snapshot is never active, and completed after the cleanup.
+    snapshot = bool(told) and told[-1].fields.get("status") == "setup"
+    # The marks are in the order of their lines.
+    first = bisect_left(side.marks, arc.line, key=lambda mark: mark.line)
+    for mark in side.marks[first:]:
         status = mark.fields.get("status")
         if mark.kind is Kind.SAVE_SETUP:
             return None
         if mark.kind is Kind.COMPLETE or (
-            mark.kind is Kind.STATUS and status == "completed"
+            mark.kind is Kind.STATUS
+            and status == "completed"
+            and not snapshot
         ):
             return mark
     return None
 
 
 def destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
-    """RESUMING, RUNNING_P2P, RUNNING; then whatever a later stop brings.
+    """RESUMING, RUNNING_P2P, RUNNING; then what a stop or the way back brings.
 
     :param side: The timeline.
     :param expect: What it is measured against.
@@ -106,7 +112,7 @@ def destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
         }
         walked = []
         for arc in arcs[begin:]:
-            if arc.line in stops:
+            if arc.line in stops or arc.cause is Cause.SETUP:
                 break
             walked.append(arc)
         p2p = expect.p2p and expect.flags_of(device) & MigrationFlags.P2P

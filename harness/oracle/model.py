@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.timeline import Blackout, Side, Timeline
 from harness.trace import Entry, Record, printable
-from harness.uapi import ALL_FLAGS, MigrationFlags
+from harness.uapi import ALL_FLAGS, DeviceState, MigrationFlags
 from harness.verdict import Verdict
 
 JSON_VERSION = 1
@@ -36,23 +36,33 @@ class Expectation:
         (patch 1) or in vfio_save_complete_precopy(); None: in the former
         if there are P2P states, so that the series is there.
     :param migrates: Whether a migration has to succeed.
+    :param runs: The source runs before it migrates.
     :param same_depth: All devices are known to be equally deep in the qdev
         tree, so that the forward order is that of their realization.
+    :param deep: Devices one level deeper in it than the others, if
+        `same_depth` holds for all but these.
     :param flags: What a device offers, by name; all flags if not listed.
     :param logs: Every device keeps a log of its own, and one that is missing
         is missing evidence; False: such logs are used if they are there.
     :param ends: The run came to a regular end, and so must the logs; where
         it broke off they are searched for what is wrong, and no more.
+    :param sequences: All states that a device is to be asked for, by name,
+        less requests for the state that it is in.
     """
 
     devices: int | None = None
     p2p: bool | None = None
     stop_in_cleanup: bool | None = None
     migrates: bool = True
+    runs: bool = True
     same_depth: bool = False
+    deep: frozenset[str] = frozenset()
     flags: Mapping[str, MigrationFlags] = field(default_factory=dict)
     logs: bool = False
     ends: bool = True
+    sequences: Mapping[str, tuple[DeviceState, ...]] = field(
+        default_factory=dict
+    )
 
     @classmethod
     def of_patches(

@@ -119,7 +119,10 @@ def order(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
             if not reference:
                 reference, origin = forward, f"{epoch}, {phase} pass"
                 if expect.same_depth:
-                    yield from _plugged_order(side, epoch, phase, forward)
+                    plugged = sorted(
+                        side.plugged, key=lambda name: name in expect.deep
+                    )
+                    yield from _plugged_order(plugged, epoch, phase, forward)
                 continue
             pair = _swapped([s.device for s in reference], forward)
             if pair is not None:
@@ -138,15 +141,18 @@ def order(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
 
 
 def _plugged_order(
-    side: Timeline, epoch: Epoch, phase: Phase, forward: Sequence[Step]
+    plugged: Sequence[str],
+    epoch: Epoch,
+    phase: Phase,
+    forward: Sequence[Step],
 ) -> Iterator[Outcome]:
-    pair = _swapped(side.plugged, forward)
+    pair = _swapped(plugged, forward)
     if pair is not None:
         first, second = pair
         yield Broken(
             f"{epoch}, {phase} pass: {printable(first.device)} and "
-            f"{printable(second.device)} are not in the order in which they "
-            f"were plugged, as it is for a {_way(epoch)}",
+            f"{printable(second.device)} are not in the order of their depth "
+            f"and of their plugging, as it is for a {_way(epoch)}",
             (first.device, second.device),
             (first.record, second.record),
         )

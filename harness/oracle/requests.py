@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from harness.oracle.model import Broken, Expectation, Outcome
+from harness.oracle.model import Broken, Expectation, Outcome, Unclear
 from harness.timeline import Arc, Cause, Timeline
-from harness.trace import Record, printable
+from harness.trace import Kind, Record, printable
 from harness.uapi import DeviceState
 
 _NAMELESS = "UNKNOWN STATE"
@@ -51,6 +51,39 @@ def once(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
                     (device,),
                     (*first.records, *second.records, first.mark),
                 )
+
+
+def sequence(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """Each device is asked for all that is due, in that order.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    plugged = {mark.device for mark in side.marks_of(Kind.REALIZE)}
+    for device, due in expect.sequences.items():
+        if device not in plugged:
+            continue
+        arcs = [
+            arc
+            for arc in side.arcs_of(device)
+            if arc.requested is not arc.before
+        ]
+        asked = tuple(arc.requested for arc in arcs)
+        if asked == due:
+            continue
+        message = (
+            f"{printable(device)} was asked for {_states(asked)}; "
+            f"{_states(due)} is due"
+        )
+        records = tuple(record for arc in arcs for record in arc.records[:1])
+        if side.has_gap(device):
+            yield Unclear(message, records)
+        else:
+            yield Broken(message, (device,), records)
+
+
+def _states(states: Sequence[DeviceState]) -> str:
+    return ", ".join(state.name for state in states) or "nothing"
 
 
 def recover(side: Timeline, expect: Expectation) -> Iterator[Outcome]:

@@ -11,7 +11,7 @@ from harness.oracle.failure import cancelled, run_state, swallowed
 from harness.oracle.flow import destination, left, stop_late
 from harness.oracle.model import SERIES, PairRule, Rule
 from harness.oracle.order import barrier, count, order
-from harness.oracle.requests import named, once, recover
+from harness.oracle.requests import named, once, recover, sequence
 from harness.oracle.states import (
     legal,
     main_target,
@@ -111,6 +111,15 @@ RULES: tuple[Rule | PairRule, ...] = (
         ),
         source="hw/vfio/migration.c: one request for each change of state",
         check=once,
+    ),
+    Rule(
+        name="sequence",
+        reason=(
+            "Each path of a migration has one sequence of states; any other "
+            "is a request too many, too few, or elsewhere."
+        ),
+        source="docs/devel/migration/vfio.rst; the scenario, by version",
+        check=sequence,
     ),
     Rule(
         name="recover",

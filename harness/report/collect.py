@@ -8,12 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from harness.assess import assess, timelines
+from harness.assess import assess
 from harness.bundle.manifest import MANIFEST, Inputs
 from harness.bundle.read import Bundle, open_bundle
 from harness.downtime import Breakdown
 from harness.downtime import bundle as downtime
 from harness.errors import BundleError, InputError
+from harness.legs import timelines
 from harness.oracle import Finding as OracleFinding
 from harness.report.document import (
     Devices,

@@ -17,7 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.assess import SERIES_LENGTH, Assessment
+from harness.assess import Assessment
+from harness.legs import SERIES_LENGTH
 from harness.trace import printable
 from harness.verdict import Verdict, worst
 

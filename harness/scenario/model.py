@@ -12,6 +12,7 @@ identity of a run.
 from __future__ import annotations
 
 import hashlib
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -20,10 +21,22 @@ from msgspec import Meta
 
 from harness import uapi
 from harness.scenario.fault import check_fault
+from harness.scenario.step import (
+    PLAIN,
+    Cancel,
+    Migrate,
+    Status,
+    Step,
+    Unplug,
+    Wait,
+)
 
 FORMAT = 1
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}\Z")]
+QemuName = Annotated[
+    str, Meta(pattern=r"^(source|destination)(-\d{1,3})?\Z")
+]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Count = Annotated[int, Meta(ge=1, le=32)]
 Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
@@ -74,7 +87,8 @@ class Device(_Strict, frozen=True, kw_only=True):
     `latency_us` maps an arc, written ``FROM>TO`` with the uAPI's names, to
     the time that it takes in microseconds.  A device that offers
     `dma_logging` is not refused where it cannot migrate: QEMU adds a
-    blocker.  `unplug` takes it out of both VMs before they migrate.
+    blocker.  With `root_port` each is behind a PCIe root port of its own,
+    one level deeper in the qdev tree, and can be unplugged.
 
     With `peers` it sends a transaction each `peer_period_us`, which arrives
     and is answered `peer_completion_us` later.  `faults` are lines of
@@ -88,7 +102,7 @@ class Device(_Strict, frozen=True, kw_only=True):
     dirty_bytes: Bytes = 0
     latency_us: dict[str, Annotated[int, Meta(ge=0, le=60_000_000)]] = {}
     dma_logging: bool = False
-    unplug: bool = False
+    root_port: bool = False
     peers: Peers = Peers.NONE
     peer_period_us: Annotated[int, Meta(ge=10, le=60_000_000)] = 500
     peer_completion_us: Annotated[int, Meta(ge=0, le=60_000_000)] = 10
@@ -142,23 +156,22 @@ class Device(_Strict, frozen=True, kw_only=True):
 
 
 class Guest(_Strict, frozen=True, kw_only=True):
-    """The VM that migrates; it runs its firmware and nothing else."""
+    """The VM that migrates; it runs its firmware and nothing else.
+
+    A `paused` one is not started (``-S``).
+    """
 
     ram_mib: Annotated[int, Meta(ge=16, le=1024)] = 64
+    paused: bool = False
 
 
 class Migration(_Strict, frozen=True, kw_only=True):
-    """Capabilities and parameters as QMP names them, set on both sides.
-
-    With `cancel` it is cancelled as soon as it is active, and has to be so
-    slow that it still is.
-    """
+    """Capabilities and parameters as QMP names them, set on both sides."""
 
     capabilities: dict[str, bool] = msgspec.field(
         default_factory=lambda: {"return-path": True}
     )
     parameters: dict[str, Integer | str | bool] = {}
-    cancel: bool = False
 
 
 class Limits(_Strict, frozen=True, kw_only=True):
@@ -172,8 +185,12 @@ class Limits(_Strict, frozen=True, kw_only=True):
 
 
 class Outcome(StrEnum):
-    """How a run can end, told apart; only `migrated` has a blackout."""
+    """How a run can end, told apart; only `migrated` has a blackout.
 
+    `idle`: all steps were done, and none of them was a migration.
+    """
+
+    IDLE = "idle"
     MIGRATED = "migrated"
     CANCELLED = "cancelled"
     REFUSED = "refused"
@@ -184,21 +201,88 @@ class Outcome(StrEnum):
     LOST = "connection-lost"
 
 
+def release(text: str) -> tuple[int, int]:
+    """The numbers of a QEMU release, to be compared.
+
+    :param text: Begins with them, e.g. ``10.0`` or ``10.0.13 (Debian)``.
+    :raise ValueError: When it does not.
+    """
+    found = re.match(r"(\d{1,4})\.(\d{1,4})(?![0-9])", text)
+    if not found:
+        raise ValueError(f"{text!r} is not a release such as '10.0'")
+    return int(found[1]), int(found[2])
+
+
+class Sequence(_Strict, frozen=True, kw_only=True):
+    """All states that one QEMU asks its devices for, in this order.
+
+    A request for the state that the device is in does not count.
+
+    `on`: the QEMU, by the name of its folder in the bundle.
+    `device`: counts the tables of [[devices]] from 0; all, if there is
+    none.
+    `states`: one text for each thing that happens to the VM, in it the
+    states, with blanks between them.
+    `since`, `until`: the first and last release of QEMU for which it holds.
+    """
+
+    on: QemuName
+    device: Annotated[int, Meta(ge=0)] | None = None
+    states: tuple[str, ...]
+    since: str = ""
+    until: str = ""
+
+    def __post_init__(self) -> None:
+        for name in " ".join(self.states).split():
+            if name not in uapi.DeviceState.__members__:
+                raise ValueError(f"states: {name!r} is not a state")
+        for key in ("since", "until"):
+            try:
+                release(getattr(self, key) or "0.0")
+            except ValueError as err:
+                raise ValueError(f"{key}: {err}") from None
+
+    @property
+    def requests(self) -> tuple[uapi.DeviceState, ...]:
+        """The states."""
+        names = " ".join(self.states).split()
+        return tuple(uapi.DeviceState[name] for name in names)
+
+    def holds_for(self, version: str) -> bool:
+        """Whether it is about this release.
+
+        :param version: Begins with the release's numbers.
+        """
+        number = release(version)
+        return not (
+            (self.since and number < release(self.since))
+            or (self.until and number > release(self.until))
+        )
+
+
 class Expectation(_Strict, frozen=True, kw_only=True):
     """What should come of it: an outcome, and what QEMU then says.
 
-    Without that message any fault of the machine would do.  `findings` are
-    the rules, by name, that are known to be broken then; one that is not is
-    as bad as any other that is.
+    Without that message any fault of the machine would do.
+
+    `guest`: what ``query-status`` says in the end, by QEMU.
+    `migration`: the last status of its migration, by QEMU.  One that is
+    not to end as completed must never have said that it is.
+    `breaks`: the rules that are broken, and have to be.
     """
 
     outcome: Outcome = Outcome.MIGRATED
     message: str = ""
-    findings: tuple[str, ...] = ()
+    guest: dict[QemuName, str] = {}
+    migration: dict[QemuName, Status] = {}
+    sequences: tuple[Sequence, ...] = ()
+    breaks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # QEMU itself says so of these two.
-        if self.outcome in (Outcome.MIGRATED, Outcome.CANCELLED):
+        # QEMU itself says so of these.
+        if self.outcome in (
+            Outcome.IDLE, Outcome.MIGRATED, Outcome.CANCELLED
+        ):
             return
         if not self.message.strip():
             raise ValueError(f"message: none to tell this {self.outcome} by")
@@ -230,6 +314,13 @@ def check_format(version: object) -> None:
         )
 
 
+# What it takes to end like that.
+_DUE: dict[Outcome, type[Step]] = {
+    Outcome.MIGRATED: Migrate,
+    Outcome.CANCELLED: Cancel,
+}
+
+
 class Scenario(_Strict, frozen=True, kw_only=True):
     """One scenario; see the module's docstring."""
 
@@ -239,17 +330,41 @@ class Scenario(_Strict, frozen=True, kw_only=True):
     devices: Annotated[tuple[Device, ...], Meta(min_length=1)]
     guest: Guest = Guest()
     migration: Migration = Migration()
+    steps: tuple[Step, ...] = PLAIN
     limits: Limits = Limits()
     expect: Expect = Expect()
 
     def __post_init__(self) -> None:
         check_format(self.format)
-        cancel = self.migration.cancel
-        wrong = Outcome.MIGRATED if cancel else Outcome.CANCELLED
-        if wrong in (self.expect.base.outcome, self.expect.patched.outcome):
-            raise ValueError(
-                f"expect: {wrong}, where cancel is {str(cancel).lower()}"
-            )
+        self._check_steps()
+        self._check_memory()
+        for expected in (self.expect.base, self.expect.patched):
+            for sequence in expected.sequences:
+                if (sequence.device or 0) >= len(self.devices):
+                    raise ValueError("expect: a sequence of no device")
+
+    def _check_steps(self) -> None:
+        devices = self.each_device()
+        for device in self.unplugged():
+            if device >= len(devices) or not devices[device].root_port:
+                raise ValueError(
+                    f"steps: no device {device} with a root_port to unplug"
+                )
+        done: set[type[Step]] = set()
+        for number, step in enumerate(self.steps, 1):
+            done.add(type(step))
+            if isinstance(step, Wait) and step.status and Migrate not in done:
+                raise ValueError(
+                    f"steps: {number} waits for a migration that is not begun"
+                )
+        for expected in (self.expect.base, self.expect.patched):
+            due = _DUE.get(expected.outcome)
+            if due and due not in done:
+                raise ValueError(
+                    f"expect: {expected.outcome}, and no step to do it"
+                )
+
+    def _check_memory(self) -> None:
         size_bytes = sum(device.size_bytes for device in self.each_device())
         needed_mib = 2 * (self.guest.ram_mib + -(-size_bytes >> 20))
         if needed_mib > _MEMORY_MIB:
@@ -264,6 +379,12 @@ class Scenario(_Strict, frozen=True, kw_only=True):
         return tuple(
             device for device in self.devices for _ in range(device.count)
         )
+
+    def unplugged(self) -> set[int]:
+        """Numbers of the single devices that a step takes out."""
+        return {
+            step.device for step in self.steps if isinstance(step, Unplug)
+        }
 
     def to_json(self) -> bytes:
         """The whole scenario, defaults spelled out, as one JSON document."""

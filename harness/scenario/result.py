@@ -13,20 +13,31 @@ FORMAT = 1
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """How one run ended, as the runner saw it; no judgement.
 
-    `side` and `message` say whose error ended it and which.  `step` names
-    the step that was cut short.  `exit_states` are those of `subprocess`
-    by side, None for a QEMU that had to be killed or never ran.
+    `side` and `message` say whose error ended it and which, `at` in which
+    step of the scenario, and `step` which of its parts was cut short.
+    `exit_states` are those of `subprocess` by QEMU, None for one that had
+    to be killed or never ran.  `killed` are those that a step killed.
+    `guest` is what ``query-status`` said last, by QEMU, and `migration` all
+    statuses that its migrations had.  `legs` are the migrations, each with
+    the QEMU that it was from and the one that it was to; a QEMU's name is
+    that of its folder.
     `stderr` is what QEMU said when it refused to start.
-    `qmp_downtime_ms` is QMP's own figure, which is not the blackout.
+    `qmp_downtime_ms` is QMP's own figure for the last migration, which is
+    not the blackout.
     """
 
     format: int = FORMAT
     outcome: Outcome
     side: str = ""
+    at: str = ""
     step: str = ""
     message: str = ""
     stderr: str = ""
     exit_states: dict[str, int | None] = {}
+    killed: tuple[str, ...] = ()
+    guest: dict[str, str] = {}
+    migration: dict[str, tuple[str, ...]] = {}
+    legs: tuple[tuple[str, str], ...] = ()
     qmp_downtime_ms: int | None = None
     qmp_total_time_ms: int | None = None
 

@@ -16,8 +16,9 @@ from harness.device import Driver, VfioDevice
 from harness.device.mtty import mtty_devices
 from harness.device.p2psim import simulated_devices
 from harness.errors import HarnessError
+from harness.scenario.argv import Program
 from harness.scenario.model import Device, Scenario, from_json
-from harness.scenario.runner import DESTINATION, SOURCE, Program, run
+from harness.scenario.runner import DESTINATION, SOURCE, run
 from harness.testbed.mailbox import post
 
 SCENARIO = Path("/job/scenario.json")

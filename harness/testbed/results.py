@@ -13,12 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness.bundle.manifest import (
-    DESTINATION_TRACE,
-    OWN,
-    SOURCE_TRACE,
-    Inputs,
-)
+from harness.bundle.manifest import OWN, Inputs, trace_file
 from harness.bundle.read import Bundle, open_bundle
 from harness.errors import BundleError, TestbedError
 from harness.host.files import exclusive, publishing, room_for
@@ -79,7 +74,7 @@ def check_same(known: Bundle, made: Bundle) -> None:
 def _first_difference(
     known: dict[str, bytes], made: dict[str, bytes]
 ) -> str:
-    traces = (SOURCE_TRACE, DESTINATION_TRACE)
+    traces = (trace_file("source"), trace_file("destination"))
     others = (known.keys() | made.keys()) - {*traces, *OWN}
     # A difference begins in a trace, or did not concern QEMU.
     for name in (*traces, *sorted(others)):

@@ -167,6 +167,7 @@ class _Builder:
             self.dropped.append(record)
         elif record.kind is Kind.NOTIFY:
             self._end_epoch()
+            self._end_complete()
             self.notify = record
         elif record.kind is Kind.UNKNOWN:
             self._gap("a trace line is damaged, or of a newer QEMU", record)
@@ -325,6 +326,16 @@ class _Builder:
             self._gap("a run-state change without any callback", self.notify)
         self.steps = []
         self.notify = None
+
+    def _end_complete(self) -> None:
+        """vfio_save_complete_precopy() prints nothing when it fails."""
+        for device in self.devices.values():
+            if [a.requested for a in device.pending] == [
+                DeviceState.STOP_COPY
+            ]:
+                self.arcs.append(
+                    replace(device.pending.pop(), cause=Cause.COMPLETE)
+                )
 
     def _gap(self, why: str, record: Record) -> None:
         self.gaps.append(Gap(why, (record,)))

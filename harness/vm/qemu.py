@@ -93,6 +93,16 @@ class Qemu:
         """True from its start to its end."""
         return self._process is not None and self.status is None
 
+    @property
+    def statuses(self) -> list[str]:
+        """Statuses of its migrations, as far as its events told them."""
+        told = []
+        for event in self.events.history:
+            match event:
+                case {"event": "MIGRATION", "data": {"status": str(status)}}:
+                    told.append(status)
+        return told
+
     def stderr(self) -> str:
         """What it has written to stderr so far, undecodable bytes shown."""
         with suppress(FileNotFoundError):
@@ -192,10 +202,10 @@ class Qemu:
             is not QMP.
         :raise StepTimeoutError: When it takes longer.
         """
-        assert self._qmp
+        qmp = self._session(command)
         async with self.step(command, limit_s):
             try:
-                return await self._qmp.execute(command, arguments)
+                return await qmp.execute(command, arguments)
             except ExecuteError as err:
                 raise CommandError(
                     self.side, f"{command}: {err.error.error.desc}"
@@ -228,8 +238,7 @@ class Qemu:
         :param step: What is waited for, for the message.
         :raise ConnectionLostError: When QEMU goes away before.
         """
-        assert self._qmp
-        gone = asyncio.ensure_future(self._gone())
+        gone = asyncio.ensure_future(self._gone(self._session(step)))
         event = asyncio.ensure_future(self.events.get())
         try:
             await asyncio.wait(
@@ -244,12 +253,18 @@ class Qemu:
             # It tells their cancellation from ours, which must not be lost.
             await asyncio.gather(gone, event, return_exceptions=True)
 
-    async def _gone(self) -> None:
+    @staticmethod
+    async def _gone(qmp: TranscribedClient) -> None:
         # Not the end of the process: that may be seen before the last
         # events that it sent.
-        assert self._qmp
-        while self._qmp.runstate is Runstate.RUNNING:
-            await self._qmp.runstate_changed()
+        while qmp.runstate is Runstate.RUNNING:
+            await qmp.runstate_changed()
+
+    def _session(self, step: str) -> TranscribedClient:
+        """Its QMP session, unless it was killed."""
+        if self._qmp is None:
+            raise ConnectionLostError(self.side, f"no QEMU for {step}")
+        return self._qmp
 
     async def check_alive(self, step: str) -> None:
         """Notice a QEMU that went away while nothing was asked of it.
@@ -257,8 +272,7 @@ class Qemu:
         :param step: What is waited for, for the message.
         :raise ConnectionLostError: When it is gone.
         """
-        assert self._qmp
-        if self._qmp.runstate is not Runstate.RUNNING:
+        if self._session(step).runstate is not Runstate.RUNNING:
             raise await self._lost(step)
 
     async def quit(self, limit_s: float) -> None:

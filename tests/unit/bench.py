@@ -15,9 +15,10 @@ import msgspec
 import pytest
 
 from harness.scenario import result as result_format
+from harness.scenario.argv import Program
 from harness.scenario.model import Device, Limits, Scenario
 from harness.scenario.result import Result
-from harness.scenario.runner import SIDES, Program, run
+from harness.scenario.runner import SIDES, run
 
 FAKE = Path(__file__).with_name("fake_qmp.py")
 DEVICES = {side: ["sysfsdev=/a", "sysfsdev=/b"] for side in SIDES}
@@ -66,10 +67,11 @@ class Bench:
         self,
         limits: Limits = SCENARIO.limits,
         scenario: Scenario = SCENARIO,
-        before_migrate: Callable[[], None] = lambda: None,
+        before_migration: Callable[[], None] | None = None,
         **sides: Any,
     ) -> Result:
-        """One run with that plan."""
+        """One run with that plan; a name's "_" stands for "-"."""
+        sides = {name.replace("_", "-"): plan for name, plan in sides.items()}
         scenario = msgspec.structs.replace(scenario, limits=limits)
         self.out.mkdir()
         found = await run(
@@ -77,11 +79,17 @@ class Bench:
             program(self.plan(**sides)),
             DEVICES,
             self.out,
-            before_migrate,
+            before_migration,
         )
         written = (self.out / "result.json").read_bytes()
         assert result_format.from_json(written) == found
         return found
+
+    def sent(self, name: str) -> list[str]:
+        """Commands that a QEMU was sent, in order."""
+        lines = (self.out / name / "qmp.jsonl").read_text().splitlines()
+        entries = [json.loads(line) for line in lines]
+        return [e["msg"]["execute"] for e in entries if e["dir"] == "->"]
 
     def pids(self) -> dict[str, int]:
         """Process ids by side, of those that were started."""

@@ -9,16 +9,15 @@ from pathlib import Path
 from qemu_log import FakeQemu, devices, migrate, receive
 
 from harness.bundle.manifest import (
-    DESTINATION_TRACE,
     DIGEST,
     MANIFEST,
     RESULT,
     SCENARIO,
-    SOURCE_TRACE,
     Inputs,
     QemuInput,
     TestbedInput,
     device_log,
+    trace_file,
 )
 from harness.bundle.write import seal, writing
 from harness.scenario.load import load
@@ -30,14 +29,20 @@ NAMES = (
     MANIFEST,
     RESULT,
     SCENARIO,
-    SOURCE_TRACE,
-    DESTINATION_TRACE,
+    trace_file("source"),
+    trace_file("destination"),
     *map(device_log, ("src0", "src1", "dst0", "dst1")),
     "console.txt",
 )
 MIGRATED = Result(
     outcome=Outcome.MIGRATED,
     exit_states={"source": 0, "destination": 0},
+    guest={"source": "postmigrate", "destination": "running"},
+    migration={
+        "source": ("setup", "active", "device", "completed"),
+        "destination": ("setup", "active", "completed"),
+    },
+    legs=(("source", "destination"),),
     qmp_downtime_ms=20,
     qmp_total_time_ms=300,
 )
@@ -64,6 +69,7 @@ def make_bundle(
     source: FakeQemu | bytes | None = None,
     destination: FakeQemu | bytes | None = None,
     logs: Mapping[str, bytes | None] | None = None,
+    others: Mapping[str, bytes] = {},
     seed: int = 42,
 ) -> Path:
     """A whole bundle; what is not given is as it should be.
@@ -74,8 +80,8 @@ def make_bundle(
     traces = {}
     said: dict[str, bytes | None] = {}
     for name, given, usual in (
-        (SOURCE_TRACE, source, good_source()),
-        (DESTINATION_TRACE, destination, good_destination()),
+        (trace_file("source"), source, good_source()),
+        (trace_file("destination"), destination, good_destination()),
     ):
         qemu = given if isinstance(given, FakeQemu) else usual
         traces[name] = given if isinstance(given, bytes) else qemu.log()
@@ -92,6 +98,7 @@ def make_bundle(
             SCENARIO: scenario.to_json(),
             RESULT: result.to_json(),
             "console.txt": b"Linux\n",
+            **others,
         }
         for name, data in files.items():
             (partial / name).parent.mkdir(exist_ok=True)

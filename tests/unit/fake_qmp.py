@@ -8,9 +8,12 @@ is a JSON file that says by side what is to go wrong where::
     {"source": {"migrate": [["say", "oops"], ["signal", 6]]}}
 
 A point is "start", a QMP command, or a moment of the migration: "active",
-"cleanup" and "last cleanup", that of the last device, at the source;
+"noticed" (that the destination is gone), "cleanup", likewise "cleanup 2"
+after the second migration, and "last cleanup", that of the last device, at
+the source;
 "incoming" and "load" at the destination; "deleted" comes after the answer
-to device_del.  What can happen there:
+to device_del, "concluded" after that to a command that starts a job.  What
+can happen there:
 
     say TEXT        written to stderr
     mark            leaves a file SIDE.mark beside the plan
@@ -22,7 +25,7 @@ to device_del.  What can happen there:
     send TEXT       this instead of an answer or event, as Latin-1; "ID"
                     stands for the command's id
     error TEXT      the command fails
-    fail TEXT       the migration fails
+    fail TEXT       the migration fails, or the job
 
 "answers" is no point but a list: what ``query-migrate`` says in the end,
 one after another, the last for ever.  "prefix" is what lines of the log
@@ -44,6 +47,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+JOBS = ("blockdev-create", "snapshot-save", "snapshot-load")
+GUEST = {"stop": "paused", "cont": "running"}
 GREETING = {
     "QMP": {
         "version": {
@@ -71,6 +76,10 @@ class FakeQemu:
         self.qmp = socket.socket(fileno=int(found[1]))
         self.log = Path(options["-D"])
         self.stream: socket.socket | None = None
+        self.sends = False
+        self.cleanups = 0
+        self.guest = "inmigrate" if "-incoming" in argv else "running"
+        self.jobs: list[dict[str, Any]] = []
         self.devices = sum(word.startswith("vfio-pci,") for word in argv)
         self.answers = self.plan.get("answers") or [
             {"status": "completed", "downtime": 20, "total-time": 300}
@@ -90,13 +99,7 @@ class FakeQemu:
     def status(self, status: str) -> None:
         """The migration's own state: traced, and an event."""
         self.trace(f"migrate_set_state new state {status}")
-        self.send(
-            {
-                "event": "MIGRATION",
-                "data": {"status": status},
-                "timestamp": {"seconds": 1, "microseconds": 0},
-            }
-        )
+        self.event("MIGRATION", status=status)
 
     def reach(self, point: str, number: object = None) -> bool:
         """Do what is planned; True if the rest goes its usual way."""
@@ -127,11 +130,14 @@ class FakeQemu:
                     error = {"class": "GenericError", "desc": text}
                     self.send({"error": error, "id": number})
                     usual = False
+                case "fail", [str(text)] if point == "concluded":
+                    self.jobs[-1]["error"] = text
                 case "fail", [str(text)]:
                     self.answers = [{"status": "failed", "error-desc": text}]
                     self.status("failed")
                     if self.stream:
                         self.stream.close()
+                        self.stream = None
                     usual = False
                 case _:
                     raise ValueError(f"{point}: {what} {arguments}")
@@ -142,40 +148,61 @@ class FakeQemu:
         name, number = message["execute"], message.get("id")
         if not self.reach(name, number):
             return
-        result: dict[str, Any] = {}
+        result: object = {}
         if name == "query-migrate":
             result = self.answers[0]
             self.answers = self.answers[1:] or self.answers
-        uri = message.get("arguments", {}).get("uri", "")
-        path = uri.removeprefix("unix:")
+        arguments = message.get("arguments", {})
+        if name == "query-status":
+            result = {"status": self.guest}
+        if name == "query-jobs":
+            result = self.jobs
+        path = arguments.get("uri", "").removeprefix("unix:")
         if name == "migrate-incoming":
             self.stream = socket.socket(socket.AF_UNIX)
             self.stream.bind(path)
             self.stream.listen(1)
+        self.guest = GUEST.get(name, self.guest)
         self.send({"return": result, "id": number})
-        if name == "quit":
-            sys.exit()
-        if name == "migrate":
-            self.migrate(path)
-        if name == "migrate_cancel":
-            self.cancel()
-        if name == "device_del" and self.reach("deleted"):
-            self.devices -= 1
-            self.event("DEVICE_DELETED", message["arguments"]["id"])
+        match name:
+            case "quit":
+                sys.exit()
+            case "migrate":
+                self.migrate(path)
+            case "migrate-continue":
+                self.finish()
+            case "migrate_cancel":
+                self.cancel()
+            case "device_del" if self.reach("deleted"):
+                self.devices -= 1
+                self.event("DEVICE_DELETED", device=arguments["id"])
+            case "job-dismiss":
+                self.jobs.clear()
+            case _ if name in JOBS:
+                options = arguments.get("options", {})
+                Path(options.get("filename", self.log)).touch()
+                self.jobs.append({"id": arguments["job-id"]})
+                if self.reach("concluded"):
+                    self.event(
+                        "JOB_STATUS_CHANGE",
+                        id=arguments["job-id"],
+                        status="concluded",
+                    )
 
-    def event(self, event: str, device: str) -> None:
-        """An event about a device."""
+    def event(self, event: str, **data: str) -> None:
+        """An event."""
         self.send(
             {
                 "event": event,
-                "data": {"device": device},
+                "data": data,
                 "timestamp": {"seconds": 1, "microseconds": 0},
             }
         )
 
     def cancel(self) -> None:
-        """The source's way out."""
-        assert self.stream
+        """The source's way out, while there is one."""
+        if not self.stream:
+            return
         self.status("cancelling")
         self.stream.close()
         self.stream = None
@@ -183,20 +210,30 @@ class FakeQemu:
         self.clean_up()
 
     def migrate(self, path: str) -> None:
-        """The source's whole migration."""
+        """The source's migration, as far as nothing holds it up."""
+        self.sends = True
         self.stream = socket.socket(socket.AF_UNIX)
         self.stream.connect(path)
         self.status("setup")
         self.status("active")
-        if not self.reach("active"):
-            return
+        if self.reach("active"):
+            self.finish()
+
+    def finish(self) -> None:
+        """The end of the source's migration."""
+        assert self.stream
         self.stream.sendall(b"state")
+        self.stream = None
+        self.guest = "postmigrate"
         self.status("completed")
         self.clean_up()
 
     def clean_up(self) -> None:
         """What the source does after the end of a migration."""
-        if not self.reach("cleanup"):
+        self.cleanups += 1
+        if not self.reach("cleanup") or not self.reach(
+            f"cleanup {self.cleanups}"
+        ):
             return
         self.trace("savevm_state_cleanup ")
         for number in range(self.devices):
@@ -205,10 +242,19 @@ class FakeQemu:
                 self.trace(f"vfio_save_cleanup  (src{number})")
 
     def receive(self) -> None:
-        """What the destination does when the stream has something."""
+        """What they do when the stream has something."""
         assert self.stream
+        if self.sends:
+            self.stream = None
+            if not self.reach("noticed"):
+                return
+            self.answers = [{"status": "failed", "error-desc": "Broken pipe"}]
+            self.status("failed")
+            self.clean_up()
+            return
         if self.stream.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             self.stream = self.stream.accept()[0]
+            self.status("active")
             self.reach("incoming")
             return
         state = self.stream.recv(64)
@@ -216,6 +262,7 @@ class FakeQemu:
         if not state:
             sys.exit("qemu: load of migration failed: Input/output error")
         if self.reach("load"):
+            self.guest = "running"
             self.status("completed")
 
     def serve(self) -> None:
@@ -224,7 +271,7 @@ class FakeQemu:
             self.send(GREETING)
         while True:
             waiting: list[socket.socket] = [self.qmp]
-            if self.stream and self.side == "destination":
+            if self.stream:
                 waiting.append(self.stream)
             for ready in select.select(waiting, (), ())[0]:
                 if ready is not self.qmp:

@@ -24,11 +24,11 @@ from harness.scenario.model import (
     Device,
     Expect,
     Expectation,
-    Migration,
     Outcome,
     Scenario,
 )
 from harness.scenario.result import Result
+from harness.scenario.step import PLAIN, Cancel, Unplug
 from harness.timeline import Phase
 from harness.verdict import Verdict
 
@@ -72,6 +72,7 @@ FAILED = Result(
     side="source",
     message="source: migration failed: no reason",
     exit_states={"source": 0, "destination": 1},
+    legs=(("source", "destination"),),
 )
 TIMEOUT = Result(
     outcome=Outcome.TIMEOUT,
@@ -91,13 +92,15 @@ def scenario(outcome: Outcome, message: str = "") -> Scenario:
     expect = Expectation(outcome=outcome, message=message)
     return msgspec.structs.replace(
         load("two-devices"),
-        migration=Migration(cancel=outcome is Outcome.CANCELLED),
+        steps=(*PLAIN, Cancel()),
         expect=Expect(base=expect, patched=expect),
     )
 
 
 CANCELLED = Result(
-    outcome=Outcome.CANCELLED, exit_states={"source": 0, "destination": 1}
+    outcome=Outcome.CANCELLED,
+    exit_states={"source": 0, "destination": 1},
+    legs=(("source", "destination"),),
 )
 
 
@@ -213,7 +216,7 @@ def test_expected_and_found(
 
 def test_every_outcome_is_judged() -> None:
     # A new outcome has to be thought of in the table above.
-    assert len(Outcome) == 8
+    assert len(Outcome) == 9
 
 
 def test_what_comes_out_of_a_good_run(tmp_path: Path) -> None:
@@ -287,8 +290,11 @@ def test_nothing_is_due_of_an_unplugged_device(
     destination = FakeQemu(devices("dst0", "dst1"))
     del destination.devices["dst1"]
     receive(destination)
-    one, other = Device(), Device(unplug=unplug)
-    expected = msgspec.structs.replace(MUST_MIGRATE, devices=(one, other))
+    expected = msgspec.structs.replace(
+        MUST_MIGRATE,
+        devices=(Device(), Device(root_port=True)),
+        steps=(*((Unplug(device=1),) if unplug else ()), *PLAIN),
+    )
     assessment = found(
         tmp_path, expected, MIGRATED,
         source=source, destination=destination,

@@ -23,7 +23,7 @@ PASS, FAIL = Verdict.PASS, Verdict.FAIL
 
 def expecting(*rules: str) -> Scenario:
     """Two devices that migrate, and break rules."""
-    expect = Expectation(findings=rules)
+    expect = Expectation(breaks=rules)
     return msgspec.structs.replace(
         load("two-devices"), expect=Expect(base=expect, patched=expect)
     )

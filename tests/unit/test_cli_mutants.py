@@ -235,7 +235,7 @@ def test_of_some_mutants_nothing_is_said_of_rules(
 def test_scenarios_that_show_a_defect_prove_rules(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expect = Expectation(findings=("conservation",))
+    expect = Expectation(breaks=("conservation",))
     shown = msgspec.structs.replace(
         load("one-device"), name="defect", expect=Expect(patched=expect)
     )

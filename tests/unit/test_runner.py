@@ -23,9 +23,10 @@ from bench import DEVICES, FAKE, SCENARIO, Bench, alive
 from qemu_log import PREFIXES, prefix
 
 from harness.scenario import runner
+from harness.scenario.argv import Program
 from harness.scenario.model import Limits, Outcome
 from harness.scenario.result import Result
-from harness.scenario.runner import DESTINATION, SIDES, SOURCE, Program, run
+from harness.scenario.runner import DESTINATION, SIDES, SOURCE, run
 
 RETURNED = '{"return": {}, "id": "ID"}\r\n'
 REFUSAL = "Migration is currently not supported with multiple VFIO devices"
@@ -36,6 +37,12 @@ async def test_a_migration_that_works(bench: Bench) -> None:
     assert found == Result(
         outcome=Outcome.MIGRATED,
         exit_states={SOURCE: 0, DESTINATION: 0},
+        guest={SOURCE: "postmigrate", DESTINATION: "running"},
+        migration={
+            SOURCE: ("setup", "active", "completed"),
+            DESTINATION: ("active", "completed"),
+        },
+        legs=((SOURCE, DESTINATION),),
         qmp_downtime_ms=20,
         qmp_total_time_ms=300,
     )
@@ -52,7 +59,7 @@ async def test_something_before_migrate(bench: Bench) -> None:
         for side in SIDES:
             sent[side] = (bench.out / side / "qmp.jsonl").read_text()
 
-    await bench.run(before_migrate=look)
+    await bench.run(before_migration=look)
     assert '"execute": "migrate-incoming"' in sent[DESTINATION]
     assert '"execute": "migrate-set-capabilities"' in sent[SOURCE]
     assert '"execute": "migrate"' not in sent[SOURCE]
@@ -150,6 +157,7 @@ async def test_hang_in_the_migration(bench: Bench) -> None:
     )
     assert found.outcome is Outcome.TIMEOUT
     assert (found.side, found.step) == (SOURCE, "migration")
+    assert found.at == "step 2 (wait source completed)"
     # The source still answers, so it ends as for a user.
     assert found.exit_states[SOURCE] == 0
 
@@ -301,7 +309,7 @@ async def test_source_that_runs_out_of_time_alone(bench: Bench) -> None:
     # The destination's end is why; that of the time is a consequence.
     found = await bench.run(
         Limits(migrate_s=4),
-        source={"active": [["skip"]]},
+        source={"active": [["skip"]], "noticed": [["skip"]]},
         destination={"incoming": [["exit", 1]]},
     )
     assert found.outcome is Outcome.LOST

@@ -272,9 +272,7 @@ def test_no_devices(text: str) -> None:
 CANCELLED = """\
 name = "x"
 devices = [{}]
-
-[migration]
-cancel = true
+steps = [{do = "migrate"}, {do = "cancel"}]
 
 [expect]
 base.outcome = "cancelled"
@@ -291,16 +289,25 @@ def test_cancelled() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        ("cancel = true", "cancel = false", "cancelled, where cancel is fal"),
-        ('base.outcome = "cancelled"', "", "migrated, where cancel is true"),
-        ('patched.outcome = "cancelled"', "", "migrated, where cancel is t"),
+        (', {do = "cancel"}', "", "cancelled, and no step to do it"),
+        (
+            'base.outcome = "cancelled"\npatched.outcome = "cancelled"',
+            "",
+            "",
+        ),
+        ('{do = "migrate"}, ', "", ""),
     ],
 )
-def test_cancelled_by_nobody_or_for_nothing(
+def test_outcomes_that_no_step_leads_to(
     old: str, new: str, why: str
 ) -> None:
-    err = refusal(CANCELLED.replace(old, new))
-    assert err.line == 7
+    text = CANCELLED.replace(old, new)
+    assert text != CANCELLED
+    if not why:
+        assert parse(text.encode(), "x.toml")
+        return
+    err = refusal(text)
+    assert err.line == 5
     assert f"expect: {why}" in err.what
 
 

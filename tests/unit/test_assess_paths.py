@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The verdict on runs of every path: no migration, several, killed QEMUs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from bundles import MIGRATED, good_destination, good_source, make_bundle
+from qemu_log import FakeQemu, boot, devices, migrate, receive
+
+from harness.assess import Assessment, assess
+from harness.bundle.read import open_bundle
+from harness.scenario.load import load
+from harness.scenario.model import (
+    Device,
+    Expect,
+    Expectation,
+    Guest,
+    Outcome,
+    Scenario,
+    Sequence,
+)
+from harness.scenario.result import Result
+from harness.scenario.step import Status
+from harness.trace import Kind
+from harness.uapi import DeviceState
+from harness.verdict import Verdict
+
+PASS, FAIL = Verdict.PASS, Verdict.FAIL
+TWO = load("two-devices")
+GOOD = "RUNNING_P2P RUNNING PRE_COPY PRE_COPY_P2P STOP_COPY STOP"
+IDLE = Result(
+    outcome=Outcome.IDLE,
+    exit_states={"source": 0, "destination": 0},
+    guest={"source": "running", "destination": "inmigrate"},
+)
+FAILED = Result(
+    outcome=Outcome.FAILED,
+    side="source",
+    message="source: migration failed: Broken pipe",
+    exit_states={"source": 0, "destination": -9},
+    killed=("destination",),
+    guest={"source": "running"},
+    migration={"source": ("setup", "active", "failed"), "destination": ()},
+    legs=(("source", "destination"),),
+)
+
+
+def scenario(
+    outcome: Outcome = Outcome.MIGRATED, message: str = "", **changes: Any
+) -> Scenario:
+    """Two devices, of which that is expected."""
+    expect = Expectation(outcome=outcome, message=message, **changes)
+    return msgspec.structs.replace(
+        TWO, expect=Expect(base=expect, patched=expect)
+    )
+
+
+def sequence(states: str, on: str = "source", **changes: Any) -> Sequence:
+    """What one QEMU is to ask its devices for."""
+    return Sequence(on=on, states=(states,), **changes)
+
+
+def found(
+    folder: Path,
+    expected: Scenario,
+    result: Result = MIGRATED,
+    variant: str = "patched",
+    logs: Mapping[str, bytes] = {},
+) -> Assessment:
+    """The verdict; logs that are not given are as they should be."""
+    path = make_bundle(
+        folder / "bundle",
+        scenario=expected,
+        result=result,
+        variant=variant,
+        others={f"{name}/trace.log": log for name, log in logs.items()},
+    )
+    return assess(open_bundle(path))
+
+
+def messages(assessment: Assessment) -> str:
+    return "\n".join(x.message for x in assessment.findings)
+
+
+def idle_log() -> bytes:
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    qemu.vm(False, "shutdown")
+    return qemu.log()
+
+
+def failed_log() -> bytes:
+    """A source whose migration fails in precopy, and that goes on."""
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    qemu.setup()
+    qemu.status("failed")
+    qemu.cleanup(stop=False)
+    for device in qemu.devices:
+        qemu.emit(
+            Kind.NOTIFIER, "vfio_migration_state_notifier", device=device,
+            type=2,
+        )
+        qemu.set_state(device, DeviceState.RUNNING)
+    qemu.vm(False, "shutdown")
+    return qemu.log()
+
+
+def test_nothing_migrates(tmp_path: Path) -> None:
+    expected = scenario(
+        Outcome.IDLE,
+        sequences=(sequence("RUNNING_P2P RUNNING RUNNING_P2P STOP"),),
+    )
+    assessment = found(tmp_path, expected, IDLE, logs={"source": idle_log()})
+    assert assessment.verdict is PASS, messages(assessment)
+    assert assessment.blackout_ns is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"guest": {"source": "postmigrate"}}, ""),
+        ({"guest": {"source": "running"}}, "is postmigrate, not running"),
+        ({"guest": {"source-2": "running"}}, "is nothing, not running"),
+        ({"migration": {"destination": Status.COMPLETED}}, ""),
+        (
+            {"migration": {"destination": Status.FAILED}},
+            "is completed, not failed",
+        ),
+        ({"migration": {"source-2": Status.FAILED}}, "is nothing, not fail"),
+        ({"breaks": ("barrier",)}, "the rule 'barrier' is not broken here"),
+    ],
+)
+def test_how_it_is_in_the_end(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    assessment = found(tmp_path, scenario(**changes))
+    assert says in messages(assessment)
+    assert assessment.verdict is (FAIL if says else PASS)
+
+
+@pytest.mark.parametrize("too_early", [False, True])
+def test_failure_that_was_called_a_success(
+    tmp_path: Path, too_early: bool
+) -> None:
+    told = ("setup", "active", *(["completed"] if too_early else []), "failed")
+    result = msgspec.structs.replace(FAILED, migration={"source": told})
+    expected = scenario(
+        Outcome.FAILED, "Broken pipe", migration={"source": Status.FAILED}
+    )
+    logs = {"source": failed_log()}
+    assessment = found(tmp_path, expected, result, logs=logs)
+    assert assessment.verdict is (FAIL if too_early else PASS)
+    assert ("was called completed" in messages(assessment)) == too_early
+
+
+@pytest.mark.parametrize(
+    ("states", "changes", "variant", "verdict"),
+    [
+        (GOOD, {}, "patched", PASS),
+        (f"{GOOD} STOP", {}, "patched", FAIL),
+        (GOOD.removesuffix(" STOP"), {}, "patched", FAIL),
+        (GOOD.removeprefix("RUNNING_P2P "), {}, "patched", FAIL),
+        ("STOP", {"until": "9.2"}, "patched", PASS),
+        ("STOP", {"since": "10.1"}, "patched", PASS),
+        ("STOP", {"since": "10.0", "until": "10.0"}, "patched", FAIL),
+        ("STOP", {"on": "destination-2"}, "patched", PASS),
+        ("STOP", {"on": "destination"}, "patched", FAIL),
+        # Nobody wrote the sequences of half a series down.
+        ("STOP", {}, "patch-5", PASS),
+    ],
+)
+def test_sequence(
+    tmp_path: Path,
+    states: str,
+    changes: dict[str, str],
+    variant: str,
+    verdict: Verdict,
+) -> None:
+    expected = scenario(sequences=(sequence(states, **changes),))
+    assessment = found(tmp_path, expected, variant=variant)
+    assert assessment.verdict is verdict, messages(assessment)
+    assert {x.rule for x in assessment.findings} <= {"sequence"}
+
+
+def test_sequence_of_one_table_of_devices(tmp_path: Path) -> None:
+    other = sequence("STOP", device=1)
+    two = (sequence(GOOD, device=0), other)
+    patched = Expectation(sequences=two)
+    expected = msgspec.structs.replace(
+        TWO, devices=(Device(), Device()), expect=Expect(patched=patched)
+    )
+    assessment = found(tmp_path, expected)
+    assert [x.devices for x in assessment.findings] == [("src1",)]
+
+
+def test_rule_that_has_to_be_broken(tmp_path: Path) -> None:
+    expected = scenario(sequences=(sequence("STOP"),), breaks=("sequence",))
+    assert found(tmp_path, expected).verdict is PASS
+
+
+def test_killed_one_is_judged_by_its_sequence_only(tmp_path: Path) -> None:
+    qemu = FakeQemu(devices("dst0", "dst1"))
+    qemu.load()
+    for index, (states, verdict) in enumerate(
+        (("RESUMING", PASS), ("RESUMING RUNNING_P2P", FAIL))
+    ):
+        expected = scenario(
+            Outcome.FAILED,
+            "Broken pipe",
+            sequences=(sequence(states, "destination"),),
+        )
+        assessment = found(
+            tmp_path / str(index), expected, FAILED,
+            logs={"source": failed_log(), "destination": qemu.log()},
+        )  # fmt: skip
+        assert assessment.verdict is verdict, messages(assessment)
+
+
+def test_killed_source(tmp_path: Path) -> None:
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    qemu.setup()
+    result = msgspec.structs.replace(
+        FAILED,
+        killed=("source",),
+        exit_states={"source": -9, "destination": 1},
+    )
+    expected = scenario(Outcome.FAILED, "Broken pipe")
+    assessment = found(tmp_path, expected, result, logs={"source": qemu.log()})
+    assert assessment.verdict is PASS, messages(assessment)
+
+
+def there_and_back(*, broken: bool = False) -> dict[str, bytes]:
+    """Logs of a migration and of the way back."""
+    middle = FakeQemu(devices("dst0", "dst1"))
+    middle.begin_ns += 100_000_000
+    middle.load()
+    middle.vm(True, "running")
+    middle.status("completed")
+    middle.setup()
+    calls = middle.calls(False)
+    if broken:
+        calls[1], calls[2] = calls[2], calls[1]
+    middle.vm(False, "finish-migrate", calls)
+    middle.complete()
+    middle.status("completed")
+    middle.cleanup()
+    last = FakeQemu(devices("src0", "src1"))
+    last.begin_ns += 200_000_000
+    return {
+        "source": good_source().log(),
+        "destination": middle.log(),
+        "source-2": receive(last).log(),
+    }
+
+
+BACK = msgspec.structs.replace(
+    MIGRATED,
+    exit_states={"source": 0, "destination": 0, "source-2": 0},
+    migration=dict.fromkeys(
+        ("source", "destination", "source-2"), ("active", "completed")
+    ),
+    legs=(("source", "destination"), ("destination", "source-2")),
+)
+
+
+def test_every_migration_is_judged(tmp_path: Path) -> None:
+    expected = scenario(
+        sequences=(
+            sequence(GOOD),
+            sequence(f"RESUMING {GOOD}", "destination"),
+            sequence("RESUMING RUNNING_P2P RUNNING RUNNING_P2P STOP",
+                     "source-2"),
+        )
+    )
+    assessment = found(tmp_path, expected, BACK, logs=there_and_back())
+    assert assessment.verdict is PASS, messages(assessment)
+
+
+def test_what_is_wrong_on_the_way_back_is_said_once(tmp_path: Path) -> None:
+    logs = there_and_back(broken=True)
+    assessment = found(tmp_path, scenario(), BACK, logs=logs)
+    assert assessment.verdict is FAIL
+    said = [(x.rule, x.message) for x in assessment.findings]
+    assert "barrier" in {rule for rule, _ in said}
+    assert len(said) == len(set(said))
+
+
+def test_last_one_has_to_be_there(tmp_path: Path) -> None:
+    logs = there_and_back()
+    del logs["source-2"]
+    assessment = found(tmp_path, scenario(), BACK, logs=logs)
+    assert assessment.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("ports", [(False, True), (True, False)])
+def test_deeper_devices_stop_first(
+    tmp_path: Path, ports: tuple[bool, bool]
+) -> None:
+    # The log is that of devices of the same depth, src0 before src1.
+    expected = msgspec.structs.replace(
+        scenario(), devices=tuple(Device(root_port=port) for port in ports)
+    )
+    assessment = found(tmp_path, expected)
+    assert assessment.verdict is (FAIL if ports[0] else PASS)
+    assert {x.rule for x in assessment.findings} <= {"order"}
+
+
+def never_started() -> bytes:
+    qemu = FakeQemu(devices("src0", "src1"))
+    qemu.setup()
+    qemu.complete()
+    qemu.status("completed")
+    qemu.cleanup()
+    return qemu.log()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_one_that_never_ran(tmp_path: Path, paused: bool) -> None:
+    expected = msgspec.structs.replace(scenario(), guest=Guest(paused=paused))
+    assessment = found(tmp_path, expected, logs={"source": never_started()})
+    assert assessment.verdict is (PASS if paused else Verdict.INCONCLUSIVE)
+
+
+def test_snapshot_is_complete_after_its_cleanup(tmp_path: Path) -> None:
+    def log(*statuses: str) -> bytes:
+        qemu = boot(FakeQemu(devices("src0", "src1")))
+        qemu.vm(False, "save-vm")
+        for status in statuses:
+            qemu.status(status)
+        qemu.complete()
+        qemu.cleanup()
+        qemu.status("completed")
+        qemu.vm(True, "running")
+        qemu.vm(False, "shutdown")
+        return qemu.log()
+
+    for statuses, verdict in (
+        (("setup",), PASS),
+        (("setup", "active"), FAIL),
+    ):
+        folder = tmp_path / str(verdict)
+        logs = {"source": log(*statuses)}
+        assessment = found(folder, scenario(Outcome.IDLE), IDLE, logs=logs)
+        assert assessment.verdict is verdict, messages(assessment)
+
+
+def test_completion_that_failed_without_a_word(tmp_path: Path) -> None:
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    qemu.setup()
+    qemu.vm(False, "paused")
+    qemu.vm(True, "running")
+    qemu.vm(False, "finish-migrate")
+    qemu.set_state("src0", DeviceState.STOP_COPY, recover=DeviceState.STOP)
+    qemu.status("failed")
+    qemu.vm(True, "running")
+    qemu.cleanup(stop=False)
+    qemu.vm(False, "shutdown")
+    result = msgspec.structs.replace(
+        FAILED, killed=(), exit_states={"source": 0, "destination": 1}
+    )
+    expected = scenario(Outcome.FAILED, "Broken pipe")
+    assessment = found(tmp_path, expected, result, logs={"source": qemu.log()})
+    assert assessment.verdict is PASS, assessment
+
+
+def test_both_sides_log_is_used(tmp_path: Path) -> None:
+    swapped = {
+        "source": good_destination().log(),
+        "destination": good_source().log(),
+    }
+    assert found(tmp_path, scenario(), logs=swapped).verdict is not PASS
+    usual = migrate(FakeQemu(devices("src0", "src1"))).log()
+    assert usual == good_source().log()
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"), [(1, PASS), (0, Verdict.INCONCLUSIVE)]
+)
+def test_end_of_a_multifd_thread(
+    tmp_path: Path, said: int, verdict: Verdict
+) -> None:
+    # Its "ret" is a bool, that of the function which it replaces an errno.
+    log = re.sub(
+        rb"(vfio_save_complete_precopy)  (\(src\d\)) ret 0",
+        rb"\1_thread_end  \2 ret %d" % said,
+        good_source().log(),
+    )
+    assert log != good_source().log()
+    assert found(tmp_path, scenario(), logs={"source": log}).verdict is verdict
