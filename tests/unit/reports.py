@@ -46,8 +46,8 @@ def one(path: Path, variant: str) -> Path:
         path,
         variant=variant,
         scenario=load("one-device"),
-        source=migrate(FakeQemu(devices("src0"), series=series)).log(),
-        destination=receive(FakeQemu(devices("dst0"), series=series)).log(),
+        source=migrate(FakeQemu(devices("src0"), series=series)),
+        destination=receive(FakeQemu(devices("dst0"), series=series)),
     )
     return path
 
