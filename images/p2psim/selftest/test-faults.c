@@ -207,6 +207,8 @@ static void test_save(void)
 	free(stream.data);
 
 	stream = stream_save(&sim, false, 1000);
+	is(stream.bytes, HEADER_BYTES + FRAME_BYTES + 65536 + END_BYTES - 1,
+	   "one byte is missing");
 	stream_refuse(&target, &stream, "one byte short");
 	is(sim_logged("a", " fault save 3 short 1\n"), 1, "logged");
 	is(sim_logged("target", " reason=short"), 1, "too short");
