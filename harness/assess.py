@@ -21,7 +21,7 @@ from harness.scenario.result import Result
 from harness.scenario.step import Status
 from harness.timeline import Side
 from harness.trace import printable
-from harness.verdict import Verdict
+from harness.verdict import Verdict, worst
 
 # What QEMU says when it refuses devices for what the series is about
 # (facts 1.4: the text before the series, and with it).
@@ -220,11 +220,11 @@ def _at_exit(found: Assessment, result: Result) -> Assessment:
         for name, state in result.exit_states.items()
         if name not in excused
     ):
-        if found.verdict is Verdict.FAIL:
-            return found
         note = f"QEMU did not end well: {result.exit_states}"
         return replace(
-            found, verdict=Verdict.ERROR, notes=(*found.notes, note)
+            found,
+            verdict=worst([found.verdict, Verdict.ERROR]),
+            notes=(*found.notes, note),
         )
     return found
 

@@ -98,7 +98,7 @@ def judge_bundle(
             )
             findings += judgement.findings
             notes += [f"{x.side}: {x.message}" for x in judgement.notes]
-            if judgement.blackout:
+            if migrates and judgement.blackout:
                 blackout_ns = judgement.blackout.duration_ns
         if whole:
             for name, side in zip(leg, Side, strict=True):

@@ -69,23 +69,31 @@ def make_bundle(
     source: FakeQemu | bytes | None = None,
     destination: FakeQemu | bytes | None = None,
     logs: Mapping[str, bytes | None] | None = None,
-    others: Mapping[str, bytes] = {},
+    qemus: Mapping[str, FakeQemu | bytes] = {},
     seed: int = 42,
 ) -> Path:
     """A whole bundle; what is not given is as it should be.
 
     :param logs: Of devices, to replace what they would say; None: no log.
+    :param qemus: All that are not as usual, or not usual, by name.
     """
     scenario = scenario or load("two-devices")
+    usual = {"source": good_source(), "destination": good_destination()}
+    given = {"source": source, "destination": destination, **qemus}
     traces = {}
     said: dict[str, bytes | None] = {}
-    for name, given, usual in (
-        (trace_file("source"), source, good_source()),
-        (trace_file("destination"), destination, good_destination()),
-    ):
-        qemu = given if isinstance(given, FakeQemu) else usual
-        traces[name] = given if isinstance(given, bytes) else qemu.log()
-        said |= qemu.device_logs()
+    for name, what in given.items():
+        qemu = what if isinstance(what, FakeQemu) else usual.get(name)
+        traces[trace_file(name)] = (
+            what if isinstance(what, bytes) else usual[name].log()
+            if what is None else what.log()
+        )
+        for device, log in (qemu.device_logs() if qemu else {}).items():
+            # Of several users one after another, one header is enough.
+            before = said.get(device)
+            said[device] = (
+                before + log.partition(b"\n")[2] if before else log
+            )
     said |= logs or {}
     with writing(path) as partial:
         files = {
@@ -98,7 +106,6 @@ def make_bundle(
             SCENARIO: scenario.to_json(),
             RESULT: result.to_json(),
             "console.txt": b"Linux\n",
-            **others,
         }
         for name, data in files.items():
             (partial / name).parent.mkdir(exist_ok=True)
