@@ -417,7 +417,7 @@ def test_the_history_gets_what_was_measured(
 def test_a_history_that_is_none_is_said_at_once(
     repository: Repository, tmp_path: Path
 ) -> None:
-    made = commits(repository, ["slow", 303])
+    made = commits(repository, ["broken", 303])
     process = command(
         repository, "--good", made[0], "--bad", made[1],
         "--record", "--db", str(tmp_path),

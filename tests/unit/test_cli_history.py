@@ -6,14 +6,18 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from bundles import make_bundle
 from histories import MS, entries
 
 from harness.bundle.read import open_bundle
 from harness.cli import main
+from harness.downtime.entry import entry_of
 from harness.downtime.history import default_path, open_history
 from harness.paths import cache_dir
 
@@ -61,6 +65,31 @@ def test_record_and_read(
         x["value"] for name, x in metrics.items() if "phase." in name
     ]
     assert sum(phases) == metrics["blackout"]["value"]
+
+
+def test_a_testbed_is_the_same_for_every_seed(bundle: Path) -> None:
+    read = open_bundle(bundle)
+    inputs = read.manifest.inputs
+
+    def testbed(**changes: Any) -> str:
+        other = msgspec.structs.replace(
+            read.manifest,
+            inputs=msgspec.structs.replace(
+                inputs,
+                testbed=msgspec.structs.replace(inputs.testbed, **changes),
+            ),
+        )
+        return entry_of(
+            replace(read, manifest=other),
+            qemu_revision="",
+            qemu_revision_s=None,
+            project_revision="",
+            recorded_s=0,
+        ).testbed
+
+    assert testbed(arguments=("-seed", "7")) == testbed()
+    assert testbed(outer_sha256="other") != testbed()
+    assert testbed(image={"kernel": "other"}) != testbed()
 
 
 def test_a_revision_by_hand(
