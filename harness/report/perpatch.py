@@ -90,6 +90,7 @@ COLUMNS = (
                 "reached",
                 "recover",
                 "run-state",
+                "sequence",
                 "stream-end",
                 "swallowed",
             }

@@ -32,6 +32,10 @@ class FakeDevice:
     crc32: int = CRC
     checksum: str = ""
     lines: list[str] = field(default_factory=list)
+    live_ns: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.live_ns = self.now_ns - 2 * _TICK_NS
 
     def say(self, text: str) -> None:
         """One line."""
@@ -99,7 +103,7 @@ class FakeDevice:
         if self.peer_id is not None:
             peers = ",".join(map(str, self.peers))
             live += f" peer_group=g peer_id={self.peer_id} peers={peers}"
-        first = FakeDevice(self.flags, 1_699_999_999_000_000_000)
+        first = FakeDevice(self.flags, self.live_ns)
         first.say(live)
         first.say("open")
         last = replace(self, lines=[])
