@@ -285,7 +285,8 @@ def _keep_log(connection: sqlite3.Connection, deadline_s: float) -> None:
         except sqlite3.OperationalError as err:
             # Of two that do this at once one is turned away, and SQLite
             # does not wait.
-            busy = err.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            # Its kinds differ in the bits above the lowest eight.
+            busy = err.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
             if not busy or time.monotonic() > deadline_s:
                 raise
             time.sleep(0.01)
@@ -293,15 +294,13 @@ def _keep_log(connection: sqlite3.Connection, deadline_s: float) -> None:
 
 def _identify(connection: sqlite3.Connection, path: Path) -> int:
     """Its format; 0 is an empty file."""
-
-    def ask(what: str) -> int:
-        number: int
-        (number,) = connection.execute(what).fetchone()
-        return number
-
-    owner = ask("PRAGMA application_id")
-    version = ask("PRAGMA user_version")
-    tables = ask("SELECT count(*) FROM sqlite_master")
+    version: int
+    # In one statement: another process may be making it.
+    owner, version, tables = connection.execute(
+        "SELECT application_id, user_version, "
+        "(SELECT count(*) FROM sqlite_master) "
+        "FROM pragma_application_id, pragma_user_version"
+    ).fetchone()
     if not owner and not version and not tables:
         return 0
     if owner != _APPLICATION_ID or version < 1:
