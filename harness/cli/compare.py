@@ -145,10 +145,11 @@ def run(args: argparse.Namespace) -> int:
         _Side(args.a, args.scenario),
         _Side(args.b, args.scenario_b or args.scenario),
     ]
-    made = _made(sides, args) if any(x.is_tree for x in sides) else {}
-    bundles = [
-        made[side] if side.is_tree else _found(side) for side in sides
-    ]
+    # Folders first: it is soon seen what is wrong with them.
+    there = {side: _found(side) for side in sides if not side.is_tree}
+    if len(there) < len(set(sides)):
+        there |= _made(sides, args)
+    bundles = [there[side] for side in sides]
     groups = [_group(*x) for x in zip(sides, bundles, strict=True)]
     found = compare(
         _samples(bundles[0]),
