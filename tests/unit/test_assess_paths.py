@@ -187,6 +187,14 @@ def test_sequence(
     assert {x.rule for x in assessment.findings} <= {"sequence"}
 
 
+def test_no_sequence_of_what_ended_elsewhere(tmp_path: Path) -> None:
+    expected = scenario(sequences=(sequence(GOOD),))
+    assessment = found(
+        tmp_path, expected, FAILED, qemus={"source": failed()}
+    )
+    assert {x.rule for x in assessment.findings} == {"outcome"}
+
+
 def test_sequence_of_one_table_of_devices(tmp_path: Path) -> None:
     other = sequence("STOP", device=1)
     two = (sequence(GOOD, device=0), other)
