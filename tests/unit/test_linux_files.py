@@ -32,6 +32,8 @@ def package(folder: Path, files: Iterable[str]) -> Path:
     """A package with a tarball of Linux in it."""
     tree = folder / "tree"
     (tree / "DEBIAN").mkdir(parents=True)
+    # dpkg-deb refuses what a strict umask makes of it.
+    (tree / "DEBIAN").chmod(0o755)
     (tree / "DEBIAN" / "control").write_text(
         f"Package: {PACKAGE}\nVersion: {VERSION}\nArchitecture: all\n"
         "Maintainer: Nobody <nobody@example.org>\nDescription: Linux\n"
