@@ -14,15 +14,15 @@ from harness.testbed.image import Image
 from harness.testbed.outer import (
     COMMON,
     CONSOLE,
+    CPU,
     KERNEL_ARGUMENTS,
     Outer,
 )
 
 _KVM = ("-accel", "kvm", "-cpu", "host")
-# See harness.testbed.outer for cx16.
-_TCG = ("-accel", "tcg,thread=multi", "-cpu", "max,cx16=off")
+_TCG = ("-accel", "tcg,thread=multi", "-cpu", CPU)
 # A guest of ours is up in less than 1 s where KVM works. Where /dev/kvm is
-# there and useless the firmware alone takes minutes (facts/testbed.md).
+# there and useless the firmware alone takes minutes.
 _PROBE_LIMIT_S = 20.0
 _UP = b"testbed: up"
 
