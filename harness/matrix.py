@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.assess import Assessment, assess
 from harness.bundle.read import open_bundle
-from harness.errors import HarnessError, InputError, UsageError
+from harness.bundle.write import check_replaceable
+from harness.errors import (
+    BundleError,
+    HarnessError,
+    InputError,
+    UsageError,
+)
 from harness.progress import Progress, silent
 from harness.scenario.model import Scenario
 from harness.testbed.load import Program
@@ -25,6 +32,8 @@ class Cell:
     :param program: The QEMU under test.
     :param scenario: What is to happen to it.
     :param seed: Fixes the rest.
+    :param prefix: Tells its bundle from one of another QEMU's tree that has
+        the same name.
     :param suffix: Tells its bundle from one of another scenario that has
         the same name.
     """
@@ -32,13 +41,14 @@ class Cell:
     program: Program
     scenario: Scenario
     seed: int
+    prefix: str = ""
     suffix: str = ""
 
     @property
     def name(self) -> str:
         """Name of its bundle."""
-        name = f"{self.program.variant}-{self.scenario.name}{self.suffix}"
-        return f"{name}-s{self.seed}"
+        tree = f"{self.prefix}{self.program.variant}"
+        return f"{tree}-{self.scenario.name}{self.suffix}-s{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -74,9 +84,10 @@ async def run_matrix(
     :param jobs: How many at a time.
     :param progress: Told when one is done.
     :param rerun: Run again what was run before.
-    :return: One for each cell, in the same order; what the testbed could
-        not run has the verdict ERROR.
+    :return: One for each cell, in the same order; what could not be run,
+        or not be judged, has the verdict ERROR.
     :raise InputError: When none of them could run, e.g. a full disk.
+    :raise UsageError: When a bundle would replace something else.
     """
     room = asyncio.Semaphore(jobs)
     done = 0
@@ -96,6 +107,7 @@ async def run_matrix(
                 f"two runs would be named {name}",
                 "give each variant, mutant and scenario a name of its own",
             )
+        check_replaceable(out / name)
     progress(0, len(cells), "sealed runs")
     try:
         async with asyncio.TaskGroup() as group:
@@ -125,7 +137,9 @@ async def _run(
         digest = await testbed.run(
             cell.program, cell.scenario, cell.seed, bundle, rerun=rerun
         )
-        assessment = assess(open_bundle(bundle))
+    except BundleError as err:
+        # Bad input, but for the fact that it is our own.
+        return Run(cell, _not_known("not run", err), None, "")
     except InputError:
         raise
     except OSError as err:
@@ -133,8 +147,24 @@ async def _run(
             f"{err.filename or bundle}: {err.strerror or err}",
             "check the path and its permissions",
         ) from err
-    except HarnessError as err:
-        notes = tuple(text for text in (err.what, err.hint) if text)
-        assessment = Assessment(Verdict.ERROR, "not run", notes=notes)
-        return Run(cell, assessment, None, "")
+    except Exception as err:
+        return Run(cell, _not_known("not run", err), None, "")
+    try:
+        assessment = assess(open_bundle(bundle))
+    except Exception as err:
+        # Also of a log that cannot be read: it is of our own making.
+        assessment = _not_known("not judged", err)
     return Run(cell, assessment, bundle, digest)
+
+
+def _not_known(summary: str, err: Exception) -> Assessment:
+    """Trouble with one run, which is no reason to stop the others."""
+    if isinstance(err, HarnessError):
+        notes = tuple(text for text in (err.what, err.hint) if text)
+    else:
+        where = traceback.extract_tb(err.__traceback__)[-1]
+        notes = (
+            f"a mistake of ours: {err!r}",
+            f"in {where.filename}, line {where.lineno}; please report it",
+        )
+    return Assessment(Verdict.ERROR, summary, notes=notes)

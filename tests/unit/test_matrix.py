@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundles import make_bundle
@@ -14,9 +15,11 @@ from bundles import make_bundle
 from harness.bundle.read import open_bundle
 from harness.errors import (
     BuildError,
+    BundleError,
     HarnessError,
     NoSpaceError,
     TestbedError,
+    UsageError,
 )
 from harness.matrix import Cell, run_matrix
 from harness.scenario.load import load
@@ -47,11 +50,13 @@ class FakeTestbed(Testbed):
     """Runs nothing; `accident` may say what goes wrong.
 
     :param accident: Called with the seed.
+    :param damages: Unusual parts of bundles, by seed; see `make_bundle`.
     """
 
     outer: Outer = OUTER
     image: Image = IMAGE
     accident: Callable[[int], object] = int
+    damages: Mapping[int, dict[str, Any]] = field(default_factory=dict)
     running: list[int] = field(default_factory=list)
     most: list[int] = field(default_factory=list)
 
@@ -72,7 +77,12 @@ class FakeTestbed(Testbed):
             await asyncio.sleep(0)
         self.running.remove(seed)
         self.accident(seed)
-        make_bundle(bundle, scenario=scenario, variant=program.variant)
+        make_bundle(
+            bundle,
+            scenario=scenario,
+            variant=program.variant,
+            **self.damages.get(seed, {}),
+        )
         return open_bundle(bundle).digest
 
 
@@ -155,11 +165,69 @@ async def test_bad_input_of_several(tmp_path: Path) -> None:
         await run_matrix(testbed, CELLS, tmp_path, len(CELLS))
 
 
-async def test_mistakes_of_ours_are_not_verdicts(tmp_path: Path) -> None:
-    testbed = FakeTestbed(accident=accident(ZeroDivisionError(), seed=1))
-    with pytest.raises(BaseExceptionGroup) as caught:
+async def test_a_mistake_of_ours_is_one_cells_trouble(
+    tmp_path: Path,
+) -> None:
+    testbed = FakeTestbed(accident=accident(ZeroDivisionError("x"), seed=1))
+    runs = await run_matrix(testbed, CELLS, tmp_path, 2)
+    verdicts = [run.assessment.verdict for run in runs]
+    ok, bad = Verdict.PASS, Verdict.ERROR
+    assert verdicts == [bad, ok, ok, bad, ok, ok]
+    assert "ZeroDivisionError('x')" in runs[0].assessment.notes[0]
+    assert f"{__file__}, line" in runs[0].assessment.notes[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("devices/src1.log", {"logs": {"src1": b"p2psim-log vers"}}),
+        ("destination/trace.log", {"destination": b"\x7fELF\0\n"}),
+    ],
+)
+async def test_a_log_that_cannot_be_read(
+    tmp_path: Path, name: str, damage: dict[str, Any]
+) -> None:
+    testbed = FakeTestbed(damages={2: damage})
+    runs = await run_matrix(testbed, CELLS, tmp_path, 2)
+    verdicts = [run.assessment.verdict for run in runs]
+    ok, bad = Verdict.PASS, Verdict.ERROR
+    assert verdicts == [ok, bad, ok, ok, bad, ok]
+    found = runs[1]
+    assert found.assessment.summary == "not judged"
+    assert name in found.assessment.notes[0]
+    # It can be looked at.
+    assert found.bundle is not None
+    assert found.digest == open_bundle(found.bundle).digest
+
+
+async def test_a_bundle_that_cannot_be_made(tmp_path: Path) -> None:
+    err = BundleError("the run left no result", "run it again")
+    testbed = FakeTestbed(accident=accident(err, seed=2))
+    runs = await run_matrix(testbed, CELLS, tmp_path, 2)
+    verdicts = [run.assessment.verdict for run in runs]
+    ok, bad = Verdict.PASS, Verdict.ERROR
+    assert verdicts == [ok, bad, ok, ok, bad, ok]
+    assert runs[1].assessment.notes == (err.what, err.hint)
+
+
+async def test_what_is_there_is_seen_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / CELLS[-1].name).mkdir()
+    testbed = FakeTestbed()
+    with pytest.raises(UsageError, match="is there already"):
         await run_matrix(testbed, CELLS, tmp_path, 2)
-    assert caught.value.split(ZeroDivisionError)[1] is None
+    assert testbed.most == []
+
+
+async def test_two_of_one_name(tmp_path: Path) -> None:
+    first, *_ = CELLS
+    testbed = FakeTestbed()
+    with pytest.raises(UsageError, match="would be named"):
+        await run_matrix(testbed, [first, first], tmp_path, 2)
+    other = replace(first, prefix="v10.2-")
+    runs = await run_matrix(testbed, [first, other], tmp_path, 2)
+    assert len({run.bundle for run in runs}) == 2
 
 
 async def test_no_cells(tmp_path: Path) -> None:
