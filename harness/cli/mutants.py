@@ -5,27 +5,25 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from harness.build import Source
+from harness.build import Build, Source
 from harness.cli.build import build_all, choose_source
-from harness.cli.progress import display
-from harness.cli.session import judge_trees
+from harness.cli.progress import Display, display
+from harness.cli.session import run_cells
 from harness.errors import BuildError, PatchError, UsageError
 from harness.host.files import write_whole
+from harness.matrix import Cell, Run
 from harness.report import mutants as report_mutants
 from harness.report.mutants import MutantReport, Trial
 from harness.scenario.load import load, names
-from harness.series import (
-    Base,
-    Mutant,
-    Variant,
-    load_mutants,
-    parse_variant,
-)
+from harness.scenario.model import Scenario
+from harness.series import Base, Mutant, load_mutants, parse_variant
+from harness.testbed.load import Program
 from harness.testbed.outer import find_outer
 
-_TREE = "patched"
+# What a mutant is made of.
+TREE = "patched"
 
 
 def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
@@ -74,8 +72,6 @@ def _judge(
     mutants: Sequence[Mutant],
     args: argparse.Namespace,
 ) -> MutantReport:
-    trees: dict[str, Variant] = {}
-    failed: dict[str, str] = {}
     scenarios = {
         name: load(name)
         for mutant in mutants
@@ -95,50 +91,93 @@ def _judge(
             for name, scenario in ((x, load(x)) for x in names())
             if scenario.expect.patched.breaks
         }
-    control = parse_variant(base, _TREE)
     with display() as shown:
-        build_all(source, [control], shown)
-        for mutant in mutants:
-            if mutant.waits_for:
-                continue
-            try:
-                tree = parse_variant(base, f"{_TREE}+{mutant.name}")
-                build_all(source, [tree], shown)
-            except (BuildError, PatchError) as err:
-                failed[mutant.name] = err.what
-            else:
-                trees[mutant.name] = tree
-    judged = judge_trees(
-        base,
-        source,
-        [(control, scenario) for scenario in scenarios.values()]
-        + [
-            (trees[mutant.name], scenarios[name])
-            for mutant in mutants
-            if mutant.name in trees
-            for name in mutant.scenarios
+        (control,) = build_all(source, [parse_variant(base, TREE)], shown)
+        built, failed = build_mutants(base, source, mutants, shown)
+    tried = cells(mutants, built, scenarios, args.seed)
+    runs = run_cells(
+        [
+            *(
+                Cell(Program.of(control), scenario, args.seed)
+                for scenario in scenarios.values()
+            ),
+            *tried.values(),
         ],
         args,
     )
-    found = {
-        (row.variant, row.scenario): row.assessment for row in judged.rows
-    }
     return MutantReport(
-        qemu=judged.qemu,
+        qemu=control.version,
         base=base.name,
-        control={name: found[control.name, name] for name in scenarios},
-        trials=[
-            Trial(
-                mutant,
-                {
-                    name: found[trees[mutant.name].name, name]
-                    for name in mutant.scenarios
-                }
-                if mutant.name in trees
-                else {},
-                failed.get(mutant.name, ""),
-            )
-            for mutant in mutants
-        ],
+        control={
+            name: run.assessment
+            for name, run in zip(scenarios, runs, strict=False)
+        },
+        trials=trials(
+            mutants,
+            failed,
+            dict(zip(tried, runs[len(scenarios) :], strict=True)),
+        ),
         whole=whole,
     )
+
+
+def build_mutants(
+    base: Base, source: Source, mutants: Sequence[Mutant], shown: Display
+) -> tuple[dict[str, Build], dict[str, str]]:
+    """Build what can be built of them.
+
+    :return: The builds, and why the others have none, by mutant.
+    """
+    built: dict[str, Build] = {}
+    failed: dict[str, str] = {}
+    for mutant in mutants:
+        if mutant.waits_for:
+            continue
+        try:
+            tree = parse_variant(base, f"{TREE}+{mutant.name}")
+            (built[mutant.name],) = build_all(source, [tree], shown)
+        except (BuildError, PatchError) as err:
+            failed[mutant.name] = err.what
+    return built, failed
+
+
+def cells(
+    mutants: Sequence[Mutant],
+    built: Mapping[str, Build],
+    scenarios: Mapping[str, Scenario],
+    seed: int,
+    prefix: str = "",
+) -> dict[tuple[str, str], Cell]:
+    """What is to be run of them, by mutant and scenario."""
+    return {
+        (mutant.name, name): Cell(
+            Program.of(built[mutant.name]), scenarios[name], seed, prefix
+        )
+        for mutant in mutants
+        if mutant.name in built
+        for name in mutant.scenarios
+    }
+
+
+def trials(
+    mutants: Sequence[Mutant],
+    failed: Mapping[str, str],
+    runs: Mapping[tuple[str, str], Run],
+) -> list[Trial]:
+    """What came of them.
+
+    :param failed: Why some were not built.
+    :param runs: Those of `cells`, by the same keys.
+    """
+    return [
+        Trial(
+            mutant,
+            {
+                scenario: run.assessment
+                for (name, scenario), run in runs.items()
+                if name == mutant.name
+            },
+            failed.get(mutant.name, ""),
+        )
+        for mutant in mutants
+    ]

@@ -23,7 +23,7 @@ from harness.scenario.model import Scenario
 from harness.series import Base, Variant
 from harness.testbed.image import get_image
 from harness.testbed.load import Program
-from harness.testbed.outer import Outer, find_outer
+from harness.testbed.outer import find_outer
 from harness.testbed.sealed import Testbed
 
 OUT = Path("out")
@@ -85,7 +85,7 @@ def judge_trees(
         qemu=version,
         base=base.name,
         origin=source.origin,
-        rows=tuple(map(_row, runs)),
+        rows=tuple(map(row_of, runs)),
     )
 
 
@@ -102,54 +102,60 @@ def run_trees(
     :return: One run for each cell, in the same order, and the version that
         QEMU says it is.
     """
-    outer = find_outer()
+    find_outer()
     check_qemu(driver_of(args), source.version)
-    with display() as shown:
-        line = shown.line("runs")
-        waiting = partial(line, 0, 0, "waiting for another vfio-p2p")
-        with claimed(args.out, waiting):
-            return _run_trees(outer, source, cells, args)
-
-
-def _run_trees(
-    outer: Outer,
-    source: Source,
-    cells: Sequence[Wanted],
-    args: argparse.Namespace,
-) -> tuple[list[Run], str]:
     variants = {cell.variant.name: cell.variant for cell in cells}
     with display() as shown:
         builds = {
             build.variant: build
             for build in build_all(source, list(variants.values()), shown)
         }
-        line = shown.line("testbed")
-        testbed = Testbed(outer, get_image(line, driver_of(args)))
-        line.end("ready")
-        line = shown.line("runs")
-        runs = asyncio.run(
-            run_matrix(
-                testbed,
-                [
-                    Cell(
-                        Program.of(builds[cell.variant.name]),
-                        cell.scenario,
-                        cell.seed,
-                        cell.suffix,
-                    )
-                    for cell in cells
-                ],
-                args.out,
-                args.jobs,
-                line,
-                rerun=args.rerun,
+    runs = run_cells(
+        [
+            Cell(
+                Program.of(builds[cell.variant.name]),
+                cell.scenario,
+                cell.seed,
+                suffix=cell.suffix,
             )
-        )
-        line.end("done")
+            for cell in cells
+        ],
+        args,
+    )
     return runs, next(iter(builds.values())).version
 
 
-def _row(run: Run) -> Row:
+def run_cells(cells: Sequence[Cell], args: argparse.Namespace) -> list[Run]:
+    """Run what is built.
+
+    :param cells: What to run.
+    :param args: With the options of `add_run_arguments`.
+    :return: One run for each cell, in the same order.
+    """
+    outer = find_outer()
+    with display() as shown:
+        line = shown.line("runs")
+        waiting = partial(line, 0, 0, "waiting for another vfio-p2p")
+        with claimed(args.out, waiting):
+            image_line = shown.line("testbed")
+            testbed = Testbed(outer, get_image(image_line, driver_of(args)))
+            image_line.end("ready")
+            runs = asyncio.run(
+                run_matrix(
+                    testbed,
+                    cells,
+                    args.out,
+                    args.jobs,
+                    line,
+                    rerun=args.rerun,
+                )
+            )
+        line.end("done")
+    return runs
+
+
+def row_of(run: Run) -> Row:
+    """A run as the reports show it."""
     return Row(
         variant=run.cell.program.variant,
         scenario=run.cell.scenario.name,

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 
 from harness.assess import patches_of
-from harness.cli import mutants
+from harness.cli import full, mutants
 from harness.cli.build import (
     add_source_arguments,
     add_variants_argument,
@@ -58,6 +58,14 @@ def add_parser(
         help="judge this suite: each mutant of qemu-patches/series.toml has "
         "to be caught by its rule, in its scenarios",
     )
+    what.add_argument(
+        "--all",
+        action="store_true",
+        help="judge everything: each scenario on the patched tree, on the "
+        "source as it is and on each QEMU that has upstream's series, each "
+        "mutant, and whether each rule is broken by something; killed, it "
+        "goes on where it was",
+    )
     parser.add_argument(
         "--mutant",
         action="append",
@@ -91,15 +99,23 @@ def run(args: argparse.Namespace) -> int:
             "--mutants has scenarios of its own",
             "qemu-patches/series.toml lists them",
         )
+    if args.all and args.scenario:
+        raise UsageError(
+            "--all is every scenario", "leave out --scenario, or --all"
+        )
     if args.mutant and not args.mutants:
         raise UsageError("--mutant is for --mutants", "say --mutants too")
     driver = driver_of(args)
-    if driver is not Driver.P2PSIM and (args.mutants or args.per_patch):
+    if driver is not Driver.P2PSIM and (
+        args.mutants or args.per_patch or args.all
+    ):
         raise UsageError(
-            "--mutants and --per-patch judge with p2psim",
+            "--all, --mutants and --per-patch judge with p2psim",
             f"judge single trees with --device {driver}, as in "
             "--variant patched+MUTANT",
         )
+    if args.all:
+        return full.run(args, _JSON, _JUNIT)
     if args.mutants:
         return mutants.run(args, _JSON, _JUNIT)
     # What can be wrong with the input is found before anything is built.

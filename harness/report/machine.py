@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from junitparser import (
@@ -75,12 +76,27 @@ def as_junit(report: Report) -> str:
     An inconclusive run is an error there: JUnit has no word for it, and
     it must not look like a pass.
     """
-    suite = TestSuite("vfio-p2p validate")
+    return junit([suite_of(report, "vfio-p2p validate")])
+
+
+def suite_of(report: Report, name: str) -> TestSuite:
+    """A suite with one case for each run.
+
+    :param report: The runs.
+    :param name: Name of the suite.
+    """
+    suite = TestSuite(name)
     for row in report.rows:
         suite.add_testcase(_case(row))
     suite.update_statistics()
+    return suite
+
+
+def junit(suites: Iterable[TestSuite]) -> str:
+    """A JUnit document of these suites."""
     document = JUnitXml()
-    document.add_testsuite(suite)
+    for suite in suites:
+        document.add_testsuite(suite)
     text = document.tostring()
     return text.decode() if isinstance(text, bytes) else str(text)
 

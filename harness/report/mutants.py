@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from junitparser import Error, Failure, Skipped, TestCase, TestSuite
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.assess import Assessment
-from harness.report.machine import FORMAT
+from harness.report.machine import FORMAT, junit
 from harness.report.rules import unproven
 from harness.series import Mutant
 from harness.trace import printable
@@ -153,10 +153,32 @@ class MutantReport:
 
 def render(report: MutantReport) -> str:
     """The table, and what the tree without a mutant does."""
+    return "\n".join(
+        [
+            printable(f"{report.qemu}, base {report.base}"),
+            *table(report.trials),
+            "",
+            *_bad_controls(report),
+            *_unproven(report),
+            f"verdict: {report.verdict} ({counts(report.trials)})",
+        ]
+    )
+
+
+def counts(trials: Sequence[Trial]) -> str:
+    """How many met which fate, in words."""
+    fates = [trial.fate for trial in trials]
+    return ", ".join(
+        f"{fates.count(fate)} {fate}" for fate in Fate if fate in fates
+    )
+
+
+def table(trials: Sequence[Trial]) -> list[str]:
+    """A table of mutants, line by line."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("mutant", "must trip", "in", "fate", ""):
         table.add_column(name, no_wrap=True)
-    for trial in report.trials:
+    for trial in trials:
         cells = (
             trial.mutant.name,
             trial.mutant.trips,
@@ -169,20 +191,7 @@ def render(report: MutantReport) -> str:
     with console.capture() as captured:
         console.print(table)
     lines = [line.rstrip() for line in captured.get().splitlines()]
-    fates = [trial.fate for trial in report.trials]
-    counts = ", ".join(
-        f"{fates.count(fate)} {fate}" for fate in Fate if fate in fates
-    )
-    return "\n".join(
-        [
-            printable(f"{report.qemu}, base {report.base}"),
-            *lines[1:-1],
-            "",
-            *_bad_controls(report),
-            *_unproven(report),
-            f"verdict: {report.verdict} ({counts})",
-        ]
-    )
+    return lines[1:-1]
 
 
 def _bad_controls(report: MutantReport) -> list[str]:
@@ -238,6 +247,11 @@ def as_json(report: MutantReport) -> dict[str, Any]:
 
 def as_junit(report: MutantReport) -> str:
     """A JUnit document: one case for each mutant and each control."""
+    return junit([suite_of(report)])
+
+
+def suite_of(report: MutantReport) -> TestSuite:
+    """The suite in it."""
     suite = TestSuite("vfio-p2p validate --mutants")
     for name, run in report.control.items():
         suite.add_testcase(_case(name, "control", run.verdict, run.summary))
@@ -251,10 +265,7 @@ def as_junit(report: MutantReport) -> str:
             _case(trial.mutant.name, "mutant", _VERDICTS[trial.fate], why)
         )
     suite.update_statistics()
-    document = JUnitXml()
-    document.add_testsuite(suite)
-    text = document.tostring()
-    return text.decode() if isinstance(text, bytes) else str(text)
+    return suite
 
 
 def _case(name: str, kind: str, verdict: Verdict, why: str) -> TestCase:

@@ -29,13 +29,13 @@ _WORDS = {
 
 def render(report: Report) -> str:
     """The whole report; ends with a line that counts verdicts."""
-    parts = [_table(report)]
-    parts += [_details(row) for row in report.rows]
+    parts = [table(report), *map(details, report.rows)]
     parts.append(_closing(report))
     return "\n".join(part for part in parts if part)
 
 
-def _table(report: Report) -> str:
+def table(report: Report) -> str:
+    """One line for each run, under what QEMU they are of."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("variant", "scenario", "verdict", "outcome"):
         table.add_column(name, no_wrap=True)
@@ -72,7 +72,8 @@ def _blackout(row: Row) -> str:
     return f"{row.assessment.blackout_ns / 1e6:.3f} ms"
 
 
-def _details(row: Row) -> str:
+def details(row: Row) -> str:
+    """What there is to say of a run that passes not just like that."""
     found = row.assessment
     if found.verdict is Verdict.PASS and not found.known:
         return ""

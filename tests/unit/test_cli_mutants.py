@@ -14,12 +14,13 @@ import msgspec
 import pytest
 
 from harness.assess import Assessment
+from harness.build import Build
 from harness.cli import main, mutants
 from harness.errors import BuildError, PatchError
+from harness.matrix import Cell, Run
 from harness.oracle import RULES, Finding
-from harness.report.model import Report, Row
 from harness.scenario.load import load
-from harness.scenario.model import Expect, Expectation, Scenario
+from harness.scenario.model import Expect, Expectation
 from harness.series import Variant, find_base, load_mutants
 from harness.timeline import Side
 from harness.verdict import Verdict
@@ -56,36 +57,38 @@ class Machine:
 
     def build_all(
         self, _: object, variants: Sequence[Variant], shown: object
-    ) -> None:
+    ) -> list[Build]:
         """Stands in for the real one."""
         for variant in variants:
             self.built.append(variant.name)
             if err := self.refuses.get(variant.name.partition("+")[2]):
                 raise err
+        return [
+            Build(
+                variant.name, "0" * 32, Path("/build"), Path("/qemu"),
+                "QEMU 10.0.99", "0" * 64, True,
+            )
+            for variant in variants
+        ]  # fmt: skip
 
-    def judge_trees(
-        self,
-        _base: object,
-        _source: object,
-        cells: Sequence[tuple[Variant, Scenario]],
-        args: object,
-    ) -> Report:
+    def run_cells(self, cells: Sequence[Cell], args: object) -> list[Run]:
         """Likewise."""
-        rows = []
-        for variant, scenario in cells:
-            self.ran.append((variant.name, scenario.name))
-            name = variant.name.partition("+")[2]
+        runs = []
+        for cell in cells:
+            variant, scenario = cell.program.variant, cell.scenario.name
+            self.ran.append((variant, scenario))
+            name = variant.partition("+")[2]
             found = Assessment(Verdict.PASS, "migrated")
-            if scenario.name in self.known:
-                rule = self.known[scenario.name]
+            if scenario in self.known:
+                rule = self.known[scenario]
                 found = replace(found, known=(broken(rule),))
             if name and name not in self.misses:
                 rules = (OURS[name].trips, *self.also)
                 found = Assessment(
                     Verdict.FAIL, "migrated", tuple(map(broken, rules))
                 )
-            rows.append(Row(variant.name, scenario.name, 42, found, "", ""))
-        return Report("QEMU 10.0.99", BASE, "here", tuple(rows))
+            runs.append(Run(cell, found, None, ""))
+        return runs
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
         lambda _: (find_base(BASE), SimpleNamespace()),
     )  # fmt: skip
     monkeypatch.setattr(mutants, "build_all", made.build_all)
-    monkeypatch.setattr(mutants, "judge_trees", made.judge_trees)
+    monkeypatch.setattr(mutants, "run_cells", made.run_cells)
     return made
 
 
