@@ -59,6 +59,7 @@ class FakeTestbed(Testbed):
     damages: Mapping[int, dict[str, Any]] = field(default_factory=dict)
     running: list[int] = field(default_factory=list)
     most: list[int] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
 
     async def run(
         self,
@@ -71,6 +72,7 @@ class FakeTestbed(Testbed):
         rerun: bool = False,
     ) -> str:
         self.running.append(seed)
+        self.order.append(seed)
         self.most.append(len(self.running))
         # The later ones end first.
         for _ in range(10 - seed):
@@ -104,6 +106,20 @@ async def test_runs_come_in_the_order_of_the_cells(tmp_path: Path) -> None:
         assert run.bundle == tmp_path / run.cell.name
         assert run.digest == open_bundle(run.bundle).digest
     assert len({run.bundle for run in runs}) == len(CELLS)
+
+
+async def test_long_ones_first(tmp_path: Path) -> None:
+    names = ["one-device", "ping-pong", "two-devices", "sixteen-devices"]
+    cells = [
+        replace(CELLS[0], scenario=load(name), seed=seed)
+        for seed, name in enumerate(names)
+    ]
+    testbed = FakeTestbed()
+    runs = await run_matrix(testbed, cells, tmp_path, 1)
+    assert [names[seed] for seed in testbed.order] == [
+        "ping-pong", "sixteen-devices", "two-devices", "one-device",
+    ]
+    assert [run.cell for run in runs] == cells
 
 
 @pytest.mark.parametrize("jobs", [1, 3, 99])
