@@ -37,7 +37,7 @@ COMMANDS = {
     "b4-check": "an external check for b4: a patch on stdin, JSON on stdout",
     "history": "results that are kept, over revisions",
     "bisect": "find the commit that changed a downtime",
-    "testbed": "the outer VM: build its image, get a shell in it",
+    "testbed": "the outer VM: its image, its selftest, a shell in it",
 }
 
 

@@ -21,7 +21,10 @@ from harness.errors import UsageError
 from harness.testbed.image import get_image
 from harness.testbed.load import Program, write_initramfs
 from harness.testbed.outer import find_outer
+from harness.testbed.selftest import run_selftest
 from harness.testbed.shell import run_shell
+from harness.trace import printable
+from harness.verdict import Verdict
 
 
 def add_parser(
@@ -30,7 +33,7 @@ def add_parser(
     """Add the command ``testbed``."""
     parser = commands.add_parser(
         "testbed",
-        help="the outer VM: build its image, get a shell in it",
+        help="the outer VM: its image, its selftest, a shell in it",
         description="The VM in which QEMU meets real VFIO devices.",
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
@@ -40,6 +43,16 @@ def add_parser(
         "--json", action="store_true", help="print one JSON document"
     )
     image.set_defaults(run=_image)
+    selftest = actions.add_parser(
+        "selftest",
+        help="p2psim's own test, of what VFIO promises of a device",
+        description="Build the test of the simulated device, run it in the "
+        "outer VM, and print what it found.",
+    )
+    selftest.add_argument(
+        "--json", action="store_true", help="print one JSON document"
+    )
+    selftest.set_defaults(run=_selftest)
     shell = actions.add_parser(
         "shell",
         help="get a shell in it; Ctrl-a x ends it",
@@ -76,6 +89,33 @@ def _image(args: argparse.Namespace) -> int:
     else:
         print(image.path)
     return 0
+
+
+def _selftest(args: argparse.Namespace) -> int:
+    outer = find_outer()
+    with display() as shown:
+        line = shown.line("selftest")
+        found, console = run_selftest(outer, line)
+        line.end("done")
+    verdict = Verdict.FAIL if found.failed else Verdict.PASS
+    if args.json:
+        document = {
+            "format": 1,
+            "kind": "vfio-p2p selftest",
+            "verdict": str(verdict),
+            "passed": found.passed,
+            "failed": list(found.failed),
+            "console": str(console),
+        }
+        print(json.dumps(document, indent=2))
+        return verdict.exit_code
+    for name in found.failed:
+        print(f"not ok: {printable(name)}")
+    if found.failed:
+        print(f"all of it: {console}")
+    print(f"verdict: {verdict} ({found.passed} passed, "
+          f"{len(found.failed)} failed)")
+    return verdict.exit_code
 
 
 def _shell(args: argparse.Namespace) -> int:

@@ -254,7 +254,7 @@ def _build_modules(
             shutil.copy(path, work)
         log = cache_dir() / "testbed" / f"{driver}.log"
         with log.open("wb") as output:
-            _call(
+            call(
                 [
                     *("make", "OUT=build", "W=", f"MODULE={driver}"),
                     f"HEADERS={kit.root.resolve()}",
@@ -285,7 +285,7 @@ def _add_python(
         log = cache_dir() / "testbed" / "compileall.log"
         with log.open("wb") as output:
             # The kit's own interpreter: only that one's bytecode fits.
-            _call(
+            call(
                 [
                     str(_find(kit, f"{_LIBRARIES}/{_LOADER}")),
                     "--library-path",
@@ -330,9 +330,19 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _call(
+def call(
     argv: list[str], cwd: Path, log: Path, output: int, package: str
 ) -> None:
+    """Run a program that makes a part of the testbed.
+
+    :param argv: Program and arguments.
+    :param cwd: Its working directory.
+    :param log: The file with what it says.
+    :param output: That file's descriptor.
+    :param package: The Debian package that has the program.
+    :raise BuildError: When it fails.
+    :raise MissingToolError: When it is missing.
+    """
     # Little of ours: make and the compiler obey a good many variables. A
     # fixed hash seed: the order of a set is in the bytecode.
     kept = ("PATH", "HOME", "TMPDIR")

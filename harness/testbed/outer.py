@@ -96,20 +96,26 @@ def find_outer() -> Outer:
     )
 
 
-def sealed_arguments(seed: int) -> tuple[str, ...]:
+def sealed_arguments(seed: int, job: str = "") -> tuple[str, ...]:
     """Arguments of a sealed run, without the paths of files.
 
     :param seed: Seeds all the randomness that the guest gets.
+    :param job: See `run_sealed`.
     """
     return (
         *(*COMMON, *_SEALED),
         *("-seed", str(seed)),
-        *("-append", KERNEL_ARGUMENTS),
+        *("-append", f"{KERNEL_ARGUMENTS} {job}".strip()),
     )
 
 
 async def run_sealed(
-    outer: Outer, image: Image, seed: int, folder: Path, limit_s: float
+    outer: Outer,
+    image: Image,
+    seed: int,
+    folder: Path,
+    limit_s: float,
+    job: str = "",
 ) -> None:
     """Run the outer VM until it powers off; nothing goes in or out.
 
@@ -117,6 +123,8 @@ async def run_sealed(
         ``console.txt``.
     :param limit_s: Limit in seconds of the host's time; the guest has
         limits of its own.
+    :param job: Word of the kernel's command line for images/testbed/init;
+        by default it runs a scenario.
     :raise TestbedError: When it does not end as it should.
     """
     (folder / MAILBOX).touch()
@@ -124,7 +132,7 @@ async def run_sealed(
     backend = f"memory-backend-file,id=mailbox,size={SIZE_BYTES},share=on"
     process = await asyncio.create_subprocess_exec(
         outer.program,
-        *sealed_arguments(seed),
+        *sealed_arguments(seed, job),
         *("-L", str(image.firmware)),
         *("-kernel", str(image.kernel)),
         *("-initrd", INITRAMFS),
