@@ -20,12 +20,14 @@ from testbed import program, run
 
 from harness.assess import assess
 from harness.errors import TestbedError
+from harness.paths import cache_dir
 from harness.scenario.model import (
     Device,
     Limits,
     Outcome,
     Scenario,
 )
+from harness.testbed.image import get_image
 from harness.testbed.load import Program
 from harness.verdict import Verdict
 
@@ -126,6 +128,56 @@ class Trouble(Test):
             time.sleep(0.05)        # avocado's time limit ends this
         whole = [x for x in out.iterdir() if not x.name.startswith(".")]
         self.assertEqual(whole, [])
+
+
+class Resumed(Test):
+    """What was run is not run again."""
+
+    timeout = 900
+
+    def test_a_killed_matrix_goes_on_where_it_was(self) -> None:
+        program("patched")
+        get_image()
+        # All that is built, and no results.
+        cache = Path(self.workdir, "vfio-p2p")
+        cache.mkdir()
+        for path in cache_dir().iterdir():
+            if path.name != "results":
+                (cache / path.name).symlink_to(path)
+        killed = self._start()
+        while not self._results():
+            self.assertIsNone(killed.poll(), "it ended by itself")
+            time.sleep(0.05)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        before = self._results()
+        self.assertLess(len(before), 3)
+        self.assertEqual(self._start().wait(), 0)
+        after = self._results()
+        self.assertEqual(len(after), 3)
+        self.assertEqual(before, {x: after[x] for x in before})
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        scenarios = ("boot-and-quit", "stop-and-cont", "one-device")
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "harness", "validate"),
+                *("--variant", "patched", "--jobs", "1"),
+                *(f"--scenario={name}" for name in scenarios),
+                *("--out", str(Path(self.workdir, "out"))),
+            ],
+            env=os.environ | {"XDG_CACHE_HOME": self.workdir},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _results(self) -> dict[str, int]:
+        """The results that are kept, and since when."""
+        return {
+            path.name: (path / "manifest.json").stat().st_mtime_ns
+            for path in Path(self.workdir).glob("vfio-p2p/results/*/*")
+            if not path.name.startswith(".")
+        }
 
 
 def _is_sealed(pid: int) -> bool:
