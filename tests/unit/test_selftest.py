@@ -32,6 +32,13 @@ def test_what_failed_and_why() -> None:
     )
 
 
+def test_remarks_at_the_end_are_of_no_case() -> None:
+    text = GOOD.replace("ok 3 - size of b\r\n# a remark\r\n1..3", "1..2")
+    assert read_console(text).failed == (
+        "state of b; got 3, want 4; got 5, want 6",
+    )
+
+
 def test_all_is_well() -> None:
     text = GOOD.replace("not ok", "ok").replace("with 1", "with 0")
     assert read_console(text) == SelfTest(3, ())
