@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.assess import Assessment, assess
-from harness.bundle.read import open_bundle
+from harness.bundle.read import Bundle, open_bundle
 from harness.errors import HarnessError, InputError, UsageError
 from harness.progress import Progress, silent
 from harness.scenario.model import Scenario
@@ -65,6 +65,7 @@ async def run_matrix(
     progress: Progress = silent,
     *,
     rerun: bool = False,
+    record: Callable[[Bundle], None] = lambda bundle: None,
 ) -> list[Run]:
     """Run and judge every cell.
 
@@ -74,6 +75,7 @@ async def run_matrix(
     :param jobs: How many at a time.
     :param progress: Told when one is done.
     :param rerun: Run again what was run before.
+    :param record: Given each bundle as soon as it is there.
     :return: One for each cell, in the same order; what the testbed could
         not run has the verdict ERROR.
     :raise InputError: When none of them could run, e.g. a full disk.
@@ -84,7 +86,7 @@ async def run_matrix(
     async def one(cell: Cell) -> Run:
         nonlocal done
         async with room:
-            run = await _run(testbed, cell, out, rerun)
+            run = await _run(testbed, cell, out, rerun, record)
         done += 1
         progress(done, len(cells), "sealed runs")
         return run
@@ -118,14 +120,20 @@ def _first(group: BaseExceptionGroup[InputError]) -> InputError:
 
 
 async def _run(
-    testbed: Testbed, cell: Cell, out: Path, rerun: bool
+    testbed: Testbed,
+    cell: Cell,
+    out: Path,
+    rerun: bool,
+    record: Callable[[Bundle], None],
 ) -> Run:
     bundle = out / cell.name
     try:
         digest = await testbed.run(
             cell.program, cell.scenario, cell.seed, bundle, rerun=rerun
         )
-        assessment = assess(open_bundle(bundle))
+        made = open_bundle(bundle)
+        assessment = assess(made)
+        record(made)
     except InputError:
         raise
     except OSError as err:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from harness.build import Source
 from harness.cli.build import build_all, choose_source
 from harness.cli.progress import display
+from harness.cli.record import recording
 from harness.cli.session import judge_trees
 from harness.errors import BuildError, PatchError, UsageError
 from harness.host.files import write_whole
@@ -36,6 +37,9 @@ def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
     :param junit_name: Name of the JUnit report.
     """
     find_outer()
+    with recording(args.history):
+        # Whether that is possible is seen before anything is built.
+        pass
     base, source = choose_source(args)
     wanted = _wanted(base, args.mutant)
     for name in (json_name, junit_name):

@@ -6,17 +6,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from harness.build import Source
+from harness.bundle.read import Bundle
 from harness.bundle.write import claimed
 from harness.cli.build import build_all
 from harness.cli.common import add_seed_arguments, positive
 from harness.cli.device import add_device_argument, check_qemu, driver_of
 from harness.cli.progress import display
+from harness.cli.record import add_history_argument, recording
 from harness.matrix import Cell, Run, run_matrix
 from harness.report.model import Report, Row
 from harness.scenario.model import Scenario
@@ -63,6 +65,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for bundles and reports (default: %(default)s)",
     )
+    add_history_argument(parser)
 
 
 def judge_trees(
@@ -107,8 +110,11 @@ def run_trees(
     with display() as shown:
         line = shown.line("runs")
         waiting = partial(line, 0, 0, "waiting for another vfio-p2p")
-        with claimed(args.out, waiting):
-            return _run_trees(outer, source, cells, args)
+        with (
+            recording(args.history) as record,
+            claimed(args.out, waiting),
+        ):
+            return _run_trees(outer, source, cells, args, record)
 
 
 def _run_trees(
@@ -116,6 +122,7 @@ def _run_trees(
     source: Source,
     cells: Sequence[Wanted],
     args: argparse.Namespace,
+    record: Callable[[Bundle], None],
 ) -> tuple[list[Run], str]:
     variants = {cell.variant.name: cell.variant for cell in cells}
     with display() as shown:
@@ -143,6 +150,7 @@ def _run_trees(
                 args.jobs,
                 line,
                 rerun=args.rerun,
+                record=record,
             )
         )
         line.end("done")
