@@ -53,6 +53,7 @@ unit: setup $(VENV)/dev.stamp
 
 # Avocado puts a time limit on each test; building QEMU is none of them.
 functional: setup $(VENV)/dev.stamp
+	@sh tools/install-packages.sh packages-test.txt
 	$(BIN)/vfio-p2p build
 	$(BIN)/vfio-p2p testbed image
 	$(BIN)/vfio-p2p testbed image --device mtty

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness.bundle.manifest import RESULT, SCENARIO
 from harness.bundle.read import Bundle
+from harness.downtime.bundle import breakdown
 from harness.errors import BundleError
 from harness.legs import SERIES_LENGTH, completed, judge_bundle
 from harness.oracle import Finding
@@ -104,7 +105,28 @@ def assess(bundle: Bundle) -> Assessment:
         else scenario.expect.base
     )
     found = _judge(bundle, patches, expected)
-    return _but_known(found, expected.breaks)
+    return _adding_up(bundle, _but_known(found, expected.breaks))
+
+
+def _adding_up(bundle: Bundle, found: Assessment) -> Assessment:
+    """A blackout whose parts are not the whole is not known at all."""
+    if found.blackout_ns is None:
+        return found
+    try:
+        parts = breakdown(bundle).phases
+        whole_ns = sum(phase.duration_ns for phase in parts)
+        # There are none where a migration came after it that failed.
+        if not parts or whole_ns == found.blackout_ns:
+            return found
+        why = f"its phases are {whole_ns} ns, and not {found.blackout_ns} ns"
+    except ValueError as err:
+        why = str(err)
+    return replace(
+        found,
+        verdict=worst([found.verdict, Verdict.ERROR]),
+        notes=(*found.notes, f"the blackout: {why}"),
+        blackout_ns=None,
+    )
 
 
 def _judge(

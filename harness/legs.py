@@ -11,7 +11,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import msgspec
 
@@ -80,7 +80,7 @@ def judge_bundle(
     if not whole:
         # What ended elsewhere went another way.
         expected = msgspec.structs.replace(expected, sequences=())
-    run = _Run(bundle)
+    run = _read(bundle)
     due = partial(run.expectation, expected, patches)
     failed = not whole or result.outcome is model.Outcome.FAILED
     findings: list[Finding] = []
@@ -122,12 +122,19 @@ def timelines(bundle: Bundle) -> tuple[Timeline, Timeline]:
     :param bundle: What a run left.
     :raise BundleError: When its scenario is damaged or newer than we are.
     """
-    run = _Run(bundle)
+    run = _read(bundle)
     source, destination = run.legs[-1]
     return (
         run.without_unplugged(source, Side.SOURCE),
         run.without_unplugged(destination, Side.DESTINATION),
     )
+
+
+# The verdict, the lanes and the downtime of a bundle are asked for one after
+# another, and reading its logs is most of the work.
+@lru_cache(maxsize=1)
+def _read(bundle: Bundle) -> _Run:
+    return _Run(bundle)
 
 
 def _in_sequence(

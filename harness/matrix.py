@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.assess import Assessment, assess
-from harness.bundle.read import open_bundle
+from harness.bundle.read import Bundle, open_bundle
 from harness.bundle.write import check_replaceable
 from harness.errors import (
     BundleError,
@@ -75,6 +75,7 @@ async def run_matrix(
     progress: Progress = silent,
     *,
     rerun: bool = False,
+    record: Callable[[Bundle], None] = lambda bundle: None,
 ) -> list[Run]:
     """Run and judge every cell.
 
@@ -84,6 +85,8 @@ async def run_matrix(
     :param jobs: How many at a time.
     :param progress: Told when one is done.
     :param rerun: Run again what was run before.
+    :param record: Given each bundle that was judged, as soon as it is
+        there.
     :return: One for each cell, in the same order; what could not be run,
         or not be judged, has the verdict ERROR.
     :raise InputError: When none of them could run, e.g. a full disk.
@@ -95,7 +98,7 @@ async def run_matrix(
     async def one(cell: Cell) -> Run:
         nonlocal done
         async with room:
-            run = await _run(testbed, cell, out, rerun)
+            run = await _run(testbed, cell, out, rerun, record)
         done += 1
         progress(done, len(cells), "sealed runs")
         return run
@@ -110,12 +113,12 @@ async def run_matrix(
         check_replaceable(out / name)
     progress(0, len(cells), "sealed runs")
     # The long ones first: none is left to end alone.
-    order = sorted(range(len(cells)), key=lambda x: _effort(cells[x]))
+    order = sorted(range(len(cells)), key=lambda x: -_effort(cells[x]))
     try:
         async with asyncio.TaskGroup() as group:
             tasks = {
                 number: group.create_task(one(cells[number]))
-                for number in reversed(order)
+                for number in order
             }
     except BaseExceptionGroup as several:
         bad_input, rest = several.split(InputError)
@@ -140,7 +143,11 @@ def _first(group: BaseExceptionGroup[InputError]) -> InputError:
 
 
 async def _run(
-    testbed: Testbed, cell: Cell, out: Path, rerun: bool
+    testbed: Testbed,
+    cell: Cell,
+    out: Path,
+    rerun: bool,
+    record: Callable[[Bundle], None],
 ) -> Run:
     bundle = out / cell.name
     try:
@@ -160,10 +167,12 @@ async def _run(
     except Exception as err:
         return Run(cell, _not_known("not run", err), None, "")
     try:
-        assessment = assess(open_bundle(bundle))
+        made = open_bundle(bundle)
+        assessment = assess(made)
     except Exception as err:
         # Also of a log that cannot be read: it is of our own making.
-        assessment = _not_known("not judged", err)
+        return Run(cell, _not_known("not judged", err), bundle, digest)
+    record(made)
     return Run(cell, assessment, bundle, digest)
 
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -35,9 +36,11 @@ from harness.scenario.model import from_json as scenario_from_json
 _MAX_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bundle:
     """A whole bundle; every byte of it has been checked.
+
+    Two are equal if they are one: what was read from it can be kept by it.
 
     :param path: Its folder or zip file.
     :param digest: SHA-256 of the manifest, which names everything else.
@@ -50,7 +53,7 @@ class Bundle:
     manifest: Manifest
     files: dict[str, bytes]
 
-    @property
+    @cached_property
     def scenario(self) -> Scenario:
         """The scenario that was run.
 

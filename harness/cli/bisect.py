@@ -13,12 +13,9 @@ from typing import Any
 from harness.bisect import Above, Found, Sample, search
 from harness.bisect.step import Job
 from harness.cli.common import SEED, seed
-from harness.cli.history import (
-    METRIC,
-    add_database_argument,
-    project_revision,
-)
+from harness.cli.history import METRIC, add_database_argument
 from harness.cli.progress import Display, display
+from harness.cli.record import project_revision
 from harness.downtime.history import Entry, default_path, open_history
 from harness.report.history import difference
 from harness.scenario.load import load

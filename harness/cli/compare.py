@@ -27,6 +27,7 @@ from harness.downtime.compare import (
     Sample,
     compare,
 )
+from harness.downtime.logs import HostRun, is_host_run, read_host_run
 from harness.errors import BundleError, HostError, UsageError
 from harness.report.compare import Group, as_json, render
 from harness.scenario.load import load
@@ -59,6 +60,23 @@ class _Side:
         return True
 
 
+@dataclass(frozen=True)
+class _Runs:
+    """What there is of A or B.
+
+    :param group: What to call it.
+    :param samples: Its runs, at least one.
+    """
+
+    group: Group
+    samples: list[Sample]
+
+    @property
+    def sealed(self) -> bool:
+        """Whether they were made in the testbed."""
+        return self.samples[0].seed is not None
+
+
 def _percent(text: str) -> float:
     found = re.fullmatch(_NUMBER, text)
     if found is None or float(found[1]) < 0:
@@ -84,7 +102,9 @@ def add_parser(
         help="A against B: which is slower, by how much, and where",
         description="Compare the blackout of two trees, phase by phase: run "
         "each with the same seeds in the sealed testbed, or take bundles "
-        "that are there.  What was run before is not run again.",
+        "that are there.  What was run before is not run again.  Runs of "
+        "real hosts are folders with source/trace.log and "
+        "destination/trace.log; make them in turns, A B A B.",
         epilog="Without a gate the exit code is 0 if there is an answer, and "
         "3 if these runs cannot tell; a gate makes it 1 where the whole "
         "interval of confidence lies beyond, and 3 where some of it does.",
@@ -94,7 +114,7 @@ def add_parser(
             name.lower(),
             metavar=name,
             help="a variant (base, patch-1, patched, patched+MUTANT, stock), "
-            "or a folder of bundles",
+            "or a folder of bundles, or of real hosts' logs",
         )
     add_source_arguments(parser)
     parser.add_argument(
@@ -147,30 +167,36 @@ def run(args: argparse.Namespace) -> int:
     ]
     # Folders first: it is soon seen what is wrong with them.
     there = {side: _found(side) for side in sides if not side.is_tree}
+    if not all(x.sealed for x in there.values()) and (
+        len(there) < len(set(sides)) or any(x.sealed for x in there.values())
+    ):
+        raise UsageError(
+            "sealed runs and those of real hosts have nothing in common",
+            "compare logs with logs, and bundles with bundles or variants",
+        )
     if len(there) < len(set(sides)):
         there |= _made(sides, args)
-    bundles = [there[side] for side in sides]
-    groups = [_group(*x) for x in zip(sides, bundles, strict=True)]
+    a, b = (there[side] for side in sides)
     found = compare(
-        _samples(bundles[0]),
-        _samples(bundles[1]),
+        a.samples,
+        b.samples,
         pairs=False if args.unpaired else None,
         relevant=args.fail_above or RELEVANT,
     )
     verdict = _verdict(found, args)
     if args.json:
-        document = as_json(groups[0], groups[1], found)
+        document = as_json(a.group, b.group, found)
         document["verdict"] = str(verdict)
         print(json.dumps(document, indent=2))
     else:
-        print(render(groups[0], groups[1], found))
+        print(render(a.group, b.group, found))
         print(f"\nverdict: {verdict}")
     return verdict.exit_code
 
 
 def _made(
     sides: Sequence[_Side], args: argparse.Namespace
-) -> dict[_Side, list[Bundle]]:
+) -> dict[_Side, _Runs]:
     """Build the trees and run them, A and B in turn."""
     # What can be wrong with the input is found before anything is built.
     scenarios = {x: load(x.scenario or _SCENARIO) for x in sides if x.is_tree}
@@ -204,11 +230,11 @@ def _made(
                 "what was run is kept: the same command goes on from there",
             )
         found[side].append(open_bundle(one.bundle))
-    return found
+    return {side: _of_bundles(side, x) for side, x in found.items()}
 
 
-def _found(side: _Side) -> list[Bundle]:
-    """The bundles of a folder."""
+def _found(side: _Side) -> _Runs:
+    """The runs of a folder."""
     folder = Path(side.text)
     if not folder.exists():
         raise UsageError(
@@ -217,12 +243,16 @@ def _found(side: _Side) -> list[Bundle]:
             "with +MUTANT if wanted",
         )
     paths = [folder]
-    if folder.is_dir() and not (folder / "manifest.json").exists():
-        paths = [
-            path
-            for path in sorted(folder.iterdir())
-            if path.suffix == ".zip" or (path / "manifest.json").exists()
-        ]
+    if folder.is_dir() and not _is_run(folder):
+        paths = [path for path in sorted(folder.iterdir()) if _is_run(path)]
+    logs = [path for path in paths if _has_logs(path)]
+    if logs and logs == paths and side.scenario is None:
+        return _of_logs(side, [read_host_run(path) for path in logs])
+    if logs:
+        raise UsageError(
+            f"{logs[0]}: the logs of a run, but no bundle",
+            "keep such runs apart from bundles, and name no scenario",
+        )
     found = [open_bundle(path) for path in paths]
     if side.scenario is not None:
         wanted = load(side.scenario).name
@@ -241,22 +271,48 @@ def _found(side: _Side) -> list[Bundle]:
             + ", ".join(" ".join(kind) for kind in sorted(kinds)),
             "give --scenario, or keep the bundles of A and of B apart",
         )
-    return found
+    return _of_bundles(side, found)
 
 
-def _group(side: _Side, bundles: list[Bundle]) -> Group:
+def _is_run(path: Path) -> bool:
+    if path.name.startswith("."):
+        # What is being written.
+        return False
+    return (
+        path.suffix == ".zip"
+        or (path / "manifest.json").exists()
+        or is_host_run(path)
+    )
+
+
+def _has_logs(path: Path) -> bool:
+    return is_host_run(path) and not (path / "manifest.json").exists()
+
+
+def _of_bundles(side: _Side, bundles: list[Bundle]) -> _Runs:
     qemu = bundles[0].manifest.inputs.qemu
     name = side.text
     if not side.is_tree:
         name = f"{qemu.variant} in {side.text}"
-    return Group(name, qemu.version, bundles[0].scenario.name)
+    return _Runs(
+        Group(name, qemu.version, bundles[0].scenario.name),
+        [
+            Sample(x.manifest.inputs.seed, breakdown(x), x.path.name)
+            for x in bundles
+        ],
+    )
 
 
-def _samples(bundles: list[Bundle]) -> list[Sample]:
-    return [
-        Sample(x.manifest.inputs.seed, breakdown(x), x.path.name)
-        for x in bundles
-    ]
+def _of_logs(side: _Side, runs: list[HostRun]) -> _Runs:
+    versions = [" to ".join(dict.fromkeys(run.versions)) for run in runs]
+    return _Runs(
+        Group(
+            side.text,
+            f"QEMU {', '.join(dict.fromkeys(versions))}",
+            "logs of real hosts",
+        ),
+        [run.sample for run in runs],
+    )
 
 
 def _verdict(found: Comparison, args: argparse.Namespace) -> Verdict:

@@ -11,6 +11,7 @@ from harness.build import Build, Source, find_source
 from harness.cli import mutants
 from harness.cli.build import build_all, choose_source
 from harness.cli.progress import display
+from harness.cli.record import check_history
 from harness.cli.session import row_of, run_cells
 from harness.host.files import write_whole
 from harness.matrix import Cell
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
     :param junit_name: Name of the JUnit report.
     """
     find_outer()
+    check_history(args.history)
     trees = _trees(args)
     for name in (json_name, junit_name):
         # As in `validate`: no older report is to look like ours.

@@ -8,10 +8,9 @@ import json
 import time
 from pathlib import Path
 
-from harness.build.store import Store
-from harness.bundle.read import Bundle, open_bundle
+from harness.bundle.read import open_bundle
+from harness.cli.record import entry, project_revision
 from harness.downtime.changes import LEVEL, MIN_SEGMENT
-from harness.downtime.entry import entry_of
 from harness.downtime.history import (
     Entry,
     History,
@@ -20,9 +19,8 @@ from harness.downtime.history import (
 )
 from harness.downtime.trend import trends
 from harness.errors import UsageError
-from harness.paths import cache_dir, project_root
 from harness.report import history as report
-from harness.series.git import in_order, revision_of
+from harness.series.git import in_order
 from harness.verdict import Verdict
 
 METRIC = "blackout"
@@ -127,17 +125,11 @@ def _segment(text: str) -> int:
     raise argparse.ArgumentTypeError(f"not a number from 2 to 1000: {text}")
 
 
-def project_revision() -> str:
-    """Commit of this project; empty where git does not know it."""
-    found = revision_of(project_root())
-    return found.commit if found else ""
-
-
 def _record(args: argparse.Namespace) -> int:
     project = project_revision()
     now_s = int(time.time())
     entries = [
-        _entry(open_bundle(path), args.revision, project, now_s)
+        entry(open_bundle(path), args.revision, project, now_s)
         for path in args.bundles
     ]
     path = args.db or default_path()
@@ -149,24 +141,6 @@ def _record(args: argparse.Namespace) -> int:
         + (f", {known} there already" if known else "")
     )
     return 0
-
-
-def _entry(
-    bundle: Bundle, revision: str | None, project: str, now_s: int
-) -> Entry:
-    revision_s = None
-    if revision is None:
-        store = Store(cache_dir() / "builds")
-        built = store.find(bundle.manifest.inputs.qemu.build)
-        revision = built.info.revision if built else ""
-        revision_s = built.info.revision_s if built else None
-    return entry_of(
-        bundle,
-        qemu_revision=revision,
-        qemu_revision_s=revision_s,
-        project_revision=project,
-        recorded_s=now_s,
-    )
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from harness.build import Build, Source
 from harness.cli.build import build_all, choose_source
 from harness.cli.progress import Display, display
+from harness.cli.record import check_history
 from harness.cli.session import run_cells
 from harness.errors import BuildError, PatchError, UsageError
 from harness.host.files import write_whole
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
     :param junit_name: Name of the JUnit report.
     """
     find_outer()
+    check_history(args.history)
     base, source = choose_source(args)
     wanted = _wanted(base, args.mutant)
     for name in (json_name, junit_name):

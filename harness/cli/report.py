@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness.cli.history import METRIC
+from harness.downtime.history import Entry, open_history
+from harness.downtime.trend import Trend, trends
+from harness.errors import UsageError
 from harness.host.files import write_whole
 from harness.report import html, machine, mail, perfetto
 from harness.report.collect import collect
@@ -55,15 +59,63 @@ def add_parser(
         metavar="FILE",
         help="where to write it (default: standard output)",
     )
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="with --format html: also show what went before of the same "
+        "scenarios and trees, from this history",
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        metavar="METRIC",
+        help="what to show of it, e.g. phase.stop-arcs; may be repeated "
+        f"(default: {METRIC})",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    entries = _entries(args)
     document = collect(args.inputs)
-    rendered = _FORMATS[args.format](document)
+    if entries is None:
+        rendered = _FORMATS[args.format](document)
+    else:
+        past = _past(document, entries, args.metric or [METRIC])
+        rendered = html.render(document, past)
     if args.out is None:
         print(rendered, end="")
     else:
         write_whole(args.out, rendered.encode())
     return document.verdict.exit_code
+
+
+def _entries(args: argparse.Namespace) -> list[Entry] | None:
+    if args.history is None:
+        if args.metric:
+            raise UsageError(
+                "--metric is for --history", "say --history FILE too"
+            )
+        return None
+    if args.format != "html":
+        raise UsageError(
+            f"--format {args.format} has no history",
+            "say --format html, or see 'vfio-p2p history plot'",
+        )
+    with open_history(args.history) as history:
+        return history.entries()
+
+
+def _past(
+    document: Document, entries: Sequence[Entry], metrics: Sequence[str]
+) -> list[Trend]:
+    """What is known of the scenarios and trees of a report."""
+    shown = {(run.scenario, run.variant) for run in document.runs}
+    chosen = [x for x in entries if (x.scenario, x.variant) in shown]
+    return [
+        trend
+        for metric in dict.fromkeys(metrics)
+        for trend in trends(chosen, metric)
+    ]

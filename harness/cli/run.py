@@ -25,6 +25,7 @@ from harness.cli.device import (
     load_for,
 )
 from harness.cli.progress import display
+from harness.cli.record import add_history_argument, recording
 from harness.host.files import remove_tree
 from harness.report import machine, text
 from harness.report.model import Report, Row
@@ -65,6 +66,7 @@ def add_parser(
         help="where to leave the bundle: a folder, or a file named *.zip "
         "(default: out/VARIANT-SCENARIO-sSEED)",
     )
+    add_history_argument(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document"
     )
@@ -85,25 +87,27 @@ def run(args: argparse.Namespace) -> int:
     check_replaceable(out)
     zipped = out.suffix == ".zip"
     folder = out.with_name(f".{out.name}.folder") if zipped else out
-    with display() as shown:
-        (made,) = build_all(source, [variant], shown)
-        line = shown.line("testbed")
-        testbed = Testbed(outer, get_image(line, driver))
-        line.end("ready")
-    with claimed(out.parent):
-        asyncio.run(
-            testbed.run(
-                Program.of(made),
-                scenario,
-                args.seed,
-                folder,
-                rerun=args.rerun,
+    with recording(args.history) as record:
+        with display() as shown:
+            (made,) = build_all(source, [variant], shown)
+            line = shown.line("testbed")
+            testbed = Testbed(outer, get_image(line, driver))
+            line.end("ready")
+        with claimed(out.parent):
+            asyncio.run(
+                testbed.run(
+                    Program.of(made),
+                    scenario,
+                    args.seed,
+                    folder,
+                    rerun=args.rerun,
+                )
             )
-        )
-        bundle = open_bundle(folder)
-        if zipped:
-            pack(bundle, out)
-            remove_tree(folder)
+            bundle = open_bundle(folder)
+            record(bundle)
+            if zipped:
+                pack(bundle, out)
+                remove_tree(folder)
     report = Report(
         qemu=made.version,
         base=base.name,

@@ -17,6 +17,11 @@ from harness.cli.build import build_all
 from harness.cli.common import add_seed_arguments, positive
 from harness.cli.device import add_device_argument, check_qemu, driver_of
 from harness.cli.progress import display
+from harness.cli.record import (
+    add_history_argument,
+    check_history,
+    recording,
+)
 from harness.matrix import Cell, Run, run_matrix
 from harness.report.model import Report, Row
 from harness.scenario.model import Scenario
@@ -63,6 +68,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for bundles and reports (default: %(default)s)",
     )
+    add_history_argument(parser)
 
 
 def judge_trees(
@@ -103,6 +109,7 @@ def run_trees(
         QEMU says it is.
     """
     find_outer()
+    check_history(args.history)
     check_qemu(driver_of(args), source.version)
     variants = {cell.variant.name: cell.variant for cell in cells}
     with display() as shown:
@@ -136,7 +143,10 @@ def run_cells(cells: Sequence[Cell], args: argparse.Namespace) -> list[Run]:
     with display() as shown:
         line = shown.line("runs")
         waiting = partial(line, 0, 0, "waiting for another vfio-p2p")
-        with claimed(args.out, waiting):
+        with (
+            recording(args.history) as record,
+            claimed(args.out, waiting),
+        ):
             image_line = shown.line("testbed")
             testbed = Testbed(outer, get_image(image_line, driver_of(args)))
             image_line.end("ready")
@@ -148,6 +158,7 @@ def run_cells(cells: Sequence[Cell], args: argparse.Namespace) -> list[Run]:
                     args.jobs,
                     line,
                     rerun=args.rerun,
+                    record=record,
                 )
             )
         line.end("done")

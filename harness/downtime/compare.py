@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
 from statistics import median
 
 from harness.downtime import stats
@@ -41,12 +42,12 @@ class Change(StrEnum):
 class Sample:
     """One run.
 
-    :param seed: Its seed.
+    :param seed: Its seed; None if it was not sealed, but on real hosts.
     :param breakdown: Its blackout.
     :param name: Of its bundle, for messages.
     """
 
-    seed: int
+    seed: int | None
     breakdown: Breakdown
     name: str = ""
 
@@ -165,7 +166,7 @@ def compare(
     :param first: Runs of A.
     :param second: Runs of B.
     :param pairs: Whether runs of one seed belong together; by default they
-        do if no group has two of one seed.
+        do if all have one, and no group has two of the same.
     :param relevant: Percent of A's blackout that has to be told.
     """
     notes = [
@@ -176,6 +177,9 @@ def compare(
     ]
     first = [x for x in first if x.breakdown.phases]
     second = [x for x in second if x.breakdown.phases]
+    if any(x.seed is None for x in (*first, *second)):
+        pairs = False
+        notes += _of_real_hosts(first, second)
     if pairs is None:
         pairs = all(
             count == 1
@@ -184,7 +188,10 @@ def compare(
         )
     seeds: tuple[int, ...] = ()
     if pairs:
-        a, b = ({x.seed: x for x in group} for group in (first, second))
+        a, b = (
+            {x.seed: x for x in group if x.seed is not None}
+            for group in (first, second)
+        )
         seeds = tuple(sorted(a.keys() & b.keys()))
         if alone := sorted(a.keys() ^ b.keys()):
             notes.append(f"of no use without the other: seeds {alone}")
@@ -217,6 +224,31 @@ def compare(
         outliers,
         tuple(notes),
     )
+
+
+def _of_real_hosts(
+    first: Sequence[Sample], second: Sequence[Sample]
+) -> Iterator[str]:
+    """What a comparison of them relies on."""
+    yield (
+        "these runs were not sealed: a blackout is as exact as the clocks "
+        "of both its hosts agree"
+    )
+    turns = [
+        letter
+        for _, letter in sorted(
+            (x.breakdown.blackout.start_ns or 0, letter)
+            for group, letter in ((first, "A"), (second, "B"))
+            for x in group
+        )
+    ]
+    taken = sum(x != y for x, y in pairwise(turns))
+    # Of A B A B ... hardly any order by chance has as few.
+    if 4 * taken < 2 * min(len(first), len(second)) - 1:
+        yield (
+            "A and B were not run in turns, A B A B: what else changed "
+            "between them is part of the difference"
+        )
 
 
 _Values = list[dict[str, int]]

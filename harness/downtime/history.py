@@ -58,7 +58,7 @@ _STEPS: tuple[tuple[str, ...], ...] = (
 # For another process to finish what it writes.
 WAIT_S = 10.0
 
-_OTHER = "name another file with --db"
+_OTHER = "name another file, or none"
 _WHY = {
     sqlite3.SQLITE_BUSY: (
         "another program has locked it",

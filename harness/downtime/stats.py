@@ -19,6 +19,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,10 +78,7 @@ def paired(differences_ns: list[int]) -> Effect:
         return _chance(flips @ ranks)
 
     middle = float(np.median(found))
-    picks = np.random.default_rng(_SEED).integers(
-        count, size=(_RESAMPLES, count)
-    )
-    low, high = _ends(np.median(found[picks], axis=1))
+    low, high = _ends(_medians(found))
     return Effect(
         middle,
         low,
@@ -99,20 +97,17 @@ def unpaired(first_ns: list[int], second_ns: list[int]) -> Effect:
     """
     a = np.array(first_ns, dtype=np.float64)
     b = np.array(second_ns, dtype=np.float64)
-    deals = _deals(len(a), len(b))
 
     def chance(first: _Floats, second: _Floats) -> float:
         ranks = _ranks(np.concatenate((first, second)))
-        return _chance(deals @ (ranks - ranks.mean()))
+        ranks -= ranks.mean()
+        ways = _rank_sums(len(second), np.sort(ranks).tobytes())
+        seen = abs(ranks[len(first) :].sum()) - 1e-9
+        # Of a sample of all ways what was seen need not be one.
+        return (np.count_nonzero(ways >= seen) or 1) / len(ways)
 
-    rng = np.random.default_rng(_SEED)
-    picked = [
-        np.median(
-            x[rng.integers(len(x), size=(_RESAMPLES, len(x)))], axis=1
-        )
-        for x in (a, b)
-    ]
-    low, high = _ends(picked[1] - picked[0])
+    # Two groups that are drawn alike would vary together.
+    low, high = _ends(_medians(b, _SEED + 1) - _medians(a))
     own_a, own_b = a - np.median(a), b - np.median(b)
     return Effect(
         float(np.median(b) - np.median(a)),
@@ -160,6 +155,8 @@ def outliers(values_ns: list[int]) -> list[int]:
     return [x for x in values_ns if x < low - reach or x > high + reach]
 
 
+# What follows is the same for each of many rows.
+@lru_cache(maxsize=2)
 def _flips(count: int) -> _Floats:
     """Signs for each pair; the first row is as it was."""
     if 1 << count <= _MOST:
@@ -170,6 +167,7 @@ def _flips(count: int) -> _Floats:
     return ways
 
 
+@lru_cache(maxsize=2)
 def _deals(count_a: int, count_b: int) -> _Floats:
     """Who is of B; the first row is as it was."""
     count = count_a + count_b
@@ -188,6 +186,31 @@ def _deals(count_a: int, count_b: int) -> _Floats:
     deals = np.zeros((len(picks), count))
     np.put_along_axis(deals, np.array(picks), 1.0, axis=1)
     return deals
+
+
+@lru_cache(maxsize=4)
+def _places(count: int, seed: int) -> NDArray[np.int64]:
+    """Of resamples of as many sorted values, where the middle two are."""
+    picks = np.random.default_rng(seed).integers(
+        count, size=(_RESAMPLES, count)
+    )
+    middle = [(count - 1) // 2, count // 2]
+    return np.partition(picks, middle, axis=1)[:, middle]
+
+
+def _medians(values: _Floats, seed: int = _SEED) -> _Floats:
+    """Medians of resamples."""
+    found: _Floats = np.sort(values)[_places(len(values), seed)].mean(axis=1)
+    return found
+
+
+# It is up to the ties alone, not to whose the ranks are.
+@lru_cache(maxsize=64)
+def _rank_sums(count_b: int, ranks: bytes) -> _Floats:
+    """How far B's ranks are from the middle, dealt in each way."""
+    found = np.frombuffer(ranks)
+    sums: _Floats = np.abs(_deals(len(found) - count_b, count_b) @ found)
+    return sums
 
 
 def _ranks(values: _Floats) -> _Floats:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from harness.downtime.compare import Change, Comparison, Row
@@ -58,7 +59,11 @@ def render(first: Group, second: Group, found: Comparison) -> str:
         if values_ns:
             shown = ", ".join(f"{x / 1e6:.3f}" for x in values_ns)
             lines.append(f"apart, but counted, in {letter}: {shown} ms")
-    lines += [f"note: {printable(note)}" for note in found.notes]
+    lines += [
+        line
+        for note in found.notes
+        for line in wrap(f"note: {printable(note)}", subsequent_indent="  ")
+    ]
     lines += ["", *answer(found)]
     return "\n".join(lines)
 

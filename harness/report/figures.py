@@ -22,9 +22,6 @@ TOTAL = "blackout"
 QMP = "QMP downtime"
 RESUME = "STOP to RESUME"
 
-# Runs that are no pairs; that many are compared in a second or two.
-_MOST_UNPAIRED = 100
-
 _ORDER = {str(name): place for place, name in enumerate(PhaseName)}
 
 
@@ -131,8 +128,8 @@ class Table:
     :param groups: Those of its groups that have a blackout.
     :param rows: The phases, and `TOTAL` as the last.
     :param beside: Other figures that the runs have for it.
-    :param comparison: Of two groups; None of any other number, without
-        phases that are known, or where it would take too long.
+    :param comparison: Of two groups; None of any other number, or without
+        phases that are known.
     """
 
     scenario: str
@@ -227,10 +224,6 @@ def _compared(first: Group, second: Group) -> Comparison | None:
         ]
         for group in (first, second)
     ]
-    seeds = [{sample.seed for sample in group} for group in samples]
-    paired = list(map(len, seeds)) == list(map(len, samples))
-    if not paired and sum(map(len, samples)) > _MOST_UNPAIRED:
-        return None
     found = compare(*samples)
     return found if found.rows else None
 

@@ -38,7 +38,7 @@ def listing(entries: Iterable[Entry], metric: str) -> str:
     lines = [" ".join([*heads, f"{_clip(metric, room):>{room}}"])]
     for entry in entries:
         found = entry.metric(metric)
-        shown = _amount(found.value, found.unit) if found else "-"
+        shown = amount(found.value, found.unit) if found else "-"
         cells = (
             time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.recorded_s)),
             revision(entry),
@@ -109,7 +109,7 @@ def _canvas(trend: Trend) -> list[str]:
         axis[column(shift.change.index)] = "^"
     labels = {0: high, _ROWS - 1: low} if high > low else {_ROWS - 1: low}
     lines = [
-        f"{_amount(labels[y], trend.unit) if y in labels else '':>{_LABELS}}"
+        f"{amount(labels[y], trend.unit) if y in labels else '':>{_LABELS}}"
         f"|{''.join(row)}"
         for y, row in enumerate(canvas)
         if high > low or y == _ROWS - 1
@@ -132,7 +132,7 @@ def _shift(shift: Shift, unit: str) -> list[str]:
     percent = change.percent
     lines = [
         f"^ {printable(revision(entry))}: "
-        f"{_amount(change.before, unit)} to {_amount(change.after, unit)}, "
+        f"{amount(change.before, unit)} to {amount(change.after, unit)}, "
         + difference(change.difference, percent, unit),
         f"  certainty {100 * (1 - change.p_value):.1f} % "
         f"(p = {change.p_value:.3f}); what differs from the point before:",
@@ -154,11 +154,16 @@ def difference(value: float, percent: float | None, unit: str) -> str:
     :param percent: The same in percent, if that makes sense.
     """
     sign = "+" if value >= 0 else "-"
-    text = f"{sign}{_amount(abs(value), unit)}"
+    text = f"{sign}{amount(abs(value), unit)}"
     return text if percent is None else f"{text} ({percent:+.2f} %)"
 
 
-def _amount(value: float, unit: str) -> str:
+def amount(value: float, unit: str) -> str:
+    """A value as people read it.
+
+    :param value: In `unit`.
+    :param unit: ``ns`` is shown in milliseconds.
+    """
     if unit == "ns":
         return f"{value / 1e6:.3f} ms"
     return printable(f"{value:.10g} {unit}")

@@ -20,7 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.downtime.stats import LEVEL
-from harness.report import figures
+from harness.downtime.trend import Trend
+from harness.report import figures, trends
 from harness.report.compare import answer
 from harness.report.document import Document, Lane, Run
 from harness.report.figures import ms
@@ -45,10 +46,11 @@ _PILE = (0, 1, -1, 2, -2, 3, -3)
 _STATES = tuple(state.name for state in DeviceState)
 
 
-def render(document: Document) -> str:
+def render(document: Document, history: Sequence[Trend] | None = None) -> str:
     """The whole page.
 
     :param document: What to show.
+    :param history: What went before, if that is to be shown.
     """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -80,6 +82,8 @@ def render(document: Document) -> str:
         most_trees=_MOST_TREES,
         notes=_notes(document),
         commands=commands,
+        charts=None if history is None else [*map(trends.chart, history)],
+        height=trends.HEIGHT,
         setups=_setups(document),
         states=_STATES,
         lanes_left_out=sum(bool(run.lanes) for run in document.runs)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from browser import Browser, find_chromium
 from msgspec.structs import replace
 from testbed import program, run
 
+from harness.downtime.entry import entry_of
+from harness.downtime.history import Metric
+from harness.downtime.trend import Trend, trends
 from harness.report import html
 from harness.report.collect import collect
 from harness.report.document import Document
@@ -30,7 +34,10 @@ class InABrowser(Test):
     def setUp(self) -> None:
         self.chromium = find_chromium() or ""
         if not self.chromium:
-            self.cancel("no Chromium to look with: install 'chromium'")
+            self.cancel(
+                "no Chromium to look with: as root, 'apt-get install "
+                "--no-install-recommends chromium' (packages-test.txt)"
+            )
 
     def _document(self) -> Document:
         """One device, without the series and with it."""
@@ -39,9 +46,11 @@ class InABrowser(Test):
             run(program(path.name), "one-device", path)
         return collect(paths)
 
-    def _write(self, document: Document) -> Path:
+    def _write(
+        self, document: Document, history: list[Trend] | None = None
+    ) -> Path:
         page = Path(self.outputdir, "report.html")
-        page.write_text(html.render(document))
+        page.write_text(html.render(document, history))
         return page
 
     def test_lanes_are_drawn_and_can_be_zoomed(self) -> None:
@@ -119,6 +128,58 @@ class InABrowser(Test):
             self.assertEqual(browser.ask(_count(".select")), 0)
             self._is_quiet(browser, page)
 
+    def test_history_shows_where_it_changed(self) -> None:
+        path = Path(self.workdir, "patched")
+        first = entry_of(
+            run(program(path.name), "one-device", path),
+            qemu_revision="",
+            qemu_revision_s=None,
+            project_revision=_EVIL,
+            recorded_s=0,
+        )
+        history = trends(
+            [
+                dataclasses.replace(
+                    first,
+                    qemu_revision=f"{number:040x}",
+                    qemu_revision_s=number,
+                    metrics=(Metric("blackout", value_ns, "ns"),),
+                )
+                for number, value_ns in enumerate(
+                    [300_000_000] * 9 + [303_000_000] * 8
+                )
+            ],
+            "blackout",
+        )
+        page = self._write(collect([path]), history)
+        with Browser(self.chromium) as browser:
+            browser.open(page)
+            points = browser.ask(_boxes("#history .point"))
+            (change,) = browser.ask(_boxes("#history .change"))
+            ((left, top, right, bottom),) = browser.ask(_boxes(".trend"))
+            self.assertEqual(len(points), 17)
+            for box in (*points, change):
+                self.assertLessEqual(left, box[0])
+                self.assertLessEqual(box[2], right)
+            for box in points:
+                self.assertLess(top, box[1])
+                self.assertLess(box[3], bottom)
+            # It goes up, from the ninth point to the tenth.
+            self.assertLess(points[9][3], points[8][1])
+            self.assertLess(points[8][2], change[0])
+            self.assertLess(change[2], points[9][0])
+            self.assertNotEqual(
+                browser.ask(
+                    "getComputedStyle(document.querySelector('.change'))"
+                    ".stroke"
+                ),
+                "none",
+            )
+            text = browser.ask("document.querySelector('#history').innerText")
+            self.assertIn("+3.000 ms (+1.00 %)", text)
+            self.assertIn(f"{9:040x}"[:12], text)
+            self._is_quiet(browser, page)
+
     def test_hostile_texts_stay_texts(self) -> None:
         document = self._document()
         runs = tuple(
@@ -164,6 +225,15 @@ class InABrowser(Test):
 
 def _count(selector: str) -> str:
     return f"document.querySelectorAll('{selector}').length"
+
+
+def _boxes(selector: str) -> str:
+    """Left, top, right and bottom of elements, in pixels."""
+    return (
+        f"[...document.querySelectorAll('{selector}')].map(x => {{"
+        " const box = x.getBoundingClientRect();"
+        " return [box.left, box.top, box.right, box.bottom]; })"
+    )
 
 
 def _bars(browser: Browser) -> list[str]:

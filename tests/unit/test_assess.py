@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from qemu_log import FakeQemu, boot, devices, receive
 
 from harness.assess import Assessment, assess, patches_of
 from harness.bundle.read import open_bundle
+from harness.downtime import Breakdown
+from harness.downtime.bundle import breakdown
 from harness.errors import BundleError
 from harness.scenario.load import load
 from harness.scenario.model import (
@@ -450,3 +453,36 @@ def test_how_qemu_ends_after_a_good_migration(
         open_bundle(make_bundle(tmp_path / "bundle", result=result))
     )
     assert found.verdict is verdict
+
+
+def test_a_blackout_that_does_not_add_up_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = open_bundle(make_bundle(tmp_path / "b"))
+    good = assess(bundle)
+    assert good.verdict is Verdict.PASS
+    parts = breakdown(bundle)
+    last = parts.phases[-1]
+    longer = dataclasses.replace(last, end_ns=last.end_ns + 1)
+    whole = dataclasses.replace(
+        parts.blackout, duration_ns=(parts.blackout.duration_ns or 0) + 1
+    )
+
+    def one_more(_: object) -> Breakdown:
+        return dataclasses.replace(
+            parts, blackout=whole, phases=(*parts.phases[:-1], longer),
+            critical_path=(),
+        )
+
+    def with_a_gap(_: object) -> Breakdown:
+        return dataclasses.replace(parts, phases=parts.phases[1:])
+
+    for broken, why in (
+        (one_more, f"not {good.blackout_ns} ns"),
+        (with_a_gap, "not without a gap"),
+    ):
+        monkeypatch.setattr("harness.assess.breakdown", broken)
+        found = assess(bundle)
+        assert found.verdict is Verdict.ERROR
+        assert found.blackout_ns is None
+        assert why in found.notes[0]

@@ -11,6 +11,7 @@ from bundles import make_bundle
 from reports import pair
 
 from harness.cli import main
+from harness.scenario.load import load
 
 Capture = pytest.CaptureFixture[str]
 
@@ -51,6 +52,37 @@ def test_a_report_of_a_failure_fails(tmp_path: Path, capsys: Capture) -> None:
     assert main(["report", str(path), "--format", "json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert document["verdict"] == "inconclusive"
+
+
+def test_history_of_the_same_scenarios_and_trees(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    file = tmp_path / "db"
+    args = ["report", str(bundle), "--format", "html"]
+    assert main([*args, "--history", str(file)]) == 2
+    assert "no history there yet" in capsys.readouterr().err
+    other = make_bundle(tmp_path / "other", scenario=load("one-device"))
+    for one in (bundle, other):
+        assert main(["history", "record", str(one), "--db", str(file)]) == 0
+    capsys.readouterr()
+    assert main([*args, "--history", str(file)]) == 0
+    page = capsys.readouterr().out
+    assert "blackout: two-devices, patched, testbed</h3>" in page
+    assert "one-device, patched" not in page
+    metrics = ["--metric", "phase.stop-arcs", "--metric", "qmp.downtime"]
+    assert main([*args, "--history", str(file), *metrics]) == 0
+    page = capsys.readouterr().out
+    assert "phase.stop-arcs: two-devices" in page
+    assert "qmp.downtime: two-devices" in page
+    assert "<h3>blackout: two-devices" not in page
+    assert main([*args, "--history", str(file), "--metric", "no"]) == 0
+    assert "nothing of these scenarios" in capsys.readouterr().out
+    assert main([*args, "--metric", "blackout"]) == 2
+    assert "--metric is for --history" in capsys.readouterr().err
+    args[3] = "text"
+    assert main([*args, "--history", str(file)]) == 2
+    assert "--format text has no history" in capsys.readouterr().err
 
 
 def test_bad_input(tmp_path: Path, capsys: Capture) -> None:

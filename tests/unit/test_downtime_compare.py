@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,17 +186,106 @@ def test_without_pairs() -> None:
     assert few.change is Change.UNCLEAR
 
 
+def host_runs(
+    path: Path, name: str, begins_s: list[int], ends_ns: list[int]
+) -> str:
+    """Runs of a real host: logs alone, each some time after the last."""
+    for begin_s, end_ns in zip(begins_s, ends_ns, strict=True):
+        source = FakeQemu(devices("0000:3b:00.1"))
+        target = FakeQemu(devices("0000:3b:00.1"))
+        source.begin_ns += begin_s * 10**9
+        target.begin_ns += begin_s * 10**9 + end_ns
+        for side, qemu in (
+            ("source", migrate(source)), ("destination", receive(target))
+        ):
+            log = path / name / f"run{begin_s}" / side / "trace.log"
+            log.parent.mkdir(parents=True)
+            log.write_bytes(qemu.log())
+    return str(path / name)
+
+
+def test_real_hosts(tmp_path: Path, capsys: Capture) -> None:
+    rng = random.Random(1)
+    scatter = [rng.randrange(MS) for _ in range(16)]
+    a = host_runs(tmp_path, "a", [*range(0, 160, 20)], scatter[:8])
+    slow = [x + 5 * MS for x in scatter[8:]]
+    slow[3] += 900 * MS
+    b = host_runs(tmp_path, "b", [*range(10, 170, 20)], slow)
+    assert main(["compare", a, b]) == 0
+    out = capsys.readouterr().out
+    assert "8 runs of A and 8 of B, not paired" in out
+    assert f"A: {a}, logs of real hosts, QEMU 9.2 to 10.0" in out
+    assert "apart, but counted, in B: 1" in out
+    assert "as exact as the clocks of both its hosts agree" in " ".join(
+        out.split()
+    )
+    assert "not run in turns" not in out
+    assert "blackout: slower by" in out
+    assert main(["compare", a, b, "--fail-above", "1%"]) == 1
+    capsys.readouterr()
+    # A after A, then B after B: a host that warms up would look the same.
+    late = host_runs(tmp_path, "late", [*range(1000, 1160, 20)], slow)
+    assert main(["compare", a, late, "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert "not run in turns" in notes[1]
+
+
+def test_real_hosts_may_not_tell(tmp_path: Path, capsys: Capture) -> None:
+    a = host_runs(tmp_path, "a", [0, 20, 40], [0, 9 * MS, 3 * MS])
+    b = host_runs(tmp_path, "b", [10, 30, 50], [2 * MS, 9 * MS, 7 * MS])
+    assert main(["compare", a, b]) == 3
+    assert "blackout: not enough runs to tell" in capsys.readouterr().out
+    # The same values by chance are no proof that nothing changed.
+    assert main(["compare", a, a, "--fail-above", "1%"]) == 3
+
+
+def test_without_a_seed_there_are_no_pairs() -> None:
+    (one,) = (replace(x, seed=None) for x in runs(1))
+    found = compare([one], [one])
+    assert (found.count_a, found.count_b, found.seeds) == (1, 1, ())
+    assert found.change is Change.UNCLEAR
+    assert compare([one] * 5, [one] * 5, pairs=True).seeds == ()
+
+
+def test_clocks_that_disagree(tmp_path: Path, capsys: Capture) -> None:
+    a = host_runs(tmp_path, "a", [0, 20], [0, -3600 * 10**9])
+    assert main(["compare", a, a]) == 3
+    assert "run20: no blackout: the clocks" in capsys.readouterr().out
+
+
+def test_logs_and_bundles_are_kept_apart(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    logs = host_runs(tmp_path, "logs", [0], [0])
+    bundles = folder(tmp_path, "bundles")
+    for args in (
+        [logs, bundles], [bundles, logs], [logs, "base"], ["base", logs],
+    ):
+        assert main(["compare", *args]) == 2
+        assert "nothing in common" in capsys.readouterr().err
+    host_runs(tmp_path, "bundles", [0], [0])
+    assert main(["compare", bundles, bundles]) == 2
+    assert "but no bundle" in capsys.readouterr().err
+    assert main(["compare", logs, logs, "--scenario", "one-device"]) == 2
+    assert "but no bundle" in capsys.readouterr().err
+    (Path(logs) / "run0" / "destination" / "trace.log").unlink()
+    assert main(["compare", logs, logs]) == 2
+    err = capsys.readouterr().err
+    assert "destination/trace.log: No such file" in err
+    assert len(err.splitlines()) == 2
+
+
 def test_runs_that_tell_different_things() -> None:
     less = [
         sample(
-            x.seed,
+            seed,
             {
                 part.name: part.duration_ns
                 for part in x.breakdown.phases
                 if part.name is not N.STREAM_END
             },
         )
-        for x in runs(5)
+        for seed, x in enumerate(runs(5))
     ]
     found = compare(runs(5), less)
     assert "phase.stream-end" not in {row.name for row in found.rows}
@@ -218,6 +308,13 @@ def test_text_is_of_79_columns() -> None:
         compare(runs(4), runs(4, scatter=MS)),
         compare(runs(20), runs(20), pairs=False),
         compare([], []),
+        compare(
+            [replace(x, seed=None) for x in runs(8)],
+            [
+                replace(x, seed=None)
+                for x in runs(8, {N.RAM: 9 * MS})
+            ],
+        ),
     ]
     group = Group("base", "QEMU emulator version 10.0.13", "one-device")
     for found in kinds:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from statistics import NormalDist
 
 import pytest
 
@@ -108,6 +109,41 @@ def test_many_runs_are_sampled_and_always_alike() -> None:
     assert found == unpaired(a, b)
     assert found.low_ns < 3 * MS < found.high_ns
     assert paired(b) == paired(b)
+
+
+def test_rank_sums_of_many_runs_are_normal() -> None:
+    rng = random.Random(7)
+    # To the microsecond, so that some of them tie.
+    a = [round(rng.gauss(50_000, 5_000)) * 1000 for _ in range(250)]
+    b = [round(rng.gauss(50_500, 5_000)) * 1000 for _ in range(230)]
+    # Mann and Whitney's U, counted pair by pair, and its standard deviation.
+    u = sum((y > x) + (y == x) / 2 for x in a for y in b)
+    count = len(a) + len(b)
+    spread = (len(a) * len(b) * (count + 1) / 12) ** 0.5
+    far = abs(u - len(a) * len(b) / 2) / spread
+    p = 2 * (1 - NormalDist().cdf(far))
+    assert 0.05 < p < 0.95
+    assert unpaired(a, b).p == pytest.approx(p, abs=0.03)
+
+
+def test_the_order_of_the_runs_says_nothing() -> None:
+    rng = random.Random(8)
+    a, b = scatter(rng, 30), scatter(rng, 25)
+    before = unpaired(a, b), paired(a)
+    rng.shuffle(a)
+    rng.shuffle(b)
+    assert unpaired(a, b) == before[0]
+    after = paired(a)
+    assert (after.low_ns, after.high_ns) == (
+        before[1].low_ns, before[1].high_ns
+    )
+
+
+def test_two_groups_vary_by_themselves() -> None:
+    # Drawn alike, two groups that are the same would never differ.
+    values = scatter(random.Random(9), 20)
+    found = unpaired(values, values)
+    assert found.low_ns < 0 < found.high_ns
 
 
 def test_interval_covers_the_truth_as_often_as_it_says() -> None:

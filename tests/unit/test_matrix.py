@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from bundles import make_bundle
 
-from harness.bundle.read import open_bundle
+from harness.bundle.read import Bundle, open_bundle
 from harness.errors import (
     BuildError,
     BundleError,
     HarnessError,
+    HistoryError,
     NoSpaceError,
     TestbedError,
     UsageError,
@@ -248,3 +249,33 @@ async def test_two_of_one_name(tmp_path: Path) -> None:
 
 async def test_no_cells(tmp_path: Path) -> None:
     assert await run_matrix(FakeTestbed(), [], tmp_path, 2) == []
+
+
+async def test_each_bundle_is_recorded_as_soon_as_it_is_there(
+    tmp_path: Path,
+) -> None:
+    recorded: list[str] = []
+    before: list[int] = []
+
+    def progress(done: int, total: int, text: str) -> None:
+        before.append(len(recorded))
+
+    def record(bundle: Bundle) -> None:
+        recorded.append(bundle.path.name)
+
+    testbed = FakeTestbed(accident=accident(TestbedError("no"), seed=2))
+    runs = await run_matrix(
+        testbed, CELLS, tmp_path, 1, progress, record=record
+    )
+    made = [x for x in runs if x.bundle]
+    assert recorded == [x.cell.name for x in made]
+    assert len(made) == len(CELLS) - 2
+    assert before == [0, 1, 1, 2, 3, 3, 4]
+
+
+async def test_what_cannot_be_recorded_ends_it(tmp_path: Path) -> None:
+    def record(bundle: Bundle) -> None:
+        raise HistoryError("db: another program has locked it")
+
+    with pytest.raises(HistoryError, match="locked"):
+        await run_matrix(FakeTestbed(), CELLS, tmp_path, 2, record=record)

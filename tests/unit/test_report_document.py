@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from bundles import make_bundle
@@ -20,6 +21,7 @@ from harness.report import machine
 from harness.report.collect import collect
 from harness.report.document import from_json, to_json
 from harness.timeline import Side
+from harness.trace import TraceReader
 from harness.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,25 @@ def test_lanes_are_the_life_of_each_device(tmp_path: Path) -> None:
         ("PRE_COPY_P2P", "STOP_COPY"), ("STOP_COPY", "STOP"),
     ]
     assert all(x.reached == x.requested for x in lane.arcs)
+
+
+def test_each_log_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def reader(stream: BinaryIO, name: str) -> TraceReader:
+        read.append(name)
+        return TraceReader(stream, name)
+
+    monkeypatch.setattr("harness.legs.TraceReader", reader)
+    for name in ("a", "b"):
+        make_bundle(tmp_path / name, seed=len(name))
+    assert len(collect([tmp_path]).runs) == 2
+    assert sorted(read) == [
+        "destination/trace.log", "destination/trace.log",
+        "source/trace.log", "source/trace.log",
+    ]
 
 
 def test_lanes_have_no_holes(tmp_path: Path) -> None:

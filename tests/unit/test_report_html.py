@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -11,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from histories import MS, entries
 from msgspec.structs import replace
 from reports import (
     DEVICE,
@@ -23,6 +25,8 @@ from reports import (
     seeds,
 )
 
+from harness.downtime.history import Metric
+from harness.downtime.trend import trends
 from harness.report import html
 from harness.report.collect import collect
 from harness.report.document import Document
@@ -117,6 +121,89 @@ def test_no_text_acts(tmp_path: Path) -> None:
     assert all(c == "\n" or c.isprintable() for c in text)
     assert "\\x1b]0;owned\\x07" in text
     assert "\\u202e" in text
+
+
+def test_history_is_drawn_with_its_changes(tmp_path: Path) -> None:
+    values = [300 * MS] * 7 + [303 * MS] * 8
+    (trend,) = trends(entries(values), "blackout")
+    (shift,) = trend.shifts
+    text = html.render(run_document(tmp_path), [trend])
+    page = Page(text)
+    svg = re.findall(r'<svg class="trend".*?</svg>', text, re.DOTALL)
+    (drawn,) = svg
+    dots = [
+        (float(x), float(y))
+        for x, y in re.findall(r'<circle [^>]*cx="(.*?)%" cy="(.*?)"', drawn)
+    ]
+    assert len(dots) == 15
+    (x,) = map(float, re.findall(r'class="change" x1="(.*?)%"', drawn))
+    # Between the last of the old level and the first of the new one, which
+    # is higher, and so has the smaller y.
+    assert dots[6][0] < x < dots[7][0]
+    assert dots[6][1] > dots[7][1]
+    levels = re.findall(r'class="level" x1="(.*?)%" x2="(.*?)%"', drawn)
+    assert [float(one) for one in levels[0]][1] == x
+    heights = re.findall(r'class="level"[^>]*y1="(.*?)"', drawn)
+    assert [float(y) for y in heights] == [dots[0][1], dots[14][1]]
+    assert shift.point.entry.qemu_revision == "0007"
+    for told in (
+        "0007", "300.000 ms", "303.000 ms", "+3.000 ms (+1.00 %)",
+        "QEMU: 0006 to 0007", f"{shift.change.p_value:.3f}",
+    ):
+        assert told in page.text
+    assert "No change point" not in page.text
+    assert "History" not in Page(html.render(run_document(tmp_path))).text
+
+
+def test_history_without_changes_or_results(tmp_path: Path) -> None:
+    document = run_document(tmp_path)
+    (trend,) = trends(entries([300 * MS] * 2), "blackout")
+    assert trend.shifts == ()
+    page = Page(html.render(document, [trend]))
+    assert "No change point." in page.text
+    page = Page(html.render(document, []))
+    assert "nothing of these scenarios and trees" in page.text
+
+
+def test_of_a_long_history_the_end_is_shown(tmp_path: Path) -> None:
+    many = 1000
+    (trend,) = trends(entries([300 * MS] * 12 + [303 * MS] * 12), "blackout")
+    last = trend.points[-1]
+    longer = dataclasses.replace(
+        trend, points=(*trend.points, *[last] * many)
+    )
+    text = html.render(run_document(tmp_path), [longer])
+    assert 100 < text.count('<circle class="point') < many
+    assert f"({24 + many - text.count('<circle class=')} before it)" in text
+    # The change is among those.
+    assert 'class="change"' not in text
+
+
+def test_no_text_of_a_history_becomes_markup(tmp_path: Path) -> None:
+    evil = [
+        dataclasses.replace(
+            one,
+            qemu_revision=f"{SCRIPT[:8]}{number:04}",
+            qemu_version=f"version {SCRIPT}",
+            build=f"{SCRIPT}{number}",
+            project_revision=SCRIPT if number < 7 else f"x{SCRIPT}",
+            variant=f"{SCRIPT}\x1b[31m\u202e",
+            scenario=SCRIPT,
+            host=SCRIPT,
+            metrics=(Metric(SCRIPT, one.metrics[0].value, SCRIPT),),
+        )
+        for number, one in enumerate(entries([3 * MS] * 7 + [4 * MS] * 7))
+    ]
+    found = trends(evil, SCRIPT)
+    assert found[0].shifts
+    text = html.render(run_document(tmp_path), found)
+    page = Page(text)
+    assert page.count("script") == 2
+    assert SCRIPT in page.text
+    assert "<scrip" not in text.replace("<script>", "", 1).replace(
+        '<script type="application/json" id="data">', "", 1
+    )
+    assert all(c == "\n" or c.isprintable() for c in text)
 
 
 def test_the_data_cannot_end_its_element(tmp_path: Path) -> None:

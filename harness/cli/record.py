@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Results into the history, each as soon as it is there."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.build.store import Store
+from harness.bundle.read import Bundle
+from harness.downtime.entry import entry_of
+from harness.downtime.history import Entry, open_history
+from harness.paths import cache_dir, project_root
+from harness.series.git import revision_of
+
+
+def add_history_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where to keep what is run."""
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="keep each result in this history, see 'vfio-p2p history' "
+        "(default: keep none)",
+    )
+
+
+@contextmanager
+def recording(path: Path | None) -> Iterator[Callable[[Bundle], None]]:
+    """What to call with each result; it is on the disk afterwards.
+
+    :param path: The history; None to keep nothing.
+    :raise HistoryError: When it cannot be written to. That is seen at
+        once, before anything is run; of results that come later only when
+        it was locked or damaged since.
+    """
+    if path is None:
+        yield lambda bundle: None
+        return
+    project = project_revision()
+    with open_history(path, write=True) as history:
+
+        def record(bundle: Bundle) -> None:
+            history.add([entry(bundle, None, project, int(time.time()))])
+
+        yield record
+
+
+def check_history(path: Path | None) -> None:
+    """See that a history can be written to, before anything is built.
+
+    :raise HistoryError: When it cannot.
+    """
+    with recording(path):
+        pass
+
+
+def entry(
+    bundle: Bundle, revision: str | None, project: str, now_s: int
+) -> Entry:
+    """What the history is told of a run.
+
+    :param bundle: What the run left.
+    :param revision: Commit of its QEMU tree; None for that which the build
+        store has noted, if any.
+    :param project: Commit of this project.
+    :param now_s: Unix time.
+    """
+    revision_s = None
+    if revision is None:
+        store = Store(cache_dir() / "builds")
+        built = store.find(bundle.manifest.inputs.qemu.build)
+        revision = built.info.revision if built else ""
+        revision_s = built.info.revision_s if built else None
+    return entry_of(
+        bundle,
+        qemu_revision=revision,
+        qemu_revision_s=revision_s,
+        project_revision=project,
+        recorded_s=now_s,
+    )
+
+
+def project_revision() -> str:
+    """Commit of this project; empty where git does not know it."""
+    found = revision_of(project_root())
+    return found.commit if found else ""
