@@ -21,6 +21,7 @@ from harness.report.demo import Arm
 from harness.report.model import Report
 from harness.report.picture import Panel, draw
 from harness.testbed.outer import find_outer
+from harness.verdict import Verdict
 
 SCENARIO = "two-devices-with-traffic"
 
@@ -70,10 +71,11 @@ def run(args: argparse.Namespace) -> int:
     report = judge_trees(
         base, source, [(tree, scenario) for tree in variants], args
     )
+    found = [row.assessment for row in report.rows]
+    if any(x.verdict is Verdict.ERROR or x.blackout_ns is None for x in found):
+        # There is nothing to be drawn, nor to be compared.
+        return _without_picture(report, args)
     arms = _arms(report)
-    if len(arms) < len(report.rows):
-        print(text.render(report))
-        return report.verdict.exit_code
     verdict = demo.verdict(*arms)
     write_whole(picture, draw([_panel(arm) for arm in arms]))
     if args.json:
@@ -86,14 +88,27 @@ def run(args: argparse.Namespace) -> int:
     return verdict.exit_code
 
 
+def _without_picture(report: Report, args: argparse.Namespace) -> int:
+    verdict = Verdict.FAIL
+    if any(x.assessment.verdict is Verdict.ERROR for x in report.rows):
+        verdict = Verdict.ERROR
+    if args.json:
+        document = machine.as_json(report) | {"verdict": str(verdict)}
+        print(json.dumps(document, indent=2))
+    else:
+        print(text.render(report))
+    return verdict.exit_code
+
+
 def _arms(report: Report) -> list[Arm]:
     return [
         Arm(row.variant, row.assessment, open_bundle(Path(row.bundle)))
         for row in report.rows
-        if row.bundle
     ]
 
 
 def _panel(arm: Arm) -> Panel:
-    what = "With" if arm.variant == _KEPT else "Without"
-    return Panel(f"{what} the barrier across devices", arm.bundle)
+    what = "With the barrier across devices"
+    if arm.variant == _BROKEN:
+        what = "Without it"
+    return Panel(f"{what} ({arm.variant})", arm.bundle)

@@ -60,16 +60,6 @@ def test_what_it_shows(arms: tuple[Arm, Arm]) -> None:
     )
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_fault_of_the_machine_shows_nothing(
-    arms: tuple[Arm, Arm], which: int
-) -> None:
-    error = replace(arms[which].assessment, verdict=Verdict.ERROR)
-    given = [*arms]
-    given[which] = replace(arms[which], assessment=error)
-    assert demo.verdict(*given) is Verdict.ERROR
-
-
 def test_words(arms: tuple[Arm, Arm]) -> None:
     lines = demo.render(*arms).splitlines()
     assert len(lines) <= 12

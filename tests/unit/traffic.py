@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bundles import make_bundle
+from bundles import MIGRATED, make_bundle
+from msgspec.structs import replace
 from qemu_log import FakeQemu, boot, devices, receive
 
 from harness.scenario.load import load
+from harness.scenario.model import Expect
 from harness.timeline import Phase
 
 SENT = 100
@@ -26,7 +28,7 @@ def with_peers(qemu: FakeQemu, sent: int = SENT) -> FakeQemu:
 
 def lose(qemu: FakeQemu, count: int, states: tuple[str, str]) -> None:
     """The first device loses what it sends to the second, just now."""
-    first, second = qemu.devices
+    first = next(iter(qemu.devices))
     device = qemu.device(first)
     device.now_ns = qemu.next_ns
     counts = device.peers[1]
@@ -80,4 +82,41 @@ def traffic_bundle(
         scenario=load("two-devices-with-traffic"),
         source=source(lost=lost),
         destination=destination(lost=lost),
+    )
+
+
+def to_and_fro(path: Path, *, lost: int = 0) -> Path:
+    """Two migrations, to and back; the second may lose some."""
+    there = with_peers(FakeQemu(devices(*NAMES[1])))
+    begin_ns = there.begin_ns + 100_000_000
+    there.begin_ns = begin_ns
+    there.load()
+    there.vm(True, "running")
+    there.status("completed")
+    there.setup()
+    there.vm(False, "finish-migrate")
+    there.complete()
+    there.status("completed")
+    there.cleanup()
+    back = FakeQemu(devices(*NAMES[0]), begin_ns=begin_ns + 100_000_000)
+    receive(with_peers(back))
+    if lost:
+        counts = back.device(NAMES[0][0]).peers[1]
+        counts |= {"sent": SENT + lost, "lost": lost}
+    return make_bundle(
+        path,
+        scenario=replace(load("two-devices-with-traffic"), expect=Expect()),
+        source=source(),
+        destination=there,
+        qemus={"source-2": back},
+        result=replace(
+            MIGRATED,
+            exit_states=dict.fromkeys(
+                ("source", "destination", "source-2"), 0
+            ),
+            migration=dict.fromkeys(
+                ("source", "destination", "source-2"), ("completed",)
+            ),
+            legs=(("source", "destination"), ("destination", "source-2")),
+        ),
     )
