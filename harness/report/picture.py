@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from harness.bundle.read import Bundle
 from harness.errors import InputError
-from harness.legs import timelines
+from harness.legs import last_flows, timelines
 from harness.oracle.traffic import flows
 from harness.report.document import Arc, Lane, State
 from harness.report.lanes import lanes
@@ -178,7 +178,8 @@ def draw(panels: Sequence[Panel]) -> bytes:
         _text(svg, "dim", middle, y, text, "middle")
     y = float(_TITLE)
     for panel, sides in zip(panels, halves, strict=True):
-        _panel(svg, y, panel.title, sides, windows)
+        lost = sum(flow.told.lost for flow in last_flows(panel.bundle))
+        _panel(svg, y, panel.title, sides, windows, lost)
         y += _TITLE + _GAP + _LANE * len(sides[0].lanes)
     _axis(svg, y, windows)
     _legend(svg, y + _AXIS)
@@ -271,19 +272,19 @@ def _panel(
     title: str,
     halves: Sequence[_Half],
     windows: Sequence[_Window],
+    lost: int,
 ) -> None:
     shown = sum(
         window.start_ns <= loss.time_ns <= window.end_ns
         for half, window in zip(halves, windows, strict=True)
         for loss in half.lost
     )
-    every = sum(len(half.lost) for half in halves)
     _text(svg, "title", 14, top + 20, title)
-    words = f"{every} lost" if every else "none lost"
-    if shown < every:
-        words += f", {every - shown} of them at another time"
+    words = f"{lost} lost" if lost else "none lost"
+    if shown < lost:
+        words += f", {lost - shown} of them not shown"
     _text(
-        svg, "fail" if every else "dim", _WIDTH - _RIGHT, top + 20, words,
+        svg, "fail" if lost else "dim", _WIDTH - _RIGHT, top + 20, words,
         "end",
     )
     top += _TITLE

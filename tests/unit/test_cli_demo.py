@@ -110,10 +110,10 @@ def test_demo_of_a_tree_that_does_not_migrate(
     losses: Losses, tmp_path: Path, capsys: Capture
 ) -> None:
     losses({"patched": 0, "patched+one-pass": 3})
-    judged = demo.judge_trees
+    judged = vars(demo)["judge_trees"]
 
     def failed(*args: object) -> Report:
-        report = judged(*args)  # type: ignore[arg-type]
+        report: Report = judged(*args)
         kept, broken = report.rows
         found = replace(kept.assessment, blackout_ns=None)
         return replace(
