@@ -127,6 +127,11 @@ def test_demo_of_a_tree_that_does_not_migrate(
     assert not (tmp_path / "demo.svg").exists()
 
 
+def test_demo_without_traffic(capsys: Capture) -> None:
+    assert main(["demo", "--scenario", "two-devices"]) == 2
+    assert "do not send to one another" in capsys.readouterr().err
+
+
 def test_demo_for_programs(
     losses: Losses, tmp_path: Path, capsys: Capture
 ) -> None:
