@@ -51,6 +51,12 @@ def test_what_it_shows(arms: tuple[Arm, Arm]) -> None:
     assert demo.verdict(replace(kept, assessment=silent), broken) is (
         Verdict.FAIL
     )
+    kept_all = replace(
+        broken.assessment, traffic=Traffic(200, 200, 0, 0)
+    )
+    assert demo.verdict(kept, replace(broken, assessment=kept_all)) is (
+        Verdict.FAIL
+    )
     blind = tuple(
         x for x in broken.assessment.findings if x.rule != "conservation"
     )
