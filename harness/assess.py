@@ -16,6 +16,7 @@ from harness.downtime.bundle import breakdown
 from harness.errors import BundleError
 from harness.legs import SERIES_LENGTH, completed, judge_bundle
 from harness.oracle import Finding
+from harness.oracle.traffic import Traffic
 from harness.scenario import model
 from harness.scenario.model import Outcome
 from harness.scenario.result import Result
@@ -62,6 +63,8 @@ class Assessment:
     :param blackout_ns: From the source's first stop request to the
         destination's last device running; None if there was none.
     :param qmp_downtime_ms: What QMP says, which is another number.
+    :param traffic: What devices sent to one another over all migrations;
+        None if they did not.
     """
 
     verdict: Verdict
@@ -71,6 +74,7 @@ class Assessment:
     notes: tuple[str, ...] = ()
     blackout_ns: int | None = None
     qmp_downtime_ms: int | None = None
+    traffic: Traffic | None = None
 
 
 def patches_of(variant: str) -> int:
@@ -137,11 +141,14 @@ def _judge(
     if result.outcome is not expected.outcome:
         found = _unexpected(expected.outcome, result)
         # A broken order may well be why it did not end as it should.
-        broken = judge_bundle(bundle, expected, patches, whole=False).findings
-        if not broken:
+        judged = judge_bundle(bundle, expected, patches, whole=False)
+        found = replace(found, traffic=judged.traffic)
+        if not judged.findings:
             return found
         return replace(
-            found, verdict=Verdict.FAIL, findings=broken + found.findings
+            found,
+            verdict=Verdict.FAIL,
+            findings=judged.findings + found.findings,
         )
     if result.outcome in _NOES and not _refuses(
         result, expected.message, *_REFUSALS
@@ -167,6 +174,7 @@ def _judge(
         notes=judged.notes,
         blackout_ns=judged.blackout_ns,
         qmp_downtime_ms=result.qmp_downtime_ms,
+        traffic=judged.traffic,
     )
     return _at_exit(found, result)
 

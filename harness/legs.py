@@ -20,6 +20,7 @@ from harness.bundle.read import Bundle
 from harness.oracle import RULES, Expectation, Finding, judge
 from harness.oracle.judge import apply
 from harness.oracle.model import Rule
+from harness.oracle.traffic import Flow, Traffic, flows
 from harness.scenario import model
 from harness.scenario.result import Result
 from harness.scenario.step import Status
@@ -43,11 +44,14 @@ class Judged:
     :param findings: Rules broken.
     :param notes: Why nothing is known, if so.
     :param blackout_ns: Of the last migration, if there was one.
+    :param traffic: What devices sent to one another over all migrations;
+        None if they did not.
     """
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     blackout_ns: int | None
+    traffic: Traffic | None
 
 
 def completed(result: Result, leg: tuple[str, str]) -> bool:
@@ -111,7 +115,12 @@ def judge_bundle(
                     findings += _in_sequence(
                         run.timeline(name, side), due((name, name))
                     )
-    return Judged(_unique(findings), tuple(dict.fromkeys(notes)), blackout_ns)
+    return Judged(
+        _unique(findings),
+        tuple(dict.fromkeys(notes)),
+        blackout_ns,
+        Traffic.of(flows(run.last)),
+    )
 
 
 def timelines(bundle: Bundle) -> tuple[Timeline, Timeline]:
@@ -135,6 +144,17 @@ def timelines(bundle: Bundle) -> tuple[Timeline, Timeline]:
 @lru_cache(maxsize=1)
 def _read(bundle: Bundle) -> _Run:
     return _Run(bundle)
+
+
+def last_flows(bundle: Bundle) -> tuple[Flow, ...]:
+    """What had passed between devices in the end, for each ordered pair.
+
+    Counters migrate, so that is over all migrations of the run.
+
+    :param bundle: What it left.
+    :raise BundleError: When its scenario is damaged or newer than we are.
+    """
+    return flows(_read(bundle).last)
 
 
 def _in_sequence(
@@ -174,6 +194,14 @@ class _Run:
             if spec.flags
         ]
         self._timelines: dict[tuple[str, Side], Timeline] = {}
+
+    @property
+    def last(self) -> Timeline:
+        """Of the QEMU that has the VM in the end."""
+        leg = self.legs[-1]
+        if completed(self._bundle.manifest.result, leg):
+            return self.timeline(leg[1], Side.DESTINATION)
+        return self.timeline(leg[0], Side.SOURCE)
 
     def timeline(self, name: str, side: Side) -> Timeline:
         """Timeline of a QEMU."""

@@ -27,6 +27,7 @@ from harness.trace import printable
 
 COMMANDS = {
     "validate": "build, run the matrix, verdict, report (the main job)",
+    "demo": "what the series is for, in ten lines and one picture",
     "build": "build QEMU variants into the store",
     "run": "run one scenario, sealed, and keep its bundle",
     "compare": "A against B: which is slower, by how much, and where",

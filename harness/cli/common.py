@@ -23,6 +23,30 @@ def seed(text: str) -> int:
     raise argparse.ArgumentTypeError(f"not a number from 0: {text}")
 
 
+def add_seeds_argument(
+    parser: argparse.ArgumentParser, default: int
+) -> None:
+    """Add the option that says how many seeds, for `seeds_of`.
+
+    :param default: How many without it.
+    """
+    parser.add_argument(
+        "--seeds",
+        type=positive,
+        default=default,
+        metavar="N",
+        help="runs of each, with seeds from --seed on (default: %(default)s)",
+    )
+
+
+def seeds_of(args: argparse.Namespace) -> range:
+    """The seeds that the options ask for; one, where there is no --seeds.
+
+    :param args: With the options of `add_seed_arguments`.
+    """
+    return range(args.seed, args.seed + getattr(args, "seeds", 1))
+
+
 def add_seed_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the option that fixes what the scenario leaves open, and the one
     that doubts it.

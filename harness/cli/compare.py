@@ -17,7 +17,7 @@ from harness.cli.build import (
     choose_source,
     choose_variants,
 )
-from harness.cli.common import positive
+from harness.cli.common import add_seeds_argument, seeds_of
 from harness.cli.session import Wanted, add_run_arguments, run_trees
 from harness.downtime.bundle import breakdown
 from harness.downtime.compare import (
@@ -128,13 +128,7 @@ def add_parser(
         metavar="S",
         help="B's scenario, if it is another one",
     )
-    parser.add_argument(
-        "--seeds",
-        type=positive,
-        default=_SEEDS,
-        metavar="N",
-        help="runs of each, with seeds from --seed on (default: %(default)s)",
-    )
+    add_seeds_argument(parser, _SEEDS)
     add_run_arguments(parser)
     parser.add_argument(
         "--unpaired",
@@ -217,7 +211,7 @@ def _made(
             seed,
             "-b" if alike and differ and side == sides[1] else "",
         )
-        for seed in range(args.seed, args.seed + args.seeds)
+        for seed in seeds_of(args)
         for side in scenarios
     }
     runs, _ = run_trees(source, list(cells.values()), args)

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.build import Source
 from harness.bundle.write import claimed
 from harness.cli.build import build_all
-from harness.cli.common import add_seed_arguments, positive
+from harness.cli.common import add_seed_arguments, positive, seeds_of
 from harness.cli.device import add_device_argument, check_qemu, driver_of
 from harness.cli.progress import display
 from harness.cli.record import (
@@ -77,15 +77,19 @@ def judge_trees(
     cells: Sequence[tuple[Variant, Scenario]],
     args: argparse.Namespace,
 ) -> Report:
-    """Build every tree, run every cell, and judge what comes of it.
+    """Build every tree, run every cell with every seed, and judge them.
 
     :param base: Base of the variants.
     :param source: What the variants are made of.
     :param cells: Which variant runs which scenario.
     :param args: With the options of `add_run_arguments`.
-    :return: One row for each cell, in the same order.
+    :return: One row for each cell and seed, in the same order.
     """
-    wanted = [Wanted(tree, scenario, args.seed) for tree, scenario in cells]
+    wanted = [
+        Wanted(tree, scenario, seed)
+        for tree, scenario in cells
+        for seed in seeds_of(args)
+    ]
     runs, version = run_trees(source, wanted, args)
     return Report(
         qemu=version,

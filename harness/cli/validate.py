@@ -16,6 +16,7 @@ from harness.cli.build import (
     choose_variants,
     default_variants,
 )
+from harness.cli.common import add_seeds_argument
 from harness.cli.device import driver_of, load_for
 from harness.cli.session import add_run_arguments, judge_trees
 from harness.device import Driver
@@ -81,6 +82,7 @@ def add_parser(
         f"{', '.join(SCENARIOS)})",
     )
     add_run_arguments(parser)
+    add_seeds_argument(parser, 1)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document"
     )
@@ -105,6 +107,11 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.mutant and not args.mutants:
         raise UsageError("--mutant is for --mutants", "say --mutants too")
+    if args.seeds > 1 and (args.mutants or args.per_patch):
+        raise UsageError(
+            "--mutants and --per-patch judge with one seed",
+            "leave out --seeds; --seed N says which",
+        )
     driver = driver_of(args)
     if driver is not Driver.P2PSIM and (
         args.mutants or args.per_patch or args.all

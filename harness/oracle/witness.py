@@ -222,24 +222,24 @@ def checksum(
             continue
         if not (saver.whole and loader.whole):
             continue
-        # A device that migrates back and forth does both, by and by.
-        sent = [
-            entry
-            for log in (saver, loader)
-            for entry in log.of(Saved)
-            if entry.complete
-        ]
-        for side, device in zip(sides, pair, strict=True):
-            yield from _checked(side, device, sent)
+        sent = [entry for entry in saver.of(Saved) if entry.complete]
+        yield from _checked(destination, pair[1], sent)
+        if sent:
+            # A snapshot is loaded by the device that saved it. What came
+            # before was loaded when this side was a destination.
+            yield from _checked(source, pair[0], sent, sent[0].line)
         yield from _counters(pair, saver, loader)
 
 
 def _checked(
-    side: Timeline, device: str, sent: Sequence[Saved]
+    side: Timeline, device: str, sent: Sequence[Saved], after: int = 0
 ) -> Iterator[Outcome]:
+    """Judge what was loaded, after some line of the log."""
     log = side.logs[device]
     known = {entry.crc32 for entry in sent}
     for entry in (*log.of(ChecksumBad), *log.of(ChecksumOk)):
+        if entry.line < after:
+            continue
         if isinstance(entry, ChecksumOk):
             wrong = entry.crc32 not in known
         else:

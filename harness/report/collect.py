@@ -152,6 +152,7 @@ def run_of(bundle: Bundle) -> Run:
         digest=bundle.digest,
         findings=tuple(_finding(one) for one in found.findings),
         notes=found.notes,
+        traffic=found.traffic,
         inputs=manifest.inputs,
         devices=tuple(map(_devices, bundle.scenario.devices)),
     )

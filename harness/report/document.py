@@ -19,6 +19,7 @@ from harness.assess import Assessment
 from harness.bundle.manifest import Inputs
 from harness.errors import InputError
 from harness.oracle import Finding as OracleFinding
+from harness.oracle.traffic import Traffic
 from harness.report.model import Report as Rows
 from harness.report.model import Row
 from harness.timeline import Side
@@ -170,6 +171,7 @@ class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
     critical_path: tuple[Link, ...] = ()
     not_observable: tuple[Unseen, ...] = ()
     stop_to_resume_ns: _Length | None = None
+    traffic: Traffic | None = None
 
     def as_row(self) -> Row:
         """The run as `harness.report.machine` takes it."""
@@ -180,6 +182,7 @@ class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
             notes=self.notes,
             blackout_ns=self.blackout_ns,
             qmp_downtime_ms=self.qmp_downtime_ms,
+            traffic=self.traffic,
         )
         return Row(
             variant=self.variant,

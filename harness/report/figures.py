@@ -14,6 +14,7 @@ from harness.downtime.compare import Comparison, Sample, compare
 from harness.downtime.metrics import PHASE
 from harness.downtime.stats import Effect
 from harness.report.document import Document, Finding, Run
+from harness.report.model import ranges
 from harness.timeline import Blackout
 from harness.verdict import Verdict, worst
 
@@ -336,20 +337,6 @@ def quartiles(values: Sequence[int]) -> tuple[float, float, float]:
         return values[0], values[0], values[0]
     low, middle, high = quantiles(values, n=4, method="inclusive")
     return low, middle, high
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Numbers in few words.
-
-    :param numbers: In any order, e.g. 3, 1, 2, 7 for ``1-3, 7``.
-    """
-    parts: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if parts and parts[-1][-1] == number - 1:
-            parts[-1] = [parts[-1][0], number]
-        else:
-            parts.append([number])
-    return ", ".join("-".join(map(str, part)) for part in parts)
 
 
 def ms(time_ns: float) -> str:

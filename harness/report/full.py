@@ -106,9 +106,10 @@ def _not_passed(report: FullReport) -> Iterator[str]:
             if row.assessment.verdict is not Verdict.PASS
         )
         if rows:
+            shown = replace(tree, rows=rows)
             yield ""
-            yield text.table(replace(tree, rows=rows))
-            yield from map(text.details, rows)
+            yield text.table(shown)
+            yield from map(text.details, shown.groups)
 
 
 def _known(report: FullReport) -> Iterator[str]:

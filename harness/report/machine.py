@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from junitparser import (
@@ -17,6 +18,7 @@ from junitparser import (
     TestSuite,
 )
 
+from harness.oracle.traffic import Traffic
 from harness.report.model import Report, Row
 from harness.report.rules import unproven
 from harness.trace import printable
@@ -35,10 +37,13 @@ def as_json(report: Report) -> dict[str, Any]:
          "unproven": ["conservation", ...],
          "runs": [{"variant", "scenario", "seed", "verdict", "summary",
                    "blackout_ns", "qmp_downtime_ms", "bundle", "digest",
-                   "findings": [...], "known": [...], "notes": [...]},
+                   "findings": [...], "known": [...], "notes": [...],
+                   "traffic": {"sent", "delivered", "lost", "doubled"}},
                   ...]}
 
-    Rules are unproven if none of the runs broke them, as most runs must not.
+    `traffic` counts transactions between devices over all migrations of a
+    run, and is null where devices have no peers.  Rules are unproven if none
+    of the runs broke them, as most runs must not.
     """
     return {
         "format": FORMAT,
@@ -67,6 +72,7 @@ def _run(row: Row) -> dict[str, Any]:
         "findings": [finding.as_json() for finding in found.findings],
         "known": [finding.as_json() for finding in found.known],
         "notes": list(found.notes),
+        "traffic": asdict(found.traffic) if found.traffic else None,
     }
 
 
@@ -86,8 +92,11 @@ def suite_of(report: Report, name: str) -> TestSuite:
     :param name: Name of the suite.
     """
     suite = TestSuite(name)
-    for row in report.rows:
-        suite.add_testcase(_case(row))
+    for group in report.groups:
+        for row in group.rows:
+            # Whoever reads it may well take those of one name for one.
+            seed = f" (seed {row.seed})" if len(group.rows) > 1 else ""
+            suite.add_testcase(_case(row, f"{row.scenario}{seed}"))
     suite.update_statistics()
     return suite
 
@@ -101,10 +110,14 @@ def junit(suites: Iterable[TestSuite]) -> str:
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
-def _case(row: Row) -> TestCase:
+def _counted(traffic: Traffic) -> list[tuple[str, str]]:
+    return [(name, str(count)) for name, count in asdict(traffic).items()]
+
+
+def _case(row: Row, name: str) -> TestCase:
     found = row.assessment
     case = TestCase(
-        printable(row.scenario), printable(f"vfio-p2p.{row.variant}")
+        printable(name), printable(f"vfio-p2p.{row.variant}")
     )
     blackout = found.blackout_ns
     properties = Properties()
@@ -112,6 +125,7 @@ def _case(row: Row) -> TestCase:
         ("seed", str(row.seed)),
         ("blackout_ns", "" if blackout is None else str(blackout)),
         ("digest", printable(row.digest)),
+        *(_counted(found.traffic) if found.traffic else ()),
     ):
         properties.add_property(Property(name, value))
     case.append(properties)

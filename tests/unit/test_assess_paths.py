@@ -10,11 +10,14 @@ from typing import Any
 
 import msgspec
 import pytest
+import traffic
 from bundles import MIGRATED, good_destination, good_source, make_bundle
 from qemu_log import FakeQemu, boot, devices, migrate, receive
+from traffic import SENT, to_and_fro
 
 from harness.assess import Assessment, assess
 from harness.bundle.read import open_bundle
+from harness.oracle.traffic import Traffic
 from harness.scenario.load import load
 from harness.scenario.model import (
     Device,
@@ -22,11 +25,12 @@ from harness.scenario.model import (
     Expectation,
     Guest,
     Outcome,
+    Peers,
     Scenario,
     Sequence,
 )
 from harness.scenario.result import Result
-from harness.scenario.step import Status
+from harness.scenario.step import Migrate, Status, Turn
 from harness.trace import Kind
 from harness.uapi import DeviceState
 from harness.verdict import Verdict
@@ -404,3 +408,43 @@ def test_end_of_a_multifd_thread(
     assert log != good_source().log()
     assessment = found(tmp_path, scenario(), qemus={"source": log})
     assert assessment.verdict is verdict
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_traffic_is_counted_over_all_migrations(
+    tmp_path: Path, lost: int
+) -> None:
+    assessment = assess(open_bundle(to_and_fro(tmp_path / "b", lost=lost)))
+    assert assessment.traffic == Traffic(
+        sent=2 * SENT + lost, delivered=2 * SENT, lost=lost, doubled=0
+    )
+    assert assessment.verdict is (FAIL if lost else PASS), assessment
+    assert [x.rule for x in assessment.findings] == (
+        ["conservation"] if lost else []
+    )
+
+
+@pytest.mark.parametrize("name", ["two", "four", "eight"])
+def test_traffic_goes_on_through_ten_migrations(name: str) -> None:
+    found = load(f"ping-pong-{name}-devices-with-traffic")
+    assert sum(isinstance(x, Migrate) for x in found.steps) == 10
+    assert sum(isinstance(x, Turn) for x in found.steps) == 9
+    devices = found.each_device()
+    assert len(devices) == {"two": 2, "four": 4, "eight": 8}[name]
+    assert {device.peers for device in devices} == {Peers.MESH}
+    ends = found.expect.patched.migration
+    assert len(ends) == 11
+    assert set(ends.values()) == {Status.COMPLETED}
+
+
+def test_what_a_source_that_failed_to_migrate_had_sent(
+    tmp_path: Path,
+) -> None:
+    path = make_bundle(
+        tmp_path / "b",
+        scenario=load("two-devices-with-traffic"),
+        source=traffic.source(),
+        destination=b"",
+        result=msgspec.structs.replace(FAILED, killed=()),
+    )
+    assert assess(open_bundle(path)).traffic == Traffic(200, 200, 0, 0)

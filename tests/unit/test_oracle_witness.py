@@ -288,6 +288,59 @@ def test_other_data() -> None:
     ]  # fmt: skip
 
 
+OTHER = CRC + 1
+
+
+def to_and_fro(crc32: int) -> Judgement:
+    """A migration from a QEMU that the VM had come to before."""
+    source = FakeQemu(AB)
+    for name in AB:
+        # Of what it loaded first; its state is another by now.
+        source.device(name).checksum = f"checksum ok crc32={OTHER:08x}"
+    source.load()
+    source.vm(True, "running")
+    for name in AB:
+        source.device(name).checksum = ""
+    source.setup()
+    source.vm(False, "finish-migrate")
+    source.complete()
+    source.status("completed")
+    source.cleanup()
+    back = FakeQemu(AB)
+    for name in AB:
+        back.device(name).crc32 = crc32
+    return judge(
+        source.witnessed(),
+        receive(back).witnessed(Side.DESTINATION),
+        SERIES,
+    )
+
+
+def test_what_a_source_had_loaded_itself_is_another_matter() -> None:
+    assert "checksum" not in rules(to_and_fro(CRC))
+    judgement = to_and_fro(OTHER)
+    found = [x for x in judgement.findings if x.rule == "checksum"]
+    assert [x.devices for x in found] == [("a",), ("b",)]
+
+
+@pytest.mark.parametrize("crc32", [CRC, OTHER])
+def test_a_snapshot_is_what_was_saved(crc32: int) -> None:
+    source = migrate(FakeQemu(AB))
+    for name in AB:
+        source.device(name).checksum = f"checksum ok crc32={crc32:08x}"
+    source.load()
+    source.vm(True, "running")
+    judgement = judge(
+        source.witnessed(),
+        receive(FakeQemu(AB)).witnessed(Side.DESTINATION),
+        SERIES,
+    )
+    found = [x for x in judgement.findings if x.rule == "checksum"]
+    assert [x.devices for x in found] == (
+        [] if crc32 == CRC else [("a",), ("b",)]
+    )
+
+
 def test_bad_data_that_were_accepted() -> None:
     def spoil(qemu: FakeQemu) -> None:
         qemu.status("setup")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from junitparser import (
@@ -18,6 +19,7 @@ from junitparser import (
 
 from harness.assess import Assessment
 from harness.oracle import Finding
+from harness.oracle.traffic import Traffic
 from harness.report import machine, text
 from harness.report.model import Report, Row
 from harness.timeline import Side
@@ -59,14 +61,19 @@ ASSESSMENTS = {
 }
 
 
-def row(assessment: Assessment, variant: str = "patched") -> Row:
+def row(
+    assessment: Assessment,
+    variant: str = "patched",
+    scenario: str = "1-devices",
+    seed: int = 42,
+) -> Row:
     failed = assessment.summary == "not run"
     return Row(
         variant=variant,
-        scenario="four-devices",
-        seed=42,
+        scenario=scenario,
+        seed=seed,
         assessment=assessment,
-        bundle="" if failed else f"out/{variant}-four-devices-s42",
+        bundle="" if failed else f"out/{variant}-{scenario}-s{seed}",
         digest="" if failed else "d" * 64,
     )
 
@@ -76,7 +83,21 @@ def report(*assessments: Assessment) -> Report:
         qemu="QEMU emulator version 10.0.13",
         base="v10.0",
         origin="Debian's qemu 1:10.0.13+ds-0+deb13u1",
-        rows=tuple(row(assessment) for assessment in assessments),
+        rows=tuple(
+            row(assessment, scenario=f"{number}-devices")
+            for number, assessment in enumerate(assessments, 1)
+        ),
+    )
+
+
+def seeded(*assessments: Assessment) -> Report:
+    """The same tree and scenario, with seeds from 42 on."""
+    return replace(
+        ALL,
+        rows=tuple(
+            row(assessment, seed=seed)
+            for seed, assessment in enumerate(assessments, 42)
+        ),
     )
 
 
@@ -130,7 +151,7 @@ def test_junit_counts() -> None:
 def test_junit_cases() -> None:
     cases = list(suite(ALL))
     assert {(c.name, c.classname) for c in cases} == {
-        ("four-devices", "vfio-p2p.patched")
+        (f"{number}-devices", "vfio-p2p.patched") for number in range(1, 6)
     }
     results = [[type(r) for r in case.result] for case in cases]
     assert results == [[], [Failure], [Error], [Skipped], [Error]]
@@ -179,7 +200,7 @@ def test_json_schema() -> None:
         assert set(run) == {
             "variant", "scenario", "seed", "verdict", "summary",
             "blackout_ns", "qmp_downtime_ms", "bundle", "digest",
-            "findings", "known", "notes",
+            "findings", "known", "notes", "traffic",
         }
     passed, failed, *_, error = document["runs"]
     assert passed["blackout_ns"] == 50_123_456
@@ -244,7 +265,7 @@ def test_text_has_the_evidence() -> None:
     assert "source/trace.log:7: main came before prepare" in found
     assert "source: empty log" in found
     assert "put it out" in found
-    assert "bundle: out/patched-four-devices-s42" in found
+    assert "bundle: out/patched-2-devices-s42" in found
 
 
 def test_text_of_a_pass_is_short() -> None:
@@ -260,14 +281,72 @@ def test_text_fits_a_terminal() -> None:
         origin=ALL.origin,
         rows=tuple(
             Row(variant, scenario, 42, assessment, "out/x", "d" * 64)
-            for variant in ("base", "patched", "patch-5", "stock")
-            for scenario in ("one-device", "two-devices", "four-devices")
             for assessment in ASSESSMENTS.values()
+            for variant in ("base", "patched", "patch-5", "stock")
+            for scenario in (
+                f"{count}-devices-{assessment.verdict:.1}"
+                for count in ("one", "two", "four")
+            )
         ),
     )
     for line in text.render(usual).splitlines():
         assert len(line) <= 79
         assert line == line.rstrip()
+
+
+def test_runs_of_many_seeds_share_a_line() -> None:
+    good = ASSESSMENTS[Verdict.PASS]
+    slow = replace(good, blackout_ns=70_000_000)
+    found = seeded(good, slow, replace(good, blackout_ns=60_000_000))
+    lines = text.render(found).splitlines()
+    (line,) = (line for line in lines if "1-devices" in line)
+    assert "pass 3/3" in line
+    assert line.endswith("60.000 ms (50.123..70.000)")
+    assert len(lines) == 6
+    assert max(map(len, lines)) <= 79
+    assert lines[-1] == "verdict: pass (3 passed, 0 failed)"
+
+
+def test_the_worst_of_many_seeds_is_told_once() -> None:
+    good, bad = ASSESSMENTS[Verdict.PASS], ASSESSMENTS[Verdict.FAIL]
+    error = ASSESSMENTS[Verdict.ERROR]
+    printed = text.render(seeded(good, bad, error, bad, bad, good))
+    assert "fail 2/6" in printed
+    assert "migrated, not run" in printed
+    assert "1-devices, seed 43: fail\n  and so with seed 45-46" in printed
+    assert printed.count("broken: barrier") == 1
+    assert "bundle: out/patched-1-devices-s43" in printed
+    assert "verdict: fail (2 passed, 3 failed, 1 in error)" in printed
+
+
+def test_programs_get_every_seed() -> None:
+    found = seeded(*[ASSESSMENTS[Verdict.PASS]] * 2)
+    runs = machine.as_json(found)["runs"]
+    assert [run["seed"] for run in runs] == [42, 43]
+    assert [case.name for case in suite(found)] == [
+        "1-devices (seed 42)", "1-devices (seed 43)",
+    ]  # fmt: skip
+
+
+def test_traffic_is_counted() -> None:
+    good = ASSESSMENTS[Verdict.PASS]
+    assert "delivered" not in text.render(report(good))
+    runs = [
+        replace(good, traffic=Traffic(sent, sent - 3, 2, 1))
+        for sent in (1000, 234)
+    ]
+    found = seeded(*runs, good)
+    printed = text.render(found).splitlines()
+    (names,) = (line for line in printed if "delivered" in line)
+    (figures,) = (line for line in printed if "1234" in line)
+    assert names.split()[-4:] == ["sent", "delivered", "lost", "doubled"]
+    assert figures.split()[-4:] == ["1234", "1228", "4", "2"]
+    first, *_, last = machine.as_json(found)["runs"]
+    assert first["traffic"] == {
+        "sent": 1000, "delivered": 997, "lost": 2, "doubled": 1
+    }
+    assert last["traffic"] is None
+    assert 'name="delivered" value="997"' in machine.as_junit(found)
 
 
 def test_long_names_are_not_cut() -> None:

@@ -15,8 +15,10 @@ from bundles import make_bundle
 from junitparser import JUnitXml
 from qemu_log import FakeQemu, devices, migrate, receive
 from reports import EVIL, evil_document, one, pair, run_document
+from traffic import traffic_bundle
 
 from harness.errors import BundleError, InputError
+from harness.oracle.traffic import Traffic
 from harness.report import machine
 from harness.report.collect import collect
 from harness.report.document import from_json, to_json
@@ -227,3 +229,17 @@ def test_the_schema_is_up_to_date() -> None:
 
 def test_hostile_is_hostile() -> None:
     assert not EVIL.isprintable()
+
+
+def test_traffic_is_read_back(tmp_path: Path) -> None:
+    document = collect([traffic_bundle(tmp_path / "b", lost=2)])
+    (row,) = document.as_rows().rows
+    assert row.assessment.traffic == Traffic(202, 200, 2, 0)
+    assert from_json(to_json(document), "x") == document
+    older = machine.as_json(document.as_rows())
+    data = json.dumps(older).encode()
+    assert from_json(data, "x").runs[0].traffic == row.assessment.traffic
+    # As it was written before there was any.
+    del older["runs"][0]["traffic"]
+    data = json.dumps(older).encode()
+    assert from_json(data, "x").runs[0].traffic is None

@@ -12,6 +12,7 @@ from reports import evil_document, pair, run_document, seeds
 from harness.report import figures, mail
 from harness.report.collect import collect
 from harness.report.document import Document, Unseen
+from harness.report.model import ranges
 
 
 def lines_of(text: str) -> dict[str, list[str]]:
@@ -137,9 +138,9 @@ def test_commands(tmp_path: Path) -> None:
 
 
 def test_ranges() -> None:
-    assert figures.ranges([3, 1, 2, 7, 9, 8, 42]) == "1-3, 7-9, 42"
-    assert figures.ranges([5, 5]) == "5"
-    assert figures.ranges([1, 2]) == "1-2"
+    assert ranges([3, 1, 2, 7, 9, 8, 42]) == "1-3, 7-9, 42"
+    assert ranges([5, 5]) == "5"
+    assert ranges([1, 2]) == "1-2"
 
 
 def test_milliseconds() -> None:

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The experiment in words and as a picture."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle
+from reports import DEVICE, evil_bundle
+from traffic import SENT, traffic_bundle
+
+from harness.assess import assess
+from harness.bundle.read import open_bundle
+from harness.errors import InputError
+from harness.oracle.traffic import Traffic
+from harness.report import demo, picture
+from harness.report.demo import Arm
+from harness.report.picture import Panel, draw
+from harness.verdict import Verdict
+
+SVG = "{http://www.w3.org/2000/svg}"
+TEMPLATES = Path(picture.__file__).parent / "templates"
+
+
+def arm(path: Path) -> Arm:
+    bundle = open_bundle(path)
+    return Arm(bundle.manifest.inputs.qemu.variant, assess(bundle), bundle)
+
+
+@pytest.fixture
+def arms(tmp_path: Path) -> tuple[Arm, Arm]:
+    """One that keeps all, and one that loses three."""
+    return (
+        arm(traffic_bundle(tmp_path / "a")),
+        arm(traffic_bundle(tmp_path / "b", "patched+one-pass", lost=3)),
+    )
+
+
+def test_what_it_shows(arms: tuple[Arm, Arm]) -> None:
+    kept, broken = arms
+    assert kept.assessment.verdict is Verdict.PASS, kept.assessment
+    assert demo.verdict(kept, broken) is Verdict.PASS
+    # Each of these would show nothing.
+    assert demo.verdict(kept, kept) is Verdict.FAIL
+    assert demo.verdict(broken, broken) is Verdict.FAIL
+    silent = replace(kept.assessment, traffic=None)
+    assert demo.verdict(replace(kept, assessment=silent), broken) is (
+        Verdict.FAIL
+    )
+    kept_all = replace(
+        broken.assessment, traffic=Traffic(200, 200, 0, 0)
+    )
+    assert demo.verdict(kept, replace(broken, assessment=kept_all)) is (
+        Verdict.FAIL
+    )
+    blind = tuple(
+        x for x in broken.assessment.findings if x.rule != "conservation"
+    )
+    missed = replace(broken.assessment, findings=blind)
+    assert demo.verdict(kept, replace(broken, assessment=missed)) is (
+        Verdict.FAIL
+    )
+
+
+def test_words(arms: tuple[Arm, Arm]) -> None:
+    lines = demo.render(*arms).splitlines()
+    assert len(lines) <= 12
+    (kept,) = (line for line in lines if line.startswith("  patched "))
+    assert kept.split()[1:] == [
+        "200", "sent", "200", "delivered", "0", "lost", "pass",
+    ]  # fmt: skip
+    (broken,) = (line for line in lines if line.startswith("  patched+"))
+    assert broken.split()[1:] == [
+        "203", "sent", "200", "delivered", "3", "lost", "fail",
+    ]  # fmt: skip
+    assert f"patched+one-pass, device 0 to 1: 3 of {SENT + 3} lost" in lines
+    assert (
+        "     3  as the source stops (finish-migrate): sender PRE_COPY, "
+        "receiver STOP_COPY"
+    ) in lines
+    assert not any("device 1 to 0" in line for line in lines)
+    (rules,) = (line for line in lines if "broken rules" in line)
+    assert "barrier" in rules
+    assert "conservation" in rules
+
+
+def test_what_no_log_tells_of_is_counted(tmp_path: Path) -> None:
+    lost = arm(traffic_bundle(tmp_path / "a", lost=2))
+    log = "devices/src0.log"
+    text = re.sub(rb"\d+ lost from=.*\n", b"", lost.bundle.files[log])
+    files = lost.bundle.files | {log: text}
+    without = replace(lost, bundle=replace(lost.bundle, files=files))
+    assert "     2  at a time that no log tells" in (
+        demo.render(without, without)
+    )
+
+
+def marks(svg: ET.Element, style: str) -> list[ET.Element]:
+    return [x for x in svg.iter() if x.get("class") == style]
+
+
+def titles(svg: ET.Element) -> list[str]:
+    return [
+        x.findtext(f"{SVG}title") or "" for x in svg.iter(f"{SVG}rect")
+    ]
+
+
+def panels(*arms: Arm) -> list[Panel]:
+    return [Panel(f"Tree {x.variant}", x.bundle) for x in arms]
+
+
+def test_picture(arms: tuple[Arm, Arm]) -> None:
+    svg = ET.fromstring(draw(panels(*arms)))
+    legend = 1
+    assert len(marks(svg, "lost")) == 3 + legend
+    assert len(marks(svg, "way")) == 3
+    words = [x.text or "" for x in svg.iter(f"{SVG}text")]
+    for text in (
+        "Tree patched", "Tree patched+one-pass", "none lost", "3 lost",
+        "device 0", "device 1", "lost transaction",
+    ):  # fmt: skip
+        assert text in words
+    shown = titles(svg)
+    for device in ("src0", "src1", "dst0", "dst1"):
+        assert any(x.startswith(f"{device}: ") for x in shown)
+    assert any(
+        "src1: PRE_COPY to PRE_COPY_P2P, 0." in title for title in shown
+    )
+
+
+def test_marks_are_where_and_when_it_happened(
+    arms: tuple[Arm, Arm],
+) -> None:
+    svg = ET.fromstring(draw(panels(*arms)))
+    places = []
+    for mark in marks(svg, "way"):
+        found = re.fullmatch(
+            r"M([\d.]+) ([\d.]+)V([\d.]+)", mark.get("d") or ""
+        )
+        assert found
+        places.append(tuple(map(float, found.groups())))
+    lanes = [
+        x for x in svg.iter(f"{SVG}text") if (x.text or "") == "device 0"
+    ]
+    assert len(lanes) == 2
+    for x, start, end in places:
+        # From the first lane of the second tree to the one below.
+        assert start > float(lanes[1].get("y", 0)) - 20
+        assert end > start
+        boxes = [
+            box
+            for box in svg.iter(f"{SVG}rect")
+            if "STOP_COPY" in (box.findtext(f"{SVG}title") or "")
+            and float(box.get("x", 0)) <= x
+            and float(box.get("y", 0)) < end
+            and end < float(box.get("y", 0)) + float(box.get("height", 0))
+        ]
+        assert boxes
+
+
+def test_the_same_runs_are_the_same_picture(arms: tuple[Arm, Arm]) -> None:
+    assert draw(panels(*arms)) == draw(panels(*arms))
+
+
+def test_picture_asks_for_nothing(arms: tuple[Arm, Arm]) -> None:
+    data = draw(panels(*arms))
+    svg = ET.fromstring(data)
+    assert {x.tag.removeprefix(SVG) for x in svg.iter()} == {
+        "svg", "title", "style", "rect", "text", "path",
+    }  # fmt: skip
+    assert not any(
+        name.startswith("on") or "href" in name
+        for x in svg.iter()
+        for name in x.attrib
+    )
+    for word in (b"url(", b"@import", b"var("):
+        assert word not in data
+    assert data.count(b"http") == 1
+
+
+def test_picture_escapes_names(tmp_path: Path) -> None:
+    bundle = open_bundle(evil_bundle(tmp_path / "b"))
+    data = draw([Panel(f"{DEVICE}\x1b\x00", bundle)])
+    assert b"<script" not in data
+    shown = titles(ET.fromstring(data))
+    assert any("<script>x</script>]]>&\\u202e: " in x for x in shown)
+
+
+def test_colours_are_those_of_the_page() -> None:
+    style = (TEMPLATES / "report.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    for name, colours in picture.COLOURS.items():
+        for text, colour in zip((light, dark), colours, strict=True):
+            assert f"--{name}: {colour};" in text
+
+
+def test_no_picture_of_no_migration(tmp_path: Path) -> None:
+    bundle = open_bundle(make_bundle(tmp_path / "b", destination=b""))
+    with pytest.raises(InputError, match="no blackout"):
+        draw([Panel("Tree", bundle)])
+
+
+def test_sums() -> None:
+    assert Traffic.of(()) is None
+    assert Traffic(5, 4, 1, 0) + Traffic(1, 1, 0, 2) == Traffic(6, 5, 1, 2)
