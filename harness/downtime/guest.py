@@ -52,6 +52,12 @@ def guest_gap(
     pairs = list(_pairs(source, destination))
     if not any(pair.source for pair in pairs):
         return NotObservable(_WHAT, "no device's log has a guest's heartbeat")
+    stall_ns = max(
+        beats.gap_end_ns - beats.gap_start_ns
+        for pair in pairs
+        for beats in (pair.source, pair.destination)
+        if beats
+    )
     found = [
         GuestGap(
             device=pair.device,
@@ -62,8 +68,7 @@ def guest_gap(
             running_ns=whole.end_ns,
             end_ns=pair.destination.first_ns,
             longest_ns=max(
-                pair.destination.first_ns - pair.source.last_ns,
-                *(x.gap_end_ns - x.gap_start_ns for x in pair.beats),
+                pair.destination.first_ns - pair.source.last_ns, stall_ns
             ),
         )
         for pair in pairs
@@ -82,29 +87,28 @@ def guest_gap(
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """The same device of the guest on both sides."""
+    """A device of the guest: the last it heard before, the first after."""
 
     device: str
     source: Heartbeat | None
     destination: Heartbeat | None
 
-    @property
-    def beats(self) -> tuple[Heartbeat, ...]:
-        """What is known."""
-        return tuple(x for x in (self.source, self.destination) if x)
-
 
 def _pairs(source: Timeline, destination: Timeline) -> Iterator[_Pair]:
     names = zip(source.plugged, destination.plugged, strict=False)
     for one, other in names:
-        yield _Pair(other, _heard(source, one), _heard(destination, other))
+        before, after = _heard(source, one), _heard(destination, other)
+        yield _Pair(
+            other,
+            before[-1] if before else None,
+            after[0] if after else None,
+        )
 
 
-def _heard(side: Timeline, device: str) -> Heartbeat | None:
-    """The last figures of a device, if there were beats."""
+def _heard(side: Timeline, device: str) -> list[Heartbeat]:
+    """The figures of a device, one for each time between two resets."""
     log = side.logs.get(device)
-    beats = [x for x in log.of(Heartbeat) if x.count] if log else []
-    return beats[-1] if beats else None
+    return [x for x in log.of(Heartbeat) if x.count] if log else []
 
 
 def _period_ns(beats: Heartbeat) -> int:

@@ -20,6 +20,7 @@ from harness.report.document import (
     Devices,
     Document,
     Finding,
+    GuestGap,
     Line,
     Link,
     Phase,
@@ -169,6 +170,22 @@ def run_of(bundle: Bundle) -> Run:
             for x in parts.not_observable
         ),
         stop_to_resume_ns=parts.beside.stop_to_resume_ns,
+        guest_gap=_guest_gap(parts),
+    )
+
+
+def _guest_gap(parts: Breakdown) -> GuestGap | None:
+    gap = parts.beside.guest_gap
+    if gap is None:
+        return None
+    return GuestGap(
+        device=gap.device,
+        period_ns=gap.period_ns,
+        duration_ns=gap.duration_ns,
+        before_ns=gap.before_ns,
+        stop_request_ns=gap.stop_request_ns,
+        after_ns=gap.after_ns,
+        longest_ns=gap.longest_ns,
     )
 
 

@@ -217,7 +217,7 @@ class Heartbeat(Entry):
     :param gap_end_ns: Where it ended.
     :param missed: Numbers jumped over.
     :param repeated: Beats with a number not above the one before.
-    :param refused: Beats for which the device was not running.
+    :param untimely: Beats in a state in which no VM runs.
     """
 
     when: str
@@ -230,7 +230,7 @@ class Heartbeat(Entry):
     gap_end_ns: int
     missed: int
     repeated: int
-    refused: int
+    untimely: int
 
 
 @dataclass(frozen=True, slots=True)

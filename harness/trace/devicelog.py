@@ -237,7 +237,7 @@ _SHAPES: Mapping[str, _Shape] = {
             gap_end_ns=_number,
             missed=_number,
             repeated=_number,
-            refused=_number,
+            untimely=_number,
         ),
         since=3,
     ),

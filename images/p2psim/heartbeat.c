@@ -15,6 +15,8 @@ void p2psim_heartbeat(struct p2psim_device *sim, u32 beat)
 	u64 now = ktime_get_real_ns();
 
 	lockdep_assert_held(&sim->data_lock);
+	if (!p2psim_is_sending(sim->state))
+		heart->untimely++;
 	if (!heart->count++) {
 		heart->first = beat;
 		heart->first_ns = now;
@@ -38,11 +40,11 @@ void p2psim_heartbeat(struct p2psim_device *sim, u32 beat)
 	heart->last_ns = now;
 }
 
-/* A guest ran while its device did not */
+/* One that the BAR did not take */
 void p2psim_heartbeat_refused(struct p2psim_device *sim)
 {
 	lockdep_assert_held(&sim->data_lock);
-	sim->heart.refused++;
+	sim->heart.untimely++;
 }
 
 /* Logs what was heard, if anything was, and forgets it */
@@ -51,12 +53,12 @@ void p2psim_heartbeat_end(struct p2psim_device *sim, const char *when)
 	struct p2psim_heartbeat *heart = &sim->heart;
 
 	lockdep_assert_held(&sim->data_lock);
-	if (heart->count || heart->refused)
+	if (heart->count || heart->untimely)
 		p2psim_log(sim->log,
-			   "heartbeat when=%s count=%llu first=%u first_ns=%llu last=%u last_ns=%llu gap_start_ns=%llu gap_end_ns=%llu missed=%llu repeated=%llu refused=%llu",
+			   "heartbeat when=%s count=%llu first=%u first_ns=%llu last=%u last_ns=%llu gap_start_ns=%llu gap_end_ns=%llu missed=%llu repeated=%llu untimely=%llu",
 			   when, heart->count, heart->first, heart->first_ns,
 			   heart->last, heart->last_ns, heart->gap_start_ns,
 			   heart->gap_end_ns, heart->missed, heart->repeated,
-			   heart->refused);
+			   heart->untimely);
 	memset(heart, 0, sizeof(*heart));
 }

@@ -111,7 +111,7 @@ struct p2psim_config {
  * @gap_end_ns: where that ended
  * @missed: numbers jumped over
  * @repeated: beats with a number not above the one before
- * @refused: beats that came while the BAR could not be written
+ * @untimely: beats in a state in which no VM runs, refused or not
  */
 struct p2psim_heartbeat {
 	u64 count;
@@ -123,7 +123,7 @@ struct p2psim_heartbeat {
 	u64 gap_end_ns;
 	u64 missed;
 	u64 repeated;
-	u64 refused;
+	u64 untimely;
 };
 
 /**

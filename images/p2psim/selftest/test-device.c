@@ -311,7 +311,7 @@ void test_latency(void)
 void test_heartbeat(void)
 {
 	unsigned long long begin, end, at[4];
-	unsigned int i, count, first, last, missed, repeated, refused;
+	unsigned int i, count, first, last, missed, repeated, untimely;
 	static const __u32 beats[] = { 7, 8, 11, 11 };
 	struct sim sim;
 	char *log, *line;
@@ -325,13 +325,16 @@ void test_heartbeat(void)
 			usleep(20000);
 		is(bar_write(&sim, 16, &beats[i], 4), 4, "heartbeat");
 	}
-	end = now_ns(CLOCK_REALTIME);
 	is(bar_read(&sim, 16, &beat, 4), 4, "heartbeat read");
 	is(beat, 11, "as it was written");
 	bar_write(&sim, 16, &beat, 2);
 	bar_write(&sim, 18, &beat, 2);
 	sim_set_state(&sim, VFIO_DEVICE_STATE_STOP, NULL);
 	is(bar_write(&sim, 16, &beat, 4), -EBUSY, "heartbeat when stopped");
+	sim_set_state(&sim, VFIO_DEVICE_STATE_RUNNING_P2P, NULL);
+	beat = 12;
+	is(bar_write(&sim, 16, &beat, 4), 4, "heartbeat when quiescent");
+	end = now_ns(CLOCK_REALTIME);
 	sim_close(&sim);
 
 	log = sim_log("heart");
@@ -339,13 +342,13 @@ void test_heartbeat(void)
 	if (!line || sscanf(line, "heartbeat when=close count=%u first=%u "
 			    "first_ns=%llu last=%u last_ns=%llu "
 			    "gap_start_ns=%llu gap_end_ns=%llu missed=%u "
-			    "repeated=%u refused=%u\n", &count, &first, &at[0],
+			    "repeated=%u untimely=%u\n", &count, &first, &at[0],
 			    &last, &at[1], &at[2], &at[3], &missed, &repeated,
-			    &refused) != 10)
+			    &untimely) != 10)
 		die("no such heartbeats in the log");
-	is(count, 4, "heartbeats are counted, if all 4 bytes are");
-	ok(first == 7 && last == 11, "first and last");
-	ok(missed == 2 && repeated == 1 && refused == 1,
+	is(count, 5, "heartbeats are counted, if all 4 bytes are");
+	ok(first == 7 && last == 12, "first and last");
+	ok(missed == 2 && repeated == 1 && untimely == 2,
 	   "what is wrong with them");
 	ok(begin <= at[0] && at[0] <= at[2] && at[2] < at[3] &&
 	   at[3] <= at[1] && at[1] <= end, "in CLOCK_REALTIME");
