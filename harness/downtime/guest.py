@@ -5,8 +5,9 @@ A guest that runs images/guest writes a counter to each device, again and
 again.  From the last beat that reached the source's device to the first at
 the destination's is what the guest felt of a migration; it falls into::
 
-    before     from the last beat to the run-state change: what is left of a
-               period, and pausing the vCPU
+    rest       from the last beat to when QEMU begins to stop the VM: what is
+               left of a period
+    pause      from there to the run-state change, when the vCPU is stopped
     request    from there to the first request to a device
     blackout   as defined
     after      from the last device RUNNING to the first beat: QEMU resumes
@@ -14,6 +15,9 @@ the destination's is what the guest felt of a migration; it falls into::
 
 QEMU's clock goes on while the destination starts its devices, so the next
 beat is due as soon as that is done, and `after` has no rest of a period.
+
+So less than two periods of the gap are not the work of QEMU or its host:
+`GuestGap.explained`.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from harness.trace import Clock
 from harness.trace.device import Heartbeat
 
 _WHAT = "guest-visible gap"
+_CHECKPOINT = "vmstate_downtime_checkpoint"
 
 
 def guest_gap(
@@ -63,6 +68,11 @@ def guest_gap(
             device=pair.device,
             period_ns=_period_ns(pair.source),
             start_ns=pair.source.last_ns,
+            begin_ns=max(
+                _begin_ns(source, notify_ns),
+                # Until it is paused the guest goes on.
+                min(pair.source.last_ns, notify_ns),
+            ),
             stop_ns=notify_ns,
             request_ns=whole.start_ns,
             running_ns=whole.end_ns,
@@ -83,6 +93,21 @@ def guest_gap(
             _WHAT, "a heartbeat came to a device that was stopped"
         )
     return max(found, key=lambda gap: gap.duration_ns)
+
+
+def _begin_ns(source: Timeline, notify_ns: int) -> int:
+    """When QEMU began to stop the VM; 8.1 does not say."""
+    return max(
+        (
+            r.time_ns
+            for r in source.others
+            if r.event == _CHECKPOINT
+            and r.fields["checkpoint"] == "src-downtime-start"
+            and r.time_ns is not None
+            and r.time_ns <= notify_ns
+        ),
+        default=notify_ns,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@
     device.DEVICE.ACTIVITY          so much of it as this was waited for
     outside.DEVICE.ACTIVITY         what was not waited for
     qmp.downtime  qmp.stop-to-resume  stop-request      beside it
-    guest-gap  guest-gap.before  guest-gap.after        see `GuestGap`
+    guest-gap  guest-gap.rest  .pause  .after           see `GuestGap`
 
 ACTIVITY is the state that was asked for, in small letters (``stop-copy``),
 or ``save``, ``save-config``, ``load``, ``load-config``.  Where source and
@@ -89,7 +89,8 @@ def metrics(
             found[name] = value * scale
     if (gap := beside.guest_gap) is not None:
         found["guest-gap"] = gap.duration_ns
-        found["guest-gap.before"] = gap.before_ns
+        found["guest-gap.rest"] = gap.rest_ns
+        found["guest-gap.pause"] = gap.pause_ns
         found["guest-gap.after"] = gap.after_ns
     return found
 

@@ -176,7 +176,9 @@ class GuestGap:
     :param device: The destination's device that heard nothing the longest.
     :param period_ns: From one beat to the next, on average, on the source.
     :param start_ns: The last beat at the source.
-    :param stop_ns: When the source's run-state change began.
+    :param begin_ns: When QEMU began to stop the VM, or the last beat if that
+        came later.
+    :param stop_ns: When the vCPU was stopped: the run-state change.
     :param request_ns: When the blackout began.
     :param running_ns: When it was over.
     :param end_ns: The first beat at the destination.
@@ -187,6 +189,7 @@ class GuestGap:
     device: str
     period_ns: int
     start_ns: int
+    begin_ns: int
     stop_ns: int
     request_ns: int
     running_ns: int
@@ -199,9 +202,14 @@ class GuestGap:
         return self.end_ns - self.start_ns
 
     @property
-    def before_ns(self) -> int:
-        """From the last beat to the run-state change."""
-        return self.stop_ns - self.start_ns
+    def rest_ns(self) -> int:
+        """From the last beat to where QEMU begins to stop the VM."""
+        return self.begin_ns - self.start_ns
+
+    @property
+    def pause_ns(self) -> int:
+        """From there to the run-state change."""
+        return self.stop_ns - self.begin_ns
 
     @property
     def stop_request_ns(self) -> int:
@@ -217,10 +225,15 @@ class GuestGap:
     def in_order(self) -> bool:
         """Whether all is in the order in which it has to be."""
         times = (
-            self.start_ns, self.stop_ns, self.request_ns,
+            self.start_ns, self.begin_ns, self.stop_ns, self.request_ns,
             self.running_ns, self.end_ns,
         )  # fmt: skip
         return list(times) == sorted(times)
+
+    @property
+    def explained(self) -> bool:
+        """Whether less than two periods of it were the guest's own."""
+        return self.rest_ns < 2 * self.period_ns
 
 
 @dataclass(frozen=True, slots=True)

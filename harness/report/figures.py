@@ -22,15 +22,18 @@ TOTAL = "blackout"
 QMP = "QMP downtime"
 RESUME = "STOP to RESUME"
 GUEST = "guest-visible gap"
-GUEST_BEFORE = "  before blackout"
-GUEST_AFTER = "  after blackout"
+# With the blackout they add up to it.
+GUEST_REST = "  rest of a period"
+GUEST_STOP = "  stopping vCPU"
+GUEST_AFTER = "  to first beat"
 
 # Runs that are no pairs; that many are compared in a second or two.
 _MOST_UNPAIRED = 100
 
 _OF_GUEST: Mapping[str, Callable[[GuestGap], int]] = {
     GUEST: lambda gap: gap.duration_ns,
-    GUEST_BEFORE: lambda gap: gap.before_ns + gap.stop_request_ns,
+    GUEST_REST: lambda gap: gap.rest_ns,
+    GUEST_STOP: lambda gap: gap.pause_ns + gap.stop_request_ns,
     GUEST_AFTER: lambda gap: gap.after_ns,
 }
 _BESIDE = (QMP, RESUME, *_OF_GUEST)

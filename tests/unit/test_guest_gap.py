@@ -113,13 +113,47 @@ def test_its_parts_are_the_gap() -> None:
     found, whole = gap_of(heard())
     assert isinstance(found, GuestGap)
     assert whole.duration_ns is not None
-    assert (found.before_ns, found.after_ns) == (BEFORE_NS, AFTER_NS)
+    assert (found.rest_ns, found.pause_ns) == (BEFORE_NS, 0)
+    assert found.after_ns == AFTER_NS
     assert found.stop_request_ns > 0
     assert found.duration_ns == (
         BEFORE_NS + found.stop_request_ns + whole.duration_ns + AFTER_NS
     )
     assert found.period_ns == PERIOD_NS
     assert found.longest_ns == found.duration_ns
+
+
+@pytest.mark.parametrize(
+    ("early_ns", "rest_ns"),
+    [(200_001, 100_000), (400_000, 0), (-1, BEFORE_NS)],
+)
+def test_pausing_the_vcpu(early_ns: int, rest_ns: int) -> None:
+    # QEMU begins so long before it says that the VM is stopped; after that
+    # line it would be of another stop.
+    sides = heard()
+    source, destination = witnessed(sides)
+    said = source.marks[0]._replace(
+        event="vmstate_downtime_checkpoint",
+        time_ns=stop_ns(sides[0]) - early_ns,
+        fields={"checkpoint": "src-downtime-start"},
+    )
+    found = guest_gap(
+        replace(source, others=(said,)),
+        destination,
+        blackout(source, destination),
+    )
+    assert isinstance(found, GuestGap)
+    assert found.rest_ns == rest_ns
+    assert found.rest_ns + found.pause_ns == BEFORE_NS
+
+
+def test_what_is_explained() -> None:
+    found, _ = gap_of(heard())
+    assert isinstance(found, GuestGap)
+    assert found.explained
+    long = replace(found, start_ns=found.begin_ns - 2 * PERIOD_NS)
+    assert not long.explained
+    assert replace(long, start_ns=long.start_ns + 1).explained
 
 
 def test_the_device_that_waited_longest() -> None:
@@ -180,7 +214,8 @@ def test_of_a_bundle(bundle: Path) -> None:
     assert not any("guest" in x.what for x in found.not_observable)
     figures_ = metrics(found)
     assert figures_["guest-gap"] == gap.duration_ns
-    assert figures_["guest-gap.before"] == BEFORE_NS
+    assert figures_["guest-gap.rest"] == BEFORE_NS
+    assert figures_["guest-gap.pause"] == 0
     assert figures_["guest-gap.after"] == AFTER_NS
 
 
@@ -198,7 +233,8 @@ def test_it_is_reported(bundle: Path, tmp_path: Path) -> None:
     gap = document.runs[0].guest_gap
     assert gap is not None
     assert rows[figures.GUEST] == gap.duration_ns
-    assert rows[figures.GUEST_BEFORE] == BEFORE_NS + gap.stop_request_ns
+    assert rows[figures.GUEST_REST] == BEFORE_NS
+    assert rows[figures.GUEST_STOP] == gap.stop_request_ns
     assert rows[figures.GUEST_AFTER] == AFTER_NS
     text = render(document)
     assert "guest-visible gap" in text
