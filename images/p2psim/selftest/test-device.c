@@ -137,7 +137,7 @@ static void test_bar(struct sim *sim)
 
 	is(bar_read(sim, 0, regs, sizeof(regs)), 16, "registers");
 	is(regs[0], 0x73703270, "id");
-	is(regs[1], 1, "version");
+	is(regs[1], 2, "version");
 	is(regs[2], 10000, "size");
 	is(regs[3], 0, "window");
 	is(bar_write(sim, 0, regs, 4), 4, "writing the id");
