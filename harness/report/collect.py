@@ -30,6 +30,7 @@ from harness.report.document import (
 )
 from harness.report.lanes import first_ns, lanes, marks
 from harness.scenario.model import Device
+from harness.trace import Entry
 
 _MAX_BYTES = 256 << 20
 _KEY_LENGTH = 8
@@ -225,7 +226,7 @@ def _finding(found: OracleFinding) -> Finding:
         devices=found.devices,
         lines=tuple(
             Line(
-                file=found.file,
+                file=record.file if isinstance(record, Entry) else found.file,
                 line=record.line,
                 time_ns=record.time_ns,
                 text=record.text,

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from bundles import make_bundle
 from test_guest_gap import heard
 
+from harness.bundle.read import open_bundle
 from harness.oracle import Expectation, Judgement, judge
+from harness.report.collect import run_of
 from harness.timeline import Side
 from harness.verdict import Verdict
 
@@ -51,3 +55,12 @@ def test_what_is_broken(
     assert finding.rule == "heartbeat"
     assert why in finding.message
     assert any("heartbeat when=close" in x.text for x in finding.records)
+
+
+def test_a_report_names_the_devices_log(tmp_path: Path) -> None:
+    source, destination = heard(source={"missed": 1})
+    path = make_bundle(
+        tmp_path / "b", source=source, destination=destination
+    )
+    (finding,) = run_of(open_bundle(path)).findings
+    assert {line.file for line in finding.lines} == {"devices/src1.log"}
