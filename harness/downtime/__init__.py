@@ -4,6 +4,7 @@
 from harness.downtime.model import (
     Beside,
     Breakdown,
+    GuestGap,
     Interval,
     Link,
     NotObservable,
@@ -17,6 +18,7 @@ from harness.downtime.phases import phases
 __all__ = [
     "Beside",
     "Breakdown",
+    "GuestGap",
     "Interval",
     "Link",
     "NotObservable",

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from harness.bundle.read import Bundle
-from harness.downtime.model import Beside, Breakdown
+from harness.downtime.guest import guest_gap
+from harness.downtime.model import Beside, Breakdown, NotObservable
 from harness.downtime.phases import phases
 from harness.legs import timelines
 
@@ -33,7 +36,7 @@ def breakdown(bundle: Bundle) -> Breakdown:
     """
     source, destination = timelines(bundle)
     files = bundle.files
-    return phases(
+    found = phases(
         source,
         destination,
         Beside(
@@ -44,6 +47,10 @@ def breakdown(bundle: Bundle) -> Breakdown:
             ),
         ),
     )
+    gap = guest_gap(source, destination, found.blackout)
+    if isinstance(gap, NotObservable):
+        return replace(found, not_observable=(*found.not_observable, gap))
+    return replace(found, beside=replace(found.beside, guest_gap=gap))
 
 
 def stop_to_resume_ns(source: bytes, destination: bytes) -> int | None:

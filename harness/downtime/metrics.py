@@ -8,6 +8,7 @@
     device.DEVICE.ACTIVITY          so much of it as this was waited for
     outside.DEVICE.ACTIVITY         what was not waited for
     qmp.downtime  qmp.stop-to-resume  stop-request      beside it
+    guest-gap  guest-gap.rest  .pause  .after           see `GuestGap`
 
 ACTIVITY is the state that was asked for, in small letters (``stop-copy``),
 or ``save``, ``save-config``, ``load``, ``load-config``.  Where source and
@@ -86,6 +87,11 @@ def metrics(
         if value is not None:
             scale = 10**6 if name == "qmp.downtime" else 1
             found[name] = value * scale
+    if (gap := beside.guest_gap) is not None:
+        found["guest-gap"] = gap.duration_ns
+        found["guest-gap.rest"] = gap.rest_ns
+        found["guest-gap.pause"] = gap.pause_ns
+        found["guest-gap.after"] = gap.after_ns
     return found
 
 

@@ -168,6 +168,75 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestGap:
+    """How long the guest was gone; see `harness.downtime.guest`.
+
+    All times are nanoseconds since 1970, but for the durations.
+
+    :param device: The destination's device that heard nothing the longest.
+    :param period_ns: From one beat to the next, on average, on the source.
+    :param start_ns: The last beat at the source.
+    :param begin_ns: When QEMU began to stop the VM, or the last beat if that
+        came later.
+    :param stop_ns: When the vCPU was stopped: the run-state change.
+    :param request_ns: When the blackout began.
+    :param running_ns: When it was over.
+    :param end_ns: The first beat at the destination.
+    :param longest_ns: The longest time from one beat to the next, on any
+        side: more than the gap if the guest stalled for longer elsewhere.
+    """
+
+    device: str
+    period_ns: int
+    start_ns: int
+    begin_ns: int
+    stop_ns: int
+    request_ns: int
+    running_ns: int
+    end_ns: int
+    longest_ns: int
+
+    @property
+    def duration_ns(self) -> int:
+        """The gap, in nanoseconds."""
+        return self.end_ns - self.start_ns
+
+    @property
+    def rest_ns(self) -> int:
+        """From the last beat to where QEMU begins to stop the VM."""
+        return self.begin_ns - self.start_ns
+
+    @property
+    def pause_ns(self) -> int:
+        """From there to the run-state change."""
+        return self.stop_ns - self.begin_ns
+
+    @property
+    def stop_request_ns(self) -> int:
+        """From there to the blackout's begin."""
+        return self.request_ns - self.stop_ns
+
+    @property
+    def after_ns(self) -> int:
+        """From the blackout's end to the first beat."""
+        return self.end_ns - self.running_ns
+
+    @property
+    def in_order(self) -> bool:
+        """Whether all is in the order in which it has to be."""
+        times = (
+            self.start_ns, self.begin_ns, self.stop_ns, self.request_ns,
+            self.running_ns, self.end_ns,
+        )  # fmt: skip
+        return list(times) == sorted(times)
+
+    @property
+    def explained(self) -> bool:
+        """Whether less than two periods of it were the guest's own."""
+        return self.rest_ns < 2 * self.period_ns
+
+
+@dataclass(frozen=True, slots=True)
 class Beside:
     """Other figures for the same migration; none of them is the blackout.
 
@@ -176,6 +245,7 @@ class Beside:
         destination's RESUME.
     :param stop_request_ns: From the begin of the run-state change to the
         first request to a device: before the blackout.
+    :param guest_gap: How long the guest was gone.
     :param checkpoints_ns: Times of vmstate_downtime_checkpoint, by name.
     :param sections: What vmstate_downtime_save and _load say.
     """
@@ -183,6 +253,7 @@ class Beside:
     qmp_downtime_ms: int | None = None
     stop_to_resume_ns: int | None = None
     stop_request_ns: int | None = None
+    guest_gap: GuestGap | None = None
     checkpoints_ns: tuple[tuple[str, int], ...] = ()
     sections: tuple[Section, ...] = ()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from harness.oracle.failure import cancelled, run_state, swallowed
 from harness.oracle.flow import destination, left, stop_late
+from harness.oracle.guest import heartbeat
 from harness.oracle.model import SERIES, PairRule, Rule
 from harness.oracle.order import barrier, count, order
 from harness.oracle.requests import named, once, recover, sequence
@@ -211,6 +212,17 @@ RULES: tuple[Rule | PairRule, ...] = (
         needs=_P2P,
         logs=True,
         check=conservation,
+    ),
+    PairRule(
+        name="heartbeat",
+        reason=(
+            "A guest that runs when its device does not, or that is not "
+            "the one which was stopped, is what migration must never leave."
+        ),
+        source="docs/devel/vfio-migration.rst, states of VM and device",
+        sides=(Side.DESTINATION,),
+        logs=True,
+        check=heartbeat,
     ),
     Rule(
         name="cancelled",

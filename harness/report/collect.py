@@ -20,6 +20,7 @@ from harness.report.document import (
     Devices,
     Document,
     Finding,
+    GuestGap,
     Line,
     Link,
     Phase,
@@ -29,6 +30,7 @@ from harness.report.document import (
 )
 from harness.report.lanes import first_ns, lanes, marks
 from harness.scenario.model import Device
+from harness.trace import Entry
 
 _MAX_BYTES = 256 << 20
 _KEY_LENGTH = 8
@@ -170,6 +172,23 @@ def run_of(bundle: Bundle) -> Run:
             for x in parts.not_observable
         ),
         stop_to_resume_ns=parts.beside.stop_to_resume_ns,
+        guest_gap=_guest_gap(parts),
+    )
+
+
+def _guest_gap(parts: Breakdown) -> GuestGap | None:
+    gap = parts.beside.guest_gap
+    if gap is None:
+        return None
+    return GuestGap(
+        device=gap.device,
+        period_ns=gap.period_ns,
+        duration_ns=gap.duration_ns,
+        rest_ns=gap.rest_ns,
+        pause_ns=gap.pause_ns,
+        stop_request_ns=gap.stop_request_ns,
+        after_ns=gap.after_ns,
+        longest_ns=gap.longest_ns,
     )
 
 
@@ -208,7 +227,7 @@ def _finding(found: OracleFinding) -> Finding:
         devices=found.devices,
         lines=tuple(
             Line(
-                file=found.file,
+                file=record.file if isinstance(record, Entry) else found.file,
                 line=record.line,
                 time_ns=record.time_ns,
                 text=record.text,

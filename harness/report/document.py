@@ -141,6 +141,27 @@ class Unseen(_Value, frozen=True, kw_only=True):
     within: str = ""
 
 
+class GuestGap(_Value, frozen=True, kw_only=True):
+    """How long the guest was gone, by its heartbeats.
+
+    `duration_ns`: from the last on the source to the first on the
+    destination: `rest_ns` until QEMU began to stop the VM, `pause_ns` to
+    the run-state change, `stop_request_ns` to the blackout, that, and
+    `after_ns` behind it.  `period_ns`: from one heartbeat to the next
+    before.  `longest_ns`: between any two, which is more if the guest
+    stalled elsewhere.
+    """
+
+    device: str
+    period_ns: _Length
+    duration_ns: _Length
+    rest_ns: _Length
+    pause_ns: _Length
+    stop_request_ns: _Length
+    after_ns: _Length
+    longest_ns: _Length
+
+
 class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
     """One run.
 
@@ -172,6 +193,7 @@ class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
     not_observable: tuple[Unseen, ...] = ()
     stop_to_resume_ns: _Length | None = None
     traffic: Traffic | None = None
+    guest_gap: GuestGap | None = None
 
     def as_row(self) -> Row:
         """The run as `harness.report.machine` takes it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
@@ -13,7 +13,7 @@ from harness.downtime import Breakdown, Interval, Link, Phase, PhaseName
 from harness.downtime.compare import Comparison, Sample, compare
 from harness.downtime.metrics import PHASE
 from harness.downtime.stats import Effect
-from harness.report.document import Document, Finding, Run
+from harness.report.document import Document, Finding, GuestGap, Run
 from harness.report.model import ranges
 from harness.timeline import Blackout
 from harness.verdict import Verdict, worst
@@ -22,7 +22,19 @@ TOTAL = "blackout"
 # Other figures for the same; they begin and end elsewhere.
 QMP = "QMP downtime"
 RESUME = "STOP to RESUME"
+GUEST = "guest-visible gap"
+# With the blackout they add up to it.
+GUEST_REST = "  rest of a period"
+GUEST_STOP = "  stopping vCPU"
+GUEST_AFTER = "  to first beat"
 
+_OF_GUEST: Mapping[str, Callable[[GuestGap], int]] = {
+    GUEST: lambda gap: gap.duration_ns,
+    GUEST_REST: lambda gap: gap.rest_ns,
+    GUEST_STOP: lambda gap: gap.pause_ns + gap.stop_request_ns,
+    GUEST_AFTER: lambda gap: gap.after_ns,
+}
+_BESIDE = (QMP, RESUME, *_OF_GUEST)
 _ORDER = {str(name): place for place, name in enumerate(PhaseName)}
 
 
@@ -97,7 +109,7 @@ class Group:
     def durations(self, phase: str) -> list[int]:
         """A phase of every run that has it, nanoseconds.
 
-        :param phase: Its name, `TOTAL`, `QMP` or `RESUME`.
+        :param phase: Its name, `TOTAL`, or that of another figure.
         """
         return [
             duration_ns
@@ -202,7 +214,7 @@ def _table(scenario: str, having: tuple[Group, ...]) -> Table:
         }
         known = sorted(names, key=lambda x: (_ORDER.get(x, len(_ORDER)), x))
         rows = [_row(name, having) for name in (*known, TOTAL)]
-    beside = [_row(name, having) for name in (QMP, RESUME)]
+    beside = [_row(name, having) for name in _BESIDE]
     return Table(
         scenario,
         having,
@@ -268,6 +280,8 @@ def _duration_ns(run: Run, phase: str) -> int | None:
     if phase == QMP:
         known = run.qmp_downtime_ms
         return None if known is None else known * 10**6
+    if phase in _OF_GUEST:
+        return _OF_GUEST[phase](run.guest_gap) if run.guest_gap else None
     return next(
         (x.duration_ns for x in run.phases if x.name == phase), None
     )

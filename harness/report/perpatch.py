@@ -83,6 +83,7 @@ COLUMNS = (
                 "checksum",
                 "conservation",
                 "destination",
+                "heartbeat",
                 "left",
                 "main-target",
                 "named",

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.scenario.model import Scenario
+from harness.scenario.model import GuestProgram, Scenario
+
+# In the folder of the firmware, in whose place it is: see images/guest.
+HEARTBEAT = "vfio-p2p-heartbeat.bin"
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Program:
     """The QEMU under test.
 
     :param argv: What to run, e.g. a dynamic loader and the binary.
-    :param firmware: Folder with ``bios-256k.bin``.
+    :param firmware: Folder with ``bios-256k.bin`` and `HEARTBEAT`.
     """
 
     argv: tuple[str, ...]
@@ -48,6 +51,13 @@ def qemu_argv(
         # An option ROM that only Windows guests look for.
         *("-global", "apic-common.vapic=off"),
     ]
+    guest = scenario.guest
+    if guest.program is GuestProgram.HEARTBEAT:
+        numbers = f"{guest.heartbeat_period_us} {guest.dirty_pages_per_s}"
+        argv += [
+            *("-bios", HEARTBEAT),
+            *("-fw_cfg", f"name=opt/vfio-p2p/heartbeat,string={numbers}"),
+        ]
     if scenario.unplugged():
         # ACPI's way needs a guest that acknowledges it.
         argv += [
@@ -57,7 +67,7 @@ def qemu_argv(
         argv += ["-device", device]
     if incoming:
         argv += ["-incoming", "defer"]
-    elif scenario.guest.paused:
+    elif guest.paused:
         argv += ["-S"]
     return argv
 

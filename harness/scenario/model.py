@@ -155,14 +155,37 @@ class Device(_Strict, frozen=True, kw_only=True):
         return Flag.PRE_COPY in self.flags
 
 
-class Guest(_Strict, frozen=True, kw_only=True):
-    """The VM that migrates; it runs its firmware and nothing else.
+class GuestProgram(StrEnum):
+    """What the VM runs.
 
-    A `paused` one is not started (``-S``).
+    `firmware`: its firmware and nothing else.  `heartbeat`: images/guest,
+    in the place of it.
+    """
+
+    FIRMWARE = "firmware"
+    HEARTBEAT = "heartbeat"
+
+
+class Guest(_Strict, frozen=True, kw_only=True):
+    """The VM that migrates.
+
+    A `paused` one is not started (``-S``).  With the program `heartbeat` it
+    writes a counter to every device each `heartbeat_period_us`, and so
+    often to `dirty_pages_per_s` pages of its memory, one after another.
     """
 
     ram_mib: Annotated[int, Meta(ge=16, le=1024)] = 64
     paused: bool = False
+    program: GuestProgram = GuestProgram.FIRMWARE
+    # What 16 bits of the PIT's clock can count, and the guest keep up with.
+    heartbeat_period_us: Annotated[int, Meta(ge=200, le=50_000)] = 1000
+    dirty_pages_per_s: Annotated[int, Meta(ge=0, le=65536)] = 0
+
+    def __post_init__(self) -> None:
+        if self.dirty_pages_per_s and self.program is GuestProgram.FIRMWARE:
+            raise ValueError(
+                "dirty_pages_per_s: only the program 'heartbeat' does that"
+            )
 
 
 class Migration(_Strict, frozen=True, kw_only=True):
@@ -338,6 +361,7 @@ class Scenario(_Strict, frozen=True, kw_only=True):
         check_format(self.format)
         self._check_steps()
         self._check_memory()
+        self._check_guest()
         for expected in (self.expect.base, self.expect.patched):
             for sequence in expected.sequences:
                 if (sequence.device or 0) >= len(self.devices):
@@ -363,6 +387,14 @@ class Scenario(_Strict, frozen=True, kw_only=True):
                 raise ValueError(
                     f"expect: {expected.outcome}, and no step to do it"
                 )
+
+    def _check_guest(self) -> None:
+        beats = self.guest.program is GuestProgram.HEARTBEAT
+        if beats and any(x.root_port for x in self.devices):
+            raise ValueError(
+                "guest: the program 'heartbeat' finds no devices behind a "
+                "root_port"
+            )
 
     def _check_memory(self) -> None:
         size_bytes = sum(device.size_bytes for device in self.each_device())

@@ -22,6 +22,7 @@ from harness.host.files import exclusive, publishing
 from harness.host.process import die_with_parent
 from harness.paths import cache_dir, project_root
 from harness.progress import Progress, silent
+from harness.scenario.argv import HEARTBEAT
 from harness.testbed.cpio import Layer
 from harness.testbed.kit import (
     Kit,
@@ -32,11 +33,12 @@ from harness.testbed.kit import (
 )
 from harness.testbed.linux import linux_files
 
-_FORMAT = 2
+_FORMAT = 3
 _FILES = "image.json"
 _LIBRARIES = "lib/x86_64-linux-gnu"
 _LOADER = "ld-linux-x86-64.so.2"
 _PYTHON = "usr/lib/python{}"
+_GUEST = ("Makefile", "guest.c", "guest.ld", "start.S")
 
 # In the order of their dependencies.
 _MODULES = {Driver.P2PSIM: ("p2psim",), Driver.MTTY: ("mdev", "mtty")}
@@ -150,6 +152,7 @@ def _key(
     root = project_root()
     ours = (
         recipe_folder() / "init",
+        *_guest_sources(),
         *(root / "harness" / name for name in recipe.harness),
     )
     files = {f"module/{path.name}": path for path in sources} | {
@@ -184,7 +187,7 @@ def _build(
     sources: list[Path],
     progress: Progress,
 ) -> None:
-    steps = 3
+    steps = 4
     shutil.copy(kit.root / "boot" / f"vmlinuz-{kit.release}",
                 folder / "vmlinuz")
     layer = Layer()
@@ -196,9 +199,11 @@ def _build(
     layer.add("modules/driver", driver.encode())
     built = _build_modules(folder, kit, driver, sources)
     _add_modules(layer, recipe, kit, built)
-    progress(1, steps, "testbed: Python")
+    progress(1, steps, "testbed: guest")
+    layer.add(f"usr/share/seabios/{HEARTBEAT}", build_guest(folder))
+    progress(2, steps, "testbed: Python")
     _add_python(layer, folder, recipe, kit)
-    progress(2, steps, "testbed: image")
+    progress(3, steps, "testbed: image")
     for name in (_LOADER, *recipe.libraries):
         path = _find(kit, f"{_LIBRARIES}/{name}", f"usr/{_LIBRARIES}/{name}")
         layer.add(f"{_LIBRARIES}/{name}", path.read_bytes(), True)
@@ -210,7 +215,7 @@ def _build(
     for name in recipe.outer_firmware:
         shutil.copy(kit.root / "usr/share" / name, folder / "firmware")
     (folder / "initramfs.cpio").write_bytes(layer.to_bytes())
-    progress(3, steps, "testbed: image")
+    progress(4, steps, "testbed: image")
 
 
 def _find(kit: Kit, *names: str) -> Path:
@@ -266,6 +271,32 @@ def _build_modules(
             name: (work / "build" / f"{name}.ko").read_bytes()
             for name in _MODULES[driver]
         }
+
+
+def _guest_sources() -> list[Path]:
+    return [project_root() / "images" / "guest" / name for name in _GUEST]
+
+
+def build_guest(folder: Path) -> bytes:
+    """Build the program for the VMs that migrate; takes no time.
+
+    :param folder: Where to work; nothing stays there.
+    :return: A ROM.
+    :raise BuildError: When it does not build.
+    :raise MissingToolError: When there is no make.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        work = Path(name)
+        for path in _guest_sources():
+            shutil.copy(path, work)
+        log = cache_dir() / "testbed" / "guest.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            _call(
+                ["make", "OUT=build"],
+                work, log, output.fileno(), "make",
+            )  # fmt: skip
+        return (work / "build" / "heartbeat.bin").read_bytes()
 
 
 def _add_python(

@@ -201,6 +201,39 @@ class Peer(Entry):
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat(Entry):
+    """What a guest wrote to the device, from opening or reset up to now.
+
+    All times are nanoseconds of CLOCK_REALTIME.  Without a beat those, and
+    the numbers, mean nothing.
+
+    :param when: ``close`` or ``reset``.
+    :param count: Beats.
+    :param first: Number of the first one.
+    :param first_ns: When it came.
+    :param last: Number of the last one.
+    :param last_ns: When it came.
+    :param gap_start_ns: Where the longest time between two began.
+    :param gap_end_ns: Where it ended.
+    :param missed: Numbers jumped over.
+    :param repeated: Beats with a number not above the one before.
+    :param untimely: Beats in a state in which no VM runs.
+    """
+
+    when: str
+    count: int
+    first: int
+    first_ns: int
+    last: int
+    last_ns: int
+    gap_start_ns: int
+    gap_end_ns: int
+    missed: int
+    repeated: int
+    untimely: int
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One request, its steps and how it ended.
 

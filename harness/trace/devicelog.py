@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A reader for the logs that p2psim's devices keep, versions 1 and 2.
+"""A reader for the logs that p2psim's devices keep, versions 1 to 3.
 
 The format is described in images/p2psim/README.md.  Such a log is a second
 witness beside QEMU's trace, so nothing in it is guessed: what is not just as
@@ -24,6 +24,7 @@ from harness.trace.device import (
     Entry,
     Fault,
     Gone,
+    Heartbeat,
     Live,
     Loaded,
     Lost,
@@ -39,7 +40,7 @@ from harness.trace.device import (
 from harness.trace.record import printable
 from harness.uapi import DeviceState
 
-VERSION = 2
+VERSION = 3
 
 # The kernel stops far below either; what goes beyond is no such log.
 _MOST_ENTRIES = 200_000
@@ -222,6 +223,23 @@ _SHAPES: Mapping[str, _Shape] = {
             ),
         },
         since=2,
+    ),
+    "heartbeat": _Shape(
+        Heartbeat,
+        _same(
+            when=_word("close", "reset"),
+            count=_number,
+            first=_number,
+            first_ns=_number,
+            last=_number,
+            last_ns=_number,
+            gap_start_ns=_number,
+            gap_end_ns=_number,
+            missed=_number,
+            repeated=_number,
+            untimely=_number,
+        ),
+        since=3,
     ),
 }
 _LINE = re.compile(r"(\d{1,20}) ([a-z]+(?: [a-z]+(?= |$))*)(?: (.*))?")

@@ -78,6 +78,7 @@ static void p2psim_close_device(struct vfio_device *vdev)
 		guard(mutex)(&sim->data_lock);
 		p2psim_session_end(sim);
 		p2psim_peer_end(sim, "close");
+		p2psim_heartbeat_end(sim, "close");
 		kvfree(sim->memory);
 		sim->memory = NULL;
 		p2psim_log(sim->log, "close state=%s",
@@ -228,6 +229,7 @@ static long p2psim_reset(struct p2psim_device *sim)
 		return -(long)fault->value;
 	p2psim_log(sim->log, "reset state=%s", p2psim_state_name(sim->state));
 	p2psim_peer_end(sim, "reset");
+	p2psim_heartbeat_end(sim, "reset");
 	p2psim_refresh(sim);
 	return 0;
 }

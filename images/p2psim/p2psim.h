@@ -101,6 +101,32 @@ struct p2psim_config {
 };
 
 /**
+ * struct p2psim_heartbeat - what the guest wrote to the BAR's heartbeat
+ * @count: beats since open or reset; with none, what follows means nothing
+ * @first: the first one's number
+ * @first_ns: when it came, CLOCK_REALTIME
+ * @last: the last one's number
+ * @last_ns: when it came
+ * @gap_start_ns: where the longest time from one to the next began
+ * @gap_end_ns: where that ended
+ * @missed: numbers jumped over
+ * @repeated: beats with a number not above the one before
+ * @untimely: beats in a state in which no VM runs, refused or not
+ */
+struct p2psim_heartbeat {
+	u64 count;
+	u32 first;
+	u32 last;
+	u64 first_ns;
+	u64 last_ns;
+	u64 gap_start_ns;
+	u64 gap_end_ns;
+	u64 missed;
+	u64 repeated;
+	u64 untimely;
+};
+
+/**
  * struct p2psim_device - a live device
  * @vdev: what the VFIO core sees
  * @config: fixed for the life of the device
@@ -119,6 +145,7 @@ struct p2psim_config {
  * @memory: @config.size_bytes long while the device is open, else NULL
  * @window: offset in @memory of the BAR's window
  * @pci: PCI configuration space
+ * @heart: the guest's heartbeat; does not migrate
  * @session: data transfer in progress or NULL
  */
 struct p2psim_device {
@@ -141,6 +168,7 @@ struct p2psim_device {
 	u8 *memory;
 	u32 window;
 	u8 pci[P2PSIM_PCI_SIZE];
+	struct p2psim_heartbeat heart;
 	struct p2psim_session *session;
 };
 
@@ -223,6 +251,11 @@ u64 p2psim_stop_copy_bytes(struct p2psim_device *sim);
 
 /* load.c */
 int p2psim_session_verify(struct p2psim_device *sim);
+
+/* heartbeat.c */
+void p2psim_heartbeat(struct p2psim_device *sim, u32 beat);
+void p2psim_heartbeat_refused(struct p2psim_device *sim);
+void p2psim_heartbeat_end(struct p2psim_device *sim, const char *when);
 
 /* log.c */
 void p2psim_log_init(void);

@@ -23,10 +23,13 @@
 /**
  * struct bar_regs - registers at the start of the BAR
  * @id: BAR_ID
- * @version: 1
+ * @version: 2
  * @size: bytes of device memory
  * @window: writable; memory offset that the upper half of the BAR shows,
  *          rounded down to BAR_WINDOW, ignored when beyond the memory
+ * @heartbeat: writable, all 4 bytes at once: the counter of the guest, see
+ *             heartbeat.c
+ * @zero: so that an access of ACCESS_BYTES stays within
  *
  * What lies between the registers and the window reads as zero.
  */
@@ -35,6 +38,8 @@ struct bar_regs {
 	__le32 version;
 	__le32 size;
 	__le32 window;
+	__le32 heartbeat;
+	__le32 zero;
 };
 
 u32 p2psim_region_size(u32 index)
@@ -94,9 +99,10 @@ static struct bar_regs bar_regs_get(struct p2psim_device *sim)
 {
 	return (struct bar_regs) {
 		.id = cpu_to_le32(BAR_ID),
-		.version = cpu_to_le32(1),
+		.version = cpu_to_le32(2),
 		.size = cpu_to_le32(sim->config.size_bytes),
 		.window = cpu_to_le32(sim->window),
+		.heartbeat = cpu_to_le32(sim->heart.last),
 	};
 }
 
@@ -108,6 +114,12 @@ static size_t window_bytes(struct p2psim_device *sim, u32 pos, size_t count,
 	if (*offset >= sim->config.size_bytes)
 		return 0;
 	return min_t(size_t, count, sim->config.size_bytes - *offset);
+}
+
+static bool is_heartbeat(u32 pos, size_t count)
+{
+	return pos == offsetof(struct bar_regs, heartbeat) &&
+	       count == sizeof_field(struct bar_regs, heartbeat);
 }
 
 /* Like p2psim_bar_write(), for accesses within one aligned 8 bytes */
@@ -139,11 +151,15 @@ int p2psim_bar_write(struct p2psim_device *sim, u32 pos, const u8 *buf,
 	case VFIO_DEVICE_STATE_RESUMING:
 	case VFIO_DEVICE_STATE_ERROR:
 		/* What is being saved or loaded holds still */
+		if (is_heartbeat(pos, count))
+			p2psim_heartbeat_refused(sim);
 		return -EBUSY;
 	default:
 		break;
 	}
-	if (pos < sizeof(regs)) {
+	if (is_heartbeat(pos, count)) {
+		p2psim_heartbeat(sim, get_unaligned_le32(buf));
+	} else if (pos < offsetofend(struct bar_regs, window)) {
 		memcpy((u8 *)&regs + pos, buf, count);
 		offset = round_down(le32_to_cpu(regs.window), BAR_WINDOW);
 		if (offset < sim->config.size_bytes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A p2psim device that only writes its log, of version 1 or 2."""
+"""A p2psim device that only writes its log, of version 1 to 3."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ class FakeDevice:
     :param now_ns: Its clock; every line takes a microsecond.
     :param peer_id: Its number among its peers; None: version 1, no peers.
     :param peers: By their numbers, the counters of what passed.
+    :param heartbeat: What it heard of its guest, in version 3.
     """
 
     flags: MigrationFlags
     now_ns: int
     peer_id: int | None = None
     peers: dict[int, dict[str, int]] = field(default_factory=dict)
+    heartbeat: Mapping[str, int] = field(default_factory=dict)
     state: DeviceState = S.RUNNING
     complete: bool = True
     crc32: int = CRC
@@ -94,6 +96,7 @@ class FakeDevice:
         """The whole log, with its end."""
         if version is None:
             version = 1 if self.peer_id is None else 2
+            version = 3 if self.heartbeat else version
         flags = ",".join(
             flag.name.lower() for flag in self.flags if flag.name
         )
@@ -110,6 +113,9 @@ class FakeDevice:
         last = replace(self, lines=[])
         last._session(None)
         last.count("close")
+        if self.heartbeat:
+            beats = " ".join(f"{k}={v}" for k, v in self.heartbeat.items())
+            last.say(f"heartbeat when=close {beats}")
         last.say(f"close state={self.state.name}")
         last.say("gone")
         lines = [

@@ -19,6 +19,7 @@ from harness.trace.device import (
     Dropped,
     Fault,
     Gone,
+    Heartbeat,
     Live,
     Loaded,
     Lost,
@@ -88,21 +89,24 @@ CALL = (
         ("quiet waited_ns=10000 outstanding=2", Quiet, (10000, 2), 2),
         ("peer id=1 when=saved sent=5 received=6 lost=0 doubled=0 missed=0",
          Peer, (1, "saved", 5, 6, 0, 0, 0), 2),
+        ("heartbeat when=close count=3 first=5 first_ns=10 last=8 last_ns=40 "
+         "gap_start_ns=20 gap_end_ns=40 missed=1 repeated=0 untimely=2",
+         Heartbeat, ("close", 3, 5, 10, 8, 40, 20, 40, 1, 0, 2), 3),
     ],
 )  # fmt: skip
 def test_every_event(
     text: str, kind: type, values: tuple[object, ...], since: int
 ) -> None:
-    (entry,) = read(f"1767225604164402556 {text}").entries
+    line = f"1767225604164402556 {text}"
+    (entry,) = read(line, version=3).entries
     assert type(entry) is kind
     assert fields(entry) == values
     assert (entry.file, entry.line) == (NAME, 2)
     assert entry.time_ns == 1767225604164402556
     assert entry.text.endswith(text)
-    if since == 1:
-        assert len(read(f"1 {text}", version=1).entries) == 1
-    else:
-        fails(f"{NAME}:2: ", f"1 {text}", version=1)
+    assert len(read(line, version=since).entries) == 1
+    if since > 1:
+        fails(f"{NAME}:2: ", line, version=since - 1)
 
 
 def test_settings() -> None:
@@ -183,6 +187,7 @@ def test_a_full_log_is_not_whole() -> None:
         (["1 open\x1b[31m"], "not what a device writes"),
         (["1 caf\u00e9"], "not what a device writes"),
         (["1 " + "x" * 2000], "no end"),
+        (["1 heartbeat when=close count=1"], "no event 'heartbeat'"),
         ([CALL[1]], "does not follow"),
         ([CALL[3]], "does not follow"),
         ([CALL[0], CALL[0]], "does not follow"),
@@ -198,7 +203,7 @@ def test_damage(lines: list[str], why: str) -> None:
     [
         (b"", ":1: not the log of a p2psim device"),
         (b"1 open\n", ":1: not the log"),
-        (HEADER.format(3).encode(), ":1: version 3 .* newer .* up to 2"),
+        (HEADER.format(4).encode(), ":1: version 4 .* newer .* up to 3"),
         (HEADER.format(1).replace("REALTIME", "BOOTTIME").encode(), "clock"),
         (HEADER.format(1)[:-1].encode(), ":1: the line has no end"),
         (HEADER.format(1).encode() + b"1 open", ":2: the line has no end"),

@@ -22,6 +22,7 @@ int main(void)
 	test_life();
 	test_arcs();
 	test_latency();
+	test_heartbeat();
 	test_log();
 	test_precopy();
 	test_transfer();

@@ -137,7 +137,7 @@ static void test_bar(struct sim *sim)
 
 	is(bar_read(sim, 0, regs, sizeof(regs)), 16, "registers");
 	is(regs[0], 0x73703270, "id");
-	is(regs[1], 1, "version");
+	is(regs[1], 2, "version");
 	is(regs[2], 10000, "size");
 	is(regs[3], 0, "window");
 	is(bar_write(sim, 0, regs, 4), 4, "writing the id");
@@ -149,7 +149,7 @@ static void test_bar(struct sim *sim)
 	bar_write(sim, 12, &window, 4);
 	bar_read(sim, 0, regs, sizeof(regs));
 	is(regs[3], 8192, "window beyond the memory ignored");
-	is(bar_read(sim, 16, got, 16), 16, "between");
+	is(bar_read(sim, 20, got, 16), 16, "between");
 	ok(!memcmp(got, zero, 16), "zero between");
 	is(bar_read(sim, BAR_WINDOW + 1808, got, 16), 16, "behind the memory");
 	ok(!memcmp(got, zero, 16), "zero behind the memory");
@@ -308,9 +308,70 @@ void test_latency(void)
 	sim_delete("slow");
 }
 
+void test_heartbeat(void)
+{
+	unsigned long long begin, end, at[4];
+	unsigned int i, count, first, last, missed, repeated, untimely;
+	static const __u32 beats[] = { 7, 8, 11, 11 };
+	struct sim sim;
+	char *log, *line;
+	__u32 beat = 0;
+
+	sim_create("heart", NULL);
+	sim_open(&sim, "heart");
+	begin = now_ns(CLOCK_REALTIME);
+	for (i = 0; i < 4; i++) {
+		if (i == 2)
+			usleep(20000);
+		is(bar_write(&sim, 16, &beats[i], 4), 4, "heartbeat");
+	}
+	is(bar_read(&sim, 16, &beat, 4), 4, "heartbeat read");
+	is(beat, 11, "as it was written");
+	bar_write(&sim, 16, &beat, 2);
+	bar_write(&sim, 18, &beat, 2);
+	sim_set_state(&sim, VFIO_DEVICE_STATE_STOP, NULL);
+	is(bar_write(&sim, 16, &beat, 4), -EBUSY, "heartbeat when stopped");
+	sim_set_state(&sim, VFIO_DEVICE_STATE_RUNNING_P2P, NULL);
+	beat = 12;
+	is(bar_write(&sim, 16, &beat, 4), 4, "heartbeat when quiescent");
+	end = now_ns(CLOCK_REALTIME);
+	sim_close(&sim);
+
+	log = sim_log("heart");
+	line = strstr(log, "heartbeat when=close ");
+	if (!line || sscanf(line, "heartbeat when=close count=%u first=%u "
+			    "first_ns=%llu last=%u last_ns=%llu "
+			    "gap_start_ns=%llu gap_end_ns=%llu missed=%u "
+			    "repeated=%u untimely=%u\n", &count, &first, &at[0],
+			    &last, &at[1], &at[2], &at[3], &missed, &repeated,
+			    &untimely) != 10)
+		die("no such heartbeats in the log");
+	is(count, 5, "heartbeats are counted, if all 4 bytes are");
+	ok(first == 7 && last == 12, "first and last");
+	ok(missed == 2 && repeated == 1 && untimely == 2,
+	   "what is wrong with them");
+	ok(begin <= at[0] && at[0] <= at[2] && at[2] < at[3] &&
+	   at[3] <= at[1] && at[1] <= end, "in CLOCK_REALTIME");
+	ok(at[3] - at[2] >= 20000000, "the longest gap");
+	ok(!strstr(line + 1, "heartbeat "), "said once");
+	free(log);
+
+	sim_open(&sim, "heart");
+	bar_read(&sim, 16, &beat, 4);
+	is(beat, 0, "none when opened");
+	bar_write(&sim, 16, &beats[0], 4);
+	sim_reset(&sim);
+	sim_close(&sim);
+	log = sim_log("heart");
+	line = strstr(log, "heartbeat when=reset count=1 ");
+	ok(line && !strstr(line + 1, "heartbeat "), "forgotten by a reset");
+	free(log);
+	sim_delete("heart");
+}
+
 void test_log(void)
 {
-	const char *head = "p2psim-log version=2 clock=CLOCK_REALTIME\n";
+	const char *head = "p2psim-log version=3 clock=CLOCK_REALTIME\n";
 	unsigned long long count;
 	struct sim sim;
 	char *log, *last;

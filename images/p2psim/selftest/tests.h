@@ -8,6 +8,7 @@ void test_pci(void);
 void test_dma_logging(void);
 void test_life(void);
 void test_latency(void);
+void test_heartbeat(void);
 void test_log(void);
 
 /* test-arcs.c */

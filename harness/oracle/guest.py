@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rule about what a guest tells its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.oracle.model import Broken, Expectation, Outcome
+from harness.timeline import Timeline
+from harness.trace import printable
+from harness.trace.device import Heartbeat
+
+# A guest's counter is that of a register.
+_MODULUS = 1 << 32
+
+
+def heartbeat(
+    source: Timeline, destination: Timeline, expect: Expectation
+) -> Iterator[Outcome]:
+    """A guest is heard whenever it runs, and goes on where it stopped.
+
+    :param source: The source's timeline.
+    :param destination: The destination's.
+    :param expect: What they are measured against.
+    """
+    sides = (source, destination)
+    for pair in zip(source.plugged, destination.plugged, strict=False):
+        before, after = (
+            [*side.logs[device].of(Heartbeat)] if device in side.logs else []
+            for side, device in zip(sides, pair, strict=True)
+        )
+        for device, beats in zip(pair, (before, after), strict=True):
+            yield from _own(device, beats)
+        if before and after and before[-1].count and after[0].count:
+            yield from _next(pair, before[-1], after[0])
+
+
+def _own(device: str, heard: list[Heartbeat]) -> Iterator[Outcome]:
+    for beats in heard:
+        wrong = {
+            "missed": beats.missed,
+            "repeated": beats.repeated,
+            "untimely": beats.untimely,
+        }
+        if any(wrong.values()):
+            counts = ", ".join(f"{n} {what}" for what, n in wrong.items())
+            yield Broken(
+                f"of its guest's heartbeats {printable(device)} had {counts}",
+                (device,),
+                (beats,),
+            )
+
+
+def _next(
+    pair: tuple[str, str], before: Heartbeat, after: Heartbeat
+) -> Iterator[Outcome]:
+    if after.first != (before.last + 1) % _MODULUS:
+        yield Broken(
+            f"the guest's heartbeat {before.last} at {printable(pair[0])} was "
+            f"followed by {after.first} at {printable(pair[1])}",
+            pair,
+            (before, after),
+        )
