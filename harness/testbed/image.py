@@ -292,7 +292,7 @@ def build_guest(folder: Path) -> bytes:
         log = cache_dir() / "testbed" / "guest.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            _call(
+            call(
                 ["make", "OUT=build"],
                 work, log, output.fileno(), "make",
             )  # fmt: skip
