@@ -18,6 +18,7 @@ from harness.cli.build import (
     choose_variants,
 )
 from harness.cli.common import positive
+from harness.cli.device import driver_of, load_for
 from harness.cli.session import Wanted, add_run_arguments, run_trees
 from harness.downtime.bundle import breakdown
 from harness.downtime.compare import (
@@ -29,7 +30,6 @@ from harness.downtime.compare import (
 )
 from harness.errors import BundleError, HostError, UsageError
 from harness.report.compare import Group, as_json, render
-from harness.scenario.load import load
 from harness.testbed.outer import find_outer
 from harness.verdict import Verdict
 
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         _Side(args.b, args.scenario_b or args.scenario),
     ]
     # Folders first: it is soon seen what is wrong with them.
-    there = {side: _found(side) for side in sides if not side.is_tree}
+    there = {side: _found(side, args) for side in sides if not side.is_tree}
     if len(there) < len(set(sides)):
         there |= _made(sides, args)
     bundles = [there[side] for side in sides]
@@ -173,7 +173,12 @@ def _made(
 ) -> dict[_Side, list[Bundle]]:
     """Build the trees and run them, A and B in turn."""
     # What can be wrong with the input is found before anything is built.
-    scenarios = {x: load(x.scenario or _SCENARIO) for x in sides if x.is_tree}
+    driver = driver_of(args)
+    scenarios = {
+        x: load_for(driver, x.scenario or _SCENARIO, args.profile)
+        for x in sides
+        if x.is_tree
+    }
     find_outer()
     base, source = choose_source(args)
     trees = {
@@ -207,7 +212,7 @@ def _made(
     return found
 
 
-def _found(side: _Side) -> list[Bundle]:
+def _found(side: _Side, args: argparse.Namespace) -> list[Bundle]:
     """The bundles of a folder."""
     folder = Path(side.text)
     if not folder.exists():
@@ -225,7 +230,8 @@ def _found(side: _Side) -> list[Bundle]:
         ]
     found = [open_bundle(path) for path in paths]
     if side.scenario is not None:
-        wanted = load(side.scenario).name
+        driver = driver_of(args)
+        wanted = load_for(driver, side.scenario, args.profile).name
         found = [x for x in found if x.scenario.name == wanted]
     if not found:
         raise UsageError(

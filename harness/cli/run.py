@@ -20,6 +20,7 @@ from harness.cli.build import (
 from harness.cli.common import add_seed_arguments
 from harness.cli.device import (
     add_device_argument,
+    add_profile_argument,
     check_qemu,
     driver_of,
     load_for,
@@ -57,6 +58,7 @@ def add_parser(
         help="the tree to build and run (default: %(default)s)",
     )
     add_device_argument(parser)
+    add_profile_argument(parser)
     add_seed_arguments(parser)
     parser.add_argument(
         "--out",
@@ -74,7 +76,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     driver = driver_of(args)
-    scenario = load_for(driver, args.scenario)
+    scenario = load_for(driver, args.scenario, args.profile)
     outer = find_outer()
     base, source = choose_source(args)
     check_qemu(driver, source.version)

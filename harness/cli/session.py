@@ -15,7 +15,12 @@ from harness.build import Source
 from harness.bundle.write import claimed
 from harness.cli.build import build_all
 from harness.cli.common import add_seed_arguments, positive
-from harness.cli.device import add_device_argument, check_qemu, driver_of
+from harness.cli.device import (
+    add_device_argument,
+    add_profile_argument,
+    check_qemu,
+    driver_of,
+)
 from harness.cli.progress import display
 from harness.matrix import Cell, Run, run_matrix
 from harness.report.model import Report, Row
@@ -48,6 +53,7 @@ class Wanted:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how to run, as `judge_trees` reads them."""
     add_device_argument(parser)
+    add_profile_argument(parser)
     add_seed_arguments(parser)
     parser.add_argument(
         "--jobs",
