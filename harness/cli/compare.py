@@ -30,6 +30,7 @@ from harness.downtime.compare import (
 )
 from harness.errors import BundleError, HostError, UsageError
 from harness.report.compare import Group, as_json, render
+from harness.scenario.profile import latencies
 from harness.testbed.outer import find_outer
 from harness.verdict import Verdict
 
@@ -255,7 +256,8 @@ def _group(side: _Side, bundles: list[Bundle]) -> Group:
     name = side.text
     if not side.is_tree:
         name = f"{qemu.variant} in {side.text}"
-    return Group(name, qemu.version, bundles[0].scenario.name)
+    scenario = bundles[0].scenario
+    return Group(name, qemu.version, scenario.name, latencies(scenario))
 
 
 def _samples(bundles: list[Bundle]) -> list[Sample]:

@@ -30,6 +30,7 @@ from harness.host.files import remove_tree
 from harness.report import machine, text
 from harness.report.model import Report, Row
 from harness.scenario.load import names
+from harness.scenario.profile import latencies
 from harness.testbed.image import get_image
 from harness.testbed.load import Program
 from harness.testbed.outer import find_outer
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
                 assessment=assess(bundle),
                 bundle=str(out),
                 digest=bundle.digest,
+                latencies=latencies(bundle.scenario),
             ),
         ),
     )

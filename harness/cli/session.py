@@ -25,6 +25,7 @@ from harness.cli.progress import display
 from harness.matrix import Cell, Run, run_matrix
 from harness.report.model import Report, Row
 from harness.scenario.model import Scenario
+from harness.scenario.profile import latencies
 from harness.series import Base, Variant
 from harness.testbed.image import get_image
 from harness.testbed.load import Program
@@ -163,4 +164,5 @@ def _row(run: Run) -> Row:
         assessment=run.assessment,
         bundle=str(run.bundle or ""),
         digest=run.digest,
+        latencies=latencies(run.cell.scenario),
     )

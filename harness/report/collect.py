@@ -29,6 +29,7 @@ from harness.report.document import (
 )
 from harness.report.lanes import first_ns, lanes, marks
 from harness.scenario.model import Device
+from harness.scenario.profile import latencies
 
 _MAX_BYTES = 256 << 20
 _KEY_LENGTH = 8
@@ -152,6 +153,7 @@ def run_of(bundle: Bundle) -> Run:
         digest=bundle.digest,
         findings=tuple(_finding(one) for one in found.findings),
         notes=found.notes,
+        latencies=latencies(bundle.scenario),
         inputs=manifest.inputs,
         devices=tuple(map(_devices, bundle.scenario.devices)),
     )

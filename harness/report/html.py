@@ -79,6 +79,7 @@ def render(document: Document) -> str:
         most_lines=_MOST_LINES,
         most_trees=_MOST_TREES,
         notes=_notes(document),
+        latencies=figures.latencies(document),
         commands=commands,
         setups=_setups(document),
         states=_STATES,

@@ -34,9 +34,11 @@ def as_json(report: Report) -> dict[str, Any]:
          "unproven": ["conservation", ...],
          "runs": [{"variant", "scenario", "seed", "verdict", "summary",
                    "blackout_ns", "qmp_downtime_ms", "bundle", "digest",
-                   "findings": [...], "known": [...], "notes": [...]},
+                   "latencies", "findings": [...], "known": [...],
+                   "notes": [...]},
                   ...]}
 
+    `latencies` is empty, or says which model they are of.
     Rules are unproven if none of the runs broke them, as most runs must not.
     """
     return {
@@ -63,6 +65,7 @@ def _run(row: Row) -> dict[str, Any]:
         "qmp_downtime_ms": found.qmp_downtime_ms,
         "bundle": row.bundle,
         "digest": row.digest,
+        "latencies": row.latencies,
         "findings": [finding.as_json() for finding in found.findings],
         "known": [finding.as_json() for finding in found.known],
         "notes": list(found.notes),
