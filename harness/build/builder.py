@@ -14,7 +14,7 @@ from harness.build.worktree import WorkTree
 from harness.host.files import exclusive, room_for
 from harness.paths import cache_dir
 from harness.progress import Progress, silent
-from harness.series import Variant, apply_patches
+from harness.series import Patch, Variant, apply_patches
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Build:
     :param version: What it says to ``--version``.
     :param sha256: Digest of the binary.
     :param reused: Whether it was there already.
+    :param job: What it was made from.
+    :param patches: What was applied to the source, in order.
     """
 
     variant: str
@@ -37,6 +39,8 @@ class Build:
     version: str
     sha256: str
     reused: bool
+    job: Job
+    patches: tuple[Patch, ...]
 
 
 def build(
@@ -71,7 +75,7 @@ def build(
     store = Store(cache_dir() / "builds")
     stored = store.find(job.key)
     if stored:
-        return _build(variant, stored, reused=True)
+        return _build(variant, job, stored, reused=True)
     work = WorkTree(cache_dir() / "work" / job.work_key)
     with exclusive(
         work.home.with_name(f"{work.home.name}.lock"),
@@ -79,7 +83,7 @@ def build(
     ) as lock:
         stored = store.find(job.key)
         if stored:
-            return _build(variant, stored, reused=True)
+            return _build(variant, job, stored, reused=True)
         # Not by the key alone: what another folder's work is at, with
         # a source of the same content, is not covered by this lock.
         log = cache_dir() / "logs" / f"{work.home.name}-{job.key}.log"
@@ -89,10 +93,12 @@ def build(
             binary = work.compile(job, log, lock, progress)
             stored = store.add(job, binary, log)
         log.unlink()
-    return _build(variant, stored, reused=False)
+    return _build(variant, job, stored, reused=False)
 
 
-def _build(variant: Variant, stored: Stored, *, reused: bool) -> Build:
+def _build(
+    variant: Variant, job: Job, stored: Stored, *, reused: bool
+) -> Build:
     return Build(
         variant=variant.name,
         key=stored.directory.name,
@@ -101,4 +107,6 @@ def _build(variant: Variant, stored: Stored, *, reused: bool) -> Build:
         version=stored.info.version,
         sha256=stored.info.binary_sha256,
         reused=reused,
+        job=job,
+        patches=variant.patches,
     )

@@ -45,6 +45,30 @@ def digest_file(digest: str) -> bytes:
     return f"{digest}\n".encode("ascii")
 
 
+class Patch(msgspec.Struct, frozen=True, kw_only=True):
+    """One patch, as it was applied."""
+
+    name: str
+    sha256: str
+
+
+class MadeOf(msgspec.Struct, frozen=True, kw_only=True):
+    """What the QEMU under test was built from, and with.
+
+    :param source: SHA-256 over all files of the source.
+    :param version: As in the source's file ``VERSION``.
+    :param patches: What was applied to it, in order.
+    :param compiler: First line of what the compiler says it is.
+    :param meson: Version of meson.
+    """
+
+    source: str
+    version: str
+    patches: tuple[Patch, ...]
+    compiler: str
+    meson: str
+
+
 class QemuInput(msgspec.Struct, frozen=True, kw_only=True):
     """The QEMU under test.
 
@@ -53,6 +77,7 @@ class QemuInput(msgspec.Struct, frozen=True, kw_only=True):
     :param version: QEMU's version string.
     :param sha256: Of the binary.
     :param libraries: SHA-256 by name of the libraries that it ran with.
+    :param made_of: What it was built from; None if that is not known.
     """
 
     variant: str
@@ -60,6 +85,7 @@ class QemuInput(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     sha256: str
     libraries: dict[str, str]
+    made_of: MadeOf | None = None
 
 
 class TestbedInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +97,8 @@ class TestbedInput(msgspec.Struct, frozen=True, kw_only=True):
     :param outer_sha256: Of its binary.
     :param arguments: Its arguments, without the paths of files.
     :param driver: The kernel module whose devices it had.
+    :param kernel: Name and version of the kernel's package.
+    :param compiler: First line of what the driver's compiler says it is.
     """
 
     __test__ = False        # not a test class, whatever pytest thinks
@@ -80,6 +108,8 @@ class TestbedInput(msgspec.Struct, frozen=True, kw_only=True):
     outer_sha256: str
     arguments: tuple[str, ...]
     driver: str = "p2psim"
+    kernel: str = ""
+    compiler: str = ""
 
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):

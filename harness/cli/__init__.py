@@ -30,6 +30,7 @@ COMMANDS = {
     "demo": "what the series is for, in ten lines and one picture",
     "build": "build QEMU variants into the store",
     "run": "run one scenario, sealed, and keep its bundle",
+    "reproduce": "make a bundle's run again, and see that it is the same",
     "compare": "A against B: which is slower, by how much, and where",
     "check": "judge anybody's trace logs",
     "report": "show what runs found: text, HTML, JUnit, JSON, Perfetto",

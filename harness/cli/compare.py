@@ -18,6 +18,7 @@ from harness.cli.build import (
     choose_variants,
 )
 from harness.cli.common import add_seeds_argument, seeds_of
+from harness.cli.device import driver_of, load_for
 from harness.cli.session import Wanted, add_run_arguments, run_trees
 from harness.downtime.bundle import breakdown
 from harness.downtime.compare import (
@@ -30,7 +31,7 @@ from harness.downtime.compare import (
 from harness.downtime.logs import HostRun, is_host_run, read_host_run
 from harness.errors import BundleError, HostError, UsageError
 from harness.report.compare import Group, as_json, render
-from harness.scenario.load import load
+from harness.scenario.profile import latencies
 from harness.testbed.outer import find_outer
 from harness.verdict import Verdict
 
@@ -160,7 +161,9 @@ def run(args: argparse.Namespace) -> int:
         _Side(args.b, args.scenario_b or args.scenario),
     ]
     # Folders first: it is soon seen what is wrong with them.
-    there = {side: _found(side) for side in sides if not side.is_tree}
+    there = {
+        side: _found(side, args) for side in sides if not side.is_tree
+    }
     if not all(x.sealed for x in there.values()) and (
         len(there) < len(set(sides)) or any(x.sealed for x in there.values())
     ):
@@ -193,7 +196,12 @@ def _made(
 ) -> dict[_Side, _Runs]:
     """Build the trees and run them, A and B in turn."""
     # What can be wrong with the input is found before anything is built.
-    scenarios = {x: load(x.scenario or _SCENARIO) for x in sides if x.is_tree}
+    driver = driver_of(args)
+    scenarios = {
+        x: load_for(driver, x.scenario or _SCENARIO, args.profile)
+        for x in sides
+        if x.is_tree
+    }
     find_outer()
     base, source = choose_source(args)
     trees = {
@@ -227,7 +235,7 @@ def _made(
     return {side: _of_bundles(side, x) for side, x in found.items()}
 
 
-def _found(side: _Side) -> _Runs:
+def _found(side: _Side, args: argparse.Namespace) -> _Runs:
     """The runs of a folder."""
     folder = Path(side.text)
     if not folder.exists():
@@ -249,7 +257,8 @@ def _found(side: _Side) -> _Runs:
         )
     found = [open_bundle(path) for path in paths]
     if side.scenario is not None:
-        wanted = load(side.scenario).name
+        driver = driver_of(args)
+        wanted = load_for(driver, side.scenario, args.profile).name
         found = [x for x in found if x.scenario.name == wanted]
     if not found:
         raise UsageError(
@@ -288,8 +297,9 @@ def _of_bundles(side: _Side, bundles: list[Bundle]) -> _Runs:
     name = side.text
     if not side.is_tree:
         name = f"{qemu.variant} in {side.text}"
+    scenario = bundles[0].scenario
     return _Runs(
-        Group(name, qemu.version, bundles[0].scenario.name),
+        Group(name, qemu.version, scenario.name, latencies(scenario)),
         [
             Sample(x.manifest.inputs.seed, breakdown(x), x.path.name)
             for x in bundles

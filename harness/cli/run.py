@@ -20,6 +20,7 @@ from harness.cli.build import (
 from harness.cli.common import add_seed_arguments
 from harness.cli.device import (
     add_device_argument,
+    add_profile_argument,
     check_qemu,
     driver_of,
     load_for,
@@ -30,6 +31,7 @@ from harness.host.files import remove_tree
 from harness.report import machine, text
 from harness.report.model import Report, Row
 from harness.scenario.load import names
+from harness.scenario.profile import latencies
 from harness.testbed.image import get_image
 from harness.testbed.load import Program
 from harness.testbed.outer import find_outer
@@ -58,6 +60,7 @@ def add_parser(
         help="the tree to build and run (default: %(default)s)",
     )
     add_device_argument(parser)
+    add_profile_argument(parser)
     add_seed_arguments(parser)
     parser.add_argument(
         "--out",
@@ -76,7 +79,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     driver = driver_of(args)
-    scenario = load_for(driver, args.scenario)
+    scenario = load_for(driver, args.scenario, args.profile)
     outer = find_outer()
     base, source = choose_source(args)
     check_qemu(driver, source.version)
@@ -120,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
                 assessment=assess(bundle),
                 bundle=str(out),
                 digest=bundle.digest,
+                latencies=latencies(bundle.scenario),
             ),
         ),
     )

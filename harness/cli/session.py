@@ -15,7 +15,12 @@ from harness.build import Source
 from harness.bundle.write import claimed
 from harness.cli.build import build_all
 from harness.cli.common import add_seed_arguments, positive, seeds_of
-from harness.cli.device import add_device_argument, check_qemu, driver_of
+from harness.cli.device import (
+    add_device_argument,
+    add_profile_argument,
+    check_qemu,
+    driver_of,
+)
 from harness.cli.progress import display
 from harness.cli.record import (
     add_history_argument,
@@ -25,6 +30,7 @@ from harness.cli.record import (
 from harness.matrix import Cell, Run, run_matrix
 from harness.report.model import Report, Row
 from harness.scenario.model import Scenario
+from harness.scenario.profile import latencies
 from harness.series import Base, Variant
 from harness.testbed.image import get_image
 from harness.testbed.load import Program
@@ -53,6 +59,7 @@ class Wanted:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how to run, as `judge_trees` reads them."""
     add_device_argument(parser)
+    add_profile_argument(parser)
     add_seed_arguments(parser)
     parser.add_argument(
         "--jobs",
@@ -178,4 +185,5 @@ def row_of(run: Run) -> Row:
         assessment=run.assessment,
         bundle=str(run.bundle or ""),
         digest=run.digest,
+        latencies=latencies(run.cell.scenario),
     )

@@ -107,6 +107,12 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.mutant and not args.mutants:
         raise UsageError("--mutant is for --mutants", "say --mutants too")
+    if args.profile and (args.mutants or args.per_patch or args.all):
+        raise UsageError(
+            "--all, --mutants and --per-patch judge with latencies of their "
+            "own",
+            "leave out --profile",
+        )
     if args.seeds > 1 and (args.mutants or args.per_patch):
         raise UsageError(
             "--mutants and --per-patch judge with one seed",
@@ -127,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         return mutants.run(args, _JSON, _JUNIT)
     # What can be wrong with the input is found before anything is built.
     wanted = perpatch.SCENARIOS if args.per_patch else SCENARIOS
-    scenarios = _scenarios(driver, args.scenario or wanted)
+    scenarios = _scenarios(driver, args.scenario or wanted, args.profile)
     find_outer()
     base, source = choose_source(args)
     names = args.variant or default_variants(base)
@@ -166,8 +172,12 @@ def run(args: argparse.Namespace) -> int:
     return report.verdict.exit_code
 
 
-def _scenarios(driver: Driver, wanted: Sequence[str]) -> list[Scenario]:
-    scenarios = [load_for(driver, text) for text in dict.fromkeys(wanted)]
+def _scenarios(
+    driver: Driver, wanted: Sequence[str], profile: str | None
+) -> list[Scenario]:
+    scenarios = [
+        load_for(driver, text, profile) for text in dict.fromkeys(wanted)
+    ]
     names = [scenario.name for scenario in scenarios]
     for name in names:
         # Bundles are named after them.

@@ -28,7 +28,7 @@ MAX_DEVICES = 24 // 2 // 2
 # Whoever asks for nothing in particular gets what mtty has.
 _ORDINARY = Device()
 _GRANTED = ("count", "root_port")
-_DROPPED = "latency_us"
+_DROPPED = ("profile", "latency_us")
 
 _SUFFIX = "-mtty"
 
@@ -120,7 +120,7 @@ def adapt(scenario: Scenario) -> Scenario:
     """
     for number, device in enumerate(scenario.devices):
         for key in Device.__struct_fields__:
-            if key in (*_GRANTED, _DROPPED):
+            if key in (*_GRANTED, *_DROPPED):
                 continue
             if getattr(device, key) != getattr(_ORDINARY, key):
                 raise _cannot(
@@ -135,14 +135,14 @@ def adapt(scenario: Scenario) -> Scenario:
         )
     summary = f"{scenario.name} on mtty"
     if any(device.latency_us for device in scenario.devices):
-        summary += f", without {_DROPPED}: its arcs take no time"
+        summary += f", without {_DROPPED[-1]}: its arcs take no time"
     return msgspec.structs.replace(
         scenario,
         # As long as a name may be.
         name=f"{scenario.name[: 63 - len(_SUFFIX)]}{_SUFFIX}",
         summary=summary,
         devices=tuple(
-            msgspec.structs.replace(device, latency_us={})
+            msgspec.structs.replace(device, profile="", latency_us={})
             for device in scenario.devices
         ),
     )

@@ -30,6 +30,7 @@ from harness.report.document import (
 )
 from harness.report.lanes import first_ns, lanes, marks
 from harness.scenario.model import Device
+from harness.scenario.profile import latencies
 from harness.trace import Entry
 
 _MAX_BYTES = 256 << 20
@@ -155,6 +156,7 @@ def run_of(bundle: Bundle) -> Run:
         findings=tuple(_finding(one) for one in found.findings),
         notes=found.notes,
         traffic=found.traffic,
+        latencies=latencies(bundle.scenario),
         inputs=manifest.inputs,
         devices=tuple(map(_devices, bundle.scenario.devices)),
     )

@@ -33,11 +33,13 @@ class Group:
     :param name: The variant's, or the folder's.
     :param qemu: QEMU's version.
     :param scenario: Name of the scenario.
+    :param latencies: What `harness.scenario.profile.latencies` says of it.
     """
 
     name: str
     qemu: str
     scenario: str
+    latencies: str = ""
 
 
 def render(first: Group, second: Group, found: Comparison) -> str:
@@ -52,6 +54,8 @@ def render(first: Group, second: Group, found: Comparison) -> str:
         f"{printable(x.qemu)}"
         for letter, x in (("A", first), ("B", second))
     ]
+    told = dict.fromkeys(x.latencies for x in (first, second))
+    lines += [f"latencies: {printable(x)}" for x in told if x]
     lines.append(_runs(found))
     if found.rows:
         lines += ["", *_table(found), "", _LEGEND]
@@ -161,6 +165,7 @@ def as_json(
                 "name": x.name,
                 "qemu": x.qemu,
                 "scenario": x.scenario,
+                "latencies": x.latencies,
                 "runs": count,
                 "outliers_ns": list(apart),
             }

@@ -165,10 +165,11 @@ class GuestGap(_Value, frozen=True, kw_only=True):
 class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
     """One run.
 
-    The first eleven are those of `harness.report.machine`.  `tree` names
-    the set of runs that it belongs to.  `zero_ns` is the wall-clock time
-    from which all others count: of the source's first stop request if the
-    logs tell, otherwise of the first line.
+    The first twelve are those of `harness.report.machine`.  `latencies`
+    says of which model they are, and is empty if they are the scenario's
+    own.  `tree` names the set of runs that it belongs to.  `zero_ns` is the
+    wall-clock time from which all others count: of the source's first stop
+    request if the logs tell, otherwise of the first line.
     """
 
     variant: str
@@ -182,6 +183,7 @@ class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
     digest: str
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    latencies: str = ""
     tree: str = ""
     inputs: Inputs | None = None
     devices: tuple[Devices, ...] = ()
@@ -213,6 +215,7 @@ class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
             assessment=found,
             bundle=self.bundle,
             digest=self.digest,
+            latencies=self.latencies,
         )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from harness.downtime.metrics import PHASE
 from harness.downtime.stats import Effect
 from harness.report.document import Document, Finding, GuestGap, Run
 from harness.report.model import ranges
+from harness.scenario.profile import MODEL
 from harness.timeline import Blackout
 from harness.verdict import Verdict, worst
 
@@ -324,12 +326,35 @@ def commands(document: Document) -> tuple[str, ...]:
     for run in document.runs:
         command = shlex.join(
             [
-                "vfio-p2p", "run", run.scenario,
+                "vfio-p2p", "run", *_scenario(run),
                 "--variant", run.variant, *base, "--seed",
             ]
         )
         seeds.setdefault(command, []).append(run.seed)
     return tuple(_for_each(command, found) for command, found in seeds.items())
+
+
+def _scenario(run: Run) -> tuple[str, ...]:
+    """A scenario whose latencies were replaced has another name."""
+    found = re.fullmatch(rf"profile (\S+), {MODEL}", run.latencies)
+    if found is None or not run.scenario.endswith(f"-{found[1]}"):
+        return (run.scenario,)
+    name = run.scenario.removesuffix(f"-{found[1]}")
+    return (name, "--profile", found[1])
+
+
+def latencies(document: Document) -> tuple[str, ...]:
+    """Of which model the latencies are, and in which scenarios.
+
+    :param document: The report.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for run in document.runs:
+        if run.latencies:
+            found.setdefault(run.latencies, {})[run.scenario] = None
+    return tuple(
+        f"{text}, in {', '.join(names)}" for text, names in found.items()
+    )
 
 
 def _for_each(command: str, found: list[int]) -> str:

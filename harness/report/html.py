@@ -81,6 +81,7 @@ def render(document: Document, history: Sequence[Trend] | None = None) -> str:
         most_lines=_MOST_LINES,
         most_trees=_MOST_TREES,
         notes=_notes(document),
+        latencies=figures.latencies(document),
         commands=commands,
         charts=None if history is None else [*map(trends.chart, history)],
         height=trends.HEIGHT,

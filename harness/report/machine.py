@@ -37,13 +37,15 @@ def as_json(report: Report) -> dict[str, Any]:
          "unproven": ["conservation", ...],
          "runs": [{"variant", "scenario", "seed", "verdict", "summary",
                    "blackout_ns", "qmp_downtime_ms", "bundle", "digest",
-                   "findings": [...], "known": [...], "notes": [...],
+                   "latencies", "findings": [...], "known": [...],
+                   "notes": [...],
                    "traffic": {"sent", "delivered", "lost", "doubled"}},
                   ...]}
 
-    `traffic` counts transactions between devices over all migrations of a
-    run, and is null where devices have no peers.  Rules are unproven if none
-    of the runs broke them, as most runs must not.
+    `latencies` is empty, or says which model they are of.  `traffic` counts
+    transactions between devices over all migrations of a run, and is null
+    where devices have no peers.  Rules are unproven if none of the runs broke
+    them, as most runs must not.
     """
     return {
         "format": FORMAT,
@@ -69,6 +71,7 @@ def _run(row: Row) -> dict[str, Any]:
         "qmp_downtime_ms": found.qmp_downtime_ms,
         "bundle": row.bundle,
         "digest": row.digest,
+        "latencies": row.latencies,
         "findings": [finding.as_json() for finding in found.findings],
         "known": [finding.as_json() for finding in found.known],
         "notes": list(found.notes),

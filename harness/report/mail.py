@@ -59,6 +59,7 @@ def _setup(document: Document) -> list[str]:
             if run.inputs
         ),
     )
+    lines += _field("latency", figures.latencies(document))
     kinds: dict[str, dict[int, None]] = {}
     for run in document.runs:
         for device in run.devices:
@@ -145,7 +146,8 @@ def _table(table: Table) -> list[str]:
 def _compared(table: Table, comparison: Comparison) -> list[str]:
     first, second = (
         compare.Group(
-            _fit(x.tree), _fit(_version(x.runs[0])), _fit(x.scenario)
+            _fit(x.tree), _fit(_version(x.runs[0])), _fit(x.scenario),
+            _fit(x.runs[0].latencies),
         )
         for x in table.groups
     )

@@ -22,6 +22,7 @@ class Row:
     :param assessment: What came of it.
     :param bundle: Where its bundle is; empty without one.
     :param digest: The bundle's digest; empty without one.
+    :param latencies: What `harness.scenario.profile.latencies` says.
     """
 
     variant: str
@@ -30,6 +31,7 @@ class Row:
     assessment: Assessment
     bundle: str
     digest: str
+    latencies: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def render(report: Report) -> str:
     """
     groups = report.groups
     parts = [table(report), _traffic(groups), *map(details, groups)]
+    parts.append(_latencies(report))
     parts.append(_closing(report))
     return "\n".join(part for part in parts if part)
 
@@ -182,6 +183,20 @@ def details(group: Group) -> str:
     if row.bundle:
         lines.append(f"  bundle: {printable(row.bundle)}")
     return "\n".join(lines)
+
+
+def _latencies(report: Report) -> str:
+    """What of the figures is a model's."""
+    found: dict[str, list[str]] = {}
+    for row in report.rows:
+        names = found.setdefault(row.latencies, [])
+        if row.scenario not in names:
+            names.append(row.scenario)
+    return "\n".join(
+        printable(f"latencies of {', '.join(names)}: {text}")
+        for text, names in found.items()
+        if text
+    )
 
 
 def _closing(report: Report) -> str:

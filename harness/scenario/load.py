@@ -6,12 +6,14 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from harness.errors import ScenarioError, UsageError
+from harness.paths import project_root
 from harness.scenario.model import Scenario, check_format
+from harness.scenario.profile import Profile
 
 _LIBRARY = Path(__file__).parent / "library"
 _MAX_BYTES = 1 << 20
@@ -22,6 +24,8 @@ _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
 _UNKNOWN = re.compile(r".*unknown field `([^`]*)`", re.DOTALL)
 _OWN_KEY = re.compile(r"([a-z_]+): ")       # what our own checks begin with
 _QUOTES = re.compile(r"""\"{3}|'{3}""")
+
+_T = TypeVar("_T", Scenario, Profile)
 
 
 def names() -> list[str]:
@@ -36,28 +40,76 @@ def load(what: str | Path) -> Scenario:
     :raise UsageError: When there is neither.
     :raise ScenarioError: When the file is not a scenario.
     """
-    path = _LIBRARY / f"{what}.toml"
-    if str(what) not in names():
-        path = Path(what)
+    path, data = _read("scenario", what, _LIBRARY)
+    return parse(data, path)
+
+
+def profiles() -> list[str]:
+    """Names of the latency profiles that come with the tool."""
+    return sorted(path.stem for path in _profiles().glob("*.toml"))
+
+
+def load_profile(what: str | Path) -> Profile:
+    """Read a latency profile.
+
+    :param what: Name of one that comes with the tool, or a file's path.
+    :raise UsageError: When there is neither.
+    :raise ScenarioError: When the file is not a profile.
+    """
+    path, data = _read("profile", what, _profiles())
+    return _decode(data, path, Profile)[1]
+
+
+def _profiles() -> Path:
+    return project_root() / "images" / "p2psim" / "profiles"
+
+
+def _read(kind: str, what: str | Path, folder: Path) -> tuple[Path, bytes]:
+    """One of a folder's files by its name, or any by its path."""
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    path = Path(what)
+    if str(what) in known:
+        path = folder / f"{what}.toml"
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(
-            f"no scenario {str(what)!r}",
-            f"give a file, or one of: {', '.join(names())}",
+            f"no {kind} {str(what)!r}",
+            f"give a file, or one of: {', '.join(known)}",
         ) from None
     if len(data) > _MAX_BYTES:
         raise ScenarioError(path, None, "larger than 1 MiB")
-    return parse(data, path)
+    return path, data
 
 
 def parse(data: bytes, path: Path | str) -> Scenario:
-    """Decode the text of a scenario.
+    """Decode the text of a scenario, with what its profiles say.
 
     :param path: Where it is from, for messages.
     :raise ScenarioError: When it is not a scenario.
     """
+    text, scenario = _decode(data, path, Scenario)
+    devices = list(scenario.devices)
+    for number, device in enumerate(devices):
+        if not device.profile:
+            continue
+        try:
+            devices[number] = load_profile(device.profile).of(device)
+        except (UsageError, ValueError) as err:
+            hint = f"; {err.hint}" if isinstance(err, UsageError) else ""
+            keys: list[str | int] = ["devices", number, "profile"]
+            name = ".".join(map(str, keys))
+            raise ScenarioError(
+                path, _line_of(text, keys), f"{name}: {err}{hint}"
+            ) from None
+    return msgspec.structs.replace(scenario, devices=tuple(devices))
+
+
+def _decode(
+    data: bytes, path: Path | str, kind: type[_T]
+) -> tuple[str, _T]:
+    """Text and value of a file; errors name the key and its line."""
     try:
         text = data.decode()
         tree = tomllib.loads(text)
@@ -77,9 +129,9 @@ def parse(data: bytes, path: Path | str) -> Scenario:
         where = _line_of(text, ["format"])
         raise ScenarioError(path, where, str(err)) from None
     try:
-        return msgspec.convert(tree, Scenario)
+        return text, msgspec.convert(tree, kind)
     except msgspec.ValidationError as err:
-        keys, why = _locate(tree, err)
+        keys, why = _locate(tree, err, kind)
         name = ".".join(str(key) for key in keys)
         raise ScenarioError(
             path, _line_of(text, keys), f"{name}: {why}" if name else why
@@ -87,7 +139,7 @@ def parse(data: bytes, path: Path | str) -> Scenario:
 
 
 def _locate(
-    tree: dict[str, Any], err: msgspec.ValidationError
+    tree: dict[str, Any], err: msgspec.ValidationError, kind: type
 ) -> tuple[list[str | int], str]:
     """Keys that lead to what is wrong, as far as they are known, and why.
 
@@ -101,7 +153,7 @@ def _locate(
     for step in _STEP.finditer(where.rstrip("`").removeprefix("$")):
         if step[0] != "[...]":
             keys.append(int(step[2]) if step[2] else step[1])
-        elif name := _culprit(tree, node, str(err)):
+        elif name := _culprit(tree, node, str(err), kind):
             keys.append(name)
         else:
             break
@@ -115,14 +167,14 @@ def _locate(
 
 
 def _culprit(
-    tree: dict[str, Any], table: dict[str, Any], message: str
+    tree: dict[str, Any], table: dict[str, Any], message: str, kind: type
 ) -> str | None:
     """The key of `table` that the message is about: it does not say."""
     for name, value in dict(table).items():
         table.clear()
         table[name] = value
         try:
-            msgspec.convert(tree, Scenario)
+            msgspec.convert(tree, kind)
         except msgspec.ValidationError as err:
             if str(err) == message:
                 return name

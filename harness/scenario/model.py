@@ -41,6 +41,7 @@ Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Count = Annotated[int, Meta(ge=1, le=32)]
 Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
 Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+LatencyUs = Annotated[int, Meta(ge=0, le=60_000_000)]
 
 
 # What the two sides may take of the testbed's VM together. There, 608 MiB
@@ -52,6 +53,20 @@ class _Strict(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 ):
     pass
+
+
+def check_arc(text: str) -> None:
+    """See that a text is an arc, as ``FROM>TO`` with the uAPI's names.
+
+    :raise ValueError: When it is not.
+    """
+    states = text.split(">")
+    if len(states) != 2 or not all(
+        state in uapi.DeviceState.__members__ for state in states
+    ):
+        raise ValueError(
+            f"{text!r} is not an arc such as 'RUNNING>RUNNING_P2P'"
+        )
 
 
 class Flag(StrEnum):
@@ -85,7 +100,10 @@ class Device(_Strict, frozen=True, kw_only=True):
     """`count` simulated devices of one kind; see images/p2psim/README.md.
 
     `latency_us` maps an arc, written ``FROM>TO`` with the uAPI's names, to
-    the time that it takes in microseconds.  A device that offers
+    the time that it takes in microseconds.  In a file `profile` names a
+    `harness.scenario.profile.Profile`, whose latencies those add to and
+    override; in what was read `latency_us` has them all, and `profile` only
+    says where they are from.  A device that offers
     `dma_logging` is not refused where it cannot migrate: QEMU adds a
     blocker.  With `root_port` each is behind a PCIe root port of its own,
     one level deeper in the qdev tree, and can be unplugged.
@@ -100,7 +118,8 @@ class Device(_Strict, frozen=True, kw_only=True):
     size_bytes: Annotated[int, Meta(ge=4096, le=64 << 20)] = 65536
     initial_bytes: Bytes = 4096
     dirty_bytes: Bytes = 0
-    latency_us: dict[str, Annotated[int, Meta(ge=0, le=60_000_000)]] = {}
+    profile: Annotated[str, Meta(max_length=1024)] = ""
+    latency_us: dict[str, LatencyUs] = {}
     dma_logging: bool = False
     root_port: bool = False
     peers: Peers = Peers.NONE
@@ -118,14 +137,10 @@ class Device(_Strict, frozen=True, kw_only=True):
             if getattr(self, key) > self.size_bytes:
                 raise ValueError(f"{key}: more than size_bytes")
         for arc in self.latency_us:
-            states = arc.split(">")
-            if len(states) != 2 or not all(
-                state in uapi.DeviceState.__members__ for state in states
-            ):
-                raise ValueError(
-                    f"latency_us: {arc!r} is not an arc such as "
-                    "'RUNNING>RUNNING_P2P'"
-                )
+            try:
+                check_arc(arc)
+            except ValueError as err:
+                raise ValueError(f"latency_us: {err}") from None
         for fault in self.faults:
             try:
                 check_fault(fault, self.migration_flags, self.size_bytes)

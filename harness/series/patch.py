@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import email.parser
+import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,11 @@ class Patch:
                 f"larger than {MAX_PATCH_BYTES >> 20} MiB",
             )
         return cls(path.name, data)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file."""
+        return hashlib.sha256(self.data).hexdigest()
 
     @cached_property
     def _subject(self) -> str:

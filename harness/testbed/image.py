@@ -52,12 +52,16 @@ class Image:
     :param path: Its folder in the cache.
     :param files: SHA-256 of its files, by name.
     :param driver: Whose devices it has.
+    :param kernel_package: Name and version of its kernel's package.
+    :param compiler: What compiled the driver.
     """
 
     key: str
     path: Path
     files: dict[str, str]
     driver: Driver = Driver.P2PSIM
+    kernel_package: str = ""
+    compiler: str = ""
 
     @property
     def kernel(self) -> Path:
@@ -103,7 +107,15 @@ def get_image(
                     )
                 files = _digests(partial)
                 (partial / _FILES).write_bytes(msgspec.json.encode(files))
-    return Image(key, path, files, driver)
+    kernel = f"linux-image-{kit.release}"
+    return Image(
+        key,
+        path,
+        files,
+        driver,
+        f"{kernel} {kit.packages[kernel]}",
+        _compiler(),
+    )
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.bundle.manifest import MadeOf, Patch
 from harness.errors import SourceError
 from harness.testbed.cpio import Layer
 from harness.testbed.image import Image
@@ -31,12 +32,14 @@ class Program:
     :param build: Key in the build store.
     :param version: QEMU's version string.
     :param binary: Path of the binary.
+    :param made_of: What it was built from; None if that is not known.
     """
 
     variant: str
     build: str
     version: str
     binary: Path
+    made_of: MadeOf | None = None
 
     @classmethod
     def of(cls, build: Build) -> Program:
@@ -46,6 +49,16 @@ class Program:
             build=build.key,
             version=build.version,
             binary=build.path,
+            made_of=MadeOf(
+                source=build.job.source.key,
+                version=build.job.source.version,
+                patches=tuple(
+                    Patch(name=x.name, sha256=x.sha256)
+                    for x in build.patches
+                ),
+                compiler=build.job.toolchain.compiler,
+                meson=build.job.toolchain.meson,
+            ),
         )
 
     def files(self) -> dict[str, bytes]:

@@ -84,9 +84,39 @@ class Testbed:
             is at fault: also when a rerun is not the same.
         :raise NoSpaceError: When the disk is too full.
         """
-        files = program.files()
-        arguments = sealed_arguments(seed)
-        inputs = Inputs(
+        inputs = self.inputs(program, scenario, seed)
+        known = results.find(inputs)
+        if known and not rerun:
+            with room_for(bundle, _NEEDED_BYTES), writing(bundle) as partial:
+                shutil.copytree(known.path, partial, dirs_exist_ok=True)
+            return known.digest
+        digest = await self.make(program, scenario, seed, bundle, limit_s)
+        made = open_bundle(bundle)
+        if known:
+            results.check_same(known, made)
+        else:
+            results.keep(made)
+        return digest
+
+    def inputs(
+        self, program: Program, scenario: Scenario, seed: int
+    ) -> Inputs:
+        """All that determines a run.
+
+        :param program: The QEMU under test.
+        :param scenario: What is to happen.
+        :param seed: Fixes the rest.
+        """
+        return self._inputs(program, program.files(), scenario, seed)
+
+    def _inputs(
+        self,
+        program: Program,
+        files: dict[str, bytes],
+        scenario: Scenario,
+        seed: int,
+    ) -> Inputs:
+        return Inputs(
             qemu=QemuInput(
                 variant=program.variant,
                 build=program.build,
@@ -97,22 +127,41 @@ class Testbed:
                     for name, data in files.items()
                     if name.startswith("lib/")
                 },
+                made_of=program.made_of,
             ),
             scenario=scenario.digest,
             seed=seed,
-            testbed=TestbedInput(
-                image=self.image.files,
-                outer=self.outer.version,
-                outer_sha256=self.outer.sha256,
-                arguments=arguments,
-                driver=self.image.driver,
-            ),
+            testbed=self.input(seed),
         )
-        known = results.find(inputs)
-        if known and not rerun:
-            with room_for(bundle, _NEEDED_BYTES), writing(bundle) as partial:
-                shutil.copytree(known.path, partial, dirs_exist_ok=True)
-            return known.digest
+
+    def input(self, seed: int) -> TestbedInput:
+        """What of that the testbed is.
+
+        :param seed: See `inputs`.
+        """
+        return TestbedInput(
+            image=self.image.files,
+            outer=self.outer.version,
+            outer_sha256=self.outer.sha256,
+            arguments=sealed_arguments(seed),
+            driver=self.image.driver,
+            kernel=self.image.kernel_package,
+            compiler=self.image.compiler,
+        )
+
+    async def make(
+        self,
+        program: Program,
+        scenario: Scenario,
+        seed: int,
+        bundle: Path,
+        limit_s: float = LIMIT_S,
+    ) -> str:
+        """Run one scenario, and ask nobody what came of it before.
+
+        Parameters, result and errors are those of `run`.
+        """
+        files = program.files()
         with room_for(bundle, _NEEDED_BYTES), writing(bundle) as partial:
             # In there, so that nothing stays elsewhere if we are killed.
             work = partial / ".work"
@@ -129,13 +178,9 @@ class Testbed:
                 ) from err
             shutil.rmtree(work)
             (partial / SCENARIO).write_bytes(scenario.to_json())
-            digest = seal(partial, inputs)
-        made = open_bundle(bundle)
-        if known:
-            results.check_same(known, made)
-        else:
-            results.keep(made)
-        return digest
+            return seal(
+                partial, self._inputs(program, files, scenario, seed)
+            )
 
 
 def _take(work: Path, partial: Path) -> None:

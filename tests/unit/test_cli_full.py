@@ -9,10 +9,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from builds import build_of, source_of
 
 from harness.assess import Assessment
 from harness.build import Build
@@ -65,28 +65,24 @@ class Machine:
     def choose_source(self, _: argparse.Namespace) -> Any:
         """Stands in for the real one."""
         base = find_base(self.base)
-        return base, SimpleNamespace(origin="here", version=base.qemu)
+        return base, source_of(f"{base.qemu}.99")
 
     def find_source(
         self, where: None, qemu: str, *_: object, refresh: bool
     ) -> Any:
         """Likewise."""
-        return SimpleNamespace(origin="Debian", version=qemu)
+        return source_of(f"{qemu}.99", "Debian")
 
     def build_all(
         self, source: Any, variants: Sequence[Variant], shown: object
     ) -> list[Build]:
         """Likewise."""
         (variant,) = variants
-        self.built.append((source.version, variant.name))
+        self.built.append((source.version[:4], variant.name))
         if variant.name.partition("+")[2] in self.refuses:
             raise BuildError("ninja failed", Path("x.log"))
-        return [
-            Build(
-                variant.name, "0" * 32, Path("/build"), Path("/qemu"),
-                f"QEMU {source.version}.99", "0" * 64, True,
-            )
-        ]  # fmt: skip
+        version = f"QEMU {source.version}"
+        return [build_of(source, variant, version, Path("/qemu"))]
 
     def run_cells(self, cells: Sequence[Cell], args: object) -> list[Run]:
         """Likewise."""

@@ -7,14 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from builds import build_of, source_of
 
 from harness.assess import Assessment
-from harness.build import Build
+from harness.build import Build, Source
 from harness.cli import main, mutants
 from harness.errors import BuildError, PatchError
 from harness.matrix import Cell, Run
@@ -56,7 +56,7 @@ class Machine:
     ran: list[tuple[str, str]] = field(default_factory=list)
 
     def build_all(
-        self, _: object, variants: Sequence[Variant], shown: object
+        self, source: Source, variants: Sequence[Variant], shown: object
     ) -> list[Build]:
         """Stands in for the real one."""
         for variant in variants:
@@ -64,12 +64,9 @@ class Machine:
             if err := self.refuses.get(variant.name.partition("+")[2]):
                 raise err
         return [
-            Build(
-                variant.name, "0" * 32, Path("/build"), Path("/qemu"),
-                "QEMU 10.0.99", "0" * 64, True,
-            )
+            build_of(source, variant, "QEMU 10.0.99", Path("/qemu"))
             for variant in variants
-        ]  # fmt: skip
+        ]
 
     def run_cells(self, cells: Sequence[Cell], args: object) -> list[Run]:
         """Likewise."""
@@ -98,7 +95,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(mutants, "find_outer", lambda: None)
     monkeypatch.setattr(
         mutants, "choose_source",
-        lambda _: (find_base(BASE), SimpleNamespace()),
+        lambda _: (find_base(BASE), source_of("10.0.99")),
     )  # fmt: skip
     monkeypatch.setattr(mutants, "build_all", made.build_all)
     monkeypatch.setattr(mutants, "run_cells", made.run_cells)

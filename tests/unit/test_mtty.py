@@ -123,10 +123,15 @@ def test_what_mtty_cannot_do(line: str) -> None:
 
 def test_every_key_of_a_device_is_thought_of() -> None:
     # A new key is refused until somebody finds that mtty can do it.
-    granted = {"count", "root_port", "latency_us"}
+    granted = {"count", "root_port", "profile", "latency_us"}
     assert granted < {x.name for x in msgspec.structs.fields(Device)}
     scenario = load("one-device")
-    device = Device(count=2, root_port=True, latency_us={"RUNNING>STOP": 1})
+    device = Device(
+        count=2,
+        root_port=True,
+        profile="cx7",
+        latency_us={"RUNNING>STOP": 1},
+    )
     assert adapt(
         msgspec.structs.replace(scenario, devices=(device,))
     ).devices == (Device(count=2, root_port=True),)

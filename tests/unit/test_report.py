@@ -199,7 +199,7 @@ def test_json_schema() -> None:
     for run in document["runs"]:
         assert set(run) == {
             "variant", "scenario", "seed", "verdict", "summary",
-            "blackout_ns", "qmp_downtime_ms", "bundle", "digest",
+            "blackout_ns", "qmp_downtime_ms", "bundle", "digest", "latencies",
             "findings", "known", "notes", "traffic",
         }
     passed, failed, *_, error = document["runs"]

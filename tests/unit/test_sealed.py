@@ -6,32 +6,22 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bundles import MIGRATED
+from fake_outer import GOOD, outer_vm
 
 from harness.bundle.read import open_bundle
 from harness.device import Driver
 from harness.errors import TestbedError
 from harness.paths import cache_dir
 from harness.scenario.load import load
-from harness.testbed.image import Image
 from harness.testbed.load import Program
-from harness.testbed.outer import Outer
 from harness.testbed.sealed import Testbed
 
-# What a VM that has a job does, on the host's side of its devices.
-GOOD = """\
-from harness.testbed import mailbox
-mailbox._region = lambda: Path("mailbox")
-(folder / "job.txt").write_text(Path("initramfs.cpio").name)
-mailbox.post(folder / "out")
-"""
 HANG = """\
 (folder / "pid").write_text(str(os.getpid()))
 time.sleep(3600)
@@ -47,28 +37,7 @@ def _no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def vm(tmp_path: Path) -> Callable[[str], Testbed]:
     """A testbed whose outer VM does what a script says."""
-    out = tmp_path / "out"
-    (out / "source").mkdir(parents=True)
-    (out / "source" / "trace.log").write_text("trace")
-    (out / "result.json").write_bytes(MIGRATED.to_json())
-    image = Image("0" * 32, tmp_path / "image", {})
-    image.path.mkdir()
-    image.initramfs.write_bytes(b"")
-    outer = tmp_path / "qemu-system-x86_64"
-
-    def make(script: str) -> Testbed:
-        outer.write_text(
-            f"#!{sys.executable}\n"
-            "import os, sys, time\n"
-            "from pathlib import Path\n"
-            f"folder = Path({str(tmp_path)!r})\n"
-            "Path('console.txt').write_text('Linux\\noops\\n\\n')\n"
-            f"{script}"
-        )
-        outer.chmod(0o755)
-        return Testbed(Outer(str(outer), "QEMU 7.2", ""), image)
-
-    return make
+    return outer_vm(tmp_path)
 
 
 def program() -> Program:

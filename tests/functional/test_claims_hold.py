@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What patch 1 saves, with a profile, and a run made from its bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+
+from avocado import Test
+
+# Avocado imports a test by its path, without the folder that it is in.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from testbed import program, run
+
+from harness.cli import main
+from harness.downtime.bundle import breakdown
+from harness.downtime.metrics import metrics
+from harness.scenario.load import load, load_profile
+
+
+class Downtime(Test):
+    """Figures that follow from what is known of the devices."""
+
+    timeout = 1800
+
+    def test_patch_1_saves_what_the_arc_takes(self) -> None:
+        profile = load_profile("cx7")
+        scenario = profile.replace(load("little-device-state"))
+        saved_ns = profile.latency_us["STOP_COPY>STOP"] * 1000
+        before, after = (
+            metrics(
+                breakdown(
+                    run(program(tree), scenario, Path(self.workdir, tree))
+                )
+            )
+            for tree in ("base", "patch-1")
+        )
+        for name, percent in ("phase.device-data-saved", 1), ("blackout", 10):
+            self.assertAlmostEqual(
+                before[name] - after[name],
+                saved_ns,
+                delta=saved_ns * percent / 100,
+                msg=name,
+            )
+
+    def test_reproduced_from_a_bundle(self) -> None:
+        path, again = (Path(self.workdir, name) for name in ("1", "2"))
+        first = run(program("patched"), "two-devices", path)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            code = main(["reproduce", str(path), "--out", str(again)])
+        self.assertEqual(code, 0, printed.getvalue())
+        self.assertIn("identical", printed.getvalue())
+        self.assertEqual(
+            (again / "digest").read_bytes(), first.files["digest"]
+        )

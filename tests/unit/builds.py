@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A build as tests want it; nothing is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.build import Build, Source
+from harness.build.job import Job
+from harness.build.recipe import Toolchain
+from harness.series import Variant
+
+TOOLS = Toolchain("cc 12", "1.5", "python")
+
+
+def source_of(version: str, origin: str = "here") -> Source:
+    """A QEMU tree without files."""
+    return Source("5" * 64, "tarball", version, origin, Path("/src"), {})
+
+
+def build_of(
+    source: Source, variant: Variant, version: str, path: Path
+) -> Build:
+    """What the builder says of a tree that is in the store.
+
+    :param version: What QEMU says its version is.
+    :param path: The binary.
+    """
+    return Build(
+        variant=variant.name,
+        key="1" * 32,
+        directory=path.parent,
+        path=path,
+        version=version,
+        sha256="",
+        reused=True,
+        job=Job(source, {}, (), b"", TOOLS),
+        patches=variant.patches,
+    )

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A testbed whose outer VM is a script."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bundles import MIGRATED
+
+from harness.testbed.image import Image
+from harness.testbed.outer import Outer
+from harness.testbed.sealed import Testbed
+
+# What a VM that has a job does, on the host's side of its devices.
+GOOD = """\
+from harness.testbed import mailbox
+mailbox._region = lambda: Path("mailbox")
+(folder / "job.txt").write_text(Path("initramfs.cpio").name)
+mailbox.post(folder / "out")
+"""
+
+
+def outer_vm(folder: Path) -> Callable[[str], Testbed]:
+    """Makes testbeds whose outer VM does what a script says.
+
+    :param folder: What such a VM leaves is in its ``out``.
+    """
+    out = folder / "out"
+    (out / "source").mkdir(parents=True)
+    (out / "source" / "trace.log").write_text("trace")
+    (out / "result.json").write_bytes(MIGRATED.to_json())
+    image = Image("0" * 32, folder / "image", {})
+    image.path.mkdir()
+    image.initramfs.write_bytes(b"")
+    outer = folder / "qemu-system-x86_64"
+
+    def make(script: str) -> Testbed:
+        outer.write_text(
+            f"#!{sys.executable}\n"
+            "import os, sys, time\n"
+            "from pathlib import Path\n"
+            f"folder = Path({str(folder)!r})\n"
+            "Path('console.txt').write_text('Linux\\noops\\n\\n')\n"
+            f"{script}"
+        )
+        outer.chmod(0o755)
+        return Testbed(Outer(str(outer), "QEMU 7.2", ""), image)
+
+    return make

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The figures of docs/claims.md, and the plots that are drawn of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from harness.scenario.load import load_profile, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def claims() -> ModuleType:
+    path = ROOT / "tools" / "claims.py"
+    spec = importlib.util.spec_from_file_location("claims", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # Its dataclasses look there for the types of their fields.
+    sys.modules["claims"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_plots_are_those_of_the_data(
+    claims: ModuleType, tmp_path: Path
+) -> None:
+    claims.draw(tmp_path)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == ["claims-p2p.svg", "claims-stop.svg"]
+    for name in drawn:
+        again = "tools/claims.py plot"
+        assert (tmp_path / name).read_bytes() == (
+            ROOT / "docs" / name
+        ).read_bytes(), f"they are not what '{again}' draws"
+
+
+def test_data_is_what_is_wanted(claims: ModuleType) -> None:
+    runs = claims.read()
+    wanted = list(claims.wanted())
+    assert len(set(wanted)) == len(wanted)
+    assert sorted(
+        replace(x, blackout_ns=0, digest="") for x in runs
+    ) == sorted(wanted)
+    assert all(x.blackout_ns > 0 and len(x.digest) == 64 for x in runs)
+
+
+def test_data_is_written_as_it_was_read(
+    claims: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = claims.read()
+    before = claims.DATA.read_bytes()
+    monkeypatch.setattr(claims, "DATA", tmp_path / "claims.csv")
+    assert claims.read() == []
+    claims.write(runs[::-1])
+    assert (tmp_path / "claims.csv").read_bytes() == before
+
+
+def test_scenarios(claims: ModuleType) -> None:
+    cx7 = load_profile("cx7").latency_us
+    for run in claims.wanted():
+        (device,) = parse(run.scenario.encode(), "x.toml").devices
+        own = {
+            arc: us
+            for arc, us in device.latency_us.items()
+            if cx7[arc] != us
+        }
+        arcs = claims.P2P_ARCS if run.claim == "p2p" else ["STOP_COPY>STOP"]
+        assert device.count == run.devices
+        assert set(own) <= set(arcs)
+        assert {device.latency_us[x] for x in arcs} == {run.latency_us}
+
+
+def test_lines(claims: ModuleType) -> None:
+    def run(claim: str, us: int, tree: str, ms: int, count: int = 1) -> object:
+        return claims.Run(claim, count, us, tree, 42, ms * 10**6, "")
+
+    runs = [
+        run("stop", 0, "base", 100),
+        run("stop", 0, "patch-1", 99),
+        run("stop", 5000, "base", 106),
+        run("stop", 5000, "patch-1", 99),
+        run("stop", 9000, "base", 110),     # without its other half
+        run("p2p", 0, "patched", 50, 4),
+        run("p2p", 5000, "patched", 62, 4),
+    ]
+    assert claims.stop_lines(runs) == [
+        claims.Line("1 device", ((0.0, 1.0), (5.0, 7.0)))
+    ]
+    assert claims.p2p_lines(runs) == [
+        claims.Line("4 devices, patched", ((0.0, 0.0), (5.0, 12.0)))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("largest", "last", "count"),
+    [(20, 20, 5), (80, 80, 5), (77.1, 80, 5), (239.4, 250, 6), (1, 1, 2)],
+)
+def test_ticks(
+    claims: ModuleType, largest: float, last: float, count: int
+) -> None:
+    found = claims.ticks(largest)
+    assert found[0] == 0
+    assert found[-1] == last
+    assert len(found) == count
+
+
+def test_plot(claims: ModuleType) -> None:
+    lines = [
+        claims.Line("a < b", ((0.0, 0.0), (10.0, 5.0))),
+        claims.Line("c", ((0.0, 0.0), (10.0, 10.0))),
+    ]
+    text = claims.plot("T", "across", "up", lines)
+    assert text == claims.plot("T", "across", "up", lines)
+    root = ET.fromstring(text)
+    shown = [x.text for x in root.iter(f"{_SVG}text")]
+    assert {"T", "across", "up", "a < b", "c"} <= set(shown)
+    dots = [
+        (float(x.attrib["cx"]), float(x.attrib["cy"]))
+        for x in root.iter(f"{_SVG}circle")
+    ]
+    left, right = claims.LEFT, claims.WIDTH - claims.RIGHT
+    bottom = claims.HEIGHT - claims.BOTTOM
+    middle = (claims.TOP + bottom) / 2
+    assert dots == [
+        (left, bottom), (right, middle), (left, bottom),
+        (right, claims.TOP),
+    ]

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Latency profiles: their files, and what scenarios take from them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+import pytest
+from reports import run_document
+
+from harness.assess import Assessment
+from harness.cli import main
+from harness.cli.device import add_profile_argument, load_for
+from harness.device import Driver
+from harness.downtime.compare import compare
+from harness.errors import ScenarioError, UsageError
+from harness.report import figures, html, mail, text
+from harness.report.compare import Group, render
+from harness.report.model import Report, Row
+from harness.scenario.load import load, load_profile, parse, profiles
+from harness.scenario.model import Device, Flag, Scenario, from_json
+from harness.scenario.profile import Arc, Profile, latencies
+from harness.verdict import Verdict
+
+STOP = "STOP_COPY>STOP"
+
+
+def scenario(keys: str) -> Scenario:
+    return parse(f'name = "x"\n[[devices]]\n{keys}\n'.encode(), "x.toml")
+
+
+def test_those_that_come_with_the_tool() -> None:
+    assert profiles() == ["cx7", "cx7-multifd", "heavy", "zero"]
+    for name in profiles():
+        profile = load_profile(name)
+        assert profile.name == name
+        # p2psim takes single steps only, and each has a figure.
+        assert len(profile.arcs) in (0, 15)
+
+
+def test_cx7_is_what_docs_say() -> None:
+    # On the path of a patched tree, in microseconds.
+    path = (
+        "PRE_COPY>PRE_COPY_P2P", "PRE_COPY_P2P>STOP_COPY", "RESUMING>STOP",
+        "STOP>RUNNING_P2P", "RUNNING_P2P>RUNNING",
+    )
+    for name, sum_us in ("cx7", 438_000), ("cx7-multifd", 294_000):
+        latency_us = load_profile(name).latency_us
+        assert sum(latency_us[arc] for arc in path) == sum_us
+    heavy = load_profile("heavy").latency_us
+    assert heavy.pop(path[0]) == 300_000
+    cx7 = load_profile("cx7").latency_us
+    del cx7[path[0]]
+    assert heavy == cx7
+
+
+def test_profile_of_a_device() -> None:
+    found = scenario('profile = "cx7"')
+    (device,) = found.devices
+    assert device.latency_us == load_profile("cx7").latency_us
+    assert device.profile == "cx7"
+    assert latencies(found) == "profile cx7, a model"
+
+
+def test_own_latencies_override() -> None:
+    found = scenario(
+        f'profile = "cx7"\nlatency_us = {{ "{STOP}" = 7, "STOP>RUNNING" = 8 }}'
+    )
+    latency_us = found.devices[0].latency_us
+    assert latency_us[STOP] == 7
+    assert latency_us["STOP>RUNNING"] == 8
+    assert latency_us["RESUMING>STOP"] == 209_000
+    assert latencies(found) == (
+        f"profile cx7, but {STOP}, STOP>RUNNING, a model"
+    )
+
+
+def test_what_is_recorded_needs_no_profile(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = scenario('profile = "cx7"')
+    monkeypatch.setattr(
+        "harness.scenario.load.project_root", lambda: tmp_path
+    )
+    again = from_json(found.to_json())
+    assert again == found
+    assert again.digest == found.digest
+    assert again.devices[0].latency_us[STOP] == 31_000
+
+
+def test_profile_is_part_of_the_identity() -> None:
+    plain = load("one-device")
+    digests = {
+        load_for(Driver.P2PSIM, "one-device", name).digest
+        for name in profiles()
+    }
+    assert len(digests | {plain.digest}) == 5
+
+
+def test_profile_in_place_of_the_scenario_s() -> None:
+    plain = load("two-devices")
+    found = load_for(Driver.P2PSIM, "two-devices", "cx7")
+    assert found.name == "two-devices-cx7"
+    assert found.expect == plain.expect
+    (device,) = found.devices
+    assert device.count == 2
+    assert device.latency_us == load_profile("cx7").latency_us
+    zero = load_for(Driver.P2PSIM, "two-devices", "zero")
+    assert zero.devices == (Device(count=2, profile="zero"),)
+
+
+def test_a_long_name_is_still_one() -> None:
+    found = load_profile("cx7").replace(
+        Scenario(name="x" * 63, devices=(Device(),))
+    )
+    assert from_json(found.to_json()) == found
+    assert found.name.endswith("x-cx7")
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ('profile = "cx8"', "x.toml:3: devices.0.profile: no profile 'cx8'"),
+        ("profile = 7", "x.toml:3: devices.0.profile: Expected `str`"),
+        (
+            'flags = ["stop_copy"]\nprofile = "cx7"',
+            "x.toml:4: devices.0.profile: it is of devices with all flags",
+        ),
+    ],
+)
+def test_profile_that_will_not_do(keys: str, why: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        scenario(keys)
+    assert caught.value.what.startswith(why)
+
+
+GOOD = 'format = 1\nname = "x"\nsummary = "x"\n'
+ARC = f'[[arcs]]\narc = "{STOP}"\nus = 5\nsource = "assumed"\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (GOOD, "missing required field `arcs`"),
+        (GOOD + "[[arcs]]\n", "4: arcs.0"),
+        (GOOD + ARC.replace('"assumed"', '""'), "7: arcs.0.source"),
+        (GOOD + ARC.replace("= 5", "= -5"), "6: arcs.0.us"),
+        (GOOD + ARC.replace("= 5", "= 5.5"), "6: arcs.0.us"),
+        (GOOD + ARC.replace(">", "-"), "arcs: 'STOP_COPY-STOP' is not an"),
+        (GOOD + ARC + ARC, "arcs: STOP_COPY>STOP is there twice"),
+        (GOOD + ARC + "colour = 3\n", "8: arcs.0.colour"),
+        (GOOD.replace("1", "2") + ARC, "1: format 2 is newer"),
+        ("format = 1\nname = 'x'\narcs = []\n", "field `summary`"),
+    ],
+)
+def test_file_that_is_no_profile(
+    tmp_path: Path, data: str, why: str
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(GOOD + ARC)
+    assert load_profile(path).latency_us == {STOP: 5}
+    path.write_text(data)
+    with pytest.raises(ScenarioError) as caught:
+        load_profile(path)
+    if why[0].isdigit():
+        why = f"{path}:{why}"
+    assert why in caught.value.what
+
+
+def test_bad_arguments() -> None:
+    add_profile_argument(argparse.ArgumentParser())
+    with pytest.raises(UsageError, match="no profile 'cx8'") as caught:
+        load_for(Driver.P2PSIM, "one-device", "cx8")
+    assert "cx7, cx7-multifd, heavy, zero" in caught.value.hint
+    with pytest.raises(UsageError, match="is for p2psim"):
+        load_for(Driver.MTTY, "one-device", "cx7")
+    with pytest.raises(UsageError, match="does not fit one-device-without"):
+        load_for(Driver.P2PSIM, "one-device-without-p2p", "cx7")
+
+
+@pytest.mark.parametrize("mode", ["--mutants", "--per-patch"])
+def test_modes_with_latencies_of_their_own(
+    mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", mode, "--profile", "cx7"]) == 2
+    assert "leave out --profile" in capsys.readouterr().err
+
+
+def test_profile_of_each_kind() -> None:
+    profile = Profile(
+        format=1, name="x", summary="x",
+        arcs=(Arc(arc=STOP, us=5, source="assumed"),),
+    )
+    devices = (profile.of(Device()), Device(), profile.of(Device(count=2)))
+    assert latencies(Scenario(name="x", devices=devices)) == (
+        "profile x, a model"
+    )
+    assert latencies(load("one-device")) == ""
+    with pytest.raises(ValueError, match="all flags"):
+        profile.of(Device(flags=(Flag.STOP_COPY, Flag.PRE_COPY)))
+
+
+def test_reports_say_that_it_is_a_model(tmp_path: Path) -> None:
+    said = "profile cx7, a model"
+    found = run_document(tmp_path)
+    runs = tuple(
+        msgspec.structs.replace(
+            run, scenario=f"{run.scenario}-cx7", latencies=said
+        )
+        for run in found.runs
+    )
+    found = msgspec.structs.replace(found, runs=runs)
+    name = found.runs[0].scenario
+    assert f"{said}, in {name}" in " ".join(mail.render(found).split())
+    assert f"{said}, in {name}" in html.render(found)
+    assert found.as_rows().rows[0].latencies == said
+    command = figures.commands(found)[0]
+    assert f"run {name.removesuffix('-cx7')} --profile cx7 " in command
+    row = Row("base", "x-cx7", 1, Assessment(Verdict.PASS, ""), "", "", said)
+    shown = text.render(Report("QEMU", "", "", (row, row)))
+    assert f"latencies of x-cx7: {said}" in shown
+    groups = [Group(x, "QEMU", "x-cx7", said) for x in "ab"]
+    assert f"\nlatencies: {said}\n" in render(
+        groups[0], groups[1], compare([], [])
+    )

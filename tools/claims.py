@@ -1,0 +1,297 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The figures and the plots of docs/claims.md.
+
+    tools/claims.py measure     runs what docs/claims.csv does not have yet
+    tools/claims.py plot        draws docs/claims-*.svg from it
+
+A sealed run is a function, so one seed is enough for a sample, and a run
+that was made is not made again.  To begin anew, remove docs/claims.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import jinja2
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+DATA = DOCS / "claims.csv"
+SEED = 42
+
+# What a P2P device does in a blackout, besides being stopped and started.
+P2P_ARCS = ("PRE_COPY>PRE_COPY_P2P", "STOP>RUNNING_P2P",
+            "RUNNING_P2P>RUNNING")
+_STOP_BACK = "patched+stop-in-complete-precopy"
+
+# All have one name: another would be another course of events.
+_SCENARIO = """\
+format = 1
+name = "claims"
+[[devices]]
+count = {devices}
+profile = "cx7"
+[devices.latency_us]
+{latencies}
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One run.
+
+    :param claim: Which it is about: ``stop`` or ``p2p``.
+    :param devices: How many.
+    :param latency_us: Of each arc that the claim is about.
+    :param tree: The variant.
+    :param seed: The seed.
+    :param blackout_ns: What came of it.
+    :param digest: Of its bundle.
+    """
+
+    claim: str
+    devices: int
+    latency_us: int
+    tree: str
+    seed: int = SEED
+    blackout_ns: int = 0
+    digest: str = ""
+
+    @property
+    def scenario(self) -> str:
+        """The scenario, as a file has it."""
+        arcs = P2P_ARCS if self.claim == "p2p" else ("STOP_COPY>STOP",)
+        return _SCENARIO.format(
+            devices=self.devices,
+            latencies="\n".join(f'"{x}" = {self.latency_us}' for x in arcs),
+        )
+
+
+def wanted() -> Iterator[Run]:
+    """All runs that the document is about, what matters most first."""
+    for ms in (0, 80, 20, 40, 10, 5):
+        yield from (Run("stop", 1, ms * 1000, x) for x in ("base", "patch-1"))
+    for ms in (0, 20, 10, 5):
+        yield from (
+            Run("p2p", 1, ms * 1000, x) for x in ("patch-4", "patch-5")
+        )
+    for ms, devices in ((0, 4), (80, 4), (0, 2), (80, 2), (20, 4), (20, 2)):
+        yield from (
+            Run("stop", devices, ms * 1000, x)
+            for x in (_STOP_BACK, "patched")
+        )
+    for ms, devices in ((0, 4), (20, 4), (0, 2), (20, 2), (10, 4), (10, 2)):
+        yield Run("p2p", devices, ms * 1000, "patched")
+
+
+def read() -> list[Run]:
+    """What was measured."""
+    if not DATA.exists():
+        return []
+    with DATA.open(newline="") as file:
+        return [
+            Run(
+                x["claim"], int(x["devices"]), int(x["latency_us"]),
+                x["tree"], int(x["seed"]), int(x["blackout_ns"]),
+                x["digest"],
+            )
+            for x in csv.DictReader(file)
+        ]
+
+
+def write(runs: list[Run]) -> None:
+    """Put down what was measured, in an order of its own."""
+    with DATA.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(x.name for x in fields(Run))
+        table.writerows(astuple(x) for x in sorted(runs))
+
+
+def measure(command: list[str], out: Path) -> None:
+    """Run all that is missing."""
+    runs = read()
+    known = {replace(x, blackout_ns=0, digest="") for x in runs}
+    missing = [x for x in wanted() if x not in known]
+    for number, run in enumerate(missing, 1):
+        print(f"{number} of {len(missing)}: {asdict(run)}", file=sys.stderr)
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "claims.toml")
+            path.write_text(run.scenario)
+            done = subprocess.run(
+                [
+                    *command, "run", str(path), "--variant", run.tree,
+                    "--seed", str(run.seed), "--json", "--out",
+                    str(out / f"{run.claim}-{run.devices}-{run.latency_us}-"
+                        f"{run.tree}"),
+                ],
+                stdout=subprocess.PIPE,
+                check=False,
+            )  # fmt: skip
+        # 1: the mutant breaks a rule, as it should.
+        if done.returncode not in (0, 1):
+            sys.exit(done.returncode)
+        (found,) = json.loads(done.stdout)["runs"]
+        runs.append(
+            replace(
+                run,
+                blackout_ns=found["blackout_ns"],
+                digest=found["digest"],
+            )
+        )
+        write(runs)
+
+
+# --- plots ---------------------------------------------------------------
+
+WIDTH, HEIGHT = 640, 400
+LEFT, RIGHT, TOP, BOTTOM = 64, 150, 48, 56
+_COLOURS = ("#1b6ca8", "#c8501e", "#3f7d20", "#7a3e9d")
+_DASHES = ("", "7 4", "2 3", "9 3 2 3")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a plot: its label, and points in milliseconds."""
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+
+
+def stop_lines(runs: list[Run]) -> list[Line]:
+    """What patch 1 saves, over the latency of STOP_COPY>STOP."""
+    lines = []
+    for devices, pair in ((1, ("base", "patch-1")),
+                          (2, (_STOP_BACK, "patched")),
+                          (4, (_STOP_BACK, "patched"))):
+        before, after = (_blackouts(runs, "stop", devices, x) for x in pair)
+        points = tuple(
+            (us / 1e3, (before[us] - after[us]) / 1e6)
+            for us in sorted(before.keys() & after.keys())
+        )
+        lines.append(Line(_devices(devices), points))
+    return [line for line in lines if line.points]
+
+
+def p2p_lines(runs: list[Run]) -> list[Line]:
+    """How a blackout grows with the latency of the P2P arcs."""
+    lines = []
+    for devices, tree in ((1, "patch-4"), (1, "patch-5"), (2, "patched"),
+                          (4, "patched")):
+        found = _blackouts(runs, "p2p", devices, tree)
+        if 0 in found:
+            points = tuple(
+                (us / 1e3, (found[us] - found[0]) / 1e6)
+                for us in sorted(found)
+            )
+            lines.append(Line(f"{_devices(devices)}, {tree}", points))
+    return lines
+
+
+def _blackouts(
+    runs: list[Run], claim: str, devices: int, tree: str
+) -> dict[int, int]:
+    return {
+        x.latency_us: x.blackout_ns
+        for x in runs
+        if (x.claim, x.devices, x.tree) == (claim, devices, tree)
+    }
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
+
+
+def ticks(largest: float) -> list[float]:
+    """Round numbers from 0 on, of which the last is not exceeded."""
+    step = 1.0
+    while step * 6 < largest:
+        step *= 2.5 if f"{step:g}"[0] == "2" else 2
+    count = 1
+    while count * step < largest:
+        count += 1
+    return [n * step for n in range(count + 1)]
+
+
+def plot(title: str, across: str, up: str, lines: list[Line]) -> str:
+    """An SVG of its own, the same for the same lines."""
+    across_ticks = ticks(max(x for line in lines for x, _ in line.points))
+    up_ticks = ticks(max(y for line in lines for _, y in line.points))
+
+    def x(value: float) -> float:
+        return round(
+            LEFT + value / across_ticks[-1] * (WIDTH - LEFT - RIGHT), 2
+        )
+
+    def y(value: float) -> float:
+        return round(
+            HEIGHT - BOTTOM - value / up_ticks[-1] * (HEIGHT - TOP - BOTTOM),
+            2,
+        )
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROOT / "tools"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("claims.svg").render(
+        title=title, across=across, up=up, lines=lines,
+        across_ticks=across_ticks, up_ticks=up_ticks, x=x, y=y,
+        width=WIDTH, height=HEIGHT, left=LEFT, right=WIDTH - RIGHT,
+        top=TOP, bottom=HEIGHT - BOTTOM,
+        colours=_COLOURS, dashes=_DASHES,
+    )  # fmt: skip
+
+
+def draw(folder: Path) -> None:
+    """Draw both plots."""
+    runs = read()
+    (folder / "claims-stop.svg").write_text(
+        plot(
+            "What patch 1 saves",
+            "STOP_COPY to STOP takes, ms",
+            "blackout is shorter by, ms",
+            stop_lines(runs),
+        )
+    )
+    (folder / "claims-p2p.svg").write_text(
+        plot(
+            "What P2P arcs cost",
+            "each P2P arc takes, ms",
+            "blackout is longer by, ms",
+            p2p_lines(runs),
+        )
+    )
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=("measure", "plot"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/claims"),
+        help="folder for the bundles (default: %(default)s)",
+    )
+    args = parser.parse_args()
+    if args.what == "measure":
+        measure([sys.executable, "-m", "harness"], args.out)
+    else:
+        draw(DOCS)
+
+
+if __name__ == "__main__":
+    main()
