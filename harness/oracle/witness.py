@@ -31,17 +31,9 @@ def agreement(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
     for device in side.devices:
         log = side.logs.get(device)
         arcs = side.arcs_of(device)
-        # Lines that are missing or doubled are in doubt already; all that
-        # one may lack is the outcome of the last request, when QEMU hung.
-        last = arcs[-1:]
-        unfinished = bool(last) and last[0].reached is None
-        open_line = last[0].line if unfinished else None
-        torn = any(
-            record.device == device and record.line != open_line
-            for gap in side.gaps
-            for record in gap.records
-        )
-        if log is None or not log.whole or torn:
+        unfinished = bool(arcs) and arcs[-1].reached is None
+        # Lines that are missing or doubled are in doubt already.
+        if log is None or not log.whole or side.torn(device):
             continue
         walk = _Walk(device, log)
         for arc in arcs[: len(arcs) - unfinished]:

@@ -41,6 +41,7 @@ Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Count = Annotated[int, Meta(ge=1, le=32)]
 Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
 Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+DeviceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]{0,31}\Z")]
 
 
 # What the two sides may take of the testbed's VM together. There, 608 MiB
@@ -81,6 +82,16 @@ class FaultSide(StrEnum):
     DESTINATION = "destination"
 
 
+def _check_arc(key: str, arc: str) -> None:
+    states = arc.split(">")
+    if len(states) != 2 or not all(
+        state in uapi.DeviceState.__members__ for state in states
+    ):
+        raise ValueError(
+            f"{key}: {arc!r} is not an arc such as 'RUNNING>RUNNING_P2P'"
+        )
+
+
 class Device(_Strict, frozen=True, kw_only=True):
     """`count` simulated devices of one kind; see images/p2psim/README.md.
 
@@ -118,14 +129,7 @@ class Device(_Strict, frozen=True, kw_only=True):
             if getattr(self, key) > self.size_bytes:
                 raise ValueError(f"{key}: more than size_bytes")
         for arc in self.latency_us:
-            states = arc.split(">")
-            if len(states) != 2 or not all(
-                state in uapi.DeviceState.__members__ for state in states
-            ):
-                raise ValueError(
-                    f"latency_us: {arc!r} is not an arc such as "
-                    "'RUNNING>RUNNING_P2P'"
-                )
+            _check_arc("latency_us", arc)
         for fault in self.faults:
             try:
                 check_fault(fault, self.migration_flags, self.size_bytes)
@@ -188,6 +192,7 @@ class Outcome(StrEnum):
     """How a run can end, told apart; only `migrated` has a blackout.
 
     `idle`: all steps were done, and none of them was a migration.
+    `crashed`: a QEMU died of a signal that no step sent.
     """
 
     IDLE = "idle"
@@ -197,6 +202,7 @@ class Outcome(StrEnum):
     REJECTED = "command-rejected"
     FAILED = "migration-failed"
     TIMEOUT = "timed-out"
+    CRASHED = "crashed"
     OUTPUT = "output-limit"
     LOST = "connection-lost"
 
@@ -268,6 +274,9 @@ class Expectation(_Strict, frozen=True, kw_only=True):
     `guest`: what ``query-status`` says in the end, by QEMU.
     `migration`: the last status of its migration, by QEMU.  One that is
     not to end as completed must never have said that it is.
+    `ends`: the state that a device says it was left in, by its name.
+    `hangs`: the arc, as in `latency_us`, that a device was still taking
+    when the time limit struck, by its name; no other may.
     `breaks`: the rules that are broken, and have to be.
     """
 
@@ -276,12 +285,24 @@ class Expectation(_Strict, frozen=True, kw_only=True):
     guest: dict[QemuName, str] = {}
     migration: dict[QemuName, Status] = {}
     sequences: tuple[Sequence, ...] = ()
+    ends: dict[DeviceName, str] = {}
+    hangs: dict[DeviceName, str] = {}
     breaks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # QEMU itself says so of these.
+        for state in self.ends.values():
+            if state not in uapi.DeviceState.__members__:
+                raise ValueError(f"ends: {state!r} is not a state")
+        for arc in self.hangs.values():
+            _check_arc("hangs", arc)
+        if bool(self.hangs) != (self.outcome is Outcome.TIMEOUT):
+            raise ValueError(f"hangs: it goes with {Outcome.TIMEOUT}")
+        # QEMU itself says so of these, and the devices of a hang.
         if self.outcome in (
-            Outcome.IDLE, Outcome.MIGRATED, Outcome.CANCELLED
+            Outcome.IDLE,
+            Outcome.MIGRATED,
+            Outcome.CANCELLED,
+            Outcome.TIMEOUT,
         ):
             return
         if not self.message.strip():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
@@ -14,6 +14,7 @@ from harness.errors import (
     ConnectionLostError,
     MigrationFailedError,
     StepTimeoutError,
+    VMError,
 )
 from harness.scenario import snapshot
 from harness.scenario.model import Scenario
@@ -100,6 +101,7 @@ class Session:
         self.vms: list[Qemu] = []
         self.legs: list[Leg] = []
         self.killed: list[str] = []
+        self.mute: list[str] = []
         self.guest: dict[str, str] = {}
         self.at = ""
 
@@ -139,6 +141,26 @@ class Session:
         match await vm.execute("query-status", limit_s=limit_s):
             case {"status": str(status)}:
                 self.guest[vm.side] = status
+
+    async def wind_up(self) -> None:
+        """End all QEMUs of a run that was cut short.
+
+        One that still answers ends as it would for a user, so that its
+        traces are whole; who ends the run kills the others.
+        """
+        limit_s = self._limits.quit_s
+        for vm in self.vms:
+            if not vm.running:
+                continue
+            try:
+                await self.ask(vm, limit_s)
+            except StepTimeoutError:
+                self.mute.append(vm.side)
+            except VMError:
+                pass
+            else:
+                with suppress(VMError):
+                    await vm.quit(limit_s)
 
     async def _add(self, role: Role) -> Qemu:
         vm = await self._make(self._sides[role])

@@ -87,7 +87,7 @@ async def test_source_dies_when_cancelled(bench: Bench, point: str) -> None:
     found = await bench.run(
         scenario=CANCEL, source={**ACTIVE, point: [["signal", 11]]}
     )
-    assert found.outcome is Outcome.LOST
+    assert found.outcome is Outcome.CRASHED
     assert found.exit_states[SOURCE] == -signal.SIGSEGV
 
 
