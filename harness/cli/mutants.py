@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.build import Source
 from harness.cli.build import build_all, choose_source
@@ -16,6 +16,7 @@ from harness.host.files import write_whole
 from harness.report import mutants as report_mutants
 from harness.report.mutants import MutantReport, Trial
 from harness.scenario.load import load, names
+from harness.scenario.model import Scenario
 from harness.series import (
     Base,
     Mutant,
@@ -68,6 +69,21 @@ def _wanted(base: Base, wanted: Sequence[str]) -> list[Mutant]:
     return [known[name] for name in dict.fromkeys(wanted or known)]
 
 
+def _showing(known: Mapping[str, Scenario]) -> dict[str, Scenario]:
+    """What breaks a rule with no mutant, and so shows what sees it.
+
+    One scenario for each such rule is enough.
+    """
+    broken = {x for run in known.values() for x in run.expect.patched.breaks}
+    found = {}
+    for name in names():
+        scenario = load(name)
+        if not broken.issuperset(scenario.expect.patched.breaks):
+            broken.update(scenario.expect.patched.breaks)
+            found[name] = scenario
+    return found
+
+
 def _judge(
     base: Base,
     source: Source,
@@ -89,12 +105,7 @@ def _judge(
         )
     whole = not args.mutant
     if whole:
-        # They show a defect of the tree itself, and so what sees it.
-        scenarios |= {
-            name: scenario
-            for name, scenario in ((x, load(x)) for x in names())
-            if scenario.expect.patched.breaks
-        }
+        scenarios |= _showing(scenarios)
     control = parse_variant(base, _TREE)
     with display() as shown:
         build_all(source, [control], shown)

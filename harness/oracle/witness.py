@@ -43,7 +43,7 @@ def agreement(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
                 break
         else:
             if unfinished:
-                del walk.rest[:1]       # that QEMU did not live to see end
+                walk.give_up(arcs[-1])
             elif arcs and arcs[0].attempt is None:
                 walk.pass_over(None)
             if walk.rest:
@@ -102,6 +102,11 @@ class _Walk:
                 (*records, *last.entries),
             )
         return self._in_time(arc, call, last)
+
+    def give_up(self, arc: Arc) -> None:
+        """Leave out what QEMU did not live to see the end of."""
+        if self.rest:
+            self._outcome(self.rest.pop(0), arc)
 
     def pass_over(self, requested: DeviceState | None) -> None:
         """Up to 9.0 a request that fails has no line, nor what follows."""

@@ -120,7 +120,7 @@ async def run(
             await _run_within_limits(session)
         except VMError as err:
             error = err
-            await session.wind_up()
+            await session.wind_up(err)
         statuses = {vm.side: vm.status for vm in session.vms}
     found = result(session, error, statuses)
     (out / "result.json").write_bytes(found.to_json())

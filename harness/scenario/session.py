@@ -142,24 +142,32 @@ class Session:
             case {"status": str(status)}:
                 self.guest[vm.side] = status
 
-    async def wind_up(self) -> None:
-        """End all QEMUs of a run that was cut short.
+    async def wind_up(self, error: VMError) -> None:
+        """End the QEMUs of a run that was cut short.
 
         One that still answers ends as it would for a user, so that its
-        traces are whole; who ends the run kills the others.
+        traces are whole; who ends the run kills the others.  If one does
+        not answer when the time is up, none ends by itself: they are to be
+        seen as they were then.
+
+        :param error: Why it was cut short.
         """
         limit_s = self._limits.quit_s
+        if isinstance(error, StepTimeoutError):
+            for vm in self.vms:
+                try:
+                    if vm.running:
+                        await self.ask(vm, limit_s)
+                except StepTimeoutError:
+                    self.mute.append(vm.side)
+                except VMError:
+                    pass    # it ended, or never began to answer
+        if self.mute:
+            return
         for vm in self.vms:
-            if not vm.running:
-                continue
-            try:
-                await self.ask(vm, limit_s)
-            except StepTimeoutError:
-                self.mute.append(vm.side)
-            except VMError:
-                pass
-            else:
-                with suppress(VMError):
+            with suppress(VMError):
+                if vm.running:
+                    await self.ask(vm, limit_s)
                     await vm.quit(limit_s)
 
     async def _add(self, role: Role) -> Qemu:
