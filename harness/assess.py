@@ -102,6 +102,8 @@ def assess(bundle: Bundle) -> Assessment:
         else scenario.expect.base
     )
     found = _judge(bundle, patches, expected)
+    if bundle.manifest.result.outcome is Outcome.TIMEOUT:
+        found = _named(found, stuck(bundle))
     return _but_known(found, expected.breaks)
 
 
@@ -112,8 +114,6 @@ def _judge(
     result = bundle.manifest.result
     if result.outcome is not expected.outcome:
         found = _unexpected(expected.outcome, result)
-        if result.outcome is Outcome.TIMEOUT:
-            found = _named(found, stuck(bundle))
         # A broken order may well be why it did not end as it should. What
         # ended elsewhere went another way.
         other = msgspec.structs.replace(expected, sequences=())
@@ -260,8 +260,10 @@ def _named(found: Assessment, hang: str) -> Assessment:
     """Say what hung, too, if that is known."""
     if not hang:
         return found
-    summary = f"{found.summary}: {hang}"
-    return replace(found, summary=summary, notes=(*found.notes, hang))
+    notes = found.notes
+    if found.verdict is Verdict.ERROR:
+        notes = (*notes, hang)
+    return replace(found, summary=f"{found.summary}: {hang}", notes=notes)
 
 
 def _unknown(result: Result) -> Assessment:

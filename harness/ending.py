@@ -56,12 +56,14 @@ def stuck(bundle: Bundle) -> str:
 
     :param bundle: What the run left.
     """
-    found = [f"{name}: {hang}" for name, hang in _hanging(bundle)]
+    found = [(name, str(hang)) for name, hang in _hanging(bundle)]
+    told = [name for name, _ in found]
     found += [
-        f"{name}: QEMU does not answer"
+        (name, "QEMU does not answer")
         for name in bundle.manifest.result.mute
+        if name not in told
     ]
-    return "; ".join(found)
+    return "; ".join(f"{name}: {why}" for name, why in found)
 
 
 def _hanging(bundle: Bundle) -> Iterator[tuple[str, Hang]]:

@@ -158,7 +158,7 @@ def test_nothing_hangs_in_a_whole_log() -> None:
 def test_expected_hang_passes(tmp_path: Path) -> None:
     found = judged(tmp_path, expecting({"src0": ARC}))
     assert found.verdict is Verdict.PASS
-    assert found.summary == "timed-out"
+    assert found.summary == f"timed-out: source: src0 hung in {ARC}"
 
 
 def test_expected_hang_without_device_logs(tmp_path: Path) -> None:
@@ -192,9 +192,11 @@ def test_hang_elsewhere(
 def test_hang_that_nobody_expects(tmp_path: Path) -> None:
     found = judged(tmp_path, expecting())
     assert found.verdict is Verdict.ERROR
-    assert f"source: src0 hung in {ARC}" in found.summary
-    assert found.notes[0] == "source: migration took longer than 20 s"
-    assert any("source: QEMU does not answer" in x for x in found.notes)
+    assert found.summary == f"timed-out: source: src0 hung in {ARC}"
+    assert found.notes == (
+        "source: migration took longer than 20 s",
+        f"source: src0 hung in {ARC}",
+    )
 
 
 def test_qemu_that_hangs_by_itself(tmp_path: Path) -> None:
