@@ -13,6 +13,7 @@ from qemu_log import FakeQemu, boot, devices
 
 from harness.assess import Assessment, assess
 from harness.bundle.read import open_bundle
+from harness.legs import witnesses
 from harness.oracle.hang import Hang, hangs
 from harness.scenario.load import load
 from harness.scenario.model import (
@@ -197,6 +198,26 @@ def test_hang_that_nobody_expects(tmp_path: Path) -> None:
         "source: migration took longer than 20 s",
         f"source: src0 hung in {ARC}",
     )
+
+
+def test_hang_of_a_destination(tmp_path: Path) -> None:
+    qemu = waiting(destination(), "dst1", S.RUNNING_P2P)
+    path = make_bundle(
+        tmp_path / "b",
+        scenario=expecting({"dst1": "RESUMING>STOP"}),
+        # The source has waited for it, and so was it that ran out of time.
+        result=msgspec.structs.replace(TIMEOUT, mute=("destination",)),
+        source=boot(FakeQemu(devices("src0", "src1"))),
+        destination=qemu,
+    )
+    bundle = open_bundle(path)
+    found = assess(bundle)
+    assert found.verdict is Verdict.PASS
+    assert found.summary.startswith(
+        "timed-out: destination: dst1 hung in RESUMING>STOP, on its way to"
+    )
+    sides = {name: x.side for name, x in witnesses(bundle)}
+    assert sides == {name: name for name in ("source", "destination")}
 
 
 def test_qemu_that_hangs_by_itself(tmp_path: Path) -> None:
