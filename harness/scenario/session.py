@@ -163,6 +163,10 @@ class Session:
                 except VMError:
                     pass    # it ended, or never began to answer
         if self.mute:
+            for vm in self.vms:
+                if vm.running and vm.side not in self.mute:
+                    # First: if the other goes, a migration goes on alone.
+                    self._stack.push_async_callback(vm.kill)
             return
         for vm in self.vms:
             with suppress(VMError):
