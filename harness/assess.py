@@ -7,12 +7,15 @@ against what the scenario expects of that tree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.bundle.manifest import RESULT, SCENARIO
+import msgspec
+
+from harness.bundle.manifest import SCENARIO
 from harness.bundle.read import Bundle
 from harness.downtime.bundle import breakdown
+from harness.ending import broken, side_of, stuck, wrong_ends
 from harness.errors import BundleError
 from harness.legs import SERIES_LENGTH, completed, judge_bundle
 from harness.oracle import Finding
@@ -20,7 +23,6 @@ from harness.oracle.traffic import Traffic
 from harness.scenario import model
 from harness.scenario.model import Outcome
 from harness.scenario.result import Result
-from harness.scenario.step import Status
 from harness.timeline import Side
 from harness.trace import printable
 from harness.verdict import Verdict, worst
@@ -36,18 +38,14 @@ _REFUSALS = (
 _NOES = (Outcome.REFUSED, Outcome.REJECTED)
 # Of these the bundle holds no run that came to an end of its own.
 _CUT_SHORT = (
-    Outcome.REFUSED,
     Outcome.TIMEOUT,
+    Outcome.CRASHED,
     Outcome.OUTPUT,
     Outcome.LOST,
 )
-_OUTCOME = "outcome"
 _EXPECTED = "expected"
 _EXPECTED_REASON = (
     "a scenario that shows a defect must tell when it is there no more"
-)
-_REASON = (
-    "a series must let migrate what it promises, and refuse what it cannot"
 )
 
 
@@ -109,6 +107,8 @@ def assess(bundle: Bundle) -> Assessment:
         else scenario.expect.base
     )
     found = _judge(bundle, patches, expected)
+    if bundle.manifest.result.outcome is Outcome.TIMEOUT:
+        found = _named(found, stuck(bundle))
     return _adding_up(bundle, _but_known(found, expected.breaks))
 
 
@@ -140,8 +140,10 @@ def _judge(
     result = bundle.manifest.result
     if result.outcome is not expected.outcome:
         found = _unexpected(expected.outcome, result)
-        # A broken order may well be why it did not end as it should.
-        judged = judge_bundle(bundle, expected, patches, whole=False)
+        # A broken order may well be why it did not end as it should. What
+        # ended elsewhere went another way.
+        other = msgspec.structs.replace(expected, sequences=())
+        judged = judge_bundle(bundle, other, patches, whole=False)
         found = replace(found, traffic=judged.traffic)
         if not judged.findings:
             return found
@@ -158,10 +160,11 @@ def _judge(
         return _failed(
             result, f"{result.outcome}, but not with {expected.message!r}"
         )
-    if result.outcome in _CUT_SHORT:
+    if result.outcome is Outcome.REFUSED:
         return Assessment(Verdict.PASS, str(result.outcome))
-    judged = judge_bundle(bundle, expected, patches)
-    findings = (*judged.findings, *_ending(result, expected))
+    whole = result.outcome not in _CUT_SHORT
+    judged = judge_bundle(bundle, expected, patches, whole=whole)
+    findings = (*judged.findings, *wrong_ends(bundle, expected))
     verdict = Verdict.PASS
     if findings:
         verdict = Verdict.FAIL
@@ -176,7 +179,7 @@ def _judge(
         qmp_downtime_ms=result.qmp_downtime_ms,
         traffic=judged.traffic,
     )
-    return _at_exit(found, result)
+    return _at_exit(found, result, whole=whole)
 
 
 def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
@@ -209,32 +212,12 @@ def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
     )
 
 
-def _ending(
-    result: Result, expected: model.Expectation
-) -> Iterator[Finding]:
-    """In what state guests and migrations should be, and are not."""
-    for name, wanted in expected.guest.items():
-        said = result.guest.get(name, "nothing")
-        if said != wanted:
-            yield _finding(
-                _side(name), f"{name}: the guest is {said}, not {wanted}"
-            )
-    for name, status in expected.migration.items():
-        told = result.migration.get(name) or ("nothing",)
-        if told[-1] != status:
-            yield _finding(
-                _side(name),
-                f"{name}: the migration is {told[-1]}, not {status}",
-            )
-        elif status is not Status.COMPLETED and Status.COMPLETED in told:
-            yield _finding(
-                _side(name), f"{name}: the migration was called completed"
-            )
-
-
-def _at_exit(found: Assessment, result: Result) -> Assessment:
+def _at_exit(
+    found: Assessment, result: Result, *, whole: bool
+) -> Assessment:
     """A QEMU that migrates and then dies has not done well."""
-    crashed = _crashed(result)
+    known = result.side if result.outcome is Outcome.CRASHED else ""
+    crashed = _crashed(result, known)
     if crashed:
         late = _failed(result, f"QEMU crashed at exit ({crashed})")
         return replace(
@@ -242,6 +225,8 @@ def _at_exit(found: Assessment, result: Result) -> Assessment:
             verdict=Verdict.FAIL,
             findings=found.findings + late.findings,
         )
+    if not whole:
+        return found
     excused = set(result.killed)
     # It cannot tell a source that gives up from a stream that breaks off.
     excused |= {leg[1] for leg in result.legs if not completed(result, leg)}
@@ -259,13 +244,14 @@ def _at_exit(found: Assessment, result: Result) -> Assessment:
     return found
 
 
-def _crashed(result: Result) -> str:
-    """The sides whose QEMU died of a signal, by name."""
+def _crashed(result: Result, known: str = "") -> str:
+    """The sides whose QEMU died of a signal, by name, but for one."""
     return ", ".join(
         side
         for side, status in sorted(result.exit_states.items())
         # SIGKILL (9) is somebody else's work, or ours.
         if status is not None and status < 0 and status != -9
+        if side != known
     )
 
 
@@ -293,9 +279,19 @@ def _unexpected(expected: Outcome, result: Result) -> Assessment:
             return _failed(result, f"{outcome}, but must be {expected}")
         case Outcome.FAILED:
             return _failed(result, "the migration failed")
-        case Outcome.LOST if crashed:
+        case Outcome.CRASHED | Outcome.LOST if crashed:
             return _failed(result, f"QEMU crashed ({crashed})")
     return _unknown(result)
+
+
+def _named(found: Assessment, hang: str) -> Assessment:
+    """Say what hung, too, if that is known."""
+    if not hang:
+        return found
+    notes = found.notes
+    if found.verdict is Verdict.ERROR:
+        notes = (*notes, hang)
+    return replace(found, summary=f"{found.summary}: {hang}", notes=notes)
 
 
 def _unknown(result: Result) -> Assessment:
@@ -309,24 +305,5 @@ def _unknown(result: Result) -> Assessment:
 
 def _failed(result: Result, summary: str) -> Assessment:
     message = f"{summary}: {result.message}" if result.message else summary
-    finding = _finding(_side(result.side), message)
+    finding = broken(side_of(result.side), message)
     return Assessment(Verdict.FAIL, summary, findings=(finding,))
-
-
-def _side(name: str) -> Side:
-    """Which of the two a QEMU was at first."""
-    if name.startswith(Side.DESTINATION):
-        return Side.DESTINATION
-    return Side.SOURCE
-
-
-def _finding(side: Side, message: str) -> Finding:
-    return Finding(
-        rule=_OUTCOME,
-        reason=_REASON,
-        side=side,
-        message=printable(message),
-        devices=(),
-        file=RESULT,
-        records=(),
-    )

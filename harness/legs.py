@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
-import msgspec
-
 from harness.bundle.manifest import device_log, trace_file
 from harness.bundle.read import Bundle
 from harness.oracle import RULES, Expectation, Finding, judge
@@ -77,13 +75,10 @@ def judge_bundle(
     :param bundle: What the run left.
     :param expected: What should come of it.
     :param patches: How many of the series the tree has.
-    :param whole: The run ended as it should; else both QEMUs are judged
-        as far as they went.
+    :param whole: The run came to an end of its own; else both QEMUs are
+        judged as far as they went.
     """
     result = bundle.manifest.result
-    if not whole:
-        # What ended elsewhere went another way.
-        expected = msgspec.structs.replace(expected, sequences=())
     run = _read(bundle)
     due = partial(run.expectation, expected, patches)
     failed = not whole or result.outcome is model.Outcome.FAILED
@@ -155,6 +150,19 @@ def last_flows(bundle: Bundle) -> tuple[Flow, ...]:
     :raise BundleError: When its scenario is damaged or newer than we are.
     """
     return flows(_read(bundle).last)
+
+
+def witnesses(bundle: Bundle) -> Iterator[tuple[str, Timeline]]:
+    """Every QEMU of a run by its name, and what it did.
+
+    :param bundle: What the run left.
+    """
+    run = _read(bundle)
+    for name in bundle.manifest.result.exit_states:
+        side = Side.SOURCE
+        if name.startswith(Side.DESTINATION):
+            side = Side.DESTINATION
+        yield name, run.timeline(name, side)
 
 
 def _in_sequence(

@@ -68,6 +68,21 @@ def _wanted(base: Base, wanted: Sequence[str]) -> list[Mutant]:
     return [known[name] for name in dict.fromkeys(wanted or known)]
 
 
+def _showing(known: Mapping[str, Scenario]) -> dict[str, Scenario]:
+    """What breaks a rule with no mutant, and so shows what sees it.
+
+    One scenario for each such rule is enough.
+    """
+    broken = {x for run in known.values() for x in run.expect.patched.breaks}
+    found = {}
+    for name in names():
+        scenario = load(name)
+        if not broken.issuperset(scenario.expect.patched.breaks):
+            broken.update(scenario.expect.patched.breaks)
+            found[name] = scenario
+    return found
+
+
 def _judge(
     base: Base,
     source: Source,
@@ -87,12 +102,7 @@ def _judge(
         )
     whole = not args.mutant
     if whole:
-        # They show a defect of the tree itself, and so what sees it.
-        scenarios |= {
-            name: scenario
-            for name, scenario in ((x, load(x)) for x in names())
-            if scenario.expect.patched.breaks
-        }
+        scenarios |= _showing(scenarios)
     with display() as shown:
         (control,) = build_all(source, [parse_variant(base, TREE)], shown)
         built, failed = build_mutants(base, source, mutants, shown)

@@ -31,17 +31,9 @@ def agreement(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
     for device in side.devices:
         log = side.logs.get(device)
         arcs = side.arcs_of(device)
-        # Lines that are missing or doubled are in doubt already; all that
-        # one may lack is the outcome of the last request, when QEMU hung.
-        last = arcs[-1:]
-        unfinished = bool(last) and last[0].reached is None
-        open_line = last[0].line if unfinished else None
-        torn = any(
-            record.device == device and record.line != open_line
-            for gap in side.gaps
-            for record in gap.records
-        )
-        if log is None or not log.whole or torn:
+        unfinished = bool(arcs) and arcs[-1].reached is None
+        # Lines that are missing or doubled are in doubt already.
+        if log is None or not log.whole or side.torn(device):
             continue
         walk = _Walk(device, log)
         for arc in arcs[: len(arcs) - unfinished]:
@@ -51,7 +43,7 @@ def agreement(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
                 break
         else:
             if unfinished:
-                del walk.rest[:1]       # that QEMU did not live to see end
+                walk.give_up(arcs[-1])
             elif arcs and arcs[0].attempt is None:
                 walk.pass_over(None)
             if walk.rest:
@@ -110,6 +102,11 @@ class _Walk:
                 (*records, *last.entries),
             )
         return self._in_time(arc, call, last)
+
+    def give_up(self, arc: Arc) -> None:
+        """Leave out what QEMU did not live to see the end of."""
+        if self.rest:
+            self._outcome(self.rest.pop(0), arc)
 
     def pass_over(self, requested: DeviceState | None) -> None:
         """Up to 9.0 a request that fails has no line, nor what follows."""

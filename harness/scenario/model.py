@@ -42,6 +42,7 @@ Count = Annotated[int, Meta(ge=1, le=32)]
 Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
 Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 LatencyUs = Annotated[int, Meta(ge=0, le=60_000_000)]
+DeviceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]{0,31}\Z")]
 
 
 # What the two sides may take of the testbed's VM together. There, 608 MiB
@@ -53,20 +54,6 @@ class _Strict(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 ):
     pass
-
-
-def check_arc(text: str) -> None:
-    """See that a text is an arc, as ``FROM>TO`` with the uAPI's names.
-
-    :raise ValueError: When it is not.
-    """
-    states = text.split(">")
-    if len(states) != 2 or not all(
-        state in uapi.DeviceState.__members__ for state in states
-    ):
-        raise ValueError(
-            f"{text!r} is not an arc such as 'RUNNING>RUNNING_P2P'"
-        )
 
 
 class Flag(StrEnum):
@@ -94,6 +81,21 @@ class FaultSide(StrEnum):
 
     SOURCE = "source"
     DESTINATION = "destination"
+
+
+def check_arc(key: str, arc: str) -> None:
+    """See that a text is an arc, as ``FROM>TO`` with the uAPI's names.
+
+    :param key: Of which it is the value.
+    :raise ValueError: When it is not.
+    """
+    states = arc.split(">")
+    if len(states) != 2 or not all(
+        state in uapi.DeviceState.__members__ for state in states
+    ):
+        raise ValueError(
+            f"{key}: {arc!r} is not an arc such as 'RUNNING>RUNNING_P2P'"
+        )
 
 
 class Device(_Strict, frozen=True, kw_only=True):
@@ -137,10 +139,7 @@ class Device(_Strict, frozen=True, kw_only=True):
             if getattr(self, key) > self.size_bytes:
                 raise ValueError(f"{key}: more than size_bytes")
         for arc in self.latency_us:
-            try:
-                check_arc(arc)
-            except ValueError as err:
-                raise ValueError(f"latency_us: {err}") from None
+            check_arc("latency_us", arc)
         for fault in self.faults:
             try:
                 check_fault(fault, self.migration_flags, self.size_bytes)
@@ -226,6 +225,7 @@ class Outcome(StrEnum):
     """How a run can end, told apart; only `migrated` has a blackout.
 
     `idle`: all steps were done, and none of them was a migration.
+    `crashed`: a QEMU died of a signal that no step sent.
     """
 
     IDLE = "idle"
@@ -235,6 +235,7 @@ class Outcome(StrEnum):
     REJECTED = "command-rejected"
     FAILED = "migration-failed"
     TIMEOUT = "timed-out"
+    CRASHED = "crashed"
     OUTPUT = "output-limit"
     LOST = "connection-lost"
 
@@ -306,6 +307,9 @@ class Expectation(_Strict, frozen=True, kw_only=True):
     `guest`: what ``query-status`` says in the end, by QEMU.
     `migration`: the last status of its migration, by QEMU.  One that is
     not to end as completed must never have said that it is.
+    `ends`: the state that a device says it was left in, by its name.
+    `hangs`: the arc, as in `latency_us`, that a device was still taking
+    when the time limit struck, by its name; no other may.
     `breaks`: the rules that are broken, and have to be.
     """
 
@@ -314,12 +318,24 @@ class Expectation(_Strict, frozen=True, kw_only=True):
     guest: dict[QemuName, str] = {}
     migration: dict[QemuName, Status] = {}
     sequences: tuple[Sequence, ...] = ()
+    ends: dict[DeviceName, str] = {}
+    hangs: dict[DeviceName, str] = {}
     breaks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # QEMU itself says so of these.
+        for state in self.ends.values():
+            if state not in uapi.DeviceState.__members__:
+                raise ValueError(f"ends: {state!r} is not a state")
+        for arc in self.hangs.values():
+            check_arc("hangs", arc)
+        if self.hangs and self.outcome is not Outcome.TIMEOUT:
+            raise ValueError(f"hangs: it goes with {Outcome.TIMEOUT}")
+        # QEMU itself says so of these, and the devices of a hang.
         if self.outcome in (
-            Outcome.IDLE, Outcome.MIGRATED, Outcome.CANCELLED
+            Outcome.IDLE,
+            Outcome.MIGRATED,
+            Outcome.CANCELLED,
+            Outcome.TIMEOUT,
         ):
             return
         if not self.message.strip():

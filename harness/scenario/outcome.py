@@ -44,6 +44,7 @@ def result(
         stderr=getattr(error, "message", ""),
         exit_states=exit_states,
         killed=tuple(session.killed),
+        mute=tuple(session.mute),
         guest={name: _text(x) for name, x in session.guest.items()},
         migration={
             vm.side: tuple(map(_text, vm.statuses)) for vm in session.vms
@@ -87,6 +88,8 @@ def _outcome(err: VMError) -> Outcome:
             return Outcome.TIMEOUT
         case OutputLimitError():
             return Outcome.OUTPUT
+        case ConnectionLostError(crashed=True):
+            return Outcome.CRASHED
         case ConnectionLostError():
             return Outcome.LOST
     return Outcome.FAILED

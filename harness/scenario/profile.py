@@ -55,10 +55,7 @@ class Profile(
         check_format(self.format)
         seen: set[str] = set()
         for each in self.arcs:
-            try:
-                check_arc(each.arc)
-            except ValueError as err:
-                raise ValueError(f"arcs: {err}") from None
+            check_arc("arcs", each.arc)
             if each.arc in seen:
                 raise ValueError(f"arcs: {each.arc} is there twice")
             seen.add(each.arc)

@@ -16,7 +16,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     `side` and `message` say whose error ended it and which, `at` in which
     step of the scenario, and `step` which of its parts was cut short.
     `exit_states` are those of `subprocess` by QEMU, None for one that had
-    to be killed or never ran.  `killed` are those that a step killed.
+    to be killed or never ran.  `killed` are those that a step killed, and
+    `mute` those that did not answer any more when a time limit had struck.
     `guest` is what ``query-status`` said last, by QEMU, and `migration` all
     statuses that its migrations had.  `legs` are the migrations, each with
     the QEMU that it was from and the one that it was to; a QEMU's name is
@@ -35,6 +36,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     stderr: str = ""
     exit_states: dict[str, int | None] = {}
     killed: tuple[str, ...] = ()
+    mute: tuple[str, ...] = ()
     guest: dict[str, str] = {}
     migration: dict[str, tuple[str, ...]] = {}
     legs: tuple[tuple[str, str], ...] = ()

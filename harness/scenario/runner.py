@@ -18,7 +18,7 @@ import asyncio
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NoReturn
 
@@ -120,14 +120,7 @@ async def run(
             await _run_within_limits(session)
         except VMError as err:
             error = err
-            # A QEMU that still answers ends as it would for a user, so
-            # that its traces are whole; the others are killed.
-            limit_s = scenario.limits.quit_s
-            for vm in session.vms:
-                with suppress(VMError):
-                    if vm.running:
-                        await session.ask(vm, limit_s)
-                        await vm.quit(limit_s)
+            await session.wind_up(err)
         statuses = {vm.side: vm.status for vm in session.vms}
     found = result(session, error, statuses)
     (out / "result.json").write_bytes(found.to_json())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
@@ -14,6 +14,7 @@ from harness.errors import (
     ConnectionLostError,
     MigrationFailedError,
     StepTimeoutError,
+    VMError,
 )
 from harness.scenario import snapshot
 from harness.scenario.model import Scenario
@@ -100,6 +101,7 @@ class Session:
         self.vms: list[Qemu] = []
         self.legs: list[Leg] = []
         self.killed: list[str] = []
+        self.mute: list[str] = []
         self.guest: dict[str, str] = {}
         self.at = ""
 
@@ -139,6 +141,38 @@ class Session:
         match await vm.execute("query-status", limit_s=limit_s):
             case {"status": str(status)}:
                 self.guest[vm.side] = status
+
+    async def wind_up(self, error: VMError) -> None:
+        """End the QEMUs of a run that was cut short.
+
+        One that still answers ends as it would for a user, so that its
+        traces are whole; who ends the run kills the others.  If one does
+        not answer when the time is up, none ends by itself: they are to be
+        seen as they were then.
+
+        :param error: Why it was cut short.
+        """
+        limit_s = self._limits.quit_s
+        if isinstance(error, StepTimeoutError):
+            for vm in self.vms:
+                try:
+                    if vm.running:
+                        await self.ask(vm, limit_s)
+                except StepTimeoutError:
+                    self.mute.append(vm.side)
+                except VMError:
+                    pass    # it ended, or never began to answer
+        if self.mute:
+            for vm in self.vms:
+                if vm.running and vm.side not in self.mute:
+                    # First: if the other goes, a migration goes on alone.
+                    self._stack.push_async_callback(vm.kill)
+            return
+        for vm in self.vms:
+            with suppress(VMError):
+                if vm.running:
+                    await self.ask(vm, limit_s)
+                    await vm.quit(limit_s)
 
     async def _add(self, role: Role) -> Qemu:
         vm = await self._make(self._sides[role])

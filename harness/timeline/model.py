@@ -237,6 +237,21 @@ class Timeline:
             for record in gap.records
         )
 
+    def torn(self, device: str) -> bool:
+        """As `has_gap`, but the last request may have no outcome.
+
+        It has none when QEMU hung in it, or died.
+
+        :param device: Its name.
+        """
+        last = self.arcs_of(device)[-1:]
+        waiting = [arc.line for arc in last if arc.reached is None]
+        return any(
+            record.device == device and record.line not in waiting
+            for gap in self.gaps
+            for record in gap.records
+        )
+
     def marks_of(
         self, *kinds: Kind, device: str | None = None
     ) -> tuple[Record, ...]:

@@ -62,6 +62,17 @@ _EXIT_S = 5.0
 _KILL_S = 0.01
 
 
+# After these come a stack or a register dump.
+_DEATHS = ("hardware error: ", "ssertion ")
+
+
+def _last_words(stderr: str) -> str:
+    """The line that says why a QEMU is gone; empty if there is none."""
+    lines = stderr.strip().splitlines()
+    told = [line for line in lines if any(x in line for x in _DEATHS)]
+    return next(iter([*told[-1:], *lines[-1:]]), "")
+
+
 class Qemu:
     """One QEMU process of one side; use it as an async context manager.
 
@@ -226,10 +237,12 @@ class Qemu:
             what = f"QEMU went away in {step} (killed by {name})"
         else:
             what = f"QEMU went away in {step} (exit status {self.status})"
-        lines = self.stderr().strip().splitlines()
-        said = f": {lines[-1]}" if lines else ""
+        said = _last_words(self.stderr())
         return ConnectionLostError(
-            self.side, f"{what}{said}", crashed=(self.status or 0) < 0
+            self.side,
+            f"{what}: {said}" if said else what,
+            # SIGKILL is somebody else's work.
+            crashed=(self.status or 0) < 0 and self.status != -signal.SIGKILL,
         )
 
     async def next_event(self, step: str) -> dict[str, Any]:
@@ -279,11 +292,15 @@ class Qemu:
         """End it by QMP's ``quit``, as a user would.
 
         :param limit_s: Limit in seconds, until the process is gone.
-        :raise ConnectionLostError: When it is gone already.
+        :raise ConnectionLostError: When it is gone already, or dies of a
+            signal.
         :raise StepTimeoutError: When it takes longer.
         """
+        step = "exit after quit"
         await self.execute("quit", limit_s=limit_s)
-        await self.ended("exit after quit", limit_s)
+        await self.ended(step, limit_s)
+        if (self.status or 0) < 0:
+            raise await self._lost(step)
 
     async def ended(self, step: str, limit_s: float) -> None:
         """Wait for the end of the process.

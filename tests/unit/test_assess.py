@@ -61,6 +61,9 @@ def lost(status: int | None) -> Result:
     )
 
 
+CRASHED = msgspec.structs.replace(lost(-6), outcome=Outcome.CRASHED)
+
+
 def rejected(text: str) -> Result:
     return Result(
         outcome=Outcome.REJECTED,
@@ -112,7 +115,7 @@ MUST_REFUSE = scenario(Outcome.REFUSED, KNOWN)
 MUST_REFUSE_ALONE = scenario(Outcome.REFUSED, "of its own")
 MUST_REJECT = scenario(Outcome.REJECTED, "not today")
 MUST_FAIL = scenario(Outcome.FAILED, "no reason")
-MUST_HANG = scenario(Outcome.TIMEOUT, "longer than 120 s")
+MUST_CRASH = scenario(Outcome.CRASHED, "went away")
 MUST_BE_CANCELLED = scenario(Outcome.CANCELLED)
 
 PASS, FAIL, ERROR = Verdict.PASS, Verdict.FAIL, Verdict.ERROR
@@ -191,8 +194,10 @@ def found(
         (MUST_BE_CANCELLED, FAILED, FAIL),
         (MUST_BE_CANCELLED, TIMEOUT, ERROR),
         (MUST_BE_CANCELLED, lost(-11), FAIL),
-        (MUST_HANG, TIMEOUT, PASS),
-        (MUST_HANG, FAILED, FAIL),
+        (MUST_CRASH, CRASHED, PASS),
+        (MUST_CRASH, MIGRATED, FAIL),
+        (MUST_CRASH, lost(1), ERROR),
+        (MUST_MIGRATE, CRASHED, FAIL),
         (scenario(Outcome.FAILED, "a reason"), FAILED, FAIL),
     ],
     ids=lambda value: (
@@ -219,7 +224,7 @@ def test_expected_and_found(
 
 def test_every_outcome_is_judged() -> None:
     # A new outcome has to be thought of in the table above.
-    assert len(Outcome) == 9
+    assert len(Outcome) == 10
 
 
 def test_what_comes_out_of_a_good_run(tmp_path: Path) -> None:

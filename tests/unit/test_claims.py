@@ -68,7 +68,8 @@ def test_data_is_written_as_it_was_read(
 def test_scenarios(claims: ModuleType) -> None:
     cx7 = load_profile("cx7").latency_us
     for run in claims.wanted():
-        (device,) = parse(run.scenario.encode(), "x.toml").devices
+        (made,) = parse(run.scenario.encode(), "x.toml")
+        (device,) = made.devices
         own = {
             arc: us
             for arc, us in device.latency_us.items()

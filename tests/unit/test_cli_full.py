@@ -78,7 +78,8 @@ class Machine:
     ) -> list[Build]:
         """Likewise."""
         (variant,) = variants
-        self.built.append((source.version[:4], variant.name))
+        release = source.version.rpartition(".")[0]
+        self.built.append((release, variant.name))
         if variant.name.partition("+")[2] in self.refuses:
             raise BuildError("ninja failed", Path("x.log"))
         version = f"QEMU {source.version}"

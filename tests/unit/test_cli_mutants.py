@@ -239,11 +239,13 @@ def test_scenarios_that_show_a_defect_prove_rules(
     shown = msgspec.structs.replace(
         load("one-device"), name="defect", expect=Expect(patched=expect)
     )
-    monkeypatch.setattr(mutants, "names", lambda: ["defect"])
-    monkeypatch.setattr(
-        mutants, "load", lambda x: shown if x == "defect" else load(x)
-    )
+    again = msgspec.structs.replace(shown, name="it-again")
+    more = {x.name: x for x in (shown, again)}
+    monkeypatch.setattr(mutants, "names", lambda: [*more])
+    monkeypatch.setattr(mutants, "load", lambda x: more.get(x) or load(x))
     machine.also = tuple(x for x in EVERY_RULE if x != "conservation")
     machine.known = {"defect": "conservation"}
     assert validate(tmp_path) == 0
     assert ("patched", "defect") in machine.ran
+    # One is enough.
+    assert ("patched", "it-again") not in machine.ran

@@ -25,7 +25,7 @@ root_port = {port}
 
 def scenario(guest: str, port: bool = False) -> Scenario:
     text = SCENARIO.format(guest=guest, port=str(port).lower())
-    return parse(text.encode(), "x.toml")
+    return parse(text.encode(), "x.toml")[0]
 
 
 def options(what: Scenario, *, incoming: bool) -> dict[str, str]:

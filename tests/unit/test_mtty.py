@@ -117,7 +117,7 @@ def test_a_long_name_is_still_one() -> None:
 def test_what_mtty_cannot_do(line: str) -> None:
     text = f'name = "x"\n[[devices]]\n[[devices]]\n{line}\n'
     with pytest.raises(UsageError) as caught:
-        adapt(parse(text.encode(), "x.toml"))
+        adapt(*parse(text.encode(), "x.toml"))
     assert f"devices[1].{line.partition(' ')[0]} " in caught.value.what
 
 

@@ -15,7 +15,7 @@ from qemu_log import with_logs as logged
 
 from harness.oracle import RULES, Expectation, Judgement, judge
 from harness.timeline import Side, Timeline
-from harness.trace import VERSIONS
+from harness.trace import VERSIONS, Kind
 from harness.uapi import DeviceState as S
 from harness.uapi import MigrationFlags
 from harness.verdict import Verdict
@@ -222,6 +222,24 @@ def test_a_device_that_hangs(answered: bool) -> None:
     )
     side = logged(qemu.timeline(), {**logs, "b": wrong})
     assert rules(of_source(side, ANYHOW)) == {"agreement"}
+
+
+def test_a_device_that_fails_until_qemu_dies() -> None:
+    # Neither the way back nor the reset works out; hw_error().
+    qemu = boot(FakeQemu(AB))
+    qemu.emit(
+        Kind.ATTEMPT, "vfio_migration_set_state", device="b",
+        state="PRE_COPY", recover="RUNNING",
+    )
+    fake = qemu.device("b")
+    fake.now_ns = qemu.next_ns
+    fake.ask(S.PRE_COPY, errno=5)
+    fake.say("request from=ERROR to=RUNNING")
+    fake.say("result to=RUNNING state=ERROR ret=-22")
+    assert "agreement" not in rules(of_source(qemu.witnessed(), ANYHOW))
+    # That the other one was asked as well, nothing tells of.
+    qemu.device("a").ask(S.PRE_COPY)
+    assert "agreement" in rules(of_source(qemu.witnessed(), ANYHOW))
 
 
 def test_a_torn_trace_accuses_nobody() -> None:

@@ -28,7 +28,7 @@ STOP = "STOP_COPY>STOP"
 
 
 def scenario(keys: str) -> Scenario:
-    return parse(f'name = "x"\n[[devices]]\n{keys}\n'.encode(), "x.toml")
+    return parse(f'name = "x"\n[[devices]]\n{keys}\n'.encode(), "x.toml")[0]
 
 
 def test_those_that_come_with_the_tool() -> None:
@@ -151,7 +151,7 @@ ARC = f'[[arcs]]\narc = "{STOP}"\nus = 5\nsource = "assumed"\n'
         (GOOD + ARC.replace(">", "-"), "arcs: 'STOP_COPY-STOP' is not an"),
         (GOOD + ARC + ARC, "arcs: STOP_COPY>STOP is there twice"),
         (GOOD + ARC + "colour = 3\n", "8: arcs.0.colour"),
-        (GOOD.replace("1", "2") + ARC, "1: format 2 is newer"),
+        (GOOD.replace("1", "2") + ARC, "1: format: format 2 is newer"),
         ("format = 1\nname = 'x'\narcs = []\n", "field `summary`"),
     ],
 )

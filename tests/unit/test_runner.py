@@ -149,6 +149,7 @@ async def test_hang_in_a_command(bench: Bench) -> None:
     assert found.outcome is Outcome.TIMEOUT
     assert (found.side, found.step) == (SOURCE, "migrate-set-capabilities")
     assert found.exit_states[SOURCE] is None
+    assert found.mute == (SOURCE,)
 
 
 async def test_hang_in_the_migration(bench: Bench) -> None:
@@ -160,6 +161,7 @@ async def test_hang_in_the_migration(bench: Bench) -> None:
     assert found.at == "step 2 (wait source completed)"
     # The source still answers, so it ends as for a user.
     assert found.exit_states[SOURCE] == 0
+    assert found.mute == ()
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -259,7 +261,8 @@ async def test_source_dies_in_the_migration(
     found = await bench.run(
         source={"active": [["say", "qemu: oops"], ["signal", signum]]}
     )
-    assert found.outcome is Outcome.LOST
+    killed = signum is signal.SIGKILL
+    assert found.outcome is (Outcome.LOST if killed else Outcome.CRASHED)
     assert found.side == SOURCE
     assert signum.name in found.message
     assert "in migration" in found.message
@@ -275,10 +278,26 @@ async def test_source_dies_in_a_command(bench: Bench) -> None:
     assert found.exit_states == {SOURCE: 3, DESTINATION: 0}
 
 
+@pytest.mark.parametrize("answers", [True, False])
+async def test_source_dies_at_its_end(bench: Bench, answers: bool) -> None:
+    # A device that fails when the VM stops can bring that about.
+    dump = "x: Assertion `mutex->initialized' failed.\nRAX=0\nRBX=0"
+    answer = [["send", RETURNED]] if answers else []
+    found = await bench.run(
+        source={
+            "quit": [*answer, ["say", dump], ["signal", signal.SIGABRT]]
+        }
+    )
+    assert found.outcome is Outcome.CRASHED
+    assert (found.side, found.at) == (SOURCE, "the end")
+    assert found.message.endswith("Assertion `mutex->initialized' failed.")
+    assert found.exit_states == {SOURCE: -signal.SIGABRT, DESTINATION: 0}
+
+
 async def test_source_dies_in_the_cleanup(bench: Bench) -> None:
     # Patch 1 moves a device's last request there; hw_error() is near.
     found = await bench.run(source={"cleanup": [["signal", signal.SIGABRT]]})
-    assert found.outcome is Outcome.LOST
+    assert found.outcome is Outcome.CRASHED
     assert found.side == SOURCE
     assert "SIGABRT" in found.message
 
@@ -298,7 +317,7 @@ async def test_destination_crashes(bench: Bench, source: list[Any]) -> None:
         source={"active": source},
         destination={"incoming": abort},
     )
-    assert found.outcome is Outcome.LOST
+    assert found.outcome is Outcome.CRASHED
     assert found.side == DESTINATION
     assert "SIGABRT" in found.message
     assert found.message.endswith("assertion failed")

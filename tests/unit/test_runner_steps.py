@@ -87,7 +87,7 @@ async def test_source_dies_when_cancelled(bench: Bench, point: str) -> None:
     found = await bench.run(
         scenario=CANCEL, source={**ACTIVE, point: [["signal", 11]]}
     )
-    assert found.outcome is Outcome.LOST
+    assert found.outcome is Outcome.CRASHED
     assert found.exit_states[SOURCE] == -signal.SIGSEGV
 
 
@@ -443,3 +443,17 @@ async def test_started_as_paused(bench: Bench) -> None:
     for side in SIDES:
         argv = json.loads((bench.folder / f"{side}.argv").read_text())
         assert ("-S" in argv) == (side == SOURCE)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_hang_leaves_the_others_as_they_were(bench: Bench) -> None:
+    found = await bench.run(
+        Limits(migrate_s=2, quit_s=1),
+        source={"active": [["skip"]], "noticed": [["skip"]]},
+        destination={"incoming": [["hang"]]},
+    )
+    assert found.outcome is Outcome.TIMEOUT
+    assert found.mute == (DESTINATION,)
+    # The source would quit, but then it would not be where it was.
+    assert found.guest == {SOURCE: "running"}
+    assert found.exit_states == {SOURCE: None, DESTINATION: None}

@@ -30,7 +30,8 @@ until = "10.2"
 
 
 def scenario(text: str) -> Scenario:
-    return parse((HEAD + text).encode(), "x.toml")
+    (found,) = parse((HEAD + text).encode(), "x.toml")
+    return found
 
 
 def refusal(text: str) -> ScenarioError:

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run whose time was up: who hung, where, and was that expected?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+from bundles import make_bundle
+from qemu_log import FakeQemu, boot, devices
+
+from harness.assess import Assessment, assess
+from harness.bundle.read import open_bundle
+from harness.legs import witnesses
+from harness.oracle.hang import Hang, hangs
+from harness.scenario.load import load
+from harness.scenario.model import (
+    Expect,
+    Expectation,
+    Outcome,
+    Scenario,
+    Sequence,
+)
+from harness.scenario.result import Result
+from harness.timeline import Phase, Side
+from harness.trace import Kind
+from harness.uapi import DeviceState
+from harness.verdict import Verdict
+
+S = DeviceState
+ARC = "PRE_COPY>PRE_COPY_P2P"
+EINTR = 4
+TIMEOUT = Result(
+    outcome=Outcome.TIMEOUT,
+    side="source",
+    step="migration",
+    message="source: migration took longer than 20 s",
+    exit_states={"source": None, "destination": 0},
+    mute=("source",),
+    migration={"source": ("setup", "active")},
+    legs=(("source", "destination"),),
+)
+
+
+def waiting(qemu: FakeQemu, device: str, state: DeviceState) -> FakeQemu:
+    """The last that a QEMU says: it asks for a state, and is killed."""
+    qemu.emit(
+        Kind.ATTEMPT, "vfio_migration_set_state", device=device,
+        state=state.name, recover="ERROR",
+    )
+    fake = qemu.device(device)
+    fake.now_ns = qemu.next_ns
+    fake.ask(state, errno=EINTR)
+    return qemu
+
+
+def source() -> FakeQemu:
+    """src0 hangs in the prepare pass, of which src1 is through."""
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    qemu.setup()
+    qemu.begin(False, "finish-migrate")
+    qemu.call("src1", Phase.PREPARE, False, "finish-migrate")
+    return waiting(qemu, "src0", S.PRE_COPY_P2P)
+
+
+def destination() -> FakeQemu:
+    """One that answers, with nothing to do yet."""
+    qemu = FakeQemu(devices("dst0", "dst1"))
+    qemu.load()
+    return qemu
+
+
+def expecting(
+    hung: Mapping[str, str] | None = None, **more: object
+) -> Scenario:
+    expect = Expectation()
+    if hung is not None:
+        expect = msgspec.convert(
+            {"outcome": "timed-out", "hangs": hung, **more}, Expectation
+        )
+    return msgspec.structs.replace(
+        load("two-devices"), expect=Expect(base=expect, patched=expect)
+    )
+
+
+def judged(
+    folder: Path,
+    scenario: Scenario,
+    qemu: FakeQemu | None = None,
+    result: Result = TIMEOUT,
+    *,
+    logs: Mapping[str, None] | None = None,
+) -> Assessment:
+    path = make_bundle(
+        folder / "b",
+        scenario=scenario,
+        result=result,
+        source=qemu or source(),
+        destination=destination(),
+        logs=logs,
+    )
+    return assess(open_bundle(path))
+
+
+def one(qemu: FakeQemu, *, logs: bool = True) -> Hang:
+    side = Side.SOURCE
+    (found,) = hangs(qemu.witnessed(side) if logs else qemu.timeline(side))
+    return found
+
+
+def test_both_witnesses_tell() -> None:
+    found = one(source())
+    assert (found.device, found.arc) == ("src0", ARC)
+    assert str(found) == f"src0 hung in {ARC}"
+    # QEMU's line, and what the device says of the same.
+    assert len(found.records) == 3
+
+
+def test_trace_alone_tells_the_request() -> None:
+    found = one(source(), logs=False)
+    assert (found.device, found.arc) == ("src0", ARC)
+
+
+def test_log_alone_tells_where_a_trace_has_no_line_before_a_request() -> None:
+    qemu = boot(FakeQemu(devices("src0"), version="9.0"))
+    qemu.device("src0").ask(S.PRE_COPY, errno=EINTR)
+    assert one(qemu).arc == "RUNNING>PRE_COPY"
+    assert not list(hangs(qemu.timeline()))
+
+
+def test_one_arc_of_many() -> None:
+    qemu = FakeQemu(devices("src0"))
+    fake = qemu.device("src0")
+    fake.say("request from=RUNNING to=RESUMING")
+    times = f"start_ns={fake.now_ns} end_ns={fake.now_ns}"
+    fake.say(f"arc from=RUNNING to=RUNNING_P2P ret=0 {times}")
+    fake.say(f"arc from=RUNNING_P2P to=STOP ret=-4 {times}")
+    fake.say("result to=RESUMING state=RUNNING_P2P ret=-4")
+    found = one(qemu)
+    assert found.arc == "RUNNING_P2P>STOP"
+    assert str(found).endswith("RUNNING_P2P>STOP, on its way to RESUMING")
+
+
+def test_no_arc_is_seen_where_the_kernel_hangs() -> None:
+    # A device that cannot be killed says nothing more at all.
+    qemu = FakeQemu(devices("src0"))
+    qemu.device("src0").say("request from=RUNNING to=PRE_COPY")
+    assert one(qemu).arc == "RUNNING>PRE_COPY"
+
+
+def test_nothing_hangs_in_a_whole_log() -> None:
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    qemu.set_state("src0", S.PRE_COPY, reached=S.RUNNING)
+    assert not list(hangs(qemu.witnessed()))
+
+
+def test_expected_hang_passes(tmp_path: Path) -> None:
+    found = judged(tmp_path, expecting({"src0": ARC}))
+    assert found.verdict is Verdict.PASS
+    assert found.summary == f"timed-out: source: src0 hung in {ARC}"
+
+
+def test_expected_hang_without_device_logs(tmp_path: Path) -> None:
+    found = judged(
+        tmp_path,
+        expecting({"src0": ARC}),
+        logs=dict.fromkeys(("src0", "src1", "dst0", "dst1")),
+    )
+    # That logs are missing is for the verdict on the order.
+    assert not found.findings
+
+
+@pytest.mark.parametrize(
+    ("hung", "said"),
+    [
+        ({"src0": "RUNNING>PRE_COPY"}, f"src0 hung in {ARC}"),
+        ({"src1": ARC}, "src1 did not hang in"),
+        ({"dst0": ARC, "src0": ARC}, "dst0 did not hang in"),
+    ],
+)
+def test_hang_elsewhere(
+    tmp_path: Path, hung: dict[str, str], said: str
+) -> None:
+    found = judged(tmp_path, expecting(hung))
+    assert found.verdict is Verdict.FAIL
+    assert any(said in finding.message for finding in found.findings)
+    sides = {x.side for x in found.findings if x.message.startswith("dst")}
+    assert sides <= {Side.DESTINATION}
+
+
+def test_hang_that_nobody_expects(tmp_path: Path) -> None:
+    found = judged(tmp_path, expecting())
+    assert found.verdict is Verdict.ERROR
+    assert found.summary == f"timed-out: source: src0 hung in {ARC}"
+    assert found.notes == (
+        "source: migration took longer than 20 s",
+        f"source: src0 hung in {ARC}",
+    )
+
+
+def test_hang_of_a_destination(tmp_path: Path) -> None:
+    qemu = waiting(destination(), "dst1", S.RUNNING_P2P)
+    path = make_bundle(
+        tmp_path / "b",
+        scenario=expecting({"dst1": "RESUMING>STOP"}),
+        # The source has waited for it, and so was it that ran out of time.
+        result=msgspec.structs.replace(TIMEOUT, mute=("destination",)),
+        source=boot(FakeQemu(devices("src0", "src1"))),
+        destination=qemu,
+    )
+    bundle = open_bundle(path)
+    found = assess(bundle)
+    assert found.verdict is Verdict.PASS
+    assert found.summary.startswith(
+        "timed-out: destination: dst1 hung in RESUMING>STOP, on its way to"
+    )
+    sides = {name: x.side for name, x in witnesses(bundle)}
+    assert sides == {name: name for name in ("source", "destination")}
+
+
+def test_qemu_that_hangs_by_itself(tmp_path: Path) -> None:
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    found = judged(tmp_path, expecting(), qemu)
+    assert found.verdict is Verdict.ERROR
+    assert found.summary == "timed-out: source: QEMU does not answer"
+
+
+def test_end_of_the_time_with_no_one_to_blame(tmp_path: Path) -> None:
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    result = msgspec.structs.replace(TIMEOUT, mute=())
+    found = judged(tmp_path, expecting(), qemu, result)
+    assert found.verdict is Verdict.ERROR
+    assert found.summary == "timed-out"
+
+
+def test_broken_rule_in_a_run_that_hangs(tmp_path: Path) -> None:
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    qemu.setup()
+    qemu.begin(False, "finish-migrate")
+    qemu.call("src1", Phase.MAIN, False, "finish-migrate")
+    waiting(qemu, "src0", S.PRE_COPY_P2P)
+    found = judged(tmp_path, expecting({"src0": ARC}), qemu)
+    assert found.verdict is Verdict.FAIL
+    assert [finding.rule for finding in found.findings] == ["count"]
+
+
+def test_sequence_up_to_the_hang(tmp_path: Path) -> None:
+    due = "RUNNING_P2P RUNNING PRE_COPY PRE_COPY_P2P"
+    for states, verdict in (
+        (due, Verdict.PASS),
+        (f"{due} STOP_COPY", Verdict.FAIL),
+    ):
+        sequence = Sequence(on="source", states=(states,))
+        scenario = expecting(
+            {"src0": ARC}, sequences=[msgspec.to_builtins(sequence)]
+        )
+        found = judged(tmp_path / str(verdict), scenario)
+        assert found.verdict is verdict
+        assert {x.rule for x in found.findings} <= {"sequence"}
+        assert len(found.findings) == (0 if verdict is Verdict.PASS else 2)
+
+
+def test_states_in_which_devices_are_left(tmp_path: Path) -> None:
+    ends = {"src0": "PRE_COPY", "src1": "PRE_COPY_P2P", "dst0": "RESUMING"}
+    good = expecting({"src0": ARC}, ends=ends)
+    assert judged(tmp_path / "good", good).verdict is Verdict.PASS
+    bad = expecting({"src0": ARC}, ends={**ends, "dst0": "STOP"})
+    found = judged(tmp_path / "bad", bad)
+    (finding,) = found.findings
+    assert finding.message == "dst0 was left in RESUMING, not in STOP"
+    assert finding.side is Side.DESTINATION
+    unknown = expecting({"src0": ARC}, ends={"src7": "STOP"})
+    (finding,) = judged(tmp_path / "unknown", unknown).findings
+    assert "no known state" in finding.message
+
+
+def test_status_of_a_migration_that_hangs(tmp_path: Path) -> None:
+    scenario = expecting({"src0": ARC}, migration={"source": "failed"})
+    (finding,) = judged(tmp_path, scenario).findings
+    assert finding.message == "source: the migration is active, not failed"
+
+
+CRASH = Result(
+    outcome=Outcome.CRASHED,
+    side="source",
+    message="source: QEMU went away in quit (killed by SIGABRT): oops",
+    exit_states={"source": -6, "destination": 0},
+)
+
+
+def test_expected_crash(tmp_path: Path) -> None:
+    expect = Expectation(outcome=Outcome.CRASHED, message="SIGABRT): oops")
+    scenario = msgspec.structs.replace(
+        expecting(), expect=Expect(base=expect, patched=expect)
+    )
+    found = judged(tmp_path / "good", scenario, result=CRASH)
+    assert found.verdict is Verdict.PASS
+    both = msgspec.structs.replace(
+        CRASH, exit_states={"source": -6, "destination": -11}
+    )
+    found = judged(tmp_path / "both", scenario, result=both)
+    assert found.verdict is Verdict.FAIL
+    other = msgspec.structs.replace(CRASH, message="SIGABRT): another")
+    found = judged(tmp_path / "other", scenario, result=other)
+    assert found.verdict is Verdict.FAIL

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Files of many scenarios, and expectations of faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ScenarioError, UsageError
+from harness.scenario.load import load, names, parse
+from harness.scenario.model import FaultSide, Outcome
+from harness.scenario.step import PLAIN
+
+GOOD = """\
+name = "all"
+summary = "common"
+
+[[devices]]
+[[devices]]
+
+[expect.base]
+outcome = "refused"
+message = "no"
+
+[[cases]]
+name = "one"
+side = "source"
+faults = ["arc PRE_COPY PRE_COPY_P2P 1 fail EIO"]
+
+[cases.expect.patched]
+outcome = "timed-out"
+hangs = {src0 = "PRE_COPY>PRE_COPY_P2P"}
+ends = {src0 = "PRE_COPY"}
+
+[[cases]]
+name = "two"
+summary = "its own"
+device = 1
+side = "destination"
+faults = ["reset 1 fail EIO"]
+steps = [{do = "stop"}]
+expect.patched = {outcome = "crashed", message = "x"}
+
+[[cases]]
+name = "control"
+"""
+
+
+def refusal(text: str) -> ScenarioError:
+    with pytest.raises(ScenarioError) as caught:
+        parse(text.encode(), "x.toml")
+    return caught.value
+
+
+def test_each_case_is_a_scenario() -> None:
+    one, two, control = parse(GOOD.encode(), "x.toml")
+    assert [x.name for x in (one, two, control)] == [
+        "all-one", "all-two", "all-control",
+    ]
+    assert [x.summary for x in (one, two)] == ["common", "its own"]
+    assert one.devices[0].faults == ("arc PRE_COPY PRE_COPY_P2P 1 fail EIO",)
+    assert one.devices[0].fault_side is FaultSide.SOURCE
+    assert not one.devices[1].faults
+    assert two.devices[1].fault_side is FaultSide.DESTINATION
+    assert not any(x.faults for x in (*control.devices, two.devices[0]))
+    assert one.steps == control.steps == PLAIN
+    assert len(two.steps) == 1
+    assert {x.expect.base.outcome for x in (one, two, control)} == {
+        Outcome.REFUSED
+    }
+    assert one.expect.patched.ends == {"src0": "PRE_COPY"}
+    assert two.expect.patched.outcome is Outcome.CRASHED
+    assert control.expect.patched.outcome is Outcome.MIGRATED
+    assert len({x.digest for x in (one, two, control)}) == 3
+
+
+def line(number: int, text: str) -> str:
+    lines = GOOD.splitlines()
+    lines[number - 1] = text
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "key", "why"),
+    [
+        (12, 'name = "One"', "cases.0.name", "regex"),
+        (13, 'side = "both"', "cases.0.side", "both"),
+        (13, "colour = 1", "cases.0.colour", "unknown"),
+        (13, "", "cases.0.side", "goes with"),
+        (14, "", "cases.0.side", "goes with"),
+        (14, 'faults = ["arc 1"]', "cases.0.faults", "is none of"),
+        (14, 'faults = ["arc STOP RUNNING 1 fail EIO"]', "cases.0.f", "arc"),
+        (17, 'outcome = "fine"', "cases.0.expect.patched.outcome", "fine"),
+        (18, 'hangs = {a = "b"}', "cases.0.expect.patched.hangs", "an arc"),
+        (18, 'hangs = {"" = "b"}', "cases.0.expect.patched.hangs", "regex"),
+        (19, 'ends = {src0 = "x"}', "cases.0.expect.patched.ends", "'x'"),
+        (22, 'name = "one"', "cases.1.name", "another"),
+        (24, "device = 2", "cases.1.device", "2 tables"),
+        (27, 'steps = [{do = "fly"}]', "cases.1.steps", "fly"),
+    ],
+)
+def test_bad_case(number: int, text: str, key: str, why: str) -> None:
+    found = refusal(line(number, text))
+    # What is missing is wrong with the table where it should be.
+    tables = {12: 11, 13: 11, 14: 13} if not text else {}
+    assert found.line == tables.get(number, number)
+    assert key in found.what
+    assert why in found.what
+
+
+def test_a_hang_that_ends_in_time() -> None:
+    found = refusal(line(17, 'outcome = "migrated"'))
+    assert found.line == 18
+    assert "expect.patched.hangs: it goes with timed-out" in found.what
+
+
+def test_case_that_does_not_fit_what_is_common() -> None:
+    found = refusal(line(28, 'expect.patched = {outcome = "cancelled"}'))
+    assert (found.line, "no step to do it" in found.what) == (28, True)
+
+
+@pytest.mark.parametrize("cases", ["[]", "3", "{}"])
+def test_no_cases(cases: str) -> None:
+    refusal(f"cases = {cases}\n{GOOD.partition('[[cases]]')[0]}")
+
+
+def test_case_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(GOOD)
+    assert load(f"{path}:two").name == "all-two"
+    for what in (path, f"{path}:three", f"{path}:"):
+        with pytest.raises(UsageError) as caught:
+            load(what)
+        assert f"{path}:one" in caught.value.hint
+    path.write_text(GOOD.partition("[[cases]]")[0])
+    assert load(path).name == "all"
+    with pytest.raises(UsageError, match="no case 'one'"):
+        load(f"{path}:one")
+    with pytest.raises(UsageError, match="no scenario"):
+        load(f"{tmp_path / 'other.toml'}:one")
+
+
+def test_library_has_cases() -> None:
+    found = [load(name) for name in names() if "-fault-" in name]
+    assert found
+    for scenario in found:
+        assert any(device.faults for device in scenario.devices)
