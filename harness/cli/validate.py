@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 
 from harness.assess import patches_of
-from harness.cli import mutants
+from harness.cli import followups, mutants
 from harness.cli.build import (
     add_source_arguments,
     add_variants_argument,
@@ -58,6 +58,12 @@ def add_parser(
         help="judge this suite: each mutant of qemu-patches/series.toml has "
         "to be caught by its rule, in its scenarios",
     )
+    what.add_argument(
+        "--followups",
+        action="store_true",
+        help="judge the follow-ups: the defect that each mends has to be "
+        "there without it, and not with it",
+    )
     parser.add_argument(
         "--mutant",
         action="append",
@@ -86,20 +92,25 @@ def run(args: argparse.Namespace) -> int:
             "--per-patch has scenarios of its own",
             f"they are {', '.join(perpatch.SCENARIOS)}",
         )
-    if args.mutants and args.scenario:
-        raise UsageError(
-            "--mutants has scenarios of its own",
-            "qemu-patches/series.toml lists them",
-        )
+    for option in ("mutants", "followups"):
+        if getattr(args, option) and args.scenario:
+            raise UsageError(
+                f"--{option} has scenarios of its own",
+                "qemu-patches/series.toml lists them",
+            )
     if args.mutant and not args.mutants:
         raise UsageError("--mutant is for --mutants", "say --mutants too")
     driver = driver_of(args)
-    if driver is not Driver.P2PSIM and (args.mutants or args.per_patch):
+    if driver is not Driver.P2PSIM and (
+        args.mutants or args.followups or args.per_patch
+    ):
         raise UsageError(
-            "--mutants and --per-patch judge with p2psim",
+            "--mutants, --followups and --per-patch judge with p2psim",
             f"judge single trees with --device {driver}, as in "
             "--variant patched+MUTANT",
         )
+    if args.followups:
+        return followups.run(args, _JSON, _JUNIT)
     if args.mutants:
         return mutants.run(args, _JSON, _JUNIT)
     # What can be wrong with the input is found before anything is built.

@@ -292,11 +292,18 @@ class Expect(_Strict, frozen=True, kw_only=True):
     """By what the tree under test can do.
 
     `base`: without the series.  `patched`: with all six patches, ours or
-    upstream's.
+    upstream's.  `followups`: with those and a follow-up, by its name,
+    where that makes a difference.
     """
 
     base: Expectation = Expectation()
     patched: Expectation = Expectation()
+    followups: dict[Name, Expectation] = {}
+
+    @property
+    def each(self) -> tuple[Expectation, ...]:
+        """All of them."""
+        return (self.base, self.patched, *self.followups.values())
 
 
 def check_format(version: object) -> None:
@@ -338,7 +345,7 @@ class Scenario(_Strict, frozen=True, kw_only=True):
         check_format(self.format)
         self._check_steps()
         self._check_memory()
-        for expected in (self.expect.base, self.expect.patched):
+        for expected in self.expect.each:
             for sequence in expected.sequences:
                 if (sequence.device or 0) >= len(self.devices):
                     raise ValueError("expect: a sequence of no device")
@@ -357,7 +364,7 @@ class Scenario(_Strict, frozen=True, kw_only=True):
                 raise ValueError(
                     f"steps: {number} waits for a migration that is not begun"
                 )
-        for expected in (self.expect.base, self.expect.patched):
+        for expected in self.expect.each:
             due = _DUE.get(expected.outcome)
             if due and due not in done:
                 raise ValueError(

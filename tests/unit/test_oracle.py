@@ -385,6 +385,23 @@ def test_destination_that_skips_p2p() -> None:
     assert rules(destination(qemu)) == {"p2p", "count", "destination"}
 
 
+def loaded(*states: S) -> FakeQemu:
+    """A destination that asks for more before its VM starts."""
+    qemu = FakeQemu(AB)
+    qemu.load()
+    for state in states:
+        for device in AB:
+            qemu.set_state(device, state)
+    qemu.vm(True, "running")
+    return qemu
+
+
+def test_destination_that_leaves_resuming_by_itself() -> None:
+    assert destination(loaded(S.STOP)).verdict is PASS
+    twice = destination(loaded(S.STOP, S.RUNNING_P2P, S.STOP))
+    assert "destination" in rules(twice)
+
+
 def test_destination_left_in_resuming() -> None:
     qemu = FakeQemu(AB)
     qemu.load()
