@@ -93,19 +93,21 @@ def patches_of(variant: str) -> int:
         ) from None
 
 
-def assess(bundle: Bundle) -> Assessment:
+def assess(bundle: Bundle, followup: str | None = None) -> Assessment:
     """Judge one run.
 
     :param bundle: What it left.
+    :param followup: By what is due with this follow-up; by default the one
+        that its tree has, if it has one.
     :raise BundleError: When it is of a tree that we do not know.
     """
-    scenario = bundle.scenario
-    patches = patches_of(bundle.manifest.inputs.qemu.variant)
-    expected = (
-        scenario.expect.patched
-        if patches >= SERIES_LENGTH
-        else scenario.expect.base
-    )
+    expect = bundle.scenario.expect
+    variant = bundle.manifest.inputs.qemu.variant
+    patches = patches_of(variant)
+    expected = expect.base
+    if patches >= SERIES_LENGTH:
+        on_top = variant.partition("+")[2] if followup is None else followup
+        expected = expect.followups.get(on_top, expect.patched)
     found = _judge(bundle, patches, expected)
     if bundle.manifest.result.outcome is Outcome.TIMEOUT:
         found = _named(found, stuck(bundle))

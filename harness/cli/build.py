@@ -57,8 +57,8 @@ def add_variants_argument(parser: argparse._ActionsContainer) -> None:
         "--variant",
         action="append",
         metavar="V",
-        help="stock, base, patch-1 to patch-6, patched, each with +MUTANT "
-        "if wanted; may be repeated (default: base and patched)",
+        help="stock, base, patch-1 to patch-6, patched, each with +MUTANT or "
+        "+FOLLOWUP if wanted; may be repeated (default: base and patched)",
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.errors import SourceError, UsageError
 from harness.series import (
     Base,
+    Followup,
     Mutant,
     Patch,
     apply_patches,
@@ -18,6 +19,7 @@ from harness.series import (
     check_patch,
     find_base,
     load_bases,
+    load_followups,
     load_mutants,
     parse_variant,
 )
@@ -59,9 +61,10 @@ def _add_list(
 ) -> None:
     parser = actions.add_parser(
         "list",
-        help="bases, their patches, and the mutants",
+        help="bases, their patches, mutants and follow-ups",
         description="List the bases, the QEMU versions that each is for, "
-        "its patches, and its mutants with what must catch them.",
+        "its patches, its mutants with what must catch them, and its "
+        "follow-ups with what they mend.",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document"
@@ -152,10 +155,11 @@ def _add_export(
 def _list(args: argparse.Namespace) -> int:
     bases = load_bases()
     mutants = load_mutants()
+    followups = load_followups()
     if args.json:
         document = {
             "format": FORMAT,
-            "bases": [_base_document(x, mutants) for x in bases],
+            "bases": [_base_document(x, mutants, followups) for x in bases],
         }
         print(json.dumps(document, indent=2))
         return 0
@@ -168,6 +172,10 @@ def _list(args: argparse.Namespace) -> int:
         for mutant in mutants:
             if mutant.base == base.name:
                 _show_mutant(mutant)
+        for followup in followups:
+            if followup.base == base.name:
+                fixes = ", ".join(followup.fixes)
+                print(f"  follow-up {followup.name}: mends {fixes}")
     return 0
 
 
@@ -181,7 +189,7 @@ def _show_mutant(mutant: Mutant) -> None:
 
 
 def _base_document(
-    base: Base, mutants: Sequence[Mutant]
+    base: Base, mutants: Sequence[Mutant], followups: Sequence[Followup]
 ) -> dict[str, object]:
     return {
         "name": base.name,
@@ -198,6 +206,16 @@ def _base_document(
                 "waits_for": x.waits_for or None,
             }
             for x in mutants
+            if x.base == base.name
+        ],
+        "followups": [
+            {
+                "name": x.name,
+                "subject": Patch.load(x.path).subject,
+                "fixes": list(x.fixes),
+                "keeps": list(x.keeps),
+            }
+            for x in followups
             if x.base == base.name
         ],
     }

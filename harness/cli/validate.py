@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 
 from harness.assess import patches_of
-from harness.cli import full, mutants
+from harness.cli import followups, full, mutants
 from harness.cli.build import (
     add_source_arguments,
     add_variants_argument,
@@ -29,6 +29,14 @@ from harness.series import Base
 from harness.testbed.outer import find_outer
 
 SCENARIOS = ("one-device", "two-devices", "four-devices")
+
+# Where those find their scenarios that judge with ones of their own.
+_MODES = {
+    "per_patch": f"they are {', '.join(perpatch.SCENARIOS)}",
+    "mutants": "qemu-patches/series.toml lists them",
+    "followups": "qemu-patches/series.toml lists them",
+    "all": "it runs every one",
+}
 
 _JSON = "report.json"
 _JUNIT = "junit.xml"
@@ -67,6 +75,12 @@ def add_parser(
         "mutant, and whether each rule is broken by something; killed, it "
         "goes on where it was",
     )
+    what.add_argument(
+        "--followups",
+        action="store_true",
+        help="judge the follow-ups: the defect that each mends has to be "
+        "there without it, and not with it",
+    )
     parser.add_argument(
         "--mutant",
         action="append",
@@ -91,44 +105,16 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    if args.per_patch and args.scenario:
-        raise UsageError(
-            "--per-patch has scenarios of its own",
-            f"they are {', '.join(perpatch.SCENARIOS)}",
-        )
-    if args.mutants and args.scenario:
-        raise UsageError(
-            "--mutants has scenarios of its own",
-            "qemu-patches/series.toml lists them",
-        )
-    if args.all and args.scenario:
-        raise UsageError(
-            "--all is every scenario", "leave out --scenario, or --all"
-        )
+    driver = driver_of(args)
+    for option, scenarios_of in _MODES.items():
+        if getattr(args, option):
+            _check_mode(args, driver, option, scenarios_of)
     if args.mutant and not args.mutants:
         raise UsageError("--mutant is for --mutants", "say --mutants too")
-    if args.profile and (args.mutants or args.per_patch or args.all):
-        raise UsageError(
-            "--all, --mutants and --per-patch judge with latencies of their "
-            "own",
-            "leave out --profile",
-        )
-    if args.seeds > 1 and (args.mutants or args.per_patch):
-        raise UsageError(
-            "--mutants and --per-patch judge with one seed",
-            "leave out --seeds; --seed N says which",
-        )
-    driver = driver_of(args)
-    if driver is not Driver.P2PSIM and (
-        args.mutants or args.per_patch or args.all
-    ):
-        raise UsageError(
-            "--all, --mutants and --per-patch judge with p2psim",
-            f"judge single trees with --device {driver}, as in "
-            "--variant patched+MUTANT",
-        )
     if args.all:
         return full.run(args, _JSON, _JUNIT)
+    if args.followups:
+        return followups.run(args, _JSON, _JUNIT)
     if args.mutants:
         return mutants.run(args, _JSON, _JUNIT)
     # What can be wrong with the input is found before anything is built.
@@ -170,6 +156,31 @@ def run(args: argparse.Namespace) -> int:
         print(text.render(report))
         print(f"bundles, {_JSON} and {_JUNIT}: {args.out}")
     return report.verdict.exit_code
+
+
+def _check_mode(
+    args: argparse.Namespace, driver: Driver, option: str, scenarios: str
+) -> None:
+    """Refuse what would change what is judged, and how."""
+    name = f"--{option.replace('_', '-')}"
+    if args.scenario:
+        raise UsageError(f"{name} has scenarios of its own", scenarios)
+    if args.profile:
+        raise UsageError(
+            f"{name} judges with latencies of its own",
+            "leave out --profile",
+        )
+    if args.seeds > 1:
+        raise UsageError(
+            f"{name} judges with one seed",
+            "leave out --seeds; --seed N says which",
+        )
+    if driver is not Driver.P2PSIM:
+        raise UsageError(
+            f"{name} judges with p2psim",
+            f"judge single trees with --device {driver}, as in "
+            "--variant patched+MUTANT",
+        )
 
 
 def _scenarios(

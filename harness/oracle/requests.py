@@ -18,6 +18,7 @@ _RECOVER = {
     Cause.MAIN: DeviceState.ERROR,
     Cause.SETUP: DeviceState.RUNNING,
     Cause.CLEANUP: DeviceState.ERROR,
+    Cause.LOADED: DeviceState.ERROR,
     Cause.NOTIFIER: DeviceState.ERROR,
 }
 

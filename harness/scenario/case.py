@@ -21,7 +21,6 @@ import msgspec
 from msgspec import Meta
 
 from harness.scenario.model import (
-    Expect,
     Expectation,
     FaultSide,
     Name,
@@ -83,7 +82,8 @@ class Case(_Strict, frozen=True, kw_only=True):
             summary=self.summary or common.summary,
             devices=tuple(devices),
             steps=common.steps if self.steps is None else self.steps,
-            expect=Expect(
+            expect=msgspec.structs.replace(
+                common.expect,
                 base=self.expect.base or common.expect.base,
                 patched=self.expect.patched or common.expect.patched,
             ),

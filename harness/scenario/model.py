@@ -346,11 +346,18 @@ class Expect(_Strict, frozen=True, kw_only=True):
     """By what the tree under test can do.
 
     `base`: without the series.  `patched`: with all six patches, ours or
-    upstream's.
+    upstream's.  `followups`: with those and a follow-up, by its name,
+    where that makes a difference.
     """
 
     base: Expectation = Expectation()
     patched: Expectation = Expectation()
+    followups: dict[Name, Expectation] = {}
+
+    @property
+    def each(self) -> tuple[Expectation, ...]:
+        """All of them."""
+        return (self.base, self.patched, *self.followups.values())
 
 
 def check_format(version: object) -> None:
@@ -393,7 +400,7 @@ class Scenario(_Strict, frozen=True, kw_only=True):
         self._check_steps()
         self._check_memory()
         self._check_guest()
-        for expected in (self.expect.base, self.expect.patched):
+        for expected in self.expect.each:
             for sequence in expected.sequences:
                 if (sequence.device or 0) >= len(self.devices):
                     raise ValueError("expect: a sequence of no device")
@@ -412,7 +419,7 @@ class Scenario(_Strict, frozen=True, kw_only=True):
                 raise ValueError(
                     f"steps: {number} waits for a migration that is not begun"
                 )
-        for expected in (self.expect.base, self.expect.patched):
+        for expected in self.expect.each:
             due = _DUE.get(expected.outcome)
             if due and due not in done:
                 raise ValueError(

@@ -27,6 +27,7 @@ from harness.scenario.step import (
     Kill,
     LoadVM,
     Migrate,
+    Reset,
     Role,
     SaveVM,
     Status,
@@ -214,6 +215,8 @@ class Session:
                 await self._execute(role, "stop")
             case Cont(on=role):
                 await self._execute(role, "cont")
+            case Reset(on=role):
+                await self._reset(self._cast[role])
             case Cancel():
                 await self._execute(Role.SOURCE, "migrate_cancel")
             case Continue():
@@ -298,6 +301,12 @@ class Session:
                     case {"event": "DEVICE_DELETED", "data": {"device": d}}:
                         if d == name:
                             break
+
+    async def _reset(self, vm: Qemu) -> None:
+        await vm.execute("system_reset", limit_s=self._limits.command_s)
+        async with vm.step("reset", self._limits.settle_s):
+            while (await vm.next_event("reset"))["event"] != "RESET":
+                pass
 
     async def _traced(self, vm: Qemu, text: str) -> None:
         """Wait for a text in the log."""

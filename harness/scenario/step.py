@@ -99,6 +99,10 @@ class Cont(_OnOne, frozen=True, kw_only=True, tag="cont"):
     """Let the VM run."""
 
 
+class Reset(_OnOne, frozen=True, kw_only=True, tag="reset"):
+    """Reset the VM, as when its guest reboots."""
+
+
 class Cancel(_Step, frozen=True, kw_only=True, tag="cancel"):
     """Cancel the migration."""
 
@@ -141,6 +145,7 @@ Step = (
     | Wait
     | Stop
     | Cont
+    | Reset
     | Cancel
     | Continue
     | Kill

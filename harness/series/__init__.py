@@ -11,6 +11,7 @@ from harness.series.base import (
     stock_base,
 )
 from harness.series.fit import Level, applied_count, fitting_base, recognise
+from harness.series.followup import Followup, load_followups
 from harness.series.mutant import Mutant, load_mutants
 from harness.series.patch import Patch
 from harness.series.tree import Folder, open_folder
@@ -19,6 +20,7 @@ from harness.series.variant import Variant, parse_variant
 __all__ = [
     "Base",
     "Folder",
+    "Followup",
     "Level",
     "Mutant",
     "Patch",
@@ -32,6 +34,7 @@ __all__ = [
     "find_base",
     "fitting_base",
     "load_bases",
+    "load_followups",
     "load_mutants",
     "open_folder",
     "parse_variant",

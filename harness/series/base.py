@@ -22,12 +22,14 @@ class Base:
                    taken out of that QEMU first. None: that QEMU has
                    upstream's series, and is judged as it is.
     :param mutants: Folder of the mutants.
+    :param followups: Folder of the follow-up patches.
     """
 
     name: str
     qemu: str
     folder: Path | None
     mutants: Path
+    followups: Path
 
     @cached_property
     def pre(self) -> tuple[Patch, ...]:
@@ -88,6 +90,7 @@ def load_bases(folder: Path | None = None) -> tuple[Base, ...]:
             x.qemu,
             None if x.folder is None else folder / x.folder,
             folder / data.mutants,
+            folder / data.followups,
         )
         for x in data.base
     )
@@ -134,4 +137,7 @@ def stock_base(version: str) -> Base:
     :param version: As in QEMU's file ``VERSION``.
     """
     release = ".".join(version.split(".")[:2])
-    return Base(f"v{release}", release, None, patches_folder() / "mutants")
+    folder = patches_folder()
+    return Base(
+        f"v{release}", release, None, folder / "mutants", folder / "followups"
+    )

@@ -34,6 +34,15 @@ class MutantData(msgspec.Struct, forbid_unknown_fields=True):
     waits_for: str = ""
 
 
+class FollowupData(msgspec.Struct, forbid_unknown_fields=True):
+    """One ``[[followup]]``, see `harness.series.Followup`."""
+
+    name: _Name
+    base: str
+    fixes: Annotated[list[_Name], msgspec.Meta(min_length=1)]
+    keeps: list[_Name] = []
+
+
 class SeriesData(msgspec.Struct, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -41,6 +50,8 @@ class SeriesData(msgspec.Struct, forbid_unknown_fields=True):
     mutants: str
     base: list[BaseData]
     mutant: list[MutantData] = []
+    followups: str = "followups"
+    followup: list[FollowupData] = []
 
 
 def patches_folder() -> Path:

@@ -18,7 +18,8 @@ class Variant:
 
     :param name: ``stock`` (the source as it is), ``base``, ``patch-1``
                  and so on, ``patched`` (the whole series), each
-                 possibly followed by ``+`` and a mutant's name.
+                 possibly followed by ``+`` and the name of a mutant or a
+                 follow-up.
     :param patches: What is applied.
     """
 
@@ -27,14 +28,14 @@ class Variant:
 
 
 def parse_variant(base: Base, text: str) -> Variant:
-    """Find a variant by name; a mutant may be a path, too.
+    """Find a variant by name; what is on top may be a path, too.
 
     :param base: The base that it is a variant of.
     :param text: E.g. ``patched+main-before-prepare``.
     :raise UsageError: When there is no such variant.
     :raise PatchError: When a patch cannot be read.
     """
-    tree, plus, mutant_name = text.partition("+")
+    tree, plus, on_top = text.partition("+")
     known = ["stock"]
     if base.patches:
         known.append("base")
@@ -59,20 +60,25 @@ def parse_variant(base: Base, text: str) -> Variant:
         patches = base.pre + base.patches[:count]
     if not plus:
         return Variant(tree, patches)
-    path = _find_mutant(base, mutant_name)
+    path = _find_on_top(base, on_top)
     return Variant(f"{tree}+{path.stem}", (*patches, Patch.load(path)))
 
 
-def _find_mutant(base: Base, name: str) -> Path:
+def _find_on_top(base: Base, name: str) -> Path:
+    folders = (base.mutants, base.followups)
     if re.fullmatch(r"[\w-]+", name):
-        path = base.mutants / f"{name}.patch"
-        if path.is_file():
-            return path
+        for folder in folders:
+            path = folder / f"{name}.patch"
+            if path.is_file():
+                return path
     elif Path(name).is_file():
         return Path(name)
-    known = sorted(x.stem for x in base.mutants.glob("*.patch"))
+    mutants, followups = (
+        ", ".join(sorted(x.stem for x in folder.glob("*.patch"))) or "none"
+        for folder in folders
+    )
     raise UsageError(
         f"unknown mutant {name!r}",
-        f"known mutants: {', '.join(known) or 'none'}; "
+        f"known mutants: {mutants}; follow-ups: {followups}; "
         "or give the path of a patch file",
     )

@@ -40,6 +40,8 @@ _ASKED_BY = {
     DeviceState.PRE_COPY: Cause.SETUP,
     DeviceState.RESUMING: Cause.LOAD,
 }
+# With the follow-up resuming-left-when-loaded; else no VM that loads stops.
+_LOADED = (DeviceState.RESUMING, DeviceState.STOP)
 # What each function asks for besides, if it asks at all; a callback's line
 # says it itself.  The last of COMPLETE's is what the series takes away.
 _REQUESTS = {
@@ -259,6 +261,8 @@ class _Builder:
             if arc.before is arc.requested:
                 self._gap("the device was there already", arc.records[-1])
             self.arcs.append(replace(arc, cause=_ASKED_BY[arc.requested]))
+        elif (arc.before, arc.requested) == _LOADED:
+            self.arcs.append(replace(arc, cause=Cause.LOADED))
         elif device.failed and arc.requested is DeviceState.RUNNING:
             device.failed = False
             self.arcs.append(replace(arc, cause=Cause.NOTIFIER))

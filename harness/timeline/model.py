@@ -31,6 +31,7 @@ class Cause(Enum):
     COMPLETE = "vfio_save_complete_precopy"
     CLEANUP = "vfio_save_cleanup"
     LOAD = "vfio_load_setup"
+    LOADED = "vfio_load_state"
     NOTIFIER = "the migration state notifier"
 
 

@@ -12,8 +12,8 @@ A point is "start", a QMP command, or a moment of the migration: "active",
 after the second migration, and "last cleanup", that of the last device, at
 the source;
 "incoming" and "load" at the destination; "deleted" comes after the answer
-to device_del, "concluded" after that to a command that starts a job.  What
-can happen there:
+to device_del, "reset" after that to system_reset, "concluded" after that to
+a command that starts a job.  What can happen there:
 
     say TEXT        written to stderr
     mark            leaves a file SIDE.mark beside the plan
@@ -176,6 +176,8 @@ class FakeQemu:
             case "device_del" if self.reach("deleted"):
                 self.devices -= 1
                 self.event("DEVICE_DELETED", device=arguments["id"])
+            case "system_reset" if self.reach("reset"):
+                self.event("RESET", reason="host-qmp-system-reset")
             case "job-dismiss":
                 self.jobs.clear()
             case _ if name in JOBS:

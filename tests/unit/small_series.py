@@ -26,6 +26,11 @@ base = "v10.0"
 trips = "barrier"
 scenarios = ["two-devices"]
 waits_for = "a slow device"
+
+[[followup]]
+name = "mend"
+base = "v10.0"
+fixes = ["two-devices"]
 """
 
 # What the stock tree has of upstream's series.
@@ -88,6 +93,7 @@ def make_series(root: Path) -> Path:
         ("v10.0/0001-one.patch", "[PATCH 1/2] hw: One", 1),
         ("v10.0/0002-two.patch", "[PATCH 2/2] hw: Two", 2),
         ("mutants/swap.patch", "[PATCH] mutant: Swap", 3),
+        ("followups/mend.patch", "[PATCH] hw: Mend", 3),
     ):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -65,6 +65,34 @@ def test_a_finding_that_nobody_expects(tmp_path: Path) -> None:
     assert found.known == ()
 
 
+@pytest.mark.parametrize(
+    ("variant", "followup", "verdict"),
+    [
+        ("patched", None, PASS),
+        ("patched", "mend", FAIL),
+        ("patched", "other", PASS),
+        ("patched+mend", None, FAIL),
+        ("patched+mend", "", PASS),
+        ("patched+other", None, PASS),
+        ("stock+mend", None, FAIL),
+    ],
+)
+def test_what_is_due_with_a_followup(
+    tmp_path: Path, variant: str, followup: str | None, verdict: Verdict
+) -> None:
+    scenario = expecting("left")
+    expect = msgspec.structs.replace(
+        scenario.expect, followups={"mend": Expectation()}
+    )
+    path = make_bundle(
+        tmp_path / "b",
+        scenario=msgspec.structs.replace(scenario, expect=expect),
+        variant=variant,
+        source=without_stop(),
+    )
+    assert assess(open_bundle(path), followup).verdict is verdict
+
+
 def test_a_known_finding_that_is_not_there(tmp_path: Path) -> None:
     found = judged(tmp_path, expecting("left", "left"))
     assert found.verdict is FAIL

@@ -53,6 +53,7 @@ def test_list(capsys: Capture) -> None:
         "2  hw: Two",
         "mutant swap: barrier in two-devices",
         "waits for: a slow device",
+        "follow-up mend: mends two-devices",
         "v10.2, for QEMU 10.2.x: has upstream's series",
     ):
         assert words in out
@@ -74,6 +75,14 @@ def test_list_as_json(capsys: Capture) -> None:
             "trips": "barrier",
             "scenarios": ["two-devices"],
             "waits_for": "a slow device",
+        }
+    ]
+    assert first["followups"] == [
+        {
+            "name": "mend",
+            "subject": "hw: Mend",
+            "fixes": ["two-devices"],
+            "keeps": [],
         }
     ]
     assert (second["folder"], second["patches"]) == (None, [])

@@ -178,7 +178,9 @@ def test_what_mtty_cannot_do_is_bad_input(
 
 
 @pytest.mark.usefixtures("nothing_is_run")
-@pytest.mark.parametrize("option", ["--mutants", "--per-patch"])
+@pytest.mark.parametrize(
+    "option", ["--mutants", "--followups", "--per-patch"]
+)
 def test_what_is_judged_with_p2psim_only(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from qemu_log import (
 from test_timeline import REAL
 
 from harness.oracle import RULES, Expectation, Judgement, judge
-from harness.timeline import Phase, Side, read_log
+from harness.timeline import Cause, Phase, Side, read_log
 from harness.trace import VERSIONS, Kind
 from harness.uapi import ALL_FLAGS, MigrationFlags
 from harness.uapi import DeviceState as S
@@ -383,6 +383,30 @@ def test_destination_that_skips_p2p() -> None:
     qemu.load()
     qemu.vm(True, "running", [(Phase.MAIN, "a"), (Phase.MAIN, "b")])
     assert rules(destination(qemu)) == {"p2p", "count", "destination"}
+
+
+def loaded() -> FakeQemu:
+    """A destination whose devices leave RESUMING by themselves."""
+    qemu = FakeQemu(AB)
+    qemu.load()
+    for device in AB:
+        qemu.set_state(device, S.STOP)
+    return qemu
+
+
+def test_destination_that_leaves_resuming_by_itself() -> None:
+    good = loaded()
+    good.vm(True, "running")
+    causes = [
+        arc.cause
+        for arc in good.timeline(Side.DESTINATION).arcs_of("a")
+        if arc.requested is S.STOP
+    ]
+    assert causes == [Cause.LOADED]
+    assert destination(good).verdict is PASS
+    bad = loaded()
+    bad.vm(True, "running", [(Phase.MAIN, "a"), (Phase.MAIN, "b")])
+    assert "destination" in rules(destination(bad))
 
 
 def test_destination_left_in_resuming() -> None:

@@ -30,6 +30,7 @@ from harness.scenario.step import (
     Kill,
     LoadVM,
     Migrate,
+    Reset,
     Role,
     SaveVM,
     Status,
@@ -189,6 +190,20 @@ async def test_stopped_and_continued(bench: Bench) -> None:
     assert found.outcome is Outcome.MIGRATED
     assert bench.sent(SOURCE)[2:6] == ["stop", "cont", "stop", "migrate"]
     assert bench.sent(DESTINATION)[-3:] == ["cont", "query-status", "quit"]
+
+
+async def test_reset(bench: Bench) -> None:
+    found = await bench.run(scenario=steps(Stop(), Reset(), *PLAIN))
+    assert found.outcome is Outcome.MIGRATED
+    assert bench.sent(SOURCE)[2:5] == ["stop", "system_reset", "migrate"]
+
+
+async def test_reset_that_does_not_come(bench: Bench) -> None:
+    found = await bench.run(
+        Limits(settle_s=1), steps(Reset()), source={"reset": [["skip"]]}
+    )
+    assert found.outcome is Outcome.TIMEOUT
+    assert (found.side, found.step) == (SOURCE, "reset")
 
 
 async def test_how_the_guests_are_in_the_end(bench: Bench) -> None:

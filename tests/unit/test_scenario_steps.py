@@ -12,6 +12,7 @@ from harness.scenario.step import (
     PLAIN,
     Kill,
     Migrate,
+    Reset,
     Role,
     Status,
     Stop,
@@ -44,7 +45,7 @@ def test_steps() -> None:
     found = scenario(
         "steps = [\n"
         '{do = "migrate", cut_bytes = 5}, {do = "stop"},\n'
-        '{do = "kill", on = "destination"},\n'
+        '{do = "kill", on = "destination"}, {do = "reset"},\n'
         '{do = "wait", status = "pre-switchover"},\n'
         "]\n"
     )
@@ -52,11 +53,12 @@ def test_steps() -> None:
         Migrate(cut_bytes=5),
         Stop(),
         Kill(on=Role.DESTINATION),
+        Reset(),
         Wait(status=Status.PRE_SWITCHOVER),
     )
     assert [str(step) for step in found.steps] == [
         "migrate 5", "stop source", "kill destination",
-        "wait source pre-switchover",
+        "reset source", "wait source pre-switchover",
     ]
     assert from_json(found.to_json()) == found
 
@@ -117,6 +119,12 @@ def test_sequence() -> None:
         ('"source"', '"source-"', "on: "),
         ('on = "source"', "", "on"),
         ("until", "device = 2\nuntil", "a sequence of no device"),
+        (
+            'patched.sequences]]\non = "source"',
+            'followups.mend.sequences]]\non = "source"\ndevice = 2',
+            "a sequence of no device",
+        ),
+        ("patched", "followups.Mend", "expect.followups"),
     ],
 )
 def test_wrong_sequence(old: str, new: str, why: str) -> None:

@@ -38,6 +38,7 @@ def folder(tmp_path: Path) -> Path:
         "v10.0/0001-a.patch",
         "v10.0/notes.patch",
         "mutants/swap.patch",
+        "followups/mend.patch",
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +62,7 @@ def base(folder: Path) -> Base:
         ("patched+swap", "patched+swap", "pqab!"),
         ("patch-2+swap", "patched+swap", "pqab!"),
         ("base+swap", "base+swap", "pq!"),
+        ("patched+mend", "patched+mend", "pqab+"),
     ],
 )
 def test_variants(base: Base, text: str, name: str, patches: str) -> None:
@@ -72,6 +74,7 @@ def test_variants(base: Base, text: str, name: str, patches: str) -> None:
         "0001-a.patch": "a",
         "0002-b.patch": "b",
         "swap.patch": "!",
+        "mend.patch": "+",
     }
     assert "".join(letters[x.name] for x in variant.patches) == patches
 
@@ -120,7 +123,7 @@ def test_patches_are_numbered_without_a_gap(
 def test_unknown_mutants(base: Base, name: str) -> None:
     with pytest.raises(UsageError, match="unknown mutant") as caught:
         parse_variant(base, f"patched+{name}")
-    assert "known mutants: swap;" in caught.value.hint
+    assert "known mutants: swap; follow-ups: mend;" in caught.value.hint
 
 
 def test_the_base_for_a_version(base: Base) -> None:

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``vfio-p2p validate --followups``: does each mend what it says?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.assess import Assessment, assess
+from harness.build import Source
+from harness.bundle.read import open_bundle
+from harness.cli.build import build_all, choose_source
+from harness.cli.progress import display
+from harness.cli.session import judge_trees
+from harness.errors import BuildError, PatchError, UsageError
+from harness.host.files import write_whole
+from harness.report import followups as report_followups
+from harness.report.followups import FollowupReport, Trial
+from harness.report.model import Row
+from harness.scenario.load import load
+from harness.series import (
+    Base,
+    Followup,
+    Variant,
+    load_followups,
+    parse_variant,
+)
+from harness.testbed.outer import find_outer
+
+_TREE = "patched"
+
+
+def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
+    """Judge all follow-ups of a base.
+
+    :param args: Those of ``validate``.
+    :param json_name: Name of the report for programs.
+    :param junit_name: Name of the JUnit report.
+    """
+    find_outer()
+    base, source = choose_source(args)
+    wanted = [x for x in load_followups() if x.base == base.name]
+    if not wanted:
+        raise UsageError(
+            f"{base.name} has no follow-ups",
+            "qemu-patches/series.toml lists those that there are",
+        )
+    for name in (json_name, junit_name):
+        # As in `validate`: no older report is to look like ours.
+        (args.out / name).unlink(missing_ok=True)
+    report = _judge(base, source, wanted, args)
+    document = json.dumps(report_followups.as_json(report), indent=2)
+    write_whole(args.out / json_name, f"{document}\n".encode())
+    write_whole(
+        args.out / junit_name, report_followups.as_junit(report).encode()
+    )
+    print(document if args.json else report_followups.render(report))
+    return report.verdict.exit_code
+
+
+def _judge(
+    base: Base,
+    source: Source,
+    followups: Sequence[Followup],
+    args: argparse.Namespace,
+) -> FollowupReport:
+    control = parse_variant(base, _TREE)
+    trees: dict[str, Variant] = {}
+    failed: dict[str, str] = {}
+    scenarios = {
+        name: load(name) for x in followups for name in (*x.fixes, *x.keeps)
+    }
+    with display() as shown:
+        build_all(source, [control], shown)
+        for x in followups:
+            try:
+                tree = parse_variant(base, f"{_TREE}+{x.name}")
+                build_all(source, [tree], shown)
+            except (BuildError, PatchError) as err:
+                failed[x.name] = err.what
+            else:
+                trees[x.name] = tree
+    judged = judge_trees(
+        base,
+        source,
+        [(control, scenario) for scenario in scenarios.values()]
+        + [
+            (trees[x.name], scenarios[name])
+            for x in followups
+            if x.name in trees
+            for name in (*x.fixes, *x.keeps)
+        ],
+        args,
+    )
+    rows = {(row.variant, row.scenario): row for row in judged.rows}
+    trials = []
+    for x in followups:
+        for name in (*x.fixes, *x.keeps):
+            row = rows[control.name, name]
+            tree_with = trees.get(x.name)
+            trials.append(
+                Trial(
+                    x,
+                    name,
+                    control=row.assessment,
+                    without=_without(row, x) if name in x.fixes else None,
+                    mended=rows[tree_with.name, name].assessment
+                    if tree_with
+                    else None,
+                    not_built=failed.get(x.name, ""),
+                )
+            )
+    return FollowupReport(judged.qemu, base.name, trials)
+
+
+def _without(row: Row, followup: Followup) -> Assessment:
+    """A run without the follow-up, by what is due with it."""
+    if not row.bundle:
+        return row.assessment
+    return assess(open_bundle(Path(row.bundle)), followup.name)

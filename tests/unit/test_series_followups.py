@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The list of follow-ups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.paths import project_root
+from harness.scenario.load import load, names
+from harness.series import Followup, find_base, load_followups
+
+SERIES = """\
+format = 1
+mutants = "mutants"
+
+[[base]]
+name = "v10.0"
+qemu = "10.0"
+folder = "v10.0"
+
+[[mutant]]
+name = "swap"
+base = "v10.0"
+trips = "barrier"
+scenarios = ["two-devices"]
+
+[[followup]]
+name = "mend"
+base = "v10.0"
+fixes = ["one-device", "four-devices"]
+keeps = ["two-devices"]
+"""
+OURS = {x.name: x for x in load_followups()}
+
+
+def test_a_followup(tmp_path: Path) -> None:
+    (tmp_path / "series.toml").write_text(SERIES)
+    assert load_followups(tmp_path) == (
+        Followup(
+            name="mend",
+            base="v10.0",
+            path=tmp_path / "followups/mend.patch",
+            fixes=("one-device", "four-devices"),
+            keeps=("two-devices",),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('"mend"', '"../mend"', r"followup\[0\]\.name"),
+        ('"mend"\nbase = "v10.0"', '"mend"\nbase = "v9"', "'mend'.*'v9'"),
+        ('["one-device", "four-devices"]', "[]", "fixes"),
+        ("keeps", "keep", "keep"),
+        ('"mend"', '"swap"', "two patches are named 'swap'"),
+    ],
+)
+def test_a_damaged_followup(
+    tmp_path: Path, old: str, new: str, why: str
+) -> None:
+    (tmp_path / "series.toml").write_text(SERIES.replace(old, new))
+    with pytest.raises(UsageError, match=why):
+        load_followups(tmp_path)
+
+
+def test_two_followups_of_one_name(tmp_path: Path) -> None:
+    table = SERIES[SERIES.index("[[followup]]") :]
+    (tmp_path / "series.toml").write_text(SERIES + table)
+    with pytest.raises(UsageError, match="two patches are named 'mend'"):
+        load_followups(tmp_path)
+
+
+def test_every_own_followup_is_listed() -> None:
+    files = (project_root() / "qemu-patches/followups").glob("*")
+    assert sorted(x.path for x in OURS.values()) == sorted(files)
+
+
+@pytest.mark.parametrize("followup", OURS.values(), ids=lambda x: x.name)
+def test_an_own_followup(followup: Followup) -> None:
+    find_base(followup.base)
+    for name in followup.fixes:
+        # Without that, it would be judged by the defect.
+        assert followup.name in load(name).expect.followups
+    for name in followup.keeps:
+        assert not load(name).expect.patched.breaks
+
+
+def test_nothing_is_expected_of_no_followup() -> None:
+    for name in names():
+        for followup in load(name).expect.followups:
+            assert name in (*OURS[followup].fixes, *OURS[followup].keeps)
