@@ -141,7 +141,8 @@ def _when(side: Timeline, entry: Lost) -> str:
     if before:
         what = "starts" if before[-1].running else "stops"
         what += f" ({printable(before[-1].reason)})"
-    state = entry.to_state.name if entry.to_state else "CLOSED"
+    # ERROR is zero.
+    state = "CLOSED" if entry.to_state is None else entry.to_state.name
     return (
         f"as the {side.side} {what}: sender {entry.from_state.name}, "
         f"receiver {state}"

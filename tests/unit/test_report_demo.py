@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import traffic
 from bundles import make_bundle
 from reports import DEVICE, evil_bundle
 from traffic import SENT, traffic_bundle
@@ -20,6 +21,7 @@ from harness.oracle.traffic import Traffic
 from harness.report import demo, picture
 from harness.report.demo import Arm
 from harness.report.picture import Panel, draw
+from harness.scenario.load import load
 from harness.verdict import Verdict
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -86,6 +88,29 @@ def test_words(arms: tuple[Arm, Arm]) -> None:
     (rules,) = (line for line in lines if "broken rules" in line)
     assert "barrier" in rules
     assert "conservation" in rules
+
+
+def test_each_direction_has_its_own_losses(tmp_path: Path) -> None:
+    qemus = [traffic.source(lost=3), traffic.destination(lost=3)]
+    for qemu, name in zip(qemus, ("src1", "dst1"), strict=True):
+        qemu.device(name).peers[0] |= {"sent": SENT + 1, "lost": 1}
+    qemus[0].device("src1").say(
+        "lost from=1 to=0 seq=101 from_state=STOP to_state=ERROR"
+    )
+    both = arm(
+        make_bundle(
+            tmp_path / "b",
+            scenario=load("two-devices-with-traffic"),
+            source=qemus[0],
+            destination=qemus[1],
+        )
+    )
+    lines = demo.render(both, both).splitlines()
+    at = lines.index(f"patched, device 1 to 0: 1 of {SENT + 1} lost")
+    assert lines[at - 1].split()[0] == "3"
+    assert lines[at + 1].split()[0] == "1"
+    assert lines[at + 1].endswith("sender STOP, receiver ERROR")
+    assert "broken rules" in lines[at + 2]
 
 
 def test_what_no_log_tells_of_is_counted(tmp_path: Path) -> None:
