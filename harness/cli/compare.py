@@ -246,7 +246,12 @@ def _found(side: _Side, args: argparse.Namespace) -> _Runs:
         )
     paths = [folder]
     if folder.is_dir() and not _is_run(folder):
-        paths = [path for path in sorted(folder.iterdir()) if _is_run(path)]
+        # One with a dot is still being written.
+        paths = [
+            path
+            for path in sorted(folder.iterdir())
+            if not path.name.startswith(".") and _is_run(path)
+        ]
     logs = [path for path in paths if _has_logs(path)]
     if logs and logs == paths and side.scenario is None:
         return _of_logs(side, [read_host_run(path) for path in logs])
@@ -278,9 +283,6 @@ def _found(side: _Side, args: argparse.Namespace) -> _Runs:
 
 
 def _is_run(path: Path) -> bool:
-    if path.name.startswith("."):
-        # What is being written.
-        return False
     return (
         path.suffix == ".zip"
         or (path / "manifest.json").exists()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 from avocado import Test
@@ -16,9 +17,11 @@ from avocado import Test
 # Avocado imports a test by its path, without the folder that it is in.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from testbed import program, run
+from testbed import SEED, program, run
 
 from harness.assess import assess
+from harness.downtime.bundle import breakdown
+from harness.downtime.compare import Change, Sample, compare
 from harness.errors import TestbedError
 from harness.paths import cache_dir
 from harness.scenario.model import (
@@ -30,6 +33,23 @@ from harness.scenario.model import (
 from harness.testbed.image import get_image
 from harness.testbed.load import Program
 from harness.verdict import Verdict
+
+_COMMENT = """\
+From: Nobody <nobody@example.org>
+Subject: [PATCH] vfio/migration: Say something
+
+Nothing changes.
+
+Signed-off-by: Nobody <nobody@example.org>
+---
+--- a/hw/vfio/migration.c
++++ b/hw/vfio/migration.c
+@@ -1139,2 +1139,4 @@
+     migrate_del_blocker(&vbasedev->migration_blocker);
+ }
++
++/* Nothing that a compiler could see. */
+"""
 
 
 class Exact(Test):
@@ -54,6 +74,25 @@ class Exact(Test):
         self.assertEqual(first.digest, second.digest)
         self.assertEqual(first.files, second.files)
         self.assertGreater(len(first.files["source/trace.log"]), 1000)
+
+    def test_a_tree_built_twice_is_one_and_the_same(self) -> None:
+        patch = Path(self.workdir, "comment.patch")
+        patch.write_text(_COMMENT)
+        trees = [program(x) for x in ("base", f"base+{patch}")]
+        self.assertNotEqual(trees[0].build, trees[1].build)
+        self.assertEqual(
+            *(sha256(x.binary.read_bytes()).hexdigest() for x in trees)
+        )
+        runs = [
+            run(tree, "one-device", Path(self.workdir, str(number)))
+            for number, tree in enumerate(trees)
+        ]
+        self.assertEqual(runs[0].manifest.files, runs[1].manifest.files)
+        samples = [Sample(SEED, breakdown(x)) for x in runs]
+        found = compare(samples[:1], samples[1:])
+        self.assertEqual(
+            {row.change for row in found.rows}, {Change.IDENTICAL}
+        )
 
     def test_another_seed_is_another_sample(self) -> None:
         qemu = program("patched")

@@ -349,6 +349,19 @@ def test_folders(tmp_path: Path, capsys: Capture) -> None:
     assert document["rows"][0]["difference_ns"] == 5 * MS
 
 
+def test_what_is_being_written_is_no_run(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    a = folder(tmp_path, "a")
+    host_runs(tmp_path / "a", ".x-s43.partial", [0], [0])
+    Path(a, ".x-s43.partial", "run0").rename(Path(a, ".run"))
+    assert main(["compare", a, a]) == 0
+    # But one that is named is taken.
+    Path(a, "x-s42").rename(tmp_path / ".kept")
+    assert main(["compare", *[str(tmp_path / ".kept")] * 2]) == 0
+    assert capsys.readouterr().out.count("1 pairs, of seeds 42") == 2
+
+
 def test_variants_take_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
