@@ -177,10 +177,12 @@ def test_every_seed_is_run(
     assert [seed for _, _, seed in asked] == [7, 7]
 
 
-@pytest.mark.parametrize("what", ["--mutants", "--per-patch"])
+@pytest.mark.parametrize(
+    "what", ["--mutants", "--per-patch", "--followups", "--all"]
+)
 def test_what_takes_one_seed_says_so(
     capsys: Capture, tmp_path: Path, what: str
 ) -> None:
     command = ["validate", what, "--seeds", "2", "--out", str(tmp_path)]
     assert main(command) == 2
-    assert "judge with one seed" in capsys.readouterr().err
+    assert f"{what} judges with one seed" in capsys.readouterr().err
