@@ -78,6 +78,9 @@ def _report(err: HarnessError) -> int:
 
 def _interrupt(number: int, frame: object) -> None:
     """End like on Ctrl-C, which puts everything away."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A script's background job has it so from its shell.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -177,3 +177,23 @@ def test_closed_pipe_does_not_change_the_verdict(
     finally:
         os.close(theirs)
     assert (done.returncode, done.stderr) == (3, b"")
+
+
+def test_a_background_job_can_be_ended() -> None:
+    # Its shell lets it ignore Ctrl-C, which is not to be all it ignores.
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from harness import cli\n"
+        "def run(args):\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    return 0\n"
+        "import harness.cli.rules\n"
+        "harness.cli.rules.run = run\n"
+        "sys.exit(cli.main(['rules']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False
+    )
+    assert done.returncode == 130
+    assert b"interrupted" in done.stderr
