@@ -22,11 +22,9 @@ from harness.report.mutants import MutantReport
 from harness.scenario.load import load, names
 from harness.series import (
     Base,
-    Level,
     load_bases,
     load_mutants,
     parse_variant,
-    recognise,
 )
 from harness.testbed.load import Program
 from harness.testbed.outer import find_outer
@@ -88,11 +86,7 @@ def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
 def _trees(args: argparse.Namespace) -> list[_Tree]:
     """The source that is meant, and each QEMU that has upstream's series."""
     base, source = choose_source(args)
-    trees = []
-    if base.patches:
-        trees.append(_Tree(base, source, mutants.TREE))
-    if recognise(source) is Level.SERIES:
-        trees.append(_Tree(base, source, _STOCK))
+    trees = [_Tree(base, source, mutants.TREE if base.patches else _STOCK)]
     with display() as shown:
         for other in load_bases():
             if other.patches or other.name == base.name:
