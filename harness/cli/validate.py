@@ -70,10 +70,9 @@ def add_parser(
     what.add_argument(
         "--all",
         action="store_true",
-        help="judge everything: each scenario on the patched tree, on the "
-        "source as it is and on each QEMU that has upstream's series, each "
-        "mutant, and whether each rule is broken by something; killed, it "
-        "goes on where it was",
+        help="judge everything: each scenario on the patched tree and on "
+        "each QEMU that has upstream's series, each mutant, and whether each "
+        "rule is broken by something; killed, it goes on where it was",
     )
     what.add_argument(
         "--followups",

@@ -21,7 +21,7 @@ from harness.errors import BuildError
 from harness.matrix import Cell, Run
 from harness.oracle import RULES, Finding
 from harness.scenario.load import names
-from harness.series import Level, Variant, find_base, load_mutants
+from harness.series import Variant, find_base, load_mutants
 from harness.timeline import Side
 from harness.verdict import Verdict
 
@@ -31,7 +31,7 @@ OURS = {
     for x in load_mutants()
     if x.base == "v10.0" and not x.waits_for
 }
-TREES = ("v10.0 patched", "v10.0 stock", "v10.2 stock")
+TREES = ("v10.0 patched", "v10.2 stock")
 PASS = Assessment(Verdict.PASS, "migrated")
 
 
@@ -57,7 +57,6 @@ class Machine:
     refuses: set[str] = field(default_factory=set)
     also: tuple[str, ...] = EVERY_RULE
     found: dict[str, Assessment] = field(default_factory=dict)
-    level: Level = Level.SERIES
     base: str = "v10.0"
     built: list[tuple[str, str]] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
@@ -103,7 +102,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """In place of compilers and VMs."""
     made = Machine()
     monkeypatch.setattr(full, "find_outer", lambda: None)
-    monkeypatch.setattr(full, "recognise", lambda _: made.level)
     monkeypatch.setattr(mutants, "build_all", made.build_all)
     for name in ("choose_source", "find_source", "build_all", "run_cells"):
         monkeypatch.setattr(full, name, getattr(made, name))
@@ -126,7 +124,6 @@ def test_everything_passes(
     assert validate(tmp_path) == 0
     assert machine.built == [
         ("10.0", "patched"),
-        ("10.0", "stock"),
         ("10.2", "stock"),
         *(("10.0", f"patched+{name}") for name in OURS),
     ]
@@ -171,13 +168,13 @@ def test_one_run_that_fails_is_shown_in_full(
     machine.found["v10.2-stock-ping-pong-s42"] = Assessment(
         Verdict.FAIL, "migrated", broken("order")
     )
-    machine.found["v10.0-stock-one-device-s42"] = Assessment(
+    machine.found["v10.0-patched-one-device-s42"] = Assessment(
         Verdict.ERROR, "not run", notes=("no boot",)
     )
     assert validate(tmp_path) == 1
     out = capsys.readouterr().out
     assert "stock, ping-pong: fail\n  broken: order (source)\n" in out
-    assert "stock, one-device: error\n  no boot\n" in out
+    assert "patched, one-device: error\n  no boot\n" in out
     assert "two-devices" not in out
     counts = {
         tuple(line.split())
@@ -186,8 +183,7 @@ def test_one_run_that_fails_is_shown_in_full(
     }
     number = len(names())
     assert counts == {
-        ("v10.0", "patched", f"{number}", f"{number}", *"----"),
-        ("v10.0", "stock", f"{number}", f"{number - 1}", *"---1"),
+        ("v10.0", "patched", f"{number}", f"{number - 1}", *"---1"),
         ("v10.2", "stock", f"{number}", f"{number - 1}", *"--1-"),
     }
 
@@ -202,14 +198,14 @@ def test_the_worst_decides(machine: Machine, tmp_path: Path) -> None:
 def test_known_defects_take_a_line_each(
     machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for tree in ("patched", "stock"):
-        machine.found[f"v10.0-{tree}-stop-and-cont-s42"] = replace(
+    for tree in ("v10.0-patched", "v10.2-stock"):
+        machine.found[f"{tree}-stop-and-cont-s42"] = replace(
             PASS, known=broken("run-state", "run-state")
         )
     assert validate(tmp_path) == 0
     assert (
         "defects that their scenarios expect:\n"
-        "  stop-and-cont: run-state (v10.0 patched, v10.0 stock)\n"
+        "  stop-and-cont: run-state (v10.0 patched, v10.2 stock)\n"
     ) in capsys.readouterr().out
 
 
@@ -240,7 +236,7 @@ def test_of_what_was_not_run_nothing_is_said(
     machine: Machine, tmp_path: Path
 ) -> None:
     machine.also = tuple(x for x in EVERY_RULE if x != "conservation")
-    machine.found["v10.0-stock-two-devices-s42"] = Assessment(
+    machine.found["v10.2-stock-two-devices-s42"] = Assessment(
         Verdict.ERROR, "not run"
     )
     assert validate(tmp_path) == 5
@@ -257,10 +253,10 @@ def test_a_mutant_that_is_not_killed_is_shown(
     assert "forward-on-stop" not in out
 
 
-def test_a_source_without_the_series_is_not_judged_as_it_is(
+def test_a_base_without_mutants_proves_no_rule(
     machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    machine.base, machine.level = "v8.1", Level.BASE
+    machine.base = "v8.1"
     assert validate(tmp_path) == 0
     assert machine.built == [("8.1", "patched"), ("10.2", "stock")]
     document = report(tmp_path)
