@@ -33,12 +33,12 @@ OURS = Followup(
 )
 CRASHED = msgspec.structs.replace(
     MIGRATED,
-    outcome=Outcome.LOST,
+    outcome=Outcome.CRASHED,
     side="source",
     message="a crash",
     exit_states={"source": -6, "destination": 0},
 )
-CRASHES = Expectation(outcome=Outcome.LOST, message="a crash")
+CRASHES = Expectation(outcome=Outcome.CRASHED, message="a crash")
 
 
 @dataclass
