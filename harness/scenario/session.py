@@ -65,10 +65,14 @@ class Leg:
     total_time_ms: int | None = None
 
     @property
+    def statuses(self) -> list[str]:
+        """Its statuses, as far as the source told them."""
+        return self.source.statuses[self.told :]
+
+    @property
     def status(self) -> str:
-        """Its last status, as the source told it; empty before the first."""
-        told = self.source.statuses[self.told :]
-        return told[-1] if told else ""
+        """The last of them; empty before the first."""
+        return next(reversed(self.statuses), "")
 
 
 class Session:
@@ -429,11 +433,13 @@ class Session:
         leg = self.legs[-1]
         over = leg.status in FINAL or not leg.source.running
         told = leg.destination.statuses
-        # One that nobody connected to waits on.
+        # One that nobody connected to waits on. The source is connected when
+        # it is active; the destination may yet have to notice.
+        connected = Status.ACTIVE in (*told, *leg.statuses)
         if (
             over
+            and connected
             and leg.destination.running
-            and Status.ACTIVE in told
             and Status.COMPLETED not in told
         ):
             await leg.destination.ended(

@@ -82,7 +82,6 @@ async def test_too_fast_to_be_cancelled(bench: Bench) -> None:
     assert found.message == "source: migration completed: no reason"
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("point", ["active", "migrate_cancel", "cleanup"])
 async def test_source_dies_when_cancelled(bench: Bench, point: str) -> None:
     found = await bench.run(
@@ -365,7 +364,6 @@ async def test_to_and_fro(bench: Bench) -> None:
         assert ("-incoming" in argv) == (name != SOURCE)
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_third_one_does_not_start(bench: Bench) -> None:
     found = await bench.run(
         scenario=steps(*PLAIN, Turn(), *PLAIN),
