@@ -157,7 +157,7 @@ def _judge(
     if result.outcome in _NOES and not _refuses(
         result, expected.message, *_REFUSALS
     ):
-        return _unknown(result)
+        return _unknown(result, f"{result.outcome}, for another reason")
     if expected.message not in _said(result):
         return _failed(
             result, f"{result.outcome}, but not with {expected.message!r}"
@@ -283,7 +283,7 @@ def _unexpected(expected: Outcome, result: Result) -> Assessment:
             return _failed(result, "the migration failed")
         case Outcome.CRASHED | Outcome.LOST if crashed:
             return _failed(result, f"QEMU crashed ({crashed})")
-    return _unknown(result)
+    return _unknown(result, f"{result.outcome}, but must be {expected}")
 
 
 def _named(found: Assessment, hang: str) -> Assessment:
@@ -296,16 +296,16 @@ def _named(found: Assessment, hang: str) -> Assessment:
     return replace(found, summary=f"{found.summary}: {hang}", notes=notes)
 
 
-def _unknown(result: Result) -> Assessment:
+def _unknown(result: Result, summary: str) -> Assessment:
     """Nothing that the tree under test can be blamed for."""
-    return Assessment(
-        Verdict.ERROR,
-        str(result.outcome),
-        notes=(printable(result.message),),
-    )
+    note = printable(_explained(result, summary))
+    return Assessment(Verdict.ERROR, str(result.outcome), notes=(note,))
 
 
 def _failed(result: Result, summary: str) -> Assessment:
-    message = f"{summary}: {result.message}" if result.message else summary
-    finding = broken(side_of(result.side), message)
+    finding = broken(side_of(result.side), _explained(result, summary))
     return Assessment(Verdict.FAIL, summary, findings=(finding,))
+
+
+def _explained(result: Result, summary: str) -> str:
+    return f"{summary}: {result.message}" if result.message else summary

@@ -11,7 +11,7 @@ from harness.bundle.read import Bundle
 from harness.legs import witnesses
 from harness.oracle import Finding
 from harness.oracle.hang import Hang, hangs
-from harness.scenario.model import Expectation
+from harness.scenario.model import Expectation, Outcome
 from harness.scenario.result import Result
 from harness.scenario.step import Status
 from harness.timeline import Side
@@ -93,7 +93,8 @@ def wrong_ends(bundle: Bundle, expected: Expectation) -> Iterator[Finding]:
                 _side_with(bundle, device),
                 f"{device} was left in {left}, not in {state}",
             )
-    if expected.hangs:
+    # What is late for another reason waits for no device.
+    if expected.hangs or expected.outcome is Outcome.TIMEOUT:
         yield from _hangs(bundle, expected)
 
 

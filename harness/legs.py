@@ -235,6 +235,16 @@ class _Run:
                     log = log.opened_at(mark.time_ns)
             yield device, log
 
+    def _beats(self, name: str) -> bool:
+        """Whether a guest ran in this QEMU that tells its devices so."""
+        guest = self._scenario.guest
+        if guest.program is not model.GuestProgram.HEARTBEAT:
+            return False
+        if self._bundle.manifest.result.guest.get(name) == "running":
+            return True
+        # A source says how it ended, stopped, and not how it began.
+        return not guest.paused and any(name == leg[0] for leg in self.legs)
+
     def without_unplugged(self, name: str, side: Side) -> Timeline:
         """A timeline in which nothing is due of the devices taken out."""
         whole = self.timeline(name, side)
@@ -285,6 +295,17 @@ class _Run:
             # Linux's mtty keeps none.
             logs=self._bundle.manifest.inputs.testbed.driver == "p2psim",
             runs=not self._scenario.guest.paused,
+            beats=frozenset(
+                device
+                for name, side in zip(leg, Side, strict=True)
+                if self._beats(name)
+                for device in self.timeline(name, side).plugged
+            ),
+            peers=frozenset(
+                name
+                for name, _, _, spec in known
+                if spec.peers is not model.Peers.NONE
+            ),
             deep=frozenset(
                 name for name, _, _, spec in known if spec.root_port
             ),

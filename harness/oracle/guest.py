@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from harness.oracle.model import Broken, Expectation, Outcome
 from harness.timeline import Timeline
 from harness.trace import printable
-from harness.trace.device import Heartbeat
+from harness.trace.device import Close, Heartbeat
 
 # A guest's counter is that of a register.
 _MODULUS = 1 << 32
@@ -29,8 +29,13 @@ def heartbeat(
             [*side.logs[device].of(Heartbeat)] if device in side.logs else []
             for side, device in zip(sides, pair, strict=True)
         )
-        for device, beats in zip(pair, (before, after), strict=True):
+        for side, device, beats in zip(
+            sides, pair, (before, after), strict=True
+        ):
             yield from _own(device, beats)
+            # Of a run that broke off it may not have come to that.
+            if expect.ends and device in expect.beats:
+                yield from _any(side, device, beats)
         if before and after and before[-1].count and after[0].count:
             yield from _next(pair, before[-1], after[0])
 
@@ -49,6 +54,19 @@ def _own(device: str, heard: list[Heartbeat]) -> Iterator[Outcome]:
                 (device,),
                 (beats,),
             )
+
+
+def _any(
+    side: Timeline, device: str, heard: list[Heartbeat]
+) -> Iterator[Outcome]:
+    # Without a log there is no evidence, which is said elsewhere.
+    if device in side.logs and not any(beats.count for beats in heard):
+        ends = side.logs[device].of(Close)[-1:]
+        yield Broken(
+            f"its guest runs, and {printable(device)} had no heartbeat of it",
+            (device,),
+            (*heard, *ends),
+        )
 
 
 def _next(

@@ -44,6 +44,8 @@ class Expectation:
     :param flags: What a device offers, by name; all flags if not listed.
     :param logs: Every device keeps a log of its own, and one that is missing
         is missing evidence; False: such logs are used if they are there.
+    :param beats: Devices that a guest's heartbeats have to reach.
+    :param peers: Devices that send to others while they run.
     :param ends: The run came to a regular end, and so must the logs; where
         it broke off they are searched for what is wrong, and no more.
     :param sequences: All states that a device is to be asked for, by name,
@@ -59,6 +61,8 @@ class Expectation:
     deep: frozenset[str] = frozenset()
     flags: Mapping[str, MigrationFlags] = field(default_factory=dict)
     logs: bool = False
+    beats: frozenset[str] = frozenset()
+    peers: frozenset[str] = frozenset()
     ends: bool = True
     sequences: Mapping[str, tuple[DeviceState, ...]] = field(
         default_factory=dict

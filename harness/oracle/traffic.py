@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
 
-from harness.oracle.model import Broken, Expectation, Outcome
+from harness.oracle.model import Broken, Expectation, Outcome, Unclear
 from harness.timeline import Timeline
 from harness.trace import DeviceLog, printable
 from harness.trace.device import Close, Live, Lost, Peer
@@ -159,8 +159,13 @@ def conservation(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
     }
     found = [x for x in flows(side) if {x.sender, x.receiver} <= able]
     taking_part = {x for flow in found for x in (flow.sender, flow.receiver)}
-    if not all(_stopped(side.logs[device]) for device in taking_part):
+    due = expect.peers & able & side.logs.keys()
+    if not all(_stopped(side.logs[device]) for device in taking_part | due):
         return
+    for device in sorted(due - {x.sender for x in found if x.told.sent}):
+        yield Unclear(
+            f"{printable(device)} has not counted what it sent to its peers"
+        )
     for flow in found:
         if not flow.conserved:
             yield _broken(flow)

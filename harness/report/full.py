@@ -53,8 +53,10 @@ class FullReport:
     def verdict(self) -> Verdict:
         """The worst of all; that a rule is unproven is a failure."""
         found = [tree.verdict for tree in self.trees.values()]
-        if self.mutants is not None:
-            found.append(self.mutants.verdict)
+        # Without any it is open whether the rules can be broken.
+        found.append(
+            self.mutants.verdict if self.mutants else Verdict.INCONCLUSIVE
+        )
         # Of what was not run nobody knows what it would have broken.
         if self.unproven and Verdict.ERROR not in found:
             found.append(Verdict.FAIL)

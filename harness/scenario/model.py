@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from enum import StrEnum
 from typing import Annotated
 
@@ -400,6 +401,7 @@ class Scenario(_Strict, frozen=True, kw_only=True):
         self._check_steps()
         self._check_memory()
         self._check_guest()
+        self._check_peers()
         for expected in self.expect.each:
             for sequence in expected.sequences:
                 if (sequence.device or 0) >= len(self.devices):
@@ -433,6 +435,13 @@ class Scenario(_Strict, frozen=True, kw_only=True):
                 "guest: the program 'heartbeat' finds no devices behind a "
                 "root_port"
             )
+
+    def _check_peers(self) -> None:
+        kinds = Counter(device.peers for device in self.each_device())
+        if kinds[Peers.PAIRS] % 2:
+            raise ValueError("devices: one of the peers = 'pairs' is alone")
+        if kinds[Peers.MESH] == 1:
+            raise ValueError("devices: one with peers = 'mesh' is alone")
 
     def _check_memory(self) -> None:
         size_bytes = sum(device.size_bytes for device in self.each_device())

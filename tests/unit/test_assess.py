@@ -436,7 +436,7 @@ def test_tree_that_nobody_knows(tmp_path: Path, variant: str) -> None:
 def test_qemus_words_are_made_fit_to_print(tmp_path: Path) -> None:
     result = msgspec.structs.replace(TIMEOUT, message="\x1b[31mred\n")
     (note,) = found(tmp_path, MUST_MIGRATE, result).notes
-    assert note == "\\x1b[31mred\\n"
+    assert note == "timed-out, but must be migrated: \\x1b[31mred\\n"
 
 
 @pytest.mark.parametrize(

@@ -424,6 +424,15 @@ def test_traffic_is_counted_over_all_migrations(
     )
 
 
+def test_no_traffic_where_it_is_due_is_no_evidence(tmp_path: Path) -> None:
+    path = make_bundle(
+        tmp_path / "b", scenario=load("two-devices-with-traffic")
+    )
+    assessment = assess(open_bundle(path))
+    assert assessment.verdict is Verdict.INCONCLUSIVE
+    assert assessment.traffic is None
+
+
 @pytest.mark.parametrize("name", ["two", "four", "eight"])
 def test_traffic_goes_on_through_ten_migrations(name: str) -> None:
     found = load(f"ping-pong-{name}-devices-with-traffic")

@@ -190,12 +190,27 @@ def test_hang_elsewhere(
     assert sides <= {Side.DESTINATION}
 
 
+def test_hang_is_no_other_reason_to_be_late(tmp_path: Path) -> None:
+    found = judged(tmp_path, expecting({}, message="migration"))
+    assert found.verdict is Verdict.FAIL
+    (finding,) = found.findings
+    assert finding.message == f"src0 hung in {ARC}"
+
+
+def test_late_for_another_reason(tmp_path: Path) -> None:
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    result = msgspec.structs.replace(TIMEOUT, mute=())
+    found = judged(tmp_path, expecting({}, message="migration"), qemu, result)
+    assert found.verdict is Verdict.PASS
+
+
 def test_hang_that_nobody_expects(tmp_path: Path) -> None:
     found = judged(tmp_path, expecting())
     assert found.verdict is Verdict.ERROR
     assert found.summary == f"timed-out: source: src0 hung in {ARC}"
     assert found.notes == (
-        "source: migration took longer than 20 s",
+        "timed-out, but must be migrated: source: migration took longer than "
+        "20 s",
         f"source: src0 hung in {ARC}",
     )
 

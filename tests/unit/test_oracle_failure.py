@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from qemu_log import FakeQemu, boot, devices, migrate, receive
 
@@ -218,6 +220,26 @@ def test_no_count_may_be_other_than_zero(device: str, key: str) -> None:
     assert finding.rule == "conservation"
     assert f"1 {key}" in finding.message
     assert finding.devices == ("a", "b")
+
+
+@pytest.mark.parametrize("silent", ["a", "b"])
+@pytest.mark.parametrize("peers", [{}, {0: {"sent": 0}, 1: {"sent": 0}}])
+def test_nothing_that_was_sent_is_no_evidence(
+    silent: str, peers: dict[int, dict[str, int]]
+) -> None:
+    expect = replace(SERIES, peers=frozenset(AB))
+    qemu = with_peers()
+    assert of_source(qemu, expect).verdict is Verdict.PASS
+    # Nor is there anything to receive.
+    for name in AB:
+        qemu.device(name).peers = {}
+    qemu.device(silent).peers = peers
+    judgement = of_source(qemu, expect)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert [x.message for x in judgement.notes] == [
+        f"{name} has not counted what it sent to its peers" for name in AB
+    ]
+    assert of_source(qemu, SERIES).verdict is Verdict.PASS
 
 
 def test_what_was_lost_is_shown() -> None:

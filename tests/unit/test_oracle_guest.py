@@ -6,23 +6,29 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
-from bundles import make_bundle
+from bundles import MIGRATED, make_bundle
 from test_guest_gap import heard
 
+from harness.assess import Assessment, assess
 from harness.bundle.read import open_bundle
 from harness.oracle import Expectation, Judgement, judge
 from harness.report.collect import run_of
+from harness.scenario.load import load
+from harness.scenario.model import Guest, GuestProgram
 from harness.timeline import Side
 from harness.verdict import Verdict
 
 EXPECT = replace(Expectation.of_patches(6, devices=2), logs=True)
 
 
-def judged(**beats: dict[str, int]) -> Judgement:
+def judged(
+    expect: Expectation = EXPECT, **beats: dict[str, int]
+) -> Judgement:
     source, destination = heard(**beats)
     return judge(
-        source.witnessed(), destination.witnessed(Side.DESTINATION), EXPECT
+        source.witnessed(), destination.witnessed(Side.DESTINATION), expect
     )
 
 
@@ -55,6 +61,71 @@ def test_what_is_broken(
     assert finding.rule == "heartbeat"
     assert why in finding.message
     assert any("heartbeat when=close" in x.text for x in finding.records)
+
+
+SILENT = {"count": 0}
+BEATS = replace(
+    EXPECT, beats=frozenset({"src0", "src1", "dst0", "dst1"})
+)
+
+
+def test_all_that_is_due_is_heard() -> None:
+    assert judged(BEATS).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_guest_that_is_silent(side: Side) -> None:
+    (finding,) = judged(BEATS, **{side: SILENT}).findings
+    device = "src1" if side is Side.SOURCE else "dst1"
+    assert finding.rule == "heartbeat"
+    assert finding.devices == (device,)
+    assert f"{device} had no heartbeat" in finding.message
+    assert finding.records
+    assert not judged(EXPECT, **{side: SILENT}).findings
+    # It may not have come to that.
+    cut = replace(BEATS, ends=False)
+    assert not judged(cut, **{side: SILENT}).findings
+
+
+def test_a_guest_that_was_never_heard() -> None:
+    source, destination = heard()
+    for qemu in (source, destination):
+        for device in qemu.devices:
+            qemu.device(device).heartbeat = {}
+    found = judge(
+        source.witnessed(), destination.witnessed(Side.DESTINATION), BEATS
+    )
+    assert {x.devices[0] for x in found.findings} == BEATS.beats
+
+
+def bundle_of(
+    folder: Path, guest: Guest, statuses: dict[str, str]
+) -> Assessment:
+    """The verdict on a guest that nobody heard."""
+    scenario = msgspec.structs.replace(load("two-devices"), guest=guest)
+    result = msgspec.structs.replace(MIGRATED, guest=statuses)
+    path = make_bundle(folder / "b", scenario=scenario, result=result)
+    return assess(open_bundle(path))
+
+
+@pytest.mark.parametrize(
+    ("guest", "destination", "silent"),
+    [
+        (Guest(program=GuestProgram.HEARTBEAT), "running", 4),
+        (Guest(program=GuestProgram.HEARTBEAT), "paused", 2),
+        (Guest(program=GuestProgram.HEARTBEAT, paused=True), "running", 2),
+        (Guest(program=GuestProgram.HEARTBEAT, paused=True), "paused", 0),
+        (Guest(), "running", 0),
+    ],
+)
+def test_where_a_guest_has_to_be_heard(
+    tmp_path: Path, guest: Guest, destination: str, silent: int
+) -> None:
+    statuses = {"source": "postmigrate", "destination": destination}
+    found = bundle_of(tmp_path, guest, statuses)
+    assert [
+        x.rule for x in found.findings if x.rule == "heartbeat"
+    ] == ["heartbeat"] * silent
 
 
 def test_a_report_names_the_devices_log(tmp_path: Path) -> None:

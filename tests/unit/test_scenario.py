@@ -182,6 +182,16 @@ def test_missing_or_misplaced(number: int, text: str, why: str) -> None:
     assert why in str(refusal(line(number, text)))
 
 
+@pytest.mark.parametrize(
+    ("peers", "count"), [("pairs", 1), ("pairs", 3), ("mesh", 1)]
+)
+def test_peers_without_a_peer(peers: str, count: int) -> None:
+    found = refusal(
+        f'name = "x"\n[[devices]]\npeers = "{peers}"\ncount = {count}\n'
+    )
+    assert "is alone" in str(found)
+
+
 def test_inline_tables() -> None:
     text = 'name = "x"\n\ndevices = [\n  { count = 1 },\n  { count = 0 },\n]\n'
     found = refusal(text)
@@ -383,7 +393,8 @@ LATENCIES = st.dictionaries(
 )
 DEVICES = st.builds(
     Device,
-    count=st.integers(1, 4),
+    # None is without a peer.
+    count=st.sampled_from([2, 4]),
     flags=st.sampled_from([(), (Flag.STOP_COPY,), tuple(Flag)]),
     size_bytes=st.integers(4096, 16 << 20),
     initial_bytes=st.integers(0, 4096),
