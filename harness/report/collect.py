@@ -154,6 +154,7 @@ def run_of(bundle: Bundle) -> Run:
         bundle=str(bundle.path),
         digest=bundle.digest,
         findings=tuple(_finding(one) for one in found.findings),
+        known=tuple(_finding(one) for one in found.known),
         notes=found.notes,
         traffic=found.traffic,
         latencies=latencies(bundle.scenario),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
@@ -295,25 +295,38 @@ class Broken:
 
     :param finding: As in the first of them.
     :param runs: Numbers of the runs in the document, 0 is the first.
+    :param known: Whether their scenario expects it.
     """
 
     finding: Finding
     runs: tuple[int, ...]
+    known: bool = False
 
 
 def broken(document: Document) -> tuple[Broken, ...]:
-    """All findings, those that say the same only once.
+    """All findings, those that say the same only once; known ones last.
 
     :param document: The report.
     """
-    found: dict[tuple[str, ...], tuple[Finding, dict[int, None]]] = {}
-    for number, run in enumerate(document.runs):
-        for finding in run.findings:
-            key = (run.tree, finding.rule, finding.side, finding.message)
-            found.setdefault(key, (finding, {}))[1][number] = None
+    found = _alike((run.tree, run.findings) for run in document.runs)
+    known = _alike((run.tree, run.known) for run in document.runs)
     return tuple(
-        Broken(finding, tuple(numbers)) for finding, numbers in found.values()
+        Broken(finding, tuple(numbers), expected)
+        for expected, every in ((False, found), (True, known))
+        for finding, numbers in every
     )
+
+
+def _alike(
+    runs: Iterable[tuple[str, Sequence[Finding]]],
+) -> Iterable[tuple[Finding, Iterable[int]]]:
+    """Findings of runs by what they say, with the numbers of the runs."""
+    found: dict[tuple[str, ...], tuple[Finding, dict[int, None]]] = {}
+    for number, (tree, findings) in enumerate(runs):
+        for finding in findings:
+            key = (tree, finding.rule, finding.side, finding.message)
+            found.setdefault(key, (finding, {}))[1][number] = None
+    return found.values()
 
 
 def commands(document: Document) -> tuple[str, ...]:

@@ -114,8 +114,11 @@ def _findings(document: Document) -> list[str]:
         if len(one.runs) > 1:
             where += f" and {len(one.runs) - 1} more"
         lines.append("")
-        lines += _wrap(f"Broken: {finding.rule} ({finding.side}), in {where}")
+        what = "Known" if one.known else "Broken"
+        lines += _wrap(f"{what}: {finding.rule} ({finding.side}), in {where}")
         lines += _wrap(finding.message, 2)
+        if one.known:
+            continue
         for line in finding.lines[:_MOST_LINES]:
             lines += _wrap(f"{line.file}:{line.line}: {line.text}", 2)
         lines += _more(len(finding.lines) - _MOST_LINES, "lines")

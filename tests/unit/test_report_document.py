@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import pytest
-from bundles import make_bundle
+from bundles import make_bundle, without_stop
 from junitparser import JUnitXml
 from qemu_log import FakeQemu, devices, migrate, receive
 from reports import EVIL, evil_document, one, pair, run_document
@@ -19,9 +20,11 @@ from traffic import traffic_bundle
 
 from harness.errors import BundleError, InputError
 from harness.oracle.traffic import Traffic
-from harness.report import machine
+from harness.report import html, machine, mail
 from harness.report.collect import collect
 from harness.report.document import from_json, to_json
+from harness.scenario.load import load
+from harness.scenario.model import Expect, Expectation
 from harness.timeline import Side
 from harness.trace import TraceReader
 from harness.verdict import Verdict
@@ -172,6 +175,35 @@ def test_verdict_is_the_worst(tmp_path: Path) -> None:
     barrier, *_ = document.runs[1].findings
     assert barrier.rule == "barrier"
     assert barrier.lines[0].file == "source/trace.log"
+
+
+def test_a_known_finding_is_told(tmp_path: Path) -> None:
+    expect = Expectation(breaks=("left",))
+    path = make_bundle(
+        tmp_path / "b",
+        scenario=msgspec.structs.replace(
+            load("two-devices"), expect=Expect(patched=expect)
+        ),
+        source=without_stop(),
+    )
+    document = collect([path])
+    assert document.verdict is Verdict.PASS
+    (run,) = document.runs
+    assert run.findings == ()
+    assert {one.rule for one in run.known} == {"left"}
+    assert run.known[0].lines
+    # What `validate` writes is read back even if the bundle is gone.
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps(machine.as_json(document.as_rows())))
+    shutil.rmtree(path)
+    (read,) = collect([report]).runs
+    assert read.known == run.known
+    text = mail.render(document)
+    assert "Known: left (source), in two-devices, patched, seed 42" in text
+    assert "Broken: " not in text
+    page = html.render(document)
+    assert '<article class="finding known">' in page
+    assert "Known:\nleft</span> on the source" in page
 
 
 def test_junit_is_that_of_validate(tmp_path: Path) -> None:
