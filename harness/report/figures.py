@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
+from harness.device import Driver
 from harness.downtime import Breakdown, Interval, Link, Phase, PhaseName
 from harness.downtime.compare import Comparison, Sample, compare
 from harness.downtime.metrics import PHASE
@@ -332,23 +333,53 @@ def _alike(
 def commands(document: Document) -> tuple[str, ...]:
     """What runs it again: one line for each group, for a shell.
 
+    That is with Debian's QEMU of its version; see `exact_command`.
+
     :param document: The report.
     """
-    base = ("--base", document.base) if document.base else ()
     seeds: dict[str, list[int]] = {}
     for run in document.runs:
+        base = _base(run) or document.base
         command = shlex.join(
             [
                 "vfio-p2p", "run", *_scenario(run),
-                "--variant", run.variant, *base, "--seed",
+                "--variant", run.variant,
+                *(("--base", base) if base else ()), "--seed",
             ]
         )
         seeds.setdefault(command, []).append(run.seed)
     return tuple(_for_each(command, found) for command, found in seeds.items())
 
 
+def exact_command(document: Document) -> str:
+    """What makes a run again to the byte; empty if no bundle tells.
+
+    :param document: The report.
+    """
+    bundles = [
+        run.bundle
+        for run in document.runs
+        if run.bundle and run.inputs and run.inputs.qemu.made_of
+    ]
+    if not bundles:
+        return ""
+    bundle = shlex.quote(bundles[0]) if len(bundles) == 1 else "BUNDLE"
+    return f"vfio-p2p reproduce {bundle}"
+
+
+def _base(run: Run) -> str:
+    """The base for the QEMU of a run: its release; empty if not known."""
+    version = run.inputs.qemu.version if run.inputs else ""
+    found = re.search(r"[0-9]+\.[0-9]+", version)
+    return f"v{found[0]}" if found else ""
+
+
 def _scenario(run: Run) -> tuple[str, ...]:
-    """A scenario whose latencies were replaced has another name."""
+    """A scenario of other devices or latencies has another name."""
+    driver = run.inputs.testbed.driver if run.inputs else Driver.P2PSIM
+    if driver != Driver.P2PSIM:
+        name = run.scenario.removesuffix(f"-{driver}")
+        return (name, "--device", driver)
     found = re.fullmatch(rf"profile (\S+), {MODEL}", run.latencies)
     if found is None or not run.scenario.endswith(f"-{found[1]}"):
         return (run.scenario,)

@@ -192,7 +192,10 @@ def _commands(document: Document) -> list[str]:
     lines = ["To run it again:"]
     # Whole, however long: it is to be copied.
     lines += [_INDENT + _fit(x) for x in found[:_MOST_COMMANDS]]
-    return lines + _more(len(found) - _MOST_COMMANDS, "commands")
+    lines += _more(len(found) - _MOST_COMMANDS, "commands")
+    if exact := figures.exact_command(document):
+        lines += ["With the very same QEMU:", _INDENT + _fit(exact)]
+    return lines
 
 
 def _field(name: str, values: Sequence[str]) -> list[str]:
