@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -235,6 +236,13 @@ def test_no_report(tmp_path: Path, data: bytes, words: str) -> None:
     with pytest.raises(InputError, match=words) as info:
         collect([path])
     assert info.value.hint
+
+
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "r.json"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="not a regular file"):
+        collect([pipe])
 
 
 def test_nothing_to_report_on(tmp_path: Path) -> None:
