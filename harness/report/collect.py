@@ -80,7 +80,9 @@ def _read_folder(path: Path) -> Document:
     bundles = sorted(
         child
         for child in path.iterdir()
-        if (child / MANIFEST).is_file() or child.suffix == ".zip"
+        # One with a dot is still being written.
+        if not child.name.startswith(".")
+        and ((child / MANIFEST).is_file() or child.suffix == ".zip")
     )
     if not bundles:
         raise InputError(f"{path}: no bundles in it", _EXPECTED)

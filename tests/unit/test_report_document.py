@@ -251,6 +251,11 @@ def test_nothing_to_report_on(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         collect([tmp_path / "none"])
     path = make_bundle(tmp_path / "b")
+    # Which is still being written.
+    path.rename(tmp_path / ".b.zip.folder")
+    with pytest.raises(InputError, match="no bundles in it"):
+        collect([tmp_path])
+    (tmp_path / ".b.zip.folder").rename(path)
     (path / "console.txt").write_text("other")
     with pytest.raises(BundleError, match="damaged"):
         collect([tmp_path])
