@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +14,7 @@ from fake_outer import GOOD, outer_vm
 from harness.build import Source
 from harness.bundle.read import Bundle, open_bundle
 from harness.cli import main, run
-from harness.errors import HistoryError
+from harness.errors import BundleError
 from harness.series import default_base, parse_variant
 
 
@@ -62,15 +60,11 @@ def test_zip(tmp_path: Path) -> None:
 def test_zip_that_is_not_made_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @contextmanager
-    def recording(_: object) -> Iterator[object]:
-        def record(bundle: Bundle) -> None:
-            assert files(out.parent) == [bundle.path.name]
-            raise HistoryError("locked")
+    def pack(bundle: Bundle, path: Path) -> None:
+        assert files(path.parent) == [bundle.path.name]
+        raise BundleError("too large")
 
-        yield record
-
-    monkeypatch.setattr(run, "recording", recording)
+    monkeypatch.setattr(run, "pack", pack)
     out = tmp_path / "bundles" / "b.zip"
     assert main(["run", "two-devices", "--out", str(out)]) == 2
     assert files(out.parent) == []
