@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where things are: our cache, and the project's data folders."""
+"""Where things are, and of what kind."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def _xdg(variable: str, default: str) -> Path:
     if not home.is_absolute():
         home = Path.home() / default
     return home / "vfio-p2p"
+
+
+def is_special(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder.
+
+    To open it may have effects: a pipe would be waited for, for ever.
+
+    :param path: What a user names; of a link, what it leads to counts.
+    """
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def project_root() -> Path:

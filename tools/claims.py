@@ -110,10 +110,12 @@ def read() -> list[Run]:
 
 def write(runs: list[Run]) -> None:
     """Put down what was measured, in an order of its own."""
-    with DATA.open("w", newline="") as file:
+    partial = DATA.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(x.name for x in fields(Run))
         table.writerows(astuple(x) for x in sorted(runs))
+    partial.replace(DATA)
 
 
 def measure(command: list[str], out: Path) -> None:
@@ -123,31 +125,34 @@ def measure(command: list[str], out: Path) -> None:
     missing = [x for x in wanted() if x not in known]
     for number, run in enumerate(missing, 1):
         print(f"{number} of {len(missing)}: {asdict(run)}", file=sys.stderr)
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "claims.toml")
-            path.write_text(run.scenario)
-            done = subprocess.run(
-                [
-                    *command, "run", str(path), "--variant", run.tree,
-                    "--seed", str(run.seed), "--json", "--out",
-                    str(out / f"{run.claim}-{run.devices}-{run.latency_us}-"
-                        f"{run.tree}"),
-                ],
-                stdout=subprocess.PIPE,
-                check=False,
-            )  # fmt: skip
-        # 1: the mutant breaks a rule, as it should.
-        if done.returncode not in (0, 1):
-            sys.exit(done.returncode)
-        (found,) = json.loads(done.stdout)["runs"]
-        runs.append(
-            replace(
-                run,
-                blackout_ns=found["blackout_ns"],
-                digest=found["digest"],
-            )
-        )
+        name = f"{run.claim}-{run.devices}-{run.latency_us}-{run.tree}"
+        runs.append(_measured(run, command, out / name))
         write(runs)
+
+
+def _measured(run: Run, command: list[str], bundle: Path) -> Run:
+    """Make a run; what is no measurement ends the program."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "claims.toml")
+        path.write_text(run.scenario)
+        done = subprocess.run(
+            [
+                *command, "run", str(path), "--variant", run.tree,
+                "--seed", str(run.seed), "--json", "--out", str(bundle),
+            ],
+            stdout=subprocess.PIPE,
+            check=False,
+        )  # fmt: skip
+    if done.returncode not in (0, 1):
+        sys.exit(done.returncode)
+    (found,) = json.loads(done.stdout)["runs"]
+    # The mutant breaks a rule, as it should.
+    failed = done.returncode == 1 and run.tree != _STOP_BACK
+    if failed or found["blackout_ns"] is None:
+        sys.exit(f"{bundle}: {found['verdict']}, {found['summary']}")
+    return replace(
+        run, blackout_ns=found["blackout_ns"], digest=found["digest"]
+    )
 
 
 # --- plots ---------------------------------------------------------------

@@ -29,6 +29,7 @@ from harness.bundle.manifest import (
     digest_file,
 )
 from harness.errors import BundleError
+from harness.paths import is_special
 from harness.scenario.model import Scenario
 from harness.scenario.model import from_json as scenario_from_json
 
@@ -202,6 +203,8 @@ def _opened(path: Path) -> Iterator[_Files]:
         if path.is_dir():
             yield _Folder(path)
             return
+        if is_special(path):
+            raise OSError("not a regular file")
         with zipfile.ZipFile(path) as archive:
             yield _Zip(archive)
     except FileNotFoundError:

@@ -28,6 +28,7 @@ from harness.series import (
     parse_variant,
 )
 from harness.testbed.outer import find_outer
+from harness.verdict import Verdict
 
 _TREE = "patched"
 
@@ -117,6 +118,7 @@ def _judge(
 
 def _without(row: Row, followup: Followup) -> Assessment:
     """A run without the follow-up, by what is due with it."""
-    if not row.bundle:
+    # Of one that could not be judged there is a bundle, too.
+    if not row.bundle or row.assessment.verdict is Verdict.ERROR:
         return row.assessment
     return assess(open_bundle(Path(row.bundle)), followup.name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.bundle.read import open_bundle
@@ -65,8 +66,8 @@ def add_parser(
     record.set_defaults(run=_record)
     listed = actions.add_parser("list", help="list results")
     listed.add_argument(
-        "--metric", default=METRIC, metavar="METRIC",
-        help="what to show of them (default: %(default)s)",
+        "--metric", metavar="METRIC",
+        help=f"what to show of them (default: {METRIC})",
     )
     listed.set_defaults(run=_list)
     plot = actions.add_parser(
@@ -109,6 +110,24 @@ def add_parser(
         add_database_argument(action)
 
 
+def check_metric(entries: Iterable[Entry], metric: str) -> None:
+    """See that a metric that a user asks for is one.
+
+    :param entries: The results; without any metric there is no telling.
+    :raise UsageError: When none of them has it.
+    """
+    known = {x.name for entry in entries for x in entry.metrics}
+    if metric in known or not known:
+        return
+    # Those of single devices are many.
+    first = sorted(known, key=lambda x: (x.startswith(_OF_DEVICES), x))
+    raise UsageError(
+        f"no result has a metric {metric!r}",
+        f"some that they have: {', '.join(first[:_SOME])}; "
+        "'vfio-p2p history export --json' has them all",
+    )
+
+
 def _level(text: str) -> float:
     try:
         level = float(text)
@@ -145,18 +164,17 @@ def _record(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     with open_history(args.db or default_path()) as history:
-        print(report.listing(_chosen(history, args), args.metric))
+        entries = _chosen(history, args)
+    if args.metric:
+        check_metric(entries, args.metric)
+    print(report.listing(entries, args.metric or METRIC))
     return 0
 
 
 def _plot(args: argparse.Namespace) -> int:
     with open_history(args.db or default_path()) as history:
         entries = _chosen(history, args)
-    known = sorted(
-        {x.name for entry in entries for x in entry.metrics},
-        # Those of single devices are many.
-        key=lambda name: (name.startswith(_OF_DEVICES), name),
-    )
+    check_metric(entries, args.metric)
     order = in_order(args.source) if args.source else []
     found = trends(
         entries,
@@ -165,12 +183,6 @@ def _plot(args: argparse.Namespace) -> int:
         min_segment=args.min_segment,
         order=order,
     )
-    if not found and known:
-        raise UsageError(
-            f"no result has a metric {args.metric!r}",
-            f"some that they have: {', '.join(known[:_SOME])}; "
-            "'vfio-p2p history export --json' has them all",
-        )
     print("\n\n".join(map(report.plot, found)) or "no results")
     return 0 if found else Verdict.SKIP.exit_code
 

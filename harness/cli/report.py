@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.cli.history import METRIC
+from harness.cli.history import METRIC, check_metric
 from harness.downtime.history import Entry, open_history
 from harness.downtime.trend import Trend, trends
 from harness.errors import UsageError
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if entries is None:
         rendered = _FORMATS[args.format](document)
     else:
-        past = _past(document, entries, args.metric or [METRIC])
+        past = _past(document, entries, args.metric)
         rendered = html.render(document, past)
     if args.out is None:
         print(rendered, end="")
@@ -109,13 +109,17 @@ def _entries(args: argparse.Namespace) -> list[Entry] | None:
 
 
 def _past(
-    document: Document, entries: Sequence[Entry], metrics: Sequence[str]
+    document: Document,
+    entries: Sequence[Entry],
+    metrics: Sequence[str] | None,
 ) -> list[Trend]:
     """What is known of the scenarios and trees of a report."""
     shown = {(run.scenario, run.variant) for run in document.runs}
     chosen = [x for x in entries if (x.scenario, x.variant) in shown]
+    for metric in metrics or ():
+        check_metric(chosen, metric)
     return [
         trend
-        for metric in dict.fromkeys(metrics)
+        for metric in dict.fromkeys(metrics or [METRIC])
         for trend in trends(chosen, metric)
     ]

@@ -17,7 +17,7 @@ from harness.bundle.read import Bundle, open_bundle
 from harness.bundle.write import check_replaceable, claimed
 from harness.cli.progress import Display, display
 from harness.device import Driver
-from harness.errors import BundleError, HostError
+from harness.errors import BundleError, HostError, UsageError
 from harness.series import Patch, Variant
 from harness.series.data import patches_folder
 from harness.testbed import results
@@ -91,6 +91,11 @@ def run(args: argparse.Namespace) -> int:
     known = open_bundle(args.bundle)
     name = args.bundle.resolve().name.removesuffix(".zip")
     out: Path = args.out or Path("out", "again", name)
+    if out.resolve() == args.bundle.resolve():
+        raise UsageError(
+            f"{out}: the run again would replace the bundle itself",
+            "if they differ both are needed: give another --out",
+        )
     check_replaceable(out)
     verdict = Verdict.PASS
     missing: tuple[Difference, ...] = ()

@@ -97,20 +97,23 @@ def run(args: argparse.Namespace) -> int:
             testbed = Testbed(outer, get_image(line, driver))
             line.end("ready")
         with claimed(out.parent):
-            asyncio.run(
-                testbed.run(
-                    Program.of(made),
-                    scenario,
-                    args.seed,
-                    folder,
-                    rerun=args.rerun,
+            try:
+                asyncio.run(
+                    testbed.run(
+                        Program.of(made),
+                        scenario,
+                        args.seed,
+                        folder,
+                        rerun=args.rerun,
+                    )
                 )
-            )
-            bundle = open_bundle(folder)
-            record(bundle)
-            if zipped:
-                pack(bundle, out)
-                remove_tree(folder)
+                bundle = open_bundle(folder)
+                record(bundle)
+                if zipped:
+                    pack(bundle, out)
+            finally:
+                if zipped:
+                    remove_tree(folder)
     report = Report(
         qemu=made.version,
         base=base.name,

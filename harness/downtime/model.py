@@ -112,11 +112,6 @@ class Work:
     busy_ns: int
     exposed_ns: int
 
-    @property
-    def parallel_ns(self) -> int:
-        """What was saved by working side by side."""
-        return self.device_ns - self.busy_ns
-
 
 @dataclass(frozen=True, slots=True)
 class Link:

@@ -16,6 +16,7 @@ from harness.downtime import bundle as downtime
 from harness.errors import BundleError, InputError
 from harness.legs import timelines
 from harness.oracle import Finding as OracleFinding
+from harness.paths import is_special
 from harness.report.document import (
     Devices,
     Document,
@@ -35,6 +36,7 @@ from harness.trace import Entry
 
 _MAX_BYTES = 256 << 20
 _KEY_LENGTH = 8
+_EXPECTED = "give a bundle, a folder of bundles or a report.json"
 
 
 def collect(inputs: Sequence[Path]) -> Document:
@@ -78,13 +80,12 @@ def _read_folder(path: Path) -> Document:
     bundles = sorted(
         child
         for child in path.iterdir()
-        if (child / MANIFEST).is_file() or child.suffix == ".zip"
+        # One with a dot is still being written.
+        if not child.name.startswith(".")
+        and ((child / MANIFEST).is_file() or child.suffix == ".zip")
     )
     if not bundles:
-        raise InputError(
-            f"{path}: no bundles in it",
-            "give a bundle, a folder of bundles or a report.json",
-        )
+        raise InputError(f"{path}: no bundles in it", _EXPECTED)
     return _of_bundles([run_of(open_bundle(child)) for child in bundles])
 
 
@@ -94,13 +95,14 @@ def _of_bundles(runs: list[Run]) -> Document:
 
 
 def _read_report(path: Path) -> Document:
+    if is_special(path):
+        raise InputError(f"{path}: not a regular file", _EXPECTED)
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise InputError(
-            f"{path}: no such file or folder",
-            "give a bundle, a folder of bundles or a report.json",
+            f"{path}: no such file or folder", _EXPECTED
         ) from None
     if len(data) > _MAX_BYTES:
         raise InputError(f"{path}: too large for a report")
@@ -154,6 +156,7 @@ def run_of(bundle: Bundle) -> Run:
         bundle=str(bundle.path),
         digest=bundle.digest,
         findings=tuple(_finding(one) for one in found.findings),
+        known=tuple(_finding(one) for one in found.known),
         notes=found.notes,
         traffic=found.traffic,
         latencies=latencies(bundle.scenario),

@@ -165,11 +165,12 @@ class GuestGap(_Value, frozen=True, kw_only=True):
 class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
     """One run.
 
-    The first twelve are those of `harness.report.machine`.  `latencies`
-    says of which model they are, and is empty if they are the scenario's
-    own.  `tree` names the set of runs that it belongs to.  `zero_ns` is the
-    wall-clock time from which all others count: of the source's first stop
-    request if the logs tell, otherwise of the first line.
+    The first thirteen are those of `harness.report.machine`.  `known` are
+    findings that the scenario expects.  `latencies` says of which model they
+    are, and is empty if they are the scenario's own.  `tree` names the set
+    of runs that it belongs to.  `zero_ns` is the wall-clock time from which
+    all others count: of the source's first stop request if the logs tell,
+    otherwise of the first line.
     """
 
     variant: str
@@ -183,6 +184,7 @@ class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
     digest: str
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    known: tuple[Finding, ...] = ()
     latencies: str = ""
     tree: str = ""
     inputs: Inputs | None = None
@@ -203,6 +205,7 @@ class Run(_Value, frozen=True, kw_only=True, omit_defaults=True):
             verdict=self.verdict,
             summary=self.summary,
             findings=tuple(_finding(one) for one in self.findings),
+            known=tuple(_finding(one) for one in self.known),
             notes=self.notes,
             blackout_ns=self.blackout_ns,
             qmp_downtime_ms=self.qmp_downtime_ms,

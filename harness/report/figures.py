@@ -6,10 +6,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
+from harness.device import Driver
 from harness.downtime import Breakdown, Interval, Link, Phase, PhaseName
 from harness.downtime.compare import Comparison, Sample, compare
 from harness.downtime.metrics import PHASE
@@ -295,47 +296,90 @@ class Broken:
 
     :param finding: As in the first of them.
     :param runs: Numbers of the runs in the document, 0 is the first.
+    :param known: Whether their scenario expects it.
     """
 
     finding: Finding
     runs: tuple[int, ...]
+    known: bool = False
 
 
 def broken(document: Document) -> tuple[Broken, ...]:
-    """All findings, those that say the same only once.
+    """All findings, those that say the same only once; known ones last.
 
     :param document: The report.
     """
-    found: dict[tuple[str, ...], tuple[Finding, dict[int, None]]] = {}
-    for number, run in enumerate(document.runs):
-        for finding in run.findings:
-            key = (run.tree, finding.rule, finding.side, finding.message)
-            found.setdefault(key, (finding, {}))[1][number] = None
+    found = _alike((run.tree, run.findings) for run in document.runs)
+    known = _alike((run.tree, run.known) for run in document.runs)
     return tuple(
-        Broken(finding, tuple(numbers)) for finding, numbers in found.values()
+        Broken(finding, tuple(numbers), expected)
+        for expected, every in ((False, found), (True, known))
+        for finding, numbers in every
     )
+
+
+def _alike(
+    runs: Iterable[tuple[str, Sequence[Finding]]],
+) -> Iterable[tuple[Finding, Iterable[int]]]:
+    """Findings of runs by what they say, with the numbers of the runs."""
+    found: dict[tuple[str, ...], tuple[Finding, dict[int, None]]] = {}
+    for number, (tree, findings) in enumerate(runs):
+        for finding in findings:
+            key = (tree, finding.rule, finding.side, finding.message)
+            found.setdefault(key, (finding, {}))[1][number] = None
+    return found.values()
 
 
 def commands(document: Document) -> tuple[str, ...]:
     """What runs it again: one line for each group, for a shell.
 
+    That is with Debian's QEMU of its version; see `exact_command`.
+
     :param document: The report.
     """
-    base = ("--base", document.base) if document.base else ()
     seeds: dict[str, list[int]] = {}
     for run in document.runs:
+        base = _base(run) or document.base
         command = shlex.join(
             [
                 "vfio-p2p", "run", *_scenario(run),
-                "--variant", run.variant, *base, "--seed",
+                "--variant", run.variant,
+                *(("--base", base) if base else ()), "--seed",
             ]
         )
         seeds.setdefault(command, []).append(run.seed)
     return tuple(_for_each(command, found) for command, found in seeds.items())
 
 
+def exact_command(document: Document) -> str:
+    """What makes a run again to the byte; empty if no bundle tells.
+
+    :param document: The report.
+    """
+    bundles = [
+        run.bundle
+        for run in document.runs
+        if run.bundle and run.inputs and run.inputs.qemu.made_of
+    ]
+    if not bundles:
+        return ""
+    bundle = shlex.quote(bundles[0]) if len(bundles) == 1 else "BUNDLE"
+    return f"vfio-p2p reproduce {bundle}"
+
+
+def _base(run: Run) -> str:
+    """The base for the QEMU of a run: its release; empty if not known."""
+    version = run.inputs.qemu.version if run.inputs else ""
+    found = re.search(r"[0-9]+\.[0-9]+", version)
+    return f"v{found[0]}" if found else ""
+
+
 def _scenario(run: Run) -> tuple[str, ...]:
-    """A scenario whose latencies were replaced has another name."""
+    """A scenario of other devices or latencies has another name."""
+    driver = run.inputs.testbed.driver if run.inputs else Driver.P2PSIM
+    if driver != Driver.P2PSIM:
+        name = run.scenario.removesuffix(f"-{driver}")
+        return (name, "--device", driver)
     found = re.fullmatch(rf"profile (\S+), {MODEL}", run.latencies)
     if found is None or not run.scenario.endswith(f"-{found[1]}"):
         return (run.scenario,)

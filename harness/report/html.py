@@ -83,6 +83,7 @@ def render(document: Document, history: Sequence[Trend] | None = None) -> str:
         notes=_notes(document),
         latencies=figures.latencies(document),
         commands=commands,
+        exact_command=figures.exact_command(document),
         charts=None if history is None else [*map(trends.chart, history)],
         height=trends.HEIGHT,
         setups=_setups(document),

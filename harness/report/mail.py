@@ -114,8 +114,11 @@ def _findings(document: Document) -> list[str]:
         if len(one.runs) > 1:
             where += f" and {len(one.runs) - 1} more"
         lines.append("")
-        lines += _wrap(f"Broken: {finding.rule} ({finding.side}), in {where}")
+        what = "Known" if one.known else "Broken"
+        lines += _wrap(f"{what}: {finding.rule} ({finding.side}), in {where}")
         lines += _wrap(finding.message, 2)
+        if one.known:
+            continue
         for line in finding.lines[:_MOST_LINES]:
             lines += _wrap(f"{line.file}:{line.line}: {line.text}", 2)
         lines += _more(len(finding.lines) - _MOST_LINES, "lines")
@@ -189,7 +192,10 @@ def _commands(document: Document) -> list[str]:
     lines = ["To run it again:"]
     # Whole, however long: it is to be copied.
     lines += [_INDENT + _fit(x) for x in found[:_MOST_COMMANDS]]
-    return lines + _more(len(found) - _MOST_COMMANDS, "commands")
+    lines += _more(len(found) - _MOST_COMMANDS, "commands")
+    if exact := figures.exact_command(document):
+        lines += ["With the very same QEMU:", _INDENT + _fit(exact)]
+    return lines
 
 
 def _field(name: str, values: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from harness.errors import ScenarioError
+from harness.paths import is_special
 
 _Kind = TypeVar("_Kind")
 
@@ -29,8 +30,11 @@ _QUOTES = re.compile(r"""\"{3}|'{3}""")
 def read(path: Path) -> bytes:
     """Contents of a file.
 
-    :raise ScenarioError: When it is too large to be what it should be.
+    :raise ScenarioError: When it is too large to be what it should be, or
+        no file at all.
     """
+    if is_special(path):
+        raise ScenarioError(path, None, "not a regular file")
     with path.open("rb") as file:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:

@@ -18,6 +18,10 @@ from harness.downtime.bundle import breakdown
 from harness.scenario.model import Outcome
 from harness.verdict import Verdict
 
+# What it takes to pause a vCPU, and to resume it up to its next heartbeat;
+# a tenth of what these migrations black out.
+_BESIDE_NS = 5_000_000
+
 
 class Felt(Test):
     """Heartbeats of the guest, before and after."""
@@ -31,15 +35,10 @@ class Felt(Test):
         found = breakdown(bundle)
         gap = found.beside.guest_gap
         assert gap is not None, found.not_observable
-        self.assertTrue(gap.in_order)
         self.assertTrue(gap.explained, str(gap))
         self.assertEqual(gap.duration_ns, gap.longest_ns)
-        assert found.blackout.duration_ns is not None
-        told_ns = gap.pause_ns + gap.stop_request_ns + gap.after_ns
-        self.assertLess(
-            gap.duration_ns - found.blackout.duration_ns,
-            2 * gap.period_ns + told_ns,
-        )
+        beside_ns = gap.pause_ns + gap.stop_request_ns + gap.after_ns
+        self.assertLess(beside_ns, _BESIDE_NS, str(gap))
 
     def test_one_device_without_the_series(self) -> None:
         self._felt("base", "one-device-with-heartbeat")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from qemu_log import FakeQemu, devices, migrate, receive
+from qemu_log import FakeQemu, boot, devices, migrate, receive
 
 from harness.bundle.manifest import (
     DIGEST,
@@ -58,6 +58,17 @@ def good_destination(*, series: bool = True, count: int = 2) -> FakeQemu:
     """A destination that does all right."""
     names = devices(*(f"dst{number}" for number in range(count)))
     return receive(FakeQemu(names, series=series))
+
+
+def without_stop() -> FakeQemu:
+    """A source that is left in STOP_COPY."""
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    qemu.setup()
+    qemu.vm(False, "finish-migrate")
+    qemu.complete()
+    qemu.status("completed")
+    qemu.cleanup(stop=False)
+    return qemu
 
 
 def make_bundle(

@@ -87,6 +87,7 @@ def evil_document(tmp_path: Path) -> Document:
         bundle=EVIL,
         digest=EVIL,
         findings=(finding,),
+        known=(finding,),
         notes=(EVIL, LONG),
         devices=tuple(replace(x, kind=EVIL) for x in run.devices),
         lanes=tuple(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from bundles import MIGRATED, good_source, make_bundle
-from qemu_log import FakeQemu, boot, devices
+from bundles import MIGRATED, good_source, make_bundle, without_stop
+from qemu_log import FakeQemu
 
 from harness.assess import Assessment, assess
 from harness.bundle.read import open_bundle
@@ -27,17 +27,6 @@ def expecting(*rules: str) -> Scenario:
     return msgspec.structs.replace(
         load("two-devices"), expect=Expect(base=expect, patched=expect)
     )
-
-
-def without_stop() -> FakeQemu:
-    """A source that is left in STOP_COPY."""
-    qemu = boot(FakeQemu(devices("src0", "src1")))
-    qemu.setup()
-    qemu.vm(False, "finish-migrate")
-    qemu.complete()
-    qemu.status("completed")
-    qemu.cleanup(stop=False)
-    return qemu
 
 
 def judged(

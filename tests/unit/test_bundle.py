@@ -312,6 +312,14 @@ def test_pipe_is_not_waited_for(copy: Path, name: str) -> None:
     refusal(copy)
 
 
+def test_pipe_in_the_place_of_a_bundle(tmp_path: Path) -> None:
+    pipe = tmp_path / "b.zip"
+    os.mkfifo(pipe)
+    assert "not a regular file" in refusal(pipe)
+    with pytest.raises(UsageError, match="is there already"):
+        check_replaceable(pipe)
+
+
 def test_folder_in_the_place_of_a_file(copy: Path) -> None:
     (copy / MANIFEST).unlink()
     (copy / MANIFEST).mkdir()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -63,6 +64,60 @@ def test_data_is_written_as_it_was_read(
     assert claims.read() == []
     claims.write(runs[::-1])
     assert (tmp_path / "claims.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("tree", "blackout", "code", "kept"),
+    [
+        ("patched", 7, 0, True),
+        ("patched", 7, 1, False),
+        ("patched", None, 0, False),
+        ("patched+stop-in-complete-precopy", 7, 1, True),
+        ("patched+stop-in-complete-precopy", None, 1, False),
+        ("patched+stop-in-complete-precopy", 7, 3, False),
+    ],
+)
+def test_what_is_measured(
+    claims: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tree: str,
+    blackout: int | None,
+    code: int,
+    kept: bool,
+) -> None:
+    before = claims.Run("stop", 1, 0, "base", 42, 5, "a")
+    run = claims.Run("stop", 1, 0, tree)
+    monkeypatch.setattr(claims, "DATA", tmp_path / "claims.csv")
+    base = replace(before, blackout_ns=0, digest="")
+    monkeypatch.setattr(claims, "wanted", lambda: iter([base, run]))
+    claims.write([before])
+    found = {
+        "verdict": "fail", "summary": "migrated", "digest": "d",
+        "blackout_ns": blackout,
+    }
+    said = json.dumps({"runs": [found]})
+    command = [sys.executable, "-c", f"print({said!r}); exit({code})"]
+    if kept:
+        claims.measure(command, tmp_path)
+    else:
+        with pytest.raises(SystemExit) as caught:
+            claims.measure(command, tmp_path)
+        assert caught.value.code
+    made = [replace(run, blackout_ns=7, digest="d")] if kept else []
+    assert claims.read() == [before, *made]
+    assert [path.name for path in tmp_path.iterdir()] == ["claims.csv"]
+
+
+def test_data_outlives_a_write_that_fails(
+    claims: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = claims.Run("stop", 1, 0, "base", 42, 5, "a")
+    monkeypatch.setattr(claims, "DATA", tmp_path / "claims.csv")
+    claims.write([run])
+    with pytest.raises(TypeError):
+        claims.write([run, None])
+    assert claims.read() == [run]
 
 
 def test_scenarios(claims: ModuleType) -> None:

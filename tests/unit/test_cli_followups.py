@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from bundles import MIGRATED, make_bundle
 
-from harness.assess import assess
+from harness.assess import Assessment, assess
 from harness.bundle.read import open_bundle
 from harness.cli import followups, main
 from harness.errors import BuildError
@@ -26,6 +26,7 @@ from harness.scenario.model import (
     Scenario,
 )
 from harness.series import Followup, Variant, find_base
+from harness.verdict import Verdict
 
 BASE = "v10.0"
 OURS = Followup(
@@ -168,6 +169,22 @@ def test_a_run_that_was_not_made(
     monkeypatch.setattr(followups, "judge_trees", without_bundles)
     # What was judged as the tree it is of shows no defect.
     assert validate(tmp_path) == 1
+
+
+def test_a_run_that_was_not_judged(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*arguments: object) -> Report:
+        report = machine.judge_trees(*arguments)  # type: ignore[arg-type]
+        first, *others = report.rows
+        Path(first.bundle, "console.txt").write_text("forged")
+        error = Assessment(Verdict.ERROR, "not judged", notes=("damaged",))
+        row = replace(first, assessment=error)
+        return replace(report, rows=(row, *others))
+
+    monkeypatch.setattr(followups, "judge_trees", damaged)
+    assert validate(tmp_path) == 5
+    assert verdicts(tmp_path) == {"shown": "error", "kept": "pass"}
 
 
 def test_no_older_report_is_left(machine: Machine, tmp_path: Path) -> None:

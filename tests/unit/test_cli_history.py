@@ -156,6 +156,18 @@ def test_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "some that they have: blackout," in capsys.readouterr().err
 
 
+def test_list_of_a_metric(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["history", "record", str(bundle)]) == 0
+    assert main(["history", "list", "--metric", "qmp.downtime"]) == 0
+    assert "20.000 ms" in capsys.readouterr().out
+    assert main(["history", "list", "--metric", "nonsense"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "no result has a metric 'nonsense'" in err
+
+
 @pytest.mark.parametrize(
     "option",
     [

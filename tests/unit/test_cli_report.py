@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from bundles import make_bundle
+from reports import one as one_device
 from reports import pair
 
 from harness.cli import main
@@ -76,8 +77,13 @@ def test_history_of_the_same_scenarios_and_trees(
     assert "phase.stop-arcs: two-devices" in page
     assert "qmp.downtime: two-devices" in page
     assert "<h3>blackout: two-devices" not in page
+    assert main([*args, "--history", str(file), "--metric", "no"]) == 2
+    err = capsys.readouterr().err
+    assert "no result has a metric 'no'" in err
+    assert "some that they have: blackout," in err
+    args[1] = str(one_device(tmp_path / "alone", "base"))
     assert main([*args, "--history", str(file), "--metric", "no"]) == 0
-    assert "nothing of these scenarios" in capsys.readouterr().out
+    assert "no such result of these scenarios" in capsys.readouterr().out
     assert main([*args, "--metric", "blackout"]) == 2
     assert "--metric is for --history" in capsys.readouterr().err
     args[3] = "text"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,19 @@ def test_the_cache_at_its_default(
     if value is not None:
         monkeypatch.setenv("XDG_CACHE_HOME", value)
     assert paths.cache_dir() == tmp_path / ".cache" / "vfio-p2p"
+
+
+def test_what_is_special(tmp_path: Path) -> None:
+    file, pipe, link = (tmp_path / x for x in ("file", "pipe", "link"))
+    file.touch()
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    for path in (tmp_path, file, link, tmp_path / "none"):
+        assert not paths.is_special(path)
+    link.unlink()
+    link.symlink_to(pipe)
+    for path in (pipe, link, Path("/dev/zero")):
+        assert paths.is_special(path)
 
 
 def test_the_checkout() -> None:

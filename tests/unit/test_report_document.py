@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import pytest
-from bundles import make_bundle
+from bundles import make_bundle, without_stop
 from junitparser import JUnitXml
 from qemu_log import FakeQemu, devices, migrate, receive
 from reports import EVIL, evil_document, one, pair, run_document
@@ -19,9 +21,11 @@ from traffic import traffic_bundle
 
 from harness.errors import BundleError, InputError
 from harness.oracle.traffic import Traffic
-from harness.report import machine
+from harness.report import html, machine, mail
 from harness.report.collect import collect
 from harness.report.document import from_json, to_json
+from harness.scenario.load import load
+from harness.scenario.model import Expect, Expectation
 from harness.timeline import Side
 from harness.trace import TraceReader
 from harness.verdict import Verdict
@@ -174,6 +178,35 @@ def test_verdict_is_the_worst(tmp_path: Path) -> None:
     assert barrier.lines[0].file == "source/trace.log"
 
 
+def test_a_known_finding_is_told(tmp_path: Path) -> None:
+    expect = Expectation(breaks=("left",))
+    path = make_bundle(
+        tmp_path / "b",
+        scenario=msgspec.structs.replace(
+            load("two-devices"), expect=Expect(patched=expect)
+        ),
+        source=without_stop(),
+    )
+    document = collect([path])
+    assert document.verdict is Verdict.PASS
+    (run,) = document.runs
+    assert run.findings == ()
+    assert {one.rule for one in run.known} == {"left"}
+    assert run.known[0].lines
+    # What `validate` writes is read back even if the bundle is gone.
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps(machine.as_json(document.as_rows())))
+    shutil.rmtree(path)
+    (read,) = collect([report]).runs
+    assert read.known == run.known
+    text = mail.render(document)
+    assert "Known: left (source), in two-devices, patched, seed 42" in text
+    assert "Broken: " not in text
+    page = html.render(document)
+    assert '<article class="finding known">' in page
+    assert "Known:\nleft</span> on the source" in page
+
+
 def test_junit_is_that_of_validate(tmp_path: Path) -> None:
     document = evil_document(tmp_path)
     text = machine.as_junit(document.as_rows())
@@ -205,12 +238,24 @@ def test_no_report(tmp_path: Path, data: bytes, words: str) -> None:
     assert info.value.hint
 
 
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "r.json"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="not a regular file"):
+        collect([pipe])
+
+
 def test_nothing_to_report_on(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no bundles in it"):
         collect([tmp_path])
     with pytest.raises(InputError, match="no such file"):
         collect([tmp_path / "none"])
     path = make_bundle(tmp_path / "b")
+    # Which is still being written.
+    path.rename(tmp_path / ".b.zip.folder")
+    with pytest.raises(InputError, match="no bundles in it"):
+        collect([tmp_path])
+    (tmp_path / ".b.zip.folder").rename(path)
     (path / "console.txt").write_text("other")
     with pytest.raises(BundleError, match="damaged"):
         collect([tmp_path])

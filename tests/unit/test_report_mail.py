@@ -9,10 +9,13 @@ import pytest
 from msgspec.structs import replace
 from reports import evil_document, pair, run_document, seeds
 
-from harness.report import figures, mail
+from harness.bundle.manifest import MadeOf
+from harness.device import mtty
+from harness.report import figures, html, mail
 from harness.report.collect import collect
 from harness.report.document import Document, Unseen
 from harness.report.model import ranges
+from harness.scenario.load import load
 
 
 def lines_of(text: str) -> dict[str, list[str]]:
@@ -65,7 +68,9 @@ def test_what_it_says(tmp_path: Path) -> None:
     assert "2 x p2psim (stop_copy p2p pre_copy)" in text
     assert "Verdict: pass\n" in text
     assert "two-devices, patched, seed 42: pass, migrated" in text
-    assert "vfio-p2p run two-devices --variant patched --seed 42" in text
+    again = "run two-devices --variant patched --base v10.0 --seed 42"
+    assert f"vfio-p2p {again}\n" in text
+    assert "very same QEMU" not in text
     assert "difference" not in text
 
 
@@ -126,7 +131,7 @@ def test_what_cannot_be_told(tmp_path: Path) -> None:
 
 def test_commands(tmp_path: Path) -> None:
     (run,) = run_document(tmp_path).runs
-    run = replace(run, scenario="a b")
+    run = replace(run, scenario="a b", inputs=None)
     again = "vfio-p2p run 'a b' --variant patched --base v1 --seed"
     for wanted, words in (
         ([3], f"{again} 3"),
@@ -135,6 +140,66 @@ def test_commands(tmp_path: Path) -> None:
     ):
         runs = tuple(replace(run, seed=seed) for seed in wanted)
         assert figures.commands(Document.of(runs, base="v1")) == (words,)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("QEMU emulator version 10.2.2 (Debian)", "--base v10.2"),
+        ("QEMU emulator version 8.1.0", "--base v8.1"),
+        ("unheard of", "--base v7"),
+    ],
+)
+def test_command_names_the_qemu(
+    tmp_path: Path, version: str, words: str
+) -> None:
+    (run,) = run_document(tmp_path).runs
+    assert run.inputs
+    qemu = replace(run.inputs.qemu, version=version)
+    again = replace(run, inputs=replace(run.inputs, qemu=qemu))
+    # Where each run tells, a report's own base is of no account.
+    (command,) = figures.commands(Document.of((again,), base="v7"))
+    assert command == (
+        f"vfio-p2p run two-devices --variant patched {words} --seed 42"
+    )
+
+
+def test_command_names_the_device(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    assert run.inputs
+    testbed = replace(run.inputs.testbed, driver="mtty")
+    on_mtty = replace(
+        run,
+        scenario=mtty.adapt(load("one-device")).name,
+        inputs=replace(run.inputs, testbed=testbed),
+    )
+    (command,) = figures.commands(Document.of((on_mtty,)))
+    assert command == (
+        "vfio-p2p run one-device --device mtty --variant patched "
+        "--base v10.0 --seed 42"
+    )
+
+
+def test_exact_command(tmp_path: Path) -> None:
+    (run,) = run_document(tmp_path).runs
+    assert run.inputs
+    made_of = MadeOf(
+        source="5" * 64, version="10.0.99", patches=(), compiler="cc",
+        meson="1",
+    )
+    qemu = replace(run.inputs.qemu, made_of=made_of)
+    known = replace(
+        run, bundle="a b", inputs=replace(run.inputs, qemu=qemu)
+    )
+    for runs, command in (
+        ((run, known), "vfio-p2p reproduce 'a b'"),
+        ((known, known), "vfio-p2p reproduce BUNDLE"),
+    ):
+        text = mail.render(Document.of(runs))
+        assert f"With the very same QEMU:\n  {command}\n" in text
+    assert "vfio-p2p reproduce BUNDLE</code>" in html.render(
+        Document.of((known, known))
+    )
 
 
 def test_ranges() -> None:

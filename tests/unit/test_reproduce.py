@@ -235,6 +235,28 @@ def test_bundle_of_before(
     assert found["qemu.made_of.source"] == ("none", "none")
 
 
+def test_the_bundle_is_not_replaced(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "out" / "source" / "trace.log").write_text("trade")
+    before = open_bundle(bundle)
+    link = tmp_path / "link"
+    link.symlink_to(bundle)
+    for out in (bundle, link):
+        assert main(["reproduce", str(bundle), "--out", str(out)]) == 2
+        assert "replace the bundle itself" in capsys.readouterr().err
+    # As one that is at the default already.
+    again = tmp_path / "out" / "again" / "one"
+    shutil.copytree(bundle, again)
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", str(again)]) == 2
+    assert open_bundle(bundle).files == before.files
+    assert open_bundle(again).files == before.files
+
+
 def test_what_is_no_bundle(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

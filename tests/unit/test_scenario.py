@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ScenarioError, UsageError
-from harness.scenario.load import load, names, parse
+from harness.scenario.load import load, load_profile, names, parse
 from harness.scenario.model import (
     Device,
     FaultSide,
@@ -100,6 +101,14 @@ def test_huge_file(tmp_path: Path) -> None:
     path.write_text(GOOD + "#" * (1 << 20))
     with pytest.raises(ScenarioError, match="larger than 1 MiB"):
         load(path)
+
+
+def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.toml"
+    os.mkfifo(path)
+    for read in (load, load_profile):
+        with pytest.raises(ScenarioError, match="not a regular file"):
+            read(path)
 
 
 def line(number: int, text: str) -> str:

@@ -10,6 +10,10 @@ import pytest
 
 from harness.cli import main, testbed
 from harness.errors import TestbedError
+from harness.paths import cache_dir
+from harness.testbed import selftest
+from harness.testbed.image import Image
+from harness.testbed.outer import CONSOLE, Outer
 from harness.testbed.selftest import SelfTest, read_console
 
 GOOD = """\
@@ -44,6 +48,18 @@ def test_all_is_well() -> None:
     assert read_console(text) == SelfTest(3, ())
 
 
+@pytest.mark.parametrize("why", ["SKIP no peers", "skip", "TODO"])
+def test_what_is_skipped_has_not_passed(why: str) -> None:
+    text = GOOD.replace("not ok", "ok").replace("with 1", "with 0")
+    text = text.replace("size of b", f"size of b # {why}")
+    found = read_console(text)
+    assert found.passed == 2
+    assert found.failed == (f"size of b # {why}; a remark",)
+    # A name may well speak of it.
+    text = text.replace(f"# {why}", "of a skip")
+    assert read_console(text) == SelfTest(3, ())
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
@@ -51,6 +67,7 @@ def test_all_is_well() -> None:
         ("1..3\r\n", "", "broke off after 3 cases"),
         ("testbed: the selftest ended with 1", "", "broke off"),
         ("with 1", "with 0", "ended with 0, and 1 cases failed"),
+        ("ok 3 - size", "ok 1 - size", "not those from 1 to 3"),
         ("ok 3 - size", "Bail out! no p2psim (\x1b)", "Bail out! no p2psim"),
     ],
 )
@@ -92,6 +109,56 @@ def test_command(
     assert main(["testbed", "selftest", "--json"]) == code
     document = json.loads(capsys.readouterr().out)
     assert document["failed"] == list(found.failed)
+
+
+@pytest.fixture
+def vm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """In place of a VM: its console, if it leaves one."""
+    console: dict[str, str] = {}
+
+    async def run_sealed(
+        _outer: object, _image: object, _seed: object, work: Path,
+        *_: object,
+    ) -> None:
+        for name, text in console.items():
+            (work / name).write_text(text)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (cache_dir() / "testbed").mkdir(parents=True)
+    image = Image("0" * 32, tmp_path / "image", {})
+    image.path.mkdir()
+    image.initramfs.write_bytes(b"")
+    monkeypatch.setattr(selftest, "get_image", lambda _: image)
+    monkeypatch.setattr(selftest, "_build", lambda _: b"")
+    monkeypatch.setattr(selftest, "run_sealed", run_sealed)
+    return console
+
+
+def test_two_at_once_do_not_read_each_other(
+    vm: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm[CONSOLE] = GOOD
+
+    def write_whole(path: Path, data: bytes) -> None:
+        assert data == GOOD.encode()
+        path.parent.mkdir(parents=True)
+        path.write_text("of the other one")
+
+    monkeypatch.setattr(selftest, "write_whole", write_whole)
+    found, _ = selftest.run_selftest(Outer("x", "QEMU 7.2", ""))
+    assert found.passed == 2
+
+
+def test_a_console_of_before_is_not_read(vm: dict[str, str]) -> None:
+    vm[CONSOLE] = GOOD
+    _, kept = selftest.run_selftest(Outer("x", "QEMU 7.2", ""))
+    assert kept.read_bytes() == GOOD.encode()
+    vm.clear()
+    with pytest.raises(TestbedError, match="broke off after 0 cases"):
+        selftest.run_selftest(Outer("x", "QEMU 7.2", ""))
+    assert kept.read_bytes() == b""
 
 
 def test_one_that_does_not_end(
