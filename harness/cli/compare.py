@@ -19,7 +19,12 @@ from harness.cli.build import (
 )
 from harness.cli.common import add_seeds_argument, seeds_of
 from harness.cli.device import driver_of, load_for
-from harness.cli.session import Wanted, add_run_arguments, run_trees
+from harness.cli.session import (
+    Wanted,
+    add_run_arguments,
+    check_ready,
+    run_trees,
+)
 from harness.downtime.bundle import breakdown
 from harness.downtime.compare import (
     RELEVANT,
@@ -32,7 +37,6 @@ from harness.downtime.logs import HostRun, is_host_run, read_host_run
 from harness.errors import BundleError, HostError, UsageError
 from harness.report.compare import Group, as_json, render
 from harness.scenario.profile import latencies
-from harness.testbed.outer import find_outer
 from harness.verdict import Verdict
 
 _SEEDS = 10
@@ -202,7 +206,7 @@ def _made(
         for x in sides
         if x.is_tree
     }
-    find_outer()
+    check_ready(args)
     base, source = choose_source(args)
     trees = {
         side: choose_variants(base, source, [side.text])[0]

@@ -30,8 +30,8 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "find_outer", lambda: None)
     for module in (demo, validate):
-        monkeypatch.setattr(module, "find_outer", lambda: None)
         monkeypatch.setattr(
             module, "choose_source",
             lambda _: (find_base(BASE), SimpleNamespace(origin="here")),
@@ -93,6 +93,18 @@ def test_demo(
     svg = picture.read_text()
     assert "With the barrier across devices (patched)" in svg
     assert "Without it (patched+one-pass)" in svg
+
+
+def test_demo_with_a_profile(
+    losses: Losses, tmp_path: Path, capsys: Capture
+) -> None:
+    losses({"patched": 0, "patched+one-pass": 3})
+    words = ["demo", "--out", str(tmp_path), "--json"]
+    assert main([*words, "--profile", "cx7"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert {x["scenario"] for x in runs} == {f"{demo.SCENARIO}-cx7"}
+    assert main([*words, "--profile", "no such"]) == 2
+    assert "no such" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("which", ["patched", "patched+one-pass"])

@@ -22,8 +22,16 @@ COMMANDS = {
     "run": ["two-devices"],
     "validate": [],
     "validate --mutants": [],
+    "validate --followups": [],
+    "validate --all": [],
     "compare": ["base", "patched"],
+    "demo": [],
 }
+MODULES = (
+    "run", "validate", "compare", "mutants", "followups", "full", "demo",
+    "session",
+)
+OLDER = ("report.json", "junit.xml", "demo.svg")
 
 
 def digests(path: Path) -> list[str]:
@@ -77,7 +85,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ],
         "build_all": build_all,
     }
-    for module in ("run", "validate", "compare", "mutants", "session"):
+    for module in MODULES:
         for name, fake in fakes.items():
             monkeypatch.setattr(
                 f"harness.cli.{module}.{name}", fake, raising=False
@@ -108,6 +116,9 @@ def test_a_bad_history_is_told_of_before_anything_runs(
     path = tmp_path / "db"
     with recording(path) as record:
         record(open_bundle(make_bundle(tmp_path / "b")))
+    (tmp_path / "out").mkdir()
+    for name in OLDER:
+        (tmp_path / "out" / name).touch()
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA journal_mode = DELETE")
         if kind == "newer":
@@ -127,3 +138,18 @@ def test_a_bad_history_is_told_of_before_anything_runs(
     assert said in what
     assert str(path) in what
     assert hint.startswith("  ")
+    assert {x.name for x in (tmp_path / "out").iterdir()} == {*OLDER}
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize("command", ["validate", "compare"])
+def test_seeds_that_nothing_can_hold(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [command, *COMMANDS[command], "--seed", str(2**63 - 3)]
+    with pytest.raises(pytest.fail.Exception, match="was built"):
+        main([*words, "--seeds", "3"])
+    assert main([*words, "--seeds", "4"]) == 2
+    assert "the last seed is too large" in capsys.readouterr().err

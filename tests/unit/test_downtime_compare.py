@@ -388,13 +388,13 @@ def test_variants_take_turns(
 
     base = default_base()
     names = {
-        "find_outer": lambda: None,
         "choose_source": lambda args: (base, None),
         "choose_variants": lambda base, source, names: [
             parse_variant(base, x) for x in names
         ],
         "run_trees": run_trees,
     }
+    monkeypatch.setattr("harness.cli.session.find_outer", lambda: None)
     for name, fake in names.items():
         monkeypatch.setattr(f"harness.cli.compare.{name}", fake)
     assert main(["compare", "base", "patch-1", "--seeds", "2"]) == 0
