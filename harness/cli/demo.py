@@ -95,9 +95,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _without_picture(report: Report, args: argparse.Namespace) -> int:
+    found = [row.assessment.verdict for row in report.rows]
     verdict = Verdict.FAIL
-    if any(x.assessment.verdict is Verdict.ERROR for x in report.rows):
+    if Verdict.ERROR in found:
         verdict = Verdict.ERROR
+    elif found[0] is Verdict.INCONCLUSIVE:
+        verdict = Verdict.INCONCLUSIVE
     if args.json:
         document = machine.as_json(report) | {"verdict": str(verdict)}
         print(json.dumps(document, indent=2))

@@ -118,23 +118,29 @@ def test_demo_on_a_machine_that_cannot(
     assert not (tmp_path / "demo.svg").exists()
 
 
+@pytest.mark.parametrize(
+    ("verdict", "code"), [(Verdict.PASS, 1), (Verdict.INCONCLUSIVE, 3)]
+)
 def test_demo_of_a_tree_that_does_not_migrate(
-    losses: Losses, tmp_path: Path, capsys: Capture
-) -> None:
+    losses: Losses, tmp_path: Path, capsys: Capture,
+    verdict: Verdict, code: int,
+) -> None:  # fmt: skip
     losses({"patched": 0, "patched+one-pass": 3})
     judged = vars(demo)["judge_trees"]
 
     def failed(*args: object) -> Report:
         report: Report = judged(*args)
         kept, broken = report.rows
-        found = replace(kept.assessment, blackout_ns=None)
+        found = replace(
+            kept.assessment, blackout_ns=None, verdict=verdict
+        )
         return replace(
             report, rows=(replace(kept, assessment=found), broken)
         )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "judge_trees", failed)
-        assert main(["demo", "--out", str(tmp_path)]) == 1
+        assert main(["demo", "--out", str(tmp_path)]) == code
     assert "picture" not in capsys.readouterr().out
     assert not (tmp_path / "demo.svg").exists()
 
