@@ -78,7 +78,8 @@ def read_series(folder: Path) -> SeriesData:
     bases = {x.name for x in data.base}
     # One namespace: either is what follows the "+" of a variant.
     names: set[str] = set()
-    for x in (*data.mutant, *data.followup):
+    patches: list[MutantData | FollowupData] = [*data.mutant, *data.followup]
+    for x in patches:
         if x.name in names:
             raise UsageError(f"{path}: two patches are named {x.name!r}")
         if x.base not in bases:
