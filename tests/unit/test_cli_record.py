@@ -17,6 +17,7 @@ from harness.cli import main
 from harness.cli.record import project_revision, recording
 from harness.downtime.history import default_path, open_history
 from harness.series import default_base, parse_variant
+from harness.verdict import Verdict
 
 COMMANDS = {
     "run": ["two-devices"],
@@ -49,10 +50,10 @@ def test_each_is_on_the_disk_at_once(tmp_path: Path) -> None:
     with recording(path) as record:
         assert digests(path) == []
         for number, bundle in enumerate(bundles, 1):
-            record(bundle)
+            record(bundle, Verdict.PASS)
             assert len(digests(path)) == number
         # Taken from the cache, it is no other result.
-        record(bundles[0])
+        record(bundles[0], Verdict.PASS)
     assert digests(path) == [x.digest for x in bundles]
     with open_history(path) as history:
         (found, _) = history.entries()
@@ -60,12 +61,33 @@ def test_each_is_on_the_disk_at_once(tmp_path: Path) -> None:
     assert found.project_revision == project_revision()
 
 
+def test_only_what_passes_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "db"
+    bundles = {
+        verdict: open_bundle(
+            make_bundle(tmp_path / verdict, seed=seed)
+        )
+        for seed, verdict in enumerate(Verdict)
+    }
+    with recording(path) as record:
+        for verdict, bundle in bundles.items():
+            record(bundle, verdict)
+    assert digests(path) == [bundles[Verdict.PASS].digest]
+    said = capsys.readouterr().err
+    assert said == f"{path}: without {len(Verdict) - 1} that did not pass\n"
+    with recording(path):
+        pass
+    assert not capsys.readouterr().err
+
+
 def test_nothing_is_kept_unless_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     with recording(None) as record:
-        record(open_bundle(make_bundle(tmp_path / "b")))
+        record(open_bundle(make_bundle(tmp_path / "b")), Verdict.PASS)
     assert not default_path().parent.exists()
 
 
@@ -115,7 +137,7 @@ def test_a_bad_history_is_told_of_before_anything_runs(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "db"
     with recording(path) as record:
-        record(open_bundle(make_bundle(tmp_path / "b")))
+        record(open_bundle(make_bundle(tmp_path / "b")), Verdict.PASS)
     (tmp_path / "out").mkdir()
     for name in OLDER:
         (tmp_path / "out" / name).touch()
