@@ -15,7 +15,9 @@ from harness.bundle.write import check_replaceable
 from harness.errors import (
     BundleError,
     HarnessError,
+    HistoryError,
     InputError,
+    NoSpaceError,
     UsageError,
 )
 from harness.progress import Progress, silent
@@ -75,7 +77,7 @@ async def run_matrix(
     progress: Progress = silent,
     *,
     rerun: bool = False,
-    record: Callable[[Bundle], None] = lambda bundle: None,
+    record: Callable[[Bundle, Verdict], None] = lambda bundle, verdict: None,
 ) -> list[Run]:
     """Run and judge every cell.
 
@@ -86,9 +88,9 @@ async def run_matrix(
     :param progress: Told when one is done.
     :param rerun: Run again what was run before.
     :param record: Given each bundle that was judged, as soon as it is
-        there.
+        there, and its verdict.
     :return: One for each cell, in the same order; what could not be run,
-        or not be judged, has the verdict ERROR.
+        not be judged or not be recorded, has the verdict ERROR.
     :raise InputError: When none of them could run, e.g. a full disk.
     :raise UsageError: When a bundle would replace something else.
     """
@@ -147,7 +149,7 @@ async def _run(
     cell: Cell,
     out: Path,
     rerun: bool,
-    record: Callable[[Bundle], None],
+    record: Callable[[Bundle, Verdict], None],
 ) -> Run:
     bundle = out / cell.name
     try:
@@ -172,7 +174,13 @@ async def _run(
     except Exception as err:
         # Also of a log that cannot be read: it is of our own making.
         return Run(cell, _not_known("not judged", err), bundle, digest)
-    record(made)
+    try:
+        record(made, assessment.verdict)
+    except (HistoryError, NoSpaceError):
+        # It would be the same for every other run.
+        raise
+    except Exception as err:
+        return Run(cell, _not_known("not recorded", err), bundle, digest)
     return Run(cell, assessment, bundle, digest)
 
 

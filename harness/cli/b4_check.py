@@ -13,14 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 
 from harness.build import Source
 from harness.cli.build import add_source_arguments, choose_source
-from harness.cli.session import add_run_arguments, judge_trees
+from harness.cli.device import driver_of, load_for
+from harness.cli.session import add_run_arguments, check_ready, judge_trees
 from harness.errors import BuildError, PatchError
 from harness.report import perpatch
 from harness.report.model import Row
-from harness.scenario.load import load
+from harness.scenario.model import Scenario
 from harness.series import Base, Patch, Variant, apply_patches
 from harness.series.patch import MAX_PATCH_BYTES
 from harness.trace import printable
@@ -49,6 +51,11 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    # What can be wrong with the options is found before anything is built.
+    driver = driver_of(args)
+    scenarios = [
+        load_for(driver, name, args.profile) for name in perpatch.SCENARIOS
+    ]
     patch = Patch("stdin", sys.stdin.buffer.read(MAX_PATCH_BYTES))
     base, source = choose_source(args)
     subjects = [known.subject for known in base.patches]
@@ -58,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         ]
     else:
         number = subjects.index(patch.subject) + 1
-        checks = _judge(base, source, number, patch, args)
+        checks = _judge(base, source, number, patch, scenarios, args)
     print(json.dumps(checks, indent=2))
     return any(check["status"] == "fail" for check in checks)
 
@@ -68,13 +75,14 @@ def _judge(
     source: Source,
     number: int,
     patch: Patch,
+    scenarios: Sequence[Scenario],
     args: argparse.Namespace,
 ) -> list[dict[str, str]]:
+    check_ready(args)
     before = base.pre + base.patches[: number - 1]
     # What comes before it is ours; that it applies is not its merit.
     apply_patches(source, before)
     tree = Variant(f"patch-{number}", (*before, patch))
-    scenarios = [load(name) for name in perpatch.SCENARIOS]
     try:
         apply_patches(source, tree.patches)
         report = judge_trees(

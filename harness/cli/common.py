@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import argparse
 
+from harness.errors import UsageError
+
 SEED = 42
+# QEMU's -seed is an unsigned long, and SQLite's integers have a sign.
+_SEEDS = 1 << 63
 
 
 def positive(text: str) -> int:
@@ -17,8 +21,7 @@ def positive(text: str) -> int:
 
 def seed(text: str) -> int:
     """An argument that is a seed."""
-    # QEMU's -seed is an unsigned long.
-    if text.isascii() and text.isdigit() and int(text) < 1 << 63:
+    if text.isascii() and text.isdigit() and int(text) < _SEEDS:
         return int(text)
     raise argparse.ArgumentTypeError(f"not a number from 0: {text}")
 
@@ -43,8 +46,16 @@ def seeds_of(args: argparse.Namespace) -> range:
     """The seeds that the options ask for; one, where there is no --seeds.
 
     :param args: With the options of `add_seed_arguments`.
+    :raise UsageError: When the last ones are too large.
     """
-    return range(args.seed, args.seed + getattr(args, "seeds", 1))
+    found = range(args.seed, args.seed + getattr(args, "seeds", 1))
+    if found.stop > _SEEDS:
+        raise UsageError(
+            f"--seed {args.seed} --seeds {args.seeds}: the last seed is too "
+            "large",
+            f"it may be {_SEEDS - 1}",
+        )
+    return found
 
 
 def add_seed_arguments(parser: argparse.ArgumentParser) -> None:

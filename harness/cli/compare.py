@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.assess import patches_of
+from harness.assess import Assessment, assess, patches_of
 from harness.bundle.read import Bundle, open_bundle
 from harness.cli.build import (
     add_source_arguments,
@@ -19,7 +19,12 @@ from harness.cli.build import (
 )
 from harness.cli.common import add_seeds_argument, seeds_of
 from harness.cli.device import driver_of, load_for
-from harness.cli.session import Wanted, add_run_arguments, run_trees
+from harness.cli.session import (
+    Wanted,
+    add_run_arguments,
+    check_ready,
+    run_trees,
+)
 from harness.downtime.bundle import breakdown
 from harness.downtime.compare import (
     RELEVANT,
@@ -32,12 +37,14 @@ from harness.downtime.logs import HostRun, is_host_run, read_host_run
 from harness.errors import BundleError, HostError, UsageError
 from harness.report.compare import Group, as_json, render
 from harness.scenario.profile import latencies
-from harness.testbed.outer import find_outer
-from harness.verdict import Verdict
+from harness.verdict import Verdict, worst
 
 _SEEDS = 10
 _SCENARIO = "one-device"
+_SHOWN = 12
 _NUMBER = r"\s*([+-]?\d{1,4}(?:\.\d{1,6})?)\s*%\s*"
+
+_Judged = tuple[Bundle, Assessment]
 
 
 @dataclass(frozen=True)
@@ -66,16 +73,17 @@ class _Runs:
     """What there is of A or B.
 
     :param group: What to call it.
-    :param samples: Its runs, at least one.
+    :param samples: Its runs.
+    :param sealed: Whether they were made in the testbed.
+    :param notes: What is wrong with them.
+    :param whole: Whether none was left out.
     """
 
     group: Group
     samples: list[Sample]
-
-    @property
-    def sealed(self) -> bool:
-        """Whether they were made in the testbed."""
-        return self.samples[0].seed is not None
+    sealed: bool = True
+    notes: tuple[str, ...] = ()
+    whole: bool = True
 
 
 def _percent(text: str) -> float:
@@ -108,7 +116,9 @@ def add_parser(
         "destination/trace.log; make them in turns, A B A B.",
         epilog="Without a gate the exit code is 0 if there is an answer, and "
         "3 if these runs cannot tell; a gate makes it 1 where the whole "
-        "interval of confidence lies beyond, and 3 where some of it does.",
+        "interval of confidence lies beyond, and 3 where some of it does.  "
+        "Runs that break a rule are compared, and it is said; with a run "
+        "that has to be left out, as it is in error, it is 3 at best.",
     )
     for name in "AB":
         parser.add_argument(
@@ -117,7 +127,7 @@ def add_parser(
             help="a variant (base, patch-1, patched, patched+MUTANT, stock), "
             "or a folder of bundles, or of real hosts' logs",
         )
-    add_source_arguments(parser)
+    _add_run_options(parser)
     parser.add_argument(
         "--scenario",
         metavar="S",
@@ -129,8 +139,6 @@ def add_parser(
         metavar="S",
         help="B's scenario, if it is another one",
     )
-    add_seeds_argument(parser, _SEEDS)
-    add_run_arguments(parser)
     parser.add_argument(
         "--unpaired",
         action="store_true",
@@ -154,6 +162,12 @@ def add_parser(
     parser.set_defaults(run=run)
 
 
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser)
+    add_seeds_argument(parser, _SEEDS)
+    add_run_arguments(parser)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     sides = [
@@ -173,6 +187,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if len(there) < len(set(sides)):
         there |= _made(sides, args)
+    else:
+        _check_unused(args)
     a, b = (there[side] for side in sides)
     found = compare(
         a.samples,
@@ -180,7 +196,11 @@ def run(args: argparse.Namespace) -> int:
         pairs=False if args.unpaired else None,
         relevant=args.fail_above or RELEVANT,
     )
+    notes = (f"{x}: {y}" for x, z in (("A", a), ("B", b)) for y in z.notes)
+    found = replace(found, notes=(*notes, *found.notes))
     verdict = _verdict(found, args)
+    if not (a.whole and b.whole):
+        verdict = worst([verdict, Verdict.INCONCLUSIVE])
     if args.json:
         document = as_json(a.group, b.group, found)
         document["verdict"] = str(verdict)
@@ -189,6 +209,26 @@ def run(args: argparse.Namespace) -> int:
         print(render(a.group, b.group, found))
         print(f"\nverdict: {verdict}")
     return verdict.exit_code
+
+
+def _check_unused(args: argparse.Namespace) -> None:
+    """Refuse what says how to run, where nothing is run."""
+    parser = argparse.ArgumentParser()
+    _add_run_options(parser)
+    usual = vars(parser.parse_args([]))
+    if args.scenario or args.scenario_b:
+        # They are part of its name.
+        del usual["device"], usual["profile"]
+    unused = [
+        f"--{name}"
+        for name, value in usual.items()
+        if getattr(args, name) != value
+    ]
+    if unused:
+        raise UsageError(
+            f"{', '.join(unused)}: of no use, for A and B are there already",
+            "leave it out, or name a variant to be run",
+        )
 
 
 def _made(
@@ -202,7 +242,7 @@ def _made(
         for x in sides
         if x.is_tree
     }
-    find_outer()
+    check_ready(args)
     base, source = choose_source(args)
     trees = {
         side: choose_variants(base, source, [side.text])[0]
@@ -223,7 +263,7 @@ def _made(
         for side in scenarios
     }
     runs, _ = run_trees(source, list(cells.values()), args)
-    found: dict[_Side, list[Bundle]] = {side: [] for side in scenarios}
+    found: dict[_Side, list[_Judged]] = {side: [] for side in scenarios}
     for (side, seed), one in zip(cells, runs, strict=True):
         if one.bundle is None:
             why = "; ".join(one.assessment.notes)
@@ -231,7 +271,7 @@ def _made(
                 f"{side.text}, seed {seed}: {why}",
                 "what was run is kept: the same command goes on from there",
             )
-        found[side].append(open_bundle(one.bundle))
+        found[side].append((open_bundle(one.bundle), one.assessment))
     return {side: _of_bundles(side, x) for side, x in found.items()}
 
 
@@ -270,16 +310,27 @@ def _found(side: _Side, args: argparse.Namespace) -> _Runs:
             f"{side.text}: no such bundles in it",
             "give the folder that has them, and the name of their scenario",
         )
-    kinds = {
-        (x.manifest.inputs.qemu.variant, x.scenario.name) for x in found
-    }
+    kinds = sorted(set(map(_kind, found)))
     if len(kinds) > 1:
+        differ = [x for x in zip(*kinds, strict=True) if len(set(x)) > 1]
         raise UsageError(
             f"{side.text}: bundles of more than one kind: "
-            + ", ".join(" ".join(kind) for kind in sorted(kinds)),
-            "give --scenario, or keep the bundles of A and of B apart",
+            + ", ".join(map(" ".join, zip(*differ, strict=True))),
+            "keep those of each kind apart, or give --scenario",
         )
-    return _of_bundles(side, found)
+    return _of_bundles(side, ((x, assess(x)) for x in found))
+
+
+def _kind(bundle: Bundle) -> tuple[str, ...]:
+    """What runs have in common that are samples of the same."""
+    inputs = bundle.manifest.inputs
+    return (
+        inputs.qemu.variant,
+        bundle.scenario.name,
+        f"({inputs.scenario[:_SHOWN]})",
+        inputs.qemu.version,
+        f"(build {inputs.qemu.build[:_SHOWN]})",
+    )
 
 
 def _is_run(path: Path) -> bool:
@@ -294,18 +345,37 @@ def _has_logs(path: Path) -> bool:
     return is_host_run(path) and not (path / "manifest.json").exists()
 
 
-def _of_bundles(side: _Side, bundles: list[Bundle]) -> _Runs:
-    qemu = bundles[0].manifest.inputs.qemu
+def _of_bundles(side: _Side, judged: Iterable[_Judged]) -> _Runs:
+    samples: list[Sample] = []
+    left_out: list[str] = []
+    wrong: dict[str, list[str]] = {}
+    for bundle, found in judged:
+        seed = bundle.manifest.inputs.seed
+        what = [f"breaks the rule {x.rule}" for x in found.findings]
+        if found.verdict is Verdict.INCONCLUSIVE:
+            what.append(f"is inconclusive: {'; '.join(found.notes)}")
+        for text in dict.fromkeys(what):
+            wrong.setdefault(text, []).append(str(seed))
+        if found.verdict is Verdict.ERROR or found.blackout_ns is None:
+            why = "no blackout"
+            if found.verdict is Verdict.ERROR:
+                why = "in error"
+            said = "; ".join((found.summary, *found.notes))
+            left_out.append(f"{bundle.path.name} is left out, {why}: {said}")
+        else:
+            samples.append(Sample(seed, breakdown(bundle), bundle.path.name))
+    qemu, scenario = bundle.manifest.inputs.qemu, bundle.scenario
     name = side.text
     if not side.is_tree:
         name = f"{qemu.variant} in {side.text}"
-    scenario = bundles[0].scenario
     return _Runs(
         Group(name, qemu.version, scenario.name, latencies(scenario)),
-        [
-            Sample(x.manifest.inputs.seed, breakdown(x), x.path.name)
-            for x in bundles
-        ],
+        samples,
+        notes=(
+            *(f"{x} (seeds {', '.join(y)})" for x, y in wrong.items()),
+            *left_out,
+        ),
+        whole=not left_out,
     )
 
 
@@ -318,6 +388,7 @@ def _of_logs(side: _Side, runs: list[HostRun]) -> _Runs:
             "logs of real hosts",
         ),
         [run.sample for run in runs],
+        sealed=False,
     )
 
 

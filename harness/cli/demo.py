@@ -14,7 +14,7 @@ from harness.cli.build import (
     choose_variants,
 )
 from harness.cli.device import driver_of, load_for
-from harness.cli.session import add_run_arguments, judge_trees
+from harness.cli.session import add_run_arguments, check_ready, judge_trees
 from harness.errors import UsageError
 from harness.host.files import write_whole
 from harness.report import demo, machine, text
@@ -22,7 +22,6 @@ from harness.report.demo import Arm
 from harness.report.model import Report
 from harness.report.picture import Panel, draw
 from harness.scenario.model import Peers
-from harness.testbed.outer import find_outer
 from harness.verdict import Verdict
 
 SCENARIO = "two-devices-with-traffic"
@@ -63,13 +62,13 @@ def add_parser(
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    scenario = load_for(driver_of(args), args.scenario)
+    scenario = load_for(driver_of(args), args.scenario, args.profile)
     if all(device.peers is Peers.NONE for device in scenario.devices):
         raise UsageError(
             f"{scenario.name}: its devices do not send to one another",
             f"give a scenario with peers, such as {SCENARIO}",
         )
-    find_outer()
+    check_ready(args)
     base, source = choose_source(args)
     variants = choose_variants(base, source, [_KEPT, _BROKEN])
     picture = args.out / _PICTURE
@@ -96,9 +95,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _without_picture(report: Report, args: argparse.Namespace) -> int:
+    found = [row.assessment.verdict for row in report.rows]
     verdict = Verdict.FAIL
-    if any(x.assessment.verdict is Verdict.ERROR for x in report.rows):
+    if Verdict.ERROR in found:
         verdict = Verdict.ERROR
+    elif found[0] is Verdict.INCONCLUSIVE:
+        verdict = Verdict.INCONCLUSIVE
     if args.json:
         document = machine.as_json(report) | {"verdict": str(verdict)}
         print(json.dumps(document, indent=2))

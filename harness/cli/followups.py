@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +12,13 @@ from harness.build import Source
 from harness.bundle.read import open_bundle
 from harness.cli.build import build_all, choose_source
 from harness.cli.progress import display
-from harness.cli.session import judge_trees
+from harness.cli.session import (
+    check_ready,
+    forget_reports,
+    judge_trees,
+    write_reports,
+)
 from harness.errors import BuildError, PatchError, UsageError
-from harness.host.files import write_whole
 from harness.report import followups as report_followups
 from harness.report.followups import FollowupReport, Trial
 from harness.report.model import Row
@@ -27,20 +30,17 @@ from harness.series import (
     load_followups,
     parse_variant,
 )
-from harness.testbed.outer import find_outer
 from harness.verdict import Verdict
 
 _TREE = "patched"
 
 
-def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
+def run(args: argparse.Namespace) -> int:
     """Judge all follow-ups of a base.
 
     :param args: Those of ``validate``.
-    :param json_name: Name of the report for programs.
-    :param junit_name: Name of the JUnit report.
     """
-    find_outer()
+    check_ready(args)
     base, source = choose_source(args)
     wanted = [x for x in load_followups() if x.base == base.name]
     if not wanted:
@@ -48,14 +48,12 @@ def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
             f"{base.name} has no follow-ups",
             "qemu-patches/series.toml lists those that there are",
         )
-    for name in (json_name, junit_name):
-        # As in `validate`: no older report is to look like ours.
-        (args.out / name).unlink(missing_ok=True)
+    forget_reports(args.out)
     report = _judge(base, source, wanted, args)
-    document = json.dumps(report_followups.as_json(report), indent=2)
-    write_whole(args.out / json_name, f"{document}\n".encode())
-    write_whole(
-        args.out / junit_name, report_followups.as_junit(report).encode()
+    document = write_reports(
+        args.out,
+        report_followups.as_json(report),
+        report_followups.as_junit(report),
     )
     print(document if args.json else report_followups.render(report))
     return report.verdict.exit_code

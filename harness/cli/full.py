@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 
 from harness.build import Build, Source, find_source
 from harness.cli import mutants
 from harness.cli.build import build_all, choose_source
 from harness.cli.progress import display
-from harness.cli.record import check_history
-from harness.cli.session import row_of, run_cells
-from harness.host.files import write_whole
+from harness.cli.session import (
+    JSON,
+    JUNIT,
+    check_ready,
+    forget_reports,
+    row_of,
+    run_cells,
+    write_reports,
+)
 from harness.matrix import Cell
 from harness.report import full as report_full
 from harness.report.full import FullReport
@@ -27,7 +32,6 @@ from harness.series import (
     parse_variant,
 )
 from harness.testbed.load import Program
-from harness.testbed.outer import find_outer
 
 _STOCK = "stock"
 
@@ -56,30 +60,23 @@ class _Tree:
         return f"{self.base.name}-"
 
 
-def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
+def run(args: argparse.Namespace) -> int:
     """Judge everything.
 
     :param args: Those of ``validate``.
-    :param json_name: Name of the report for programs.
-    :param junit_name: Name of the JUnit report.
     """
-    find_outer()
-    check_history(args.history)
+    check_ready(args)
     trees = _trees(args)
-    for name in (json_name, junit_name):
-        # As in `validate`: no older report is to look like ours.
-        (args.out / name).unlink(missing_ok=True)
+    forget_reports(args.out)
     report = _judge(trees, args)
-    document = json.dumps(report_full.as_json(report), indent=2)
-    write_whole(args.out / json_name, f"{document}\n".encode())
-    write_whole(
-        args.out / junit_name, report_full.as_junit(report).encode()
+    document = write_reports(
+        args.out, report_full.as_json(report), report_full.as_junit(report)
     )
     if args.json:
         print(document)
     else:
         print(report_full.render(report))
-        print(f"bundles, {json_name} and {junit_name}: {args.out}")
+        print(f"bundles, {JSON} and {JUNIT}: {args.out}")
     return report.verdict.exit_code
 
 

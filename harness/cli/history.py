@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from harness.assess import assess
 from harness.bundle.read import open_bundle
-from harness.cli.record import entry, project_revision
+from harness.cli.record import NO_PASS, entry, project_revision
 from harness.downtime.changes import LEVEL, MIN_SEGMENT
 from harness.downtime.history import (
     Entry,
@@ -52,7 +53,7 @@ def add_parser(
         "what a metric did from one revision to the next.",
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    record = actions.add_parser("record", help="keep results")
+    record = actions.add_parser("record", help="keep what passed")
     record.add_argument(
         "bundles", nargs="+", type=Path, metavar="BUNDLE",
         help="what a run left: a folder or a zip file",
@@ -147,19 +148,22 @@ def _segment(text: str) -> int:
 def _record(args: argparse.Namespace) -> int:
     project = project_revision()
     now_s = int(time.time())
-    entries = [
-        entry(open_bundle(path), args.revision, project, now_s)
-        for path in args.bundles
-    ]
+    entries = []
+    for bundle in map(open_bundle, args.bundles):
+        # As of `harness.cli.record.recording`.
+        if assess(bundle).verdict is Verdict.PASS:
+            entries.append(entry(bundle, args.revision, project, now_s))
     path = args.db or default_path()
     with open_history(path, write=True) as history:
         new = history.add(entries)
     known = len(entries) - new
+    left_out = len(args.bundles) - len(entries)
     print(
         f"{path}: {new} recorded"
         + (f", {known} there already" if known else "")
+        + (f", without {left_out} that {NO_PASS}" if left_out else "")
     )
-    return 0
+    return 0 if entries else Verdict.SKIP.exit_code
 
 
 def _list(args: argparse.Namespace) -> int:

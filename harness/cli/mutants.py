@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 
 from harness.build import Build, Source
 from harness.cli.build import build_all, choose_source
 from harness.cli.progress import Display, display
-from harness.cli.record import check_history
-from harness.cli.session import run_cells
+from harness.cli.session import (
+    check_ready,
+    forget_reports,
+    run_cells,
+    write_reports,
+)
 from harness.errors import BuildError, PatchError, UsageError
-from harness.host.files import write_whole
 from harness.matrix import Cell, Run
 from harness.report import mutants as report_mutants
 from harness.report.mutants import MutantReport, Trial
@@ -21,31 +23,25 @@ from harness.scenario.load import load, names
 from harness.scenario.model import Scenario
 from harness.series import Base, Mutant, load_mutants, parse_variant
 from harness.testbed.load import Program
-from harness.testbed.outer import find_outer
 
 # What a mutant is made of.
 TREE = "patched"
 
 
-def run(args: argparse.Namespace, json_name: str, junit_name: str) -> int:
+def run(args: argparse.Namespace) -> int:
     """Judge mutants; with ``--mutant`` only some.
 
     :param args: Those of ``validate``.
-    :param json_name: Name of the report for programs.
-    :param junit_name: Name of the JUnit report.
     """
-    find_outer()
-    check_history(args.history)
+    check_ready(args)
     base, source = choose_source(args)
     wanted = _wanted(base, args.mutant)
-    for name in (json_name, junit_name):
-        # As in `validate`: no older report is to look like ours.
-        (args.out / name).unlink(missing_ok=True)
+    forget_reports(args.out)
     report = _judge(base, source, wanted, args)
-    document = json.dumps(report_mutants.as_json(report), indent=2)
-    write_whole(args.out / json_name, f"{document}\n".encode())
-    write_whole(
-        args.out / junit_name, report_mutants.as_junit(report).encode()
+    document = write_reports(
+        args.out,
+        report_mutants.as_json(report),
+        report_mutants.as_junit(report),
     )
     print(document if args.json else report_mutants.render(report))
     return report.verdict.exit_code

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,11 @@ from harness.downtime.entry import entry_of
 from harness.downtime.history import Entry, open_history
 from harness.paths import cache_dir, project_root
 from harness.series.git import revision_of
+from harness.verdict import Verdict
+
+Record = Callable[[Bundle, Verdict], None]
+
+NO_PASS = "did not pass"
 
 
 def add_history_argument(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +29,17 @@ def add_history_argument(parser: argparse.ArgumentParser) -> None:
         "--history",
         type=Path,
         metavar="FILE",
-        help="keep each result in this history, see 'vfio-p2p history' "
-        "(default: keep none)",
+        help="keep each result that passes in this history, see "
+        "'vfio-p2p history' (default: keep none)",
     )
 
 
 @contextmanager
-def recording(path: Path | None) -> Iterator[Callable[[Bundle], None]]:
+def recording(path: Path | None) -> Iterator[Record]:
     """What to call with each result; it is on the disk afterwards.
+
+    Only what passes is kept: a history has figures and no verdicts, and
+    what went wrong is no part of a trend.  What was left out is said.
 
     :param path: The history; None to keep nothing.
     :raise HistoryError: When it cannot be written to. That is seen at
@@ -38,15 +47,22 @@ def recording(path: Path | None) -> Iterator[Callable[[Bundle], None]]:
         it was locked or damaged since.
     """
     if path is None:
-        yield lambda bundle: None
+        yield lambda bundle, verdict: None
         return
     project = project_revision()
+    left_out = 0
     with open_history(path, write=True) as history:
 
-        def record(bundle: Bundle) -> None:
-            history.add([entry(bundle, None, project, int(time.time()))])
+        def record(bundle: Bundle, verdict: Verdict) -> None:
+            nonlocal left_out
+            if verdict is Verdict.PASS:
+                history.add([entry(bundle, None, project, int(time.time()))])
+            else:
+                left_out += 1
 
         yield record
+    if left_out:
+        print(f"{path}: without {left_out} that {NO_PASS}", file=sys.stderr)
 
 
 def check_history(path: Path | None) -> None:

@@ -108,12 +108,13 @@ def run(args: argparse.Namespace) -> int:
                     )
                 )
                 bundle = open_bundle(folder)
-                record(bundle)
                 if zipped:
                     pack(bundle, out)
             finally:
                 if zipped:
                     remove_tree(folder)
+        assessment = assess(bundle)
+        record(bundle, assessment.verdict)
     report = Report(
         qemu=made.version,
         base=base.name,
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
                 variant=variant.name,
                 scenario=scenario.name,
                 seed=args.seed,
-                assessment=assess(bundle),
+                assessment=assessment,
                 bundle=str(out),
                 digest=bundle.digest,
                 latencies=latencies(bundle.scenario),

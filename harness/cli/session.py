@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from harness.build import Source
 from harness.bundle.write import claimed
@@ -27,6 +29,7 @@ from harness.cli.record import (
     check_history,
     recording,
 )
+from harness.host.files import write_whole
 from harness.matrix import Cell, Run, run_matrix
 from harness.report.model import Report, Row
 from harness.scenario.model import Scenario
@@ -38,6 +41,8 @@ from harness.testbed.outer import find_outer
 from harness.testbed.sealed import Testbed
 
 OUT = Path("out")
+JSON = "report.json"
+JUNIT = "junit.xml"
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,40 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_history_argument(parser)
 
 
+def check_ready(args: argparse.Namespace) -> None:
+    """See that what is run can be run, and kept, before anything is built.
+
+    :param args: With the options of `add_run_arguments`.
+    :raise InputError: When it cannot.
+    """
+    seeds_of(args)
+    find_outer()
+    check_history(args.history)
+
+
+def forget_reports(folder: Path) -> None:
+    """If we do not get to the end, no older report is to look like ours.
+
+    :param folder: Where `write_reports` writes to.
+    """
+    for name in (JSON, JUNIT):
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_reports(folder: Path, document: dict[str, Any], junit: str) -> str:
+    """Write a report for programs, and the same as JUnit's.
+
+    :param folder: Where to.
+    :param document: The report.
+    :param junit: The same.
+    :return: The report as JSON.
+    """
+    text = json.dumps(document, indent=2)
+    write_whole(folder / JSON, f"{text}\n".encode())
+    write_whole(folder / JUNIT, junit.encode())
+    return text
+
+
 def judge_trees(
     base: Base,
     source: Source,
@@ -111,7 +150,7 @@ def run_trees(
     cells: Sequence[Wanted],
     args: argparse.Namespace,
 ) -> tuple[list[Run], str]:
-    """Build every tree and run every cell.
+    """Build every tree and run every cell, once `check_ready` is content.
 
     :param source: What the variants are made of.
     :param cells: What to run.
@@ -119,8 +158,6 @@ def run_trees(
     :return: One run for each cell, in the same order, and the version that
         QEMU says it is.
     """
-    find_outer()
-    check_history(args.history)
     check_qemu(driver_of(args), source.version)
     variants = {cell.variant.name: cell.variant for cell in cells}
     with display() as shown:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from harness.assess import patches_of
@@ -18,15 +17,21 @@ from harness.cli.build import (
 )
 from harness.cli.common import add_seeds_argument
 from harness.cli.device import driver_of, load_for
-from harness.cli.session import add_run_arguments, judge_trees
+from harness.cli.session import (
+    JSON,
+    JUNIT,
+    add_run_arguments,
+    check_ready,
+    forget_reports,
+    judge_trees,
+    write_reports,
+)
 from harness.device import Driver
 from harness.errors import UsageError
-from harness.host.files import write_whole
 from harness.report import machine, perpatch, text
 from harness.report.model import Report
 from harness.scenario.model import Scenario
 from harness.series import Base
-from harness.testbed.outer import find_outer
 
 SCENARIOS = ("one-device", "two-devices", "four-devices")
 
@@ -37,9 +42,6 @@ _MODES = {
     "followups": "qemu-patches/series.toml lists them",
     "all": "it runs every one",
 }
-
-_JSON = "report.json"
-_JUNIT = "junit.xml"
 
 
 def add_parser(
@@ -111,15 +113,15 @@ def run(args: argparse.Namespace) -> int:
     if args.mutant and not args.mutants:
         raise UsageError("--mutant is for --mutants", "say --mutants too")
     if args.all:
-        return full.run(args, _JSON, _JUNIT)
+        return full.run(args)
     if args.followups:
-        return followups.run(args, _JSON, _JUNIT)
+        return followups.run(args)
     if args.mutants:
-        return mutants.run(args, _JSON, _JUNIT)
+        return mutants.run(args)
     # What can be wrong with the input is found before anything is built.
     wanted = perpatch.SCENARIOS if args.per_patch else SCENARIOS
     scenarios = _scenarios(driver, args.scenario or wanted, args.profile)
-    find_outer()
+    check_ready(args)
     base, source = choose_source(args)
     names = args.variant or default_variants(base)
     if args.per_patch:
@@ -131,9 +133,7 @@ def run(args: argparse.Namespace) -> int:
         names = ["base"]
         names += [f"patch-{n + 1}" for n in range(len(base.patches))]
     variants = choose_variants(base, source, names)
-    for name in (_JSON, _JUNIT):
-        # If we do not get to the end, no older report is to look like ours.
-        (args.out / name).unlink(missing_ok=True)
+    forget_reports(args.out)
     report = judge_trees(
         base,
         source,
@@ -144,16 +144,14 @@ def run(args: argparse.Namespace) -> int:
     steps = _steps(base, report) if args.per_patch else []
     if steps:
         document["patches"] = perpatch.as_json(steps)
-    printed = json.dumps(document, indent=2)
-    write_whole(args.out / _JSON, f"{printed}\n".encode())
-    write_whole(args.out / _JUNIT, machine.as_junit(report).encode())
+    printed = write_reports(args.out, document, machine.as_junit(report))
     if args.json:
         print(printed)
     else:
         if steps:
             print(perpatch.render(steps), end="\n\n")
         print(text.render(report))
-        print(f"bundles, {_JSON} and {_JUNIT}: {args.out}")
+        print(f"bundles, {JSON} and {JUNIT}: {args.out}")
     return report.verdict.exit_code
 
 

@@ -11,7 +11,14 @@ from harness.bundle.read import Bundle
 from harness.downtime.guest import guest_gap
 from harness.downtime.model import Beside, Breakdown, NotObservable
 from harness.downtime.phases import phases
+from harness.errors import BundleError
 from harness.legs import timelines
+
+
+class _UnevenError(BundleError, ValueError):
+    """A blackout whose parts are not the whole: what `Breakdown` says of
+    it, told from a bundle that cannot be read.
+    """
 
 
 class _Timestamp(msgspec.Struct):
@@ -32,8 +39,19 @@ def breakdown(bundle: Bundle) -> Breakdown:
     """Take the blackout of a run apart.
 
     :param bundle: What it left.
-    :raise BundleError: When its scenario is damaged or newer than we are.
+    :raise BundleError: When its scenario is damaged or newer than we are,
+        or, as a ValueError, too, when its parts are not the whole.
     """
+    try:
+        return _breakdown(bundle)
+    except ValueError as err:
+        raise _UnevenError(
+            f"{bundle.path}: {err}",
+            "a mistake of ours; please report it, with the bundle",
+        ) from err
+
+
+def _breakdown(bundle: Bundle) -> Breakdown:
     source, destination = timelines(bundle)
     files = bundle.files
     found = phases(

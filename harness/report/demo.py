@@ -18,7 +18,7 @@ from harness.oracle.traffic import Flow, Traffic, flows
 from harness.timeline import Epoch, Timeline
 from harness.trace import printable
 from harness.trace.device import Lost
-from harness.verdict import Verdict
+from harness.verdict import Verdict, worst
 
 _RULE = "conservation"
 _NOTHING = Traffic(0, 0, 0, 0)
@@ -55,14 +55,14 @@ def verdict(kept: Arm, broken: Arm) -> Verdict:
     :param broken: The tree without; it must lose some, and be caught.
     """
     caught = any(x.rule == _RULE for x in broken.assessment.findings)
-    shown = (
-        kept.assessment.verdict is Verdict.PASS
-        and kept.delivered
-        and not kept.lost
-        and broken.lost
-        and caught
-    )
-    return Verdict.PASS if shown else Verdict.FAIL
+    found = kept.assessment.verdict
+    if (found is Verdict.PASS and not kept.delivered) or kept.lost:
+        found = Verdict.FAIL
+    if broken.lost and caught:
+        return found
+    if broken.assessment.verdict is Verdict.INCONCLUSIVE:
+        return worst([found, Verdict.INCONCLUSIVE])
+    return Verdict.FAIL
 
 
 def render(kept: Arm, broken: Arm) -> str:

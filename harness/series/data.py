@@ -62,7 +62,8 @@ def patches_folder() -> Path:
 def read_series(folder: Path) -> SeriesData:
     """Read a folder's ``series.toml``.
 
-    :raise UsageError: When it is damaged or newer than us.
+    :raise UsageError: When it is damaged or newer than us, or has a mutant
+                       or follow-up without a base or a name of its own.
     """
     path = folder / "series.toml"
     try:
@@ -74,4 +75,16 @@ def read_series(folder: Path) -> SeriesData:
             f"{path}: format {data.format}, this program reads {FORMAT}",
             "update the checkout and run 'make setup' again",
         )
+    bases = {x.name for x in data.base}
+    # One namespace: either is what follows the "+" of a variant.
+    names: set[str] = set()
+    patches: list[MutantData | FollowupData] = [*data.mutant, *data.followup]
+    for x in patches:
+        if x.name in names:
+            raise UsageError(f"{path}: two patches are named {x.name!r}")
+        if x.base not in bases:
+            raise UsageError(
+                f"{path}: {x.name!r} is for the unknown base {x.base!r}"
+            )
+        names.add(x.name)
     return data

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
 from harness.series.data import patches_folder, read_series
 
 
@@ -34,25 +33,10 @@ def load_followups(folder: Path | None = None) -> tuple[Followup, ...]:
     """All follow-ups, in the order of ``series.toml``.
 
     :param folder: The folder of patches; by default the project's own.
-    :raise UsageError: When ``series.toml`` is damaged or newer than us, or
-                       has a follow-up without a base or a name of its own.
+    :raise UsageError: When ``series.toml`` is damaged or newer than us.
     """
     folder = folder or patches_folder()
     data = read_series(folder)
-    bases = {x.name for x in data.base}
-    # One namespace: either is what follows the "+" of a variant.
-    names = {x.name for x in data.mutant}
-    for x in data.followup:
-        if x.name in names:
-            raise UsageError(
-                f"{folder / 'series.toml'}: two patches are named {x.name!r}"
-            )
-        if x.base not in bases:
-            raise UsageError(
-                f"{folder / 'series.toml'}: follow-up {x.name!r} is for the "
-                f"unknown base {x.base!r}"
-            )
-        names.add(x.name)
     return tuple(
         Followup(
             name=x.name,

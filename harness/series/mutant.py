@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
 from harness.series.data import patches_folder, read_series
 
 
@@ -36,24 +35,10 @@ def load_mutants(folder: Path | None = None) -> tuple[Mutant, ...]:
     """All mutants, in the order of ``series.toml``.
 
     :param folder: The folder of patches; by default the project's own.
-    :raise UsageError: When ``series.toml`` is damaged or newer than us,
-                       or names a mutant twice or one without a base.
+    :raise UsageError: When ``series.toml`` is damaged or newer than us.
     """
     folder = folder or patches_folder()
     data = read_series(folder)
-    bases = {x.name for x in data.base}
-    names: set[str] = set()
-    for x in data.mutant:
-        if x.name in names:
-            raise UsageError(
-                f"{folder / 'series.toml'}: two mutants are named {x.name!r}"
-            )
-        if x.base not in bases:
-            raise UsageError(
-                f"{folder / 'series.toml'}: mutant {x.name!r} is for the "
-                f"unknown base {x.base!r}"
-            )
-        names.add(x.name)
     return tuple(
         Mutant(
             name=x.name,

@@ -82,6 +82,8 @@ def make_bundle(
     logs: Mapping[str, bytes | None] | None = None,
     qemus: Mapping[str, FakeQemu | bytes] = {},
     seed: int = 42,
+    build: str = "0" * 32,
+    version: str = "10.0.99",
 ) -> Path:
     """A whole bundle; what is not given is as it should be.
 
@@ -126,8 +128,8 @@ def make_bundle(
             Inputs(
                 qemu=QemuInput(
                     variant=variant,
-                    build="0" * 32,
-                    version="10.0.99",
+                    build=build,
+                    version=version,
                     sha256="0" * 64,
                     libraries={"libc.so.6": "1" * 64},
                 ),

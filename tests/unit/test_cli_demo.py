@@ -30,8 +30,8 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "find_outer", lambda: None)
     for module in (demo, validate):
-        monkeypatch.setattr(module, "find_outer", lambda: None)
         monkeypatch.setattr(
             module, "choose_source",
             lambda _: (find_base(BASE), SimpleNamespace(origin="here")),
@@ -95,6 +95,18 @@ def test_demo(
     assert "Without it (patched+one-pass)" in svg
 
 
+def test_demo_with_a_profile(
+    losses: Losses, tmp_path: Path, capsys: Capture
+) -> None:
+    losses({"patched": 0, "patched+one-pass": 3})
+    words = ["demo", "--out", str(tmp_path), "--json"]
+    assert main([*words, "--profile", "cx7"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert {x["scenario"] for x in runs} == {f"{demo.SCENARIO}-cx7"}
+    assert main([*words, "--profile", "no such"]) == 2
+    assert "no such" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("which", ["patched", "patched+one-pass"])
 def test_demo_on_a_machine_that_cannot(
     losses: Losses, tmp_path: Path, capsys: Capture, which: str
@@ -106,23 +118,29 @@ def test_demo_on_a_machine_that_cannot(
     assert not (tmp_path / "demo.svg").exists()
 
 
+@pytest.mark.parametrize(
+    ("verdict", "code"), [(Verdict.PASS, 1), (Verdict.INCONCLUSIVE, 3)]
+)
 def test_demo_of_a_tree_that_does_not_migrate(
-    losses: Losses, tmp_path: Path, capsys: Capture
-) -> None:
+    losses: Losses, tmp_path: Path, capsys: Capture,
+    verdict: Verdict, code: int,
+) -> None:  # fmt: skip
     losses({"patched": 0, "patched+one-pass": 3})
     judged = vars(demo)["judge_trees"]
 
     def failed(*args: object) -> Report:
         report: Report = judged(*args)
         kept, broken = report.rows
-        found = replace(kept.assessment, blackout_ns=None)
+        found = replace(
+            kept.assessment, blackout_ns=None, verdict=verdict
+        )
         return replace(
             report, rows=(replace(kept, assessment=found), broken)
         )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "judge_trees", failed)
-        assert main(["demo", "--out", str(tmp_path)]) == 1
+        assert main(["demo", "--out", str(tmp_path)]) == code
     assert "picture" not in capsys.readouterr().out
     assert not (tmp_path / "demo.svg").exists()
 

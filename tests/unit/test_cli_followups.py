@@ -15,7 +15,7 @@ from bundles import MIGRATED, make_bundle
 
 from harness.assess import Assessment, assess
 from harness.bundle.read import open_bundle
-from harness.cli import followups, main
+from harness.cli import followups, main, session
 from harness.errors import BuildError
 from harness.report.model import Report, Row
 from harness.scenario.load import load
@@ -105,7 +105,7 @@ def scenario(name: str) -> Scenario:
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     """In place of compilers and VMs."""
     made = Machine(tmp_path / "bundles")
-    monkeypatch.setattr(followups, "find_outer", lambda: None)
+    monkeypatch.setattr(session, "find_outer", lambda: None)
     monkeypatch.setattr(
         followups, "choose_source",
         lambda _: (find_base(BASE), SimpleNamespace()),

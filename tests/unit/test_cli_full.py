@@ -16,7 +16,7 @@ from builds import build_of, source_of
 
 from harness.assess import Assessment
 from harness.build import Build
-from harness.cli import full, main, mutants
+from harness.cli import full, main, mutants, session
 from harness.errors import BuildError
 from harness.matrix import Cell, Run
 from harness.oracle import RULES, Finding
@@ -101,7 +101,7 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """In place of compilers and VMs."""
     made = Machine()
-    monkeypatch.setattr(full, "find_outer", lambda: None)
+    monkeypatch.setattr(session, "find_outer", lambda: None)
     monkeypatch.setattr(mutants, "build_all", made.build_all)
     for name in ("choose_source", "find_source", "build_all", "run_cells"):
         monkeypatch.setattr(full, name, getattr(made, name))

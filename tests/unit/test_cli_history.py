@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from bundles import make_bundle
+from bundles import MIGRATED, make_bundle
 from histories import MS, entries
 
 from harness.bundle.read import open_bundle
@@ -20,6 +20,7 @@ from harness.cli import main
 from harness.downtime.entry import entry_of
 from harness.downtime.history import default_path, open_history
 from harness.paths import cache_dir
+from harness.scenario.model import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +137,21 @@ def test_one_bad_bundle_and_none_is_recorded(
     assert main(args) == 2
     assert "not a whole bundle" in capsys.readouterr().err
     assert not state.exists()
+
+
+def test_what_did_not_pass_is_no_part_of_a_trend(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    state: Path,
+) -> None:
+    refused = msgspec.structs.replace(MIGRATED, outcome=Outcome.FAILED)
+    other = make_bundle(tmp_path / "other", result=refused)
+    assert main(["history", "record", str(other)]) == 4
+    said = f"{state}: 0 recorded, without 1 that did not pass\n"
+    assert capsys.readouterr().out == said
+    assert main(["history", "record", str(other), str(bundle)]) == 0
+    assert "1 recorded, without 1 that" in capsys.readouterr().out
+    (result,) = export(capsys)
+    assert result["digest"] == open_bundle(bundle).digest
 
 
 def test_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

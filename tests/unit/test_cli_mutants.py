@@ -15,7 +15,7 @@ from builds import build_of, source_of
 
 from harness.assess import Assessment
 from harness.build import Build, Source
-from harness.cli import main, mutants
+from harness.cli import main, mutants, session
 from harness.errors import BuildError, PatchError
 from harness.matrix import Cell, Run
 from harness.oracle import RULES, Finding
@@ -92,7 +92,7 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """In place of compilers and VMs."""
     made = Machine()
-    monkeypatch.setattr(mutants, "find_outer", lambda: None)
+    monkeypatch.setattr(session, "find_outer", lambda: None)
     monkeypatch.setattr(
         mutants, "choose_source",
         lambda _: (find_base(BASE), source_of("10.0.99")),

@@ -17,13 +17,22 @@ from harness.cli import main
 from harness.cli.record import project_revision, recording
 from harness.downtime.history import default_path, open_history
 from harness.series import default_base, parse_variant
+from harness.verdict import Verdict
 
 COMMANDS = {
     "run": ["two-devices"],
     "validate": [],
     "validate --mutants": [],
+    "validate --followups": [],
+    "validate --all": [],
     "compare": ["base", "patched"],
+    "demo": [],
 }
+MODULES = (
+    "run", "validate", "compare", "mutants", "followups", "full", "demo",
+    "session",
+)
+OLDER = ("report.json", "junit.xml", "demo.svg")
 
 
 def digests(path: Path) -> list[str]:
@@ -41,10 +50,10 @@ def test_each_is_on_the_disk_at_once(tmp_path: Path) -> None:
     with recording(path) as record:
         assert digests(path) == []
         for number, bundle in enumerate(bundles, 1):
-            record(bundle)
+            record(bundle, Verdict.PASS)
             assert len(digests(path)) == number
         # Taken from the cache, it is no other result.
-        record(bundles[0])
+        record(bundles[0], Verdict.PASS)
     assert digests(path) == [x.digest for x in bundles]
     with open_history(path) as history:
         (found, _) = history.entries()
@@ -52,12 +61,33 @@ def test_each_is_on_the_disk_at_once(tmp_path: Path) -> None:
     assert found.project_revision == project_revision()
 
 
+def test_only_what_passes_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "db"
+    bundles = {
+        verdict: open_bundle(
+            make_bundle(tmp_path / verdict, seed=seed)
+        )
+        for seed, verdict in enumerate(Verdict)
+    }
+    with recording(path) as record:
+        for verdict, bundle in bundles.items():
+            record(bundle, verdict)
+    assert digests(path) == [bundles[Verdict.PASS].digest]
+    said = capsys.readouterr().err
+    assert said == f"{path}: without {len(Verdict) - 1} that did not pass\n"
+    with recording(path):
+        pass
+    assert not capsys.readouterr().err
+
+
 def test_nothing_is_kept_unless_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     with recording(None) as record:
-        record(open_bundle(make_bundle(tmp_path / "b")))
+        record(open_bundle(make_bundle(tmp_path / "b")), Verdict.PASS)
     assert not default_path().parent.exists()
 
 
@@ -77,7 +107,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ],
         "build_all": build_all,
     }
-    for module in ("run", "validate", "compare", "mutants", "session"):
+    for module in MODULES:
         for name, fake in fakes.items():
             monkeypatch.setattr(
                 f"harness.cli.{module}.{name}", fake, raising=False
@@ -107,7 +137,10 @@ def test_a_bad_history_is_told_of_before_anything_runs(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "db"
     with recording(path) as record:
-        record(open_bundle(make_bundle(tmp_path / "b")))
+        record(open_bundle(make_bundle(tmp_path / "b")), Verdict.PASS)
+    (tmp_path / "out").mkdir()
+    for name in OLDER:
+        (tmp_path / "out" / name).touch()
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA journal_mode = DELETE")
         if kind == "newer":
@@ -127,3 +160,18 @@ def test_a_bad_history_is_told_of_before_anything_runs(
     assert said in what
     assert str(path) in what
     assert hint.startswith("  ")
+    assert {x.name for x in (tmp_path / "out").iterdir()} == {*OLDER}
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize("command", ["validate", "compare"])
+def test_seeds_that_nothing_can_hold(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [command, *COMMANDS[command], "--seed", str(2**63 - 3)]
+    with pytest.raises(pytest.fail.Exception, match="was built"):
+        main([*words, "--seeds", "3"])
+    assert main([*words, "--seeds", "4"]) == 2
+    assert "the last seed is too large" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
+from bundles import good_destination, good_source, make_bundle
 from reports import one as one_device
 from reports import pair
 
@@ -63,7 +63,12 @@ def test_history_of_the_same_scenarios_and_trees(
     args = ["report", str(bundle), "--format", "html"]
     assert main([*args, "--history", str(file)]) == 2
     assert "no history there yet" in capsys.readouterr().err
-    other = make_bundle(tmp_path / "other", scenario=load("one-device"))
+    other = make_bundle(
+        tmp_path / "other",
+        scenario=load("one-device"),
+        source=good_source(count=1),
+        destination=good_destination(count=1),
+    )
     for one in (bundle, other):
         assert main(["history", "record", str(one), "--db", str(file)]) == 0
     capsys.readouterr()

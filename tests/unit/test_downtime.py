@@ -16,12 +16,16 @@ from hypothesis import strategies as st
 from qemu_log import FakeQemu, devices, migrate, receive, timeline
 from test_timeline import REAL
 
+from harness.assess import assess
 from harness.bundle.read import open_bundle
+from harness.cli import main
 from harness.downtime import Breakdown, Interval, Phase, PhaseName, phases
 from harness.downtime.bundle import breakdown, stop_to_resume_ns
 from harness.downtime.metrics import blind, metrics
+from harness.errors import BundleError
 from harness.timeline import Blackout, Side
 from harness.trace import VERSIONS, read_device_log
+from harness.verdict import Verdict
 
 N = PhaseName
 REAL_LINES = {
@@ -301,6 +305,26 @@ def test_bundle(tmp_path: Path) -> None:
     assert found.phases
     assert found.beside.qmp_downtime_ms == 20
     assert metrics(found)["qmp.downtime"] == 20_000_000
+
+
+def test_a_bundle_whose_blackout_has_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bundle = open_bundle(make_bundle(tmp_path / "b"))
+    good = breakdown(bundle)
+    monkeypatch.setattr(
+        "harness.downtime.bundle.phases",
+        lambda *_: replace(good, phases=good.phases[1:]),
+    )
+    with pytest.raises(BundleError, match="not without a gap"):
+        breakdown(bundle)
+    found = assess(bundle)
+    assert found.verdict is Verdict.ERROR
+    assert "not without a gap" in found.notes[0]
+    # No command ends in a traceback.
+    assert main(["report", str(bundle.path)]) == 2
+    assert "not without a gap" in capsys.readouterr().err
 
 
 def test_stop_to_resume() -> None:

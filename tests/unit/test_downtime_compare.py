@@ -13,7 +13,8 @@ import pytest
 from bundles import make_bundle
 from qemu_log import FakeQemu, devices, migrate, receive
 
-from harness.assess import Assessment
+from harness.assess import assess
+from harness.bundle.read import open_bundle
 from harness.cli import main
 from harness.cli.session import Wanted
 from harness.downtime import Breakdown, Interval, Link, Phase, PhaseName
@@ -376,25 +377,28 @@ def test_variants_take_turns(
         source: object, cells: list[Wanted], args: object
     ) -> tuple[list[Run], str]:
         asked.extend(cells)
-        return [
-            Run(
-                Cell(None, x.scenario, x.seed),   # type: ignore[arg-type]
-                Assessment(Verdict.PASS, ""),
-                make_bundle(tmp_path / f"s{x.seed}", seed=x.seed),
-                "",
+        runs = []
+        for x in cells:
+            path = make_bundle(tmp_path / f"s{x.seed}", seed=x.seed)
+            runs.append(
+                Run(
+                    Cell(None, x.scenario, x.seed),  # type: ignore[arg-type]
+                    assess(open_bundle(path)),
+                    path,
+                    "",
+                )
             )
-            for x in cells
-        ], "10.0.99"
+        return runs, "10.0.99"
 
     base = default_base()
     names = {
-        "find_outer": lambda: None,
         "choose_source": lambda args: (base, None),
         "choose_variants": lambda base, source, names: [
             parse_variant(base, x) for x in names
         ],
         "run_trees": run_trees,
     }
+    monkeypatch.setattr("harness.cli.session.find_outer", lambda: None)
     for name, fake in names.items():
         monkeypatch.setattr(f"harness.cli.compare.{name}", fake)
     assert main(["compare", "base", "patch-1", "--seeds", "2"]) == 0

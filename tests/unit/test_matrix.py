@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from bundles import make_bundle
+from bundles import MIGRATED, make_bundle
 
 from harness.bundle.read import Bundle, open_bundle
 from harness.errors import (
@@ -24,7 +25,7 @@ from harness.errors import (
 )
 from harness.matrix import Cell, run_matrix
 from harness.scenario.load import load
-from harness.scenario.model import Scenario
+from harness.scenario.model import Outcome, Scenario
 from harness.testbed.image import Image
 from harness.testbed.load import Program
 from harness.testbed.outer import Outer
@@ -260,7 +261,8 @@ async def test_each_bundle_is_recorded_as_soon_as_it_is_there(
     def progress(done: int, total: int, text: str) -> None:
         before.append(len(recorded))
 
-    def record(bundle: Bundle) -> None:
+    def record(bundle: Bundle, verdict: Verdict) -> None:
+        assert verdict is Verdict.PASS
         recorded.append(bundle.path.name)
 
     testbed = FakeTestbed(accident=accident(TestbedError("no"), seed=2))
@@ -274,8 +276,36 @@ async def test_each_bundle_is_recorded_as_soon_as_it_is_there(
 
 
 async def test_what_cannot_be_recorded_ends_it(tmp_path: Path) -> None:
-    def record(bundle: Bundle) -> None:
+    def record(bundle: Bundle, verdict: Verdict) -> None:
         raise HistoryError("db: another program has locked it")
 
     with pytest.raises(HistoryError, match="locked"):
         await run_matrix(FakeTestbed(), CELLS, tmp_path, 2, record=record)
+
+
+@pytest.mark.parametrize(
+    "err", [ValueError("no sum"), BundleError("no sum", "report it")]
+)
+async def test_one_that_cannot_be_recorded(
+    tmp_path: Path, err: Exception
+) -> None:
+    told: list[Verdict] = []
+
+    def record(bundle: Bundle, verdict: Verdict) -> None:
+        told.append(verdict)
+        if bundle.manifest.inputs.seed == 2:
+            raise err
+
+    damage = {"result": msgspec.structs.replace(
+        MIGRATED, outcome=Outcome.FAILED
+    )}  # fmt: skip
+    testbed = FakeTestbed(
+        damages={2: {"seed": 2}, 3: damage}
+    )
+    runs = await run_matrix(testbed, CELLS[:3], tmp_path, 2, record=record)
+    verdicts = [run.assessment.verdict for run in runs]
+    assert verdicts == [Verdict.PASS, Verdict.ERROR, Verdict.FAIL]
+    assert sorted(told) == [Verdict.FAIL, Verdict.PASS, Verdict.PASS]
+    assert runs[1].assessment.summary == "not recorded"
+    assert "no sum" in runs[1].assessment.notes[0]
+    assert runs[1].bundle is not None

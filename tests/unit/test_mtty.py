@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.cli import main, mutants, run, validate
+from harness.cli import main, run, session
 from harness.device import mtty
 from harness.device.mtty import adapt, check_qemu, mtty_devices
 from harness.errors import HostError, SourceError, UsageError
@@ -159,7 +159,7 @@ def test_qemu_that_is_new_enough(version: str) -> None:
 @pytest.fixture
 def nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first thing that commands look for, before they build."""
-    for command in (run, validate, mutants):
+    for command in (run, session):
         monkeypatch.setattr(
             command, "find_outer", lambda: pytest.fail("it was accepted")
         )

@@ -68,6 +68,22 @@ def test_what_it_shows(arms: tuple[Arm, Arm]) -> None:
     )
 
 
+def test_what_is_not_known_is_no_failure(arms: tuple[Arm, Arm]) -> None:
+    def unknown(one: Arm) -> Arm:
+        found = replace(
+            one.assessment, verdict=Verdict.INCONCLUSIVE, findings=()
+        )
+        return replace(one, assessment=found)
+
+    kept, broken = arms
+    assert demo.verdict(unknown(kept), broken) is Verdict.INCONCLUSIVE
+    assert demo.verdict(kept, unknown(broken)) is Verdict.INCONCLUSIVE
+    # But what is known is no better for it.
+    assert demo.verdict(unknown(kept), kept) is Verdict.FAIL
+    assert demo.verdict(unknown(broken), broken) is Verdict.FAIL
+    assert demo.verdict(broken, unknown(broken)) is Verdict.FAIL
+
+
 def test_words(arms: tuple[Arm, Arm]) -> None:
     lines = demo.render(*arms).splitlines()
     assert len(lines) <= 12

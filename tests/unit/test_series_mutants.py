@@ -65,7 +65,7 @@ def test_a_damaged_mutant(
 def test_two_mutants_of_one_name(tmp_path: Path) -> None:
     table = SERIES[SERIES.index("[[mutant]]") :]
     (tmp_path / "series.toml").write_text(SERIES + table)
-    with pytest.raises(UsageError, match="two mutants are named 'swap'"):
+    with pytest.raises(UsageError, match="two patches are named 'swap'"):
         load_mutants(tmp_path)
 
 
