@@ -31,6 +31,8 @@ from harness.progress import Progress
 
 BINARY = "qemu-system-x86_64"
 
+_HAS_VALGRIND = b"cc.has_header('valgrind/valgrind.h')"
+
 # For a tree, a build, and the staged binary (QEMU 10.0: 140 + 150 + 20).
 FRESH_BYTES = 1 << 30
 AGAIN_BYTES = 128 << 20
@@ -158,6 +160,11 @@ def _additions(job: Job) -> dict[str, bytes | None]:
             path = f"{folder}/{name}{suffix}"
             if path not in job.source.files:
                 files[path] = data
+    # Its header makes coroutines tell it of their stacks: other bytes, and
+    # another blackout, on a machine that happens to have it.
+    recipe = "meson.build"
+    text = files.get(recipe) or job.source.read(recipe)
+    files[recipe] = text.replace(_HAS_VALGRIND, b"false")
     return files
 
 

@@ -33,7 +33,7 @@ int main(void)
 _FILES = {
     "VERSION": "10.0.99\n",
     "configure": _CONFIGURE,
-    "meson.build": "project('qemu')\n",
+    "meson.build": "v = cc.has_header('valgrind/valgrind.h')\n",
     "hw/vfio/migration.c": _MIGRATION,
     "hw/vfio/trace-events": "",
     "pc-bios/meson.build": "fds = ['edk2-x86_64-code.fd']\n",

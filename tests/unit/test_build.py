@@ -118,6 +118,8 @@ def test_what_a_build_adds_to_the_tree(tree: Path, cache: Path) -> None:
     assert "CONFIG_Q35=y\n" in devices.read_text()
     assert (made / "pc-bios/edk2-x86_64-code.fd.bz2").is_file()
     assert (made / "link").readlink() == Path("VERSION")
+    # What is installed besides makes no other binary.
+    assert (made / "meson.build").read_text() == "v = false\n"
 
 
 def test_the_second_time_it_is_there(tree: Path) -> None:
