@@ -160,11 +160,11 @@ def _additions(job: Job) -> dict[str, bytes | None]:
             path = f"{folder}/{name}{suffix}"
             if path not in job.source.files:
                 files[path] = data
-    # Its header makes coroutines tell it of their stacks: other bytes, and
-    # another blackout, on a machine that happens to have it.
-    recipe = "meson.build"
-    text = files.get(recipe) or job.source.read(recipe)
-    files[recipe] = text.replace(_HAS_VALGRIND, b"false")
+    # With valgrind's header coroutines tell it of their stacks: other bytes,
+    # and another blackout, on a machine that happens to have it.
+    top = "meson.build"
+    data = files.get(top) or job.source.read(top)
+    files[top] = data.replace(_HAS_VALGRIND, b"false")
     return files
 
 
