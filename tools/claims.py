@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import jinja2
+
+from harness.host.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -110,12 +113,11 @@ def read() -> list[Run]:
 
 def write(runs: list[Run]) -> None:
     """Put down what was measured, in an order of its own."""
-    partial = DATA.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(x.name for x in fields(Run))
-        table.writerows(astuple(x) for x in sorted(runs))
-    partial.replace(DATA)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(x.name for x in fields(Run))
+    table.writerows(astuple(x) for x in sorted(runs))
+    write_whole(DATA, text.getvalue().encode())
 
 
 def measure(command: list[str], out: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -318,7 +318,7 @@ def _found(side: _Side, args: argparse.Namespace) -> _Runs:
             + ", ".join(map(" ".join, zip(*differ, strict=True))),
             "keep those of each kind apart, or give --scenario",
         )
-    return _of_bundles(side, ((x, assess(x)) for x in found))
+    return _of_bundles(side, [(x, assess(x)) for x in found])
 
 
 def _kind(bundle: Bundle) -> tuple[str, ...]:
@@ -345,7 +345,7 @@ def _has_logs(path: Path) -> bool:
     return is_host_run(path) and not (path / "manifest.json").exists()
 
 
-def _of_bundles(side: _Side, judged: Iterable[_Judged]) -> _Runs:
+def _of_bundles(side: _Side, judged: Sequence[_Judged]) -> _Runs:
     samples: list[Sample] = []
     left_out: list[str] = []
     wrong: dict[str, list[str]] = {}
@@ -364,7 +364,8 @@ def _of_bundles(side: _Side, judged: Iterable[_Judged]) -> _Runs:
             left_out.append(f"{bundle.path.name} is left out, {why}: {said}")
         else:
             samples.append(Sample(seed, breakdown(bundle), bundle.path.name))
-    qemu, scenario = bundle.manifest.inputs.qemu, bundle.scenario
+    first, _ = judged[0]
+    qemu, scenario = first.manifest.inputs.qemu, first.scenario
     name = side.text
     if not side.is_tree:
         name = f"{qemu.variant} in {side.text}"
