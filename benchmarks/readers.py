@@ -29,8 +29,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.trace import TraceReader
-from harness.trace.formats import FORMATS, VERSIONS, Format, arguments
+from vfio_p2p.trace import TraceReader
+from vfio_p2p.trace.formats import FORMATS, VERSIONS, Format, arguments
 
 _ROUNDS = 5
 _VERSION = "10.0"
@@ -211,7 +211,7 @@ def check(path: Path) -> None:
     begin = time.monotonic()
     pid = os.posix_spawn(
         sys.executable,
-        [sys.executable, "-m", "harness", "check", str(path)],
+        [sys.executable, "-m", "vfio_p2p", "check", str(path)],
         os.environ,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)

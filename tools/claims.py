@@ -23,8 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import jinja2
-
-from harness.host.files import write_whole
+from vfio_p2p.machine.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -296,7 +295,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.what == "measure":
-        measure([sys.executable, "-m", "harness"], args.out)
+        measure([sys.executable, "-m", "vfio_p2p"], args.out)
     else:
         draw(DOCS)
 

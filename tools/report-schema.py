@@ -8,8 +8,7 @@ import json
 from typing import Any
 
 import msgspec
-
-from harness.report.document import Document
+from vfio_p2p.report.document import Document
 
 
 def _flow(values: dict[str, Any]) -> dict[str, Any]:

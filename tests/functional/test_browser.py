@@ -15,13 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from browser import Browser, find_chromium
 from msgspec.structs import replace
 from testbed import program, run
-
-from harness.downtime.entry import entry_of
-from harness.downtime.history import Metric
-from harness.downtime.trend import Trend, trends
-from harness.report import html
-from harness.report.collect import collect
-from harness.report.document import Document
+from vfio_p2p.history.database import Metric
+from vfio_p2p.history.entry import entry_of
+from vfio_p2p.history.trend import Trend, trends
+from vfio_p2p.report import html
+from vfio_p2p.report.collect import collect
+from vfio_p2p.report.document import Document
 
 _EVIL = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 

@@ -13,10 +13,9 @@ from avocado import Test
 sys.path.insert(0, str(Path(__file__).parent))
 
 from testbed import program, run
-
-from harness.downtime.bundle import breakdown
-from harness.downtime.metrics import metrics
-from harness.scenario.load import load, load_profile
+from vfio_p2p.downtime.bundle import breakdown
+from vfio_p2p.downtime.metrics import metrics
+from vfio_p2p.scenario.load import load, load_profile
 
 
 class Downtime(Test):
@@ -50,7 +49,7 @@ class Downtime(Test):
         # Not by its function: avocado's tests are no main threads.
         done = subprocess.run(
             [
-                sys.executable, "-m", "harness",
+                sys.executable, "-m", "vfio_p2p",
                 "reproduce", str(path), "--out", str(again),
             ],
             capture_output=True,

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from avocado import Test
-
-from harness.testbed.outer import find_outer
-from harness.testbed.selftest import run_selftest
+from vfio_p2p.places.sealed.outer import find_outer
+from vfio_p2p.places.sealed.selftest import run_selftest
 
 
 class Device(Test):

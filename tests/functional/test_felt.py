@@ -12,11 +12,10 @@ from avocado import Test
 sys.path.insert(0, str(Path(__file__).parent))
 
 from testbed import program, run
-
-from harness.assess import assess
-from harness.downtime.bundle import breakdown
-from harness.scenario.model import Outcome
-from harness.verdict import Verdict
+from vfio_p2p.downtime.bundle import breakdown
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.scenario.model import Outcome
+from vfio_p2p.verdict.assess import assess
 
 # What it takes to pause a vCPU, and to resume it up to its next heartbeat;
 # a tenth of what these migrations black out.

@@ -13,10 +13,9 @@ from avocado import Test
 sys.path.insert(0, str(Path(__file__).parent))
 
 from testbed import judged, program, run
-
-from harness.assess import assess
-from harness.scenario.model import Device, Flag, Scenario
-from harness.verdict import Verdict
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.scenario.model import Device, Flag, Scenario
+from vfio_p2p.verdict.assess import assess
 
 _NO_PRECOPY = (Flag.STOP_COPY, Flag.P2P)
 _BEFORE = "Migration is currently not supported with multiple VFIO devices"
@@ -142,7 +141,7 @@ def _check(bundle: Path, *arguments: str) -> int:
     """Exit code of ``vfio-p2p check`` on the logs of a bundle."""
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "harness", "check"),
+            *(sys.executable, "-m", "vfio_p2p", "check"),
             str(bundle / "source" / "trace.log"),
             *("--destination", str(bundle / "destination" / "trace.log")),
             *arguments,

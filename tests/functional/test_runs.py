@@ -18,21 +18,20 @@ from avocado import Test
 sys.path.insert(0, str(Path(__file__).parent))
 
 from testbed import SEED, program, run
-
-from harness.assess import assess
-from harness.downtime.bundle import breakdown
-from harness.downtime.compare import Change, Sample, compare
-from harness.errors import TestbedError
-from harness.paths import cache_dir
-from harness.scenario.model import (
+from vfio_p2p.downtime.bundle import breakdown
+from vfio_p2p.downtime.compare import Change, Sample, compare
+from vfio_p2p.errors import TestbedError
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.places.sealed.image import get_image
+from vfio_p2p.places.sealed.load import Program
+from vfio_p2p.scenario.model import (
     Device,
     Limits,
     Outcome,
     Scenario,
 )
-from harness.testbed.image import get_image
-from harness.testbed.load import Program
-from harness.verdict import Verdict
+from vfio_p2p.verdict.assess import assess
 
 _COMMENT = """\
 From: Nobody <nobody@example.org>
@@ -148,7 +147,7 @@ class Trouble(Test):
         out = Path(self.workdir, "out")
         harness = subprocess.Popen(
             [
-                *(sys.executable, "-m", "harness", "validate"),
+                *(sys.executable, "-m", "vfio_p2p", "validate"),
                 *("--scenario", "two-devices", "--variant", "patched"),
                 *("--rerun", "--out", str(out)),
             ],
@@ -200,7 +199,7 @@ class Resumed(Test):
         scenarios = ("boot-and-quit", "stop-and-cont", "one-device")
         return subprocess.Popen(
             [
-                *(sys.executable, "-m", "harness", "validate"),
+                *(sys.executable, "-m", "vfio_p2p", "validate"),
                 *("--variant", "patched", "--jobs", "1"),
                 *(f"--scenario={name}" for name in scenarios),
                 *("--out", str(Path(self.workdir, "out"))),

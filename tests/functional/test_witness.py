@@ -13,13 +13,12 @@ from avocado import Test
 sys.path.insert(0, str(Path(__file__).parent))
 
 from testbed import program, run
-
-from harness.assess import assess
-from harness.bundle.read import Bundle
-from harness.device import Driver
-from harness.device.mtty import adapt
-from harness.scenario.load import load
-from harness.verdict import Verdict
+from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.devices import Driver
+from vfio_p2p.devices.mtty import adapt
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.scenario.load import load
+from vfio_p2p.verdict.assess import assess
 
 _STEP = re.compile(
     r"(vfio_(?:vmstate_change|migration_set|save_cleanup|load_cleanup)\w*) "

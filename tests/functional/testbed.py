@@ -6,17 +6,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from harness.assess import Assessment, assess
-from harness.build import build, find_source
-from harness.bundle.read import Bundle, open_bundle
-from harness.device import Driver
-from harness.scenario.load import load
-from harness.scenario.model import Scenario
-from harness.series import default_base, parse_variant
-from harness.testbed.image import get_image
-from harness.testbed.load import Program
-from harness.testbed.outer import find_outer
-from harness.testbed.sealed import LIMIT_S, Testbed
+from vfio_p2p.bundle.read import Bundle, open_bundle
+from vfio_p2p.devices import Driver
+from vfio_p2p.places.sealed.image import get_image
+from vfio_p2p.places.sealed.load import Program
+from vfio_p2p.places.sealed.outer import find_outer
+from vfio_p2p.places.sealed.sealed import LIMIT_S, Testbed
+from vfio_p2p.qemu import build, find_source
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.series import default_base, parse_variant
+from vfio_p2p.verdict.assess import Assessment, assess
 
 SEED = 42
 

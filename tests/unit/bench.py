@@ -13,12 +13,11 @@ from typing import Any
 
 import msgspec
 import pytest
-
-from harness.scenario import result as result_format
-from harness.scenario.argv import Program
-from harness.scenario.model import Device, Limits, Scenario
-from harness.scenario.result import Result
-from harness.scenario.runner import SIDES, run
+from vfio_p2p.scenario import result as result_format
+from vfio_p2p.scenario.argv import Program
+from vfio_p2p.scenario.model import Device, Limits, Scenario
+from vfio_p2p.scenario.result import Result
+from vfio_p2p.scenario.runner import SIDES, run
 
 FAKE = Path(__file__).with_name("fake_qmp.py")
 DEVICES = {side: ["sysfsdev=/a", "sysfsdev=/b"] for side in SIDES}

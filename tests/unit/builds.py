@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.build import Build, Source
-from harness.build.job import Job
-from harness.build.recipe import Toolchain
-from harness.series import Variant
+from vfio_p2p.qemu import Build, Source
+from vfio_p2p.qemu.job import Job
+from vfio_p2p.qemu.recipe import Toolchain
+from vfio_p2p.series import Variant
 
 TOOLS = Toolchain("cc 12", "1.5", "python")
 

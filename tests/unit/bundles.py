@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qemu_log import FakeQemu, boot, devices, migrate, receive
-
-from harness.bundle.manifest import (
+from vfio_p2p.bundle.manifest import (
     DIGEST,
     MANIFEST,
     RESULT,
@@ -19,10 +18,10 @@ from harness.bundle.manifest import (
     device_log,
     trace_file,
 )
-from harness.bundle.write import seal, writing
-from harness.scenario.load import load
-from harness.scenario.model import Outcome, Scenario
-from harness.scenario.result import Result
+from vfio_p2p.bundle.write import seal, writing
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import Outcome, Scenario
+from vfio_p2p.scenario.result import Result
 
 NAMES = (
     DIGEST,

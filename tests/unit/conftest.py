@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from bench import Bench, alive
 from hypothesis import settings
-
-from harness.vm import qemu
+from vfio_p2p.machine import qemu
 
 # No deadline: a loaded machine must not make a test fail.
 settings.register_profile("vfio-p2p", deadline=None, derandomize=True)

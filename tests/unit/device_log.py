@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from harness.uapi import SAVING_STATES, DeviceState, MigrationFlags, path
+from vfio_p2p.uapi import SAVING_STATES, DeviceState, MigrationFlags, path
 
 S = DeviceState
 CRC = 0x34D3B846

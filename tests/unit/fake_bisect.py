@@ -15,16 +15,15 @@ from pathlib import Path
 
 import pytest
 from histories import MS, entry
-
-from harness import cli
-from harness.bisect import __main__ as step_main
-from harness.bisect import driver
-from harness.bisect.step import Job, NoFigureError
-from harness.bisect.tree import ask
-from harness.downtime.history import Entry
-from harness.errors import BuildError, NoSpaceError
-from harness.progress import Progress
-from harness.scenario.model import Scenario
+from vfio_p2p import cli
+from vfio_p2p.errors import BuildError, NoSpaceError
+from vfio_p2p.history.database import Entry
+from vfio_p2p.plans.bisect import __main__ as step_main
+from vfio_p2p.plans.bisect import driver
+from vfio_p2p.plans.bisect.step import Job, NoFigureError
+from vfio_p2p.plans.bisect.tree import ask
+from vfio_p2p.progress import Progress
+from vfio_p2p.scenario.model import Scenario
 
 SCRIPT = (str(Path(__file__).resolve()),)
 

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bundles import MIGRATED
-
-from harness.testbed.image import Image
-from harness.testbed.outer import Outer
-from harness.testbed.sealed import Testbed
+from vfio_p2p.places.sealed.image import Image
+from vfio_p2p.places.sealed.outer import Outer
+from vfio_p2p.places.sealed.sealed import Testbed
 
 # What a VM that has a job does, on the host's side of its devices.
 GOOD = """\
-from harness.testbed import mailbox
+from vfio_p2p.places.sealed import mailbox
 mailbox._region = lambda: Path("mailbox")
 (folder / "job.txt").write_text(Path("initramfs.cpio").name)
 mailbox.post(folder / "out")

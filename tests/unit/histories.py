@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from harness.downtime.history import Entry, Metric
+from vfio_p2p.history.database import Entry, Metric
 
 MS = 1_000_000
 

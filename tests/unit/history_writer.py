@@ -9,8 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from histories import entry
-
-from harness.downtime.history import open_history
+from vfio_p2p.history.database import open_history
 
 
 def main(path: Path) -> None:

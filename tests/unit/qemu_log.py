@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A QEMU that only prints: logs of any version, right or wrong on purpose.
 
-Prints through the format tables of `harness.trace`, in the sequences that
+Prints through the format tables of `vfio_p2p.trace`, in the sequences that
 the series' documentation gives.
 """
 
@@ -14,11 +14,10 @@ from datetime import UTC, datetime
 
 from device_log import FakeDevice
 from hypothesis import strategies as st
-
-from harness.timeline import Phase, Side, Timeline, build
-from harness.trace import VERSIONS, Kind, TraceReader, read_device_log
-from harness.trace.formats import FORMATS
-from harness.uapi import ALL_FLAGS, DeviceState, MigrationFlags
+from vfio_p2p.timeline import Phase, Side, Timeline, build
+from vfio_p2p.trace import VERSIONS, Kind, TraceReader, read_device_log
+from vfio_p2p.trace.formats import FORMATS
+from vfio_p2p.uapi import ALL_FLAGS, DeviceState, MigrationFlags
 
 S = DeviceState
 P2P = MigrationFlags.STOP_COPY | MigrationFlags.P2P

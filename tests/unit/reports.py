@@ -8,12 +8,11 @@ from pathlib import Path
 from bundles import MIGRATED, make_bundle
 from msgspec.structs import replace
 from qemu_log import FakeQemu, devices, migrate, receive
-
-from harness.report.collect import collect
-from harness.report.document import Document, Finding, Line, Run
-from harness.scenario.load import load
-from harness.timeline import Side
-from harness.verdict import Verdict
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report.collect import collect
+from vfio_p2p.report.document import Document, Finding, Line, Run
+from vfio_p2p.scenario.load import load
+from vfio_p2p.timeline import Side
 
 SCRIPT = "<script>document.title='owned'</script>"
 CDATA = "]]><b>"

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from harness.trace import Record
+from vfio_p2p.trace import Record
 
 MAGIC = 0xF2B177CB0AA429B4
 DROPPED = 2**64 - 2

@@ -16,24 +16,23 @@ from bundles import (
     make_bundle,
 )
 from qemu_log import FakeQemu, boot, devices, receive
-
-from harness.assess import Assessment, assess, patches_of
-from harness.bundle.read import open_bundle
-from harness.downtime import Breakdown
-from harness.downtime.bundle import breakdown
-from harness.errors import BundleError
-from harness.scenario.load import load
-from harness.scenario.model import (
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.downtime import Breakdown
+from vfio_p2p.downtime.bundle import breakdown
+from vfio_p2p.errors import BundleError
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import (
     Device,
     Expect,
     Expectation,
     Outcome,
     Scenario,
 )
-from harness.scenario.result import Result
-from harness.scenario.step import PLAIN, Cancel, Unplug
-from harness.timeline import Phase
-from harness.verdict import Verdict
+from vfio_p2p.scenario.result import Result
+from vfio_p2p.scenario.step import PLAIN, Cancel, Unplug
+from vfio_p2p.timeline import Phase
+from vfio_p2p.verdict.assess import Assessment, assess, patches_of
 
 KNOWN = "Migration is currently not supported with multiple VFIO devices"
 OTHER = (
@@ -486,7 +485,7 @@ def test_a_blackout_that_does_not_add_up_is_none(
         (one_more, f"not {good.blackout_ns} ns"),
         (with_a_gap, "not without a gap"),
     ):
-        monkeypatch.setattr("harness.assess.breakdown", broken)
+        monkeypatch.setattr("vfio_p2p.verdict.assess.breakdown", broken)
         found = assess(bundle)
         assert found.verdict is Verdict.ERROR
         assert found.blackout_ns is None

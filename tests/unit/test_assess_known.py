@@ -9,14 +9,13 @@ import msgspec
 import pytest
 from bundles import MIGRATED, good_source, make_bundle, without_stop
 from qemu_log import FakeQemu
-
-from harness.assess import Assessment, assess
-from harness.bundle.read import open_bundle
-from harness.errors import TraceError
-from harness.scenario.load import load
-from harness.scenario.model import Expect, Expectation, Scenario
-from harness.uapi import DeviceState
-from harness.verdict import Verdict
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.errors import TraceError
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import Expect, Expectation, Scenario
+from vfio_p2p.uapi import DeviceState
+from vfio_p2p.verdict.assess import Assessment, assess
 
 PASS, FAIL = Verdict.PASS, Verdict.FAIL
 

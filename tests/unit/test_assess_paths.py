@@ -14,12 +14,11 @@ import traffic
 from bundles import MIGRATED, good_destination, good_source, make_bundle
 from qemu_log import FakeQemu, boot, devices, migrate, receive
 from traffic import SENT, to_and_fro
-
-from harness.assess import Assessment, assess
-from harness.bundle.read import open_bundle
-from harness.oracle.traffic import Traffic
-from harness.scenario.load import load
-from harness.scenario.model import (
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.oracle.traffic import Traffic
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import (
     Device,
     Expect,
     Expectation,
@@ -29,11 +28,11 @@ from harness.scenario.model import (
     Scenario,
     Sequence,
 )
-from harness.scenario.result import Result
-from harness.scenario.step import Migrate, Status, Turn
-from harness.trace import Kind
-from harness.uapi import DeviceState
-from harness.verdict import Verdict
+from vfio_p2p.scenario.result import Result
+from vfio_p2p.scenario.step import Migrate, Status, Turn
+from vfio_p2p.trace import Kind
+from vfio_p2p.uapi import DeviceState
+from vfio_p2p.verdict.assess import Assessment, assess
 
 PASS, FAIL = Verdict.PASS, Verdict.FAIL
 TWO = load("two-devices")

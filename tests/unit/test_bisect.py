@@ -15,20 +15,19 @@ from pathlib import Path
 import fake_bisect
 import pytest
 from bench import alive
-
-from harness.bisect import Above, Found, Sample, driver, search
-from harness.bisect.step import Job
-from harness.cli.bisect import _text
-from harness.downtime.history import open_history
-from harness.errors import (
+from vfio_p2p.cli.bisect import _text
+from vfio_p2p.errors import (
     BuildError,
     HarnessError,
     SourceError,
     UsageError,
 )
-from harness.paths import cache_dir
-from harness.progress import silent
-from harness.scenario.load import load
+from vfio_p2p.history.database import open_history
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.plans.bisect import Above, Found, Sample, driver, search
+from vfio_p2p.plans.bisect.step import Job
+from vfio_p2p.progress import silent
+from vfio_p2p.scenario.load import load
 
 HERE = Path(__file__).parent
 

@@ -16,23 +16,22 @@ from pathlib import Path
 import pytest
 from fake_qemu import make_tree, other_patch
 from test_host_process import wait_until_gone
-
-from harness.build import Build, build, find_source
-from harness.build.recipe import Recipe
-from harness.build.store import Store, Stored
-from harness.build.worktree import WorkTree
-from harness.cli import main
-from harness.errors import BuildError, MissingToolError, NoSpaceError
-from harness.series import Patch, Variant
-from harness.series.git import Revision
+from vfio_p2p.cli import main
+from vfio_p2p.errors import BuildError, MissingToolError, NoSpaceError
+from vfio_p2p.qemu import Build, build, find_source
+from vfio_p2p.qemu.recipe import Recipe
+from vfio_p2p.qemu.store import Store, Stored
+from vfio_p2p.qemu.worktree import WorkTree
+from vfio_p2p.series import Patch, Variant
+from vfio_p2p.series.git import Revision
 
 STOCK = Variant("stock", ())
 
 BUILD = """\
 import sys
 from pathlib import Path
-from harness.build import build, find_source
-from harness.series import Variant
+from vfio_p2p.qemu import build, find_source
+from vfio_p2p.series import Variant
 source = find_source(Path(sys.argv[1]), "10.0")
 def progress(done, total, text):
     print(text, flush=True)

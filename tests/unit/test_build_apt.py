@@ -9,12 +9,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from harness.build.apt import AptRoot
-from harness.build.apt_sources import find_archive
-from harness.build.debian import SUITES, debian_tarball
-from harness.errors import HostError, MissingToolError
-from harness.progress import silent
+from vfio_p2p.errors import HostError, MissingToolError
+from vfio_p2p.progress import silent
+from vfio_p2p.qemu.apt import AptRoot
+from vfio_p2p.qemu.apt_sources import find_archive
+from vfio_p2p.qemu.debian import SUITES, debian_tarball
 
 needs_apt = pytest.mark.skipif(
     shutil.which("apt-get") is None, reason="no apt on this machine"
@@ -327,7 +326,7 @@ def debian(
 ) -> FakeArchive:
     """Let `debian_tarball` use the fake archive."""
     monkeypatch.setattr(
-        "harness.build.debian.AptRoot.open",
+        "vfio_p2p.qemu.debian.AptRoot.open",
         lambda suites, sources: open_root(suites, sources=sources, etc=etc),
     )
     return archive

@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 from fake_qemu import make_tree
 from small_series import make_small_tree
-
-from harness.build import Source, find_source
-from harness.cli.build import choose_source, default_variants
-from harness.errors import MissingToolError, NoSpaceError, SourceError
-from harness.series.git import Revision
+from vfio_p2p.cli.build import choose_source, default_variants
+from vfio_p2p.errors import MissingToolError, NoSpaceError, SourceError
+from vfio_p2p.qemu import Source, find_source
+from vfio_p2p.series.git import Revision
 
 # The user's own name may be unknown to git.
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x", "-C")
@@ -166,7 +165,7 @@ def test_an_interrupted_unpacking_is_done_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("harness.build.source._identify", interrupt)
+        patched.setattr("vfio_p2p.qemu.source._identify", interrupt)
         with pytest.raises(KeyboardInterrupt):
             find(path)
     assert [x.suffix for x in (cache / "sources").iterdir()] == [".lock"]

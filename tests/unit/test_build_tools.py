@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from harness.build.recipe import Recipe, find_toolchain
-from harness.errors import MissingToolError
+from vfio_p2p.errors import MissingToolError
+from vfio_p2p.qemu.recipe import Recipe, find_toolchain
 
 Replace = Callable[[str, str], None]
 

@@ -19,18 +19,17 @@ import pytest
 from bundles import NAMES, make_bundle
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.bundle.manifest import (
+from vfio_p2p.bundle.manifest import (
     DIGEST,
     MANIFEST,
     RESULT,
     SCENARIO,
     TestbedInput,
 )
-from harness.bundle.read import open_bundle
-from harness.bundle.write import check_replaceable, pack, seal, writing
-from harness.cli import main
-from harness.errors import BundleError, UsageError
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.bundle.write import check_replaceable, pack, seal, writing
+from vfio_p2p.cli import main
+from vfio_p2p.errors import BundleError, UsageError
 
 # In the digest's file, the manifest, and what the manifest lists.
 SPOTS = st.tuples(
@@ -372,7 +371,7 @@ def test_interrupted_writing_leaves_the_old_bundle(copy: Path) -> None:
 VICTIM = """\
 import os, signal, sys
 from pathlib import Path
-from harness.bundle.write import writing
+from vfio_p2p.bundle.write import writing
 with writing(Path(sys.argv[1])) as partial:
     (partial / "result.json").write_text("{}")
     os.kill(os.getpid(), signal.SIGKILL)

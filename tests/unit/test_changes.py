@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from harness.downtime.changes import Change, _Splitter, change_points
+from vfio_p2p.history.changes import Change, _Splitter, change_points
 
 # Few enough permutations to try many rows.
 FEW = 99

@@ -12,8 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-from harness.scenario.load import load_profile, parse
+from vfio_p2p.scenario.load import load_profile, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 _SVG = "{http://www.w3.org/2000/svg}"

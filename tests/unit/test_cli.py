@@ -12,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from harness import cli
-from harness.cli import check, main
-from harness.errors import (
+from vfio_p2p import cli
+from vfio_p2p.cli import check, main
+from vfio_p2p.errors import (
     BuildError,
     HarnessError,
     InputError,
@@ -150,7 +149,7 @@ def test_bad_scenario(tmp_path: Path, capsys: Capture) -> None:
 
 def test_as_a_module() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "harness", "--help"],
+        [sys.executable, "-m", "vfio_p2p", "--help"],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -168,7 +167,7 @@ def test_closed_pipe_does_not_change_the_verdict(
     os.close(ours)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "harness", "check", str(log)],
+            [sys.executable, "-m", "vfio_p2p", "check", str(log)],
             stdout=theirs,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONUNBUFFERED": buffered},
@@ -184,12 +183,12 @@ def test_a_background_job_can_be_ended() -> None:
     program = (
         "import signal, sys\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from harness import cli\n"
+        "from vfio_p2p import cli\n"
         "def run(args):\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
         "    return 0\n"
-        "import harness.cli.rules\n"
-        "harness.cli.rules.run = run\n"
+        "import vfio_p2p.cli.rules\n"
+        "vfio_p2p.cli.rules.run = run\n"
         "sys.exit(cli.main(['rules']))\n"
     )
     done = subprocess.run(

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
-
-from harness.assess import Assessment
-from harness.cli import b4_check, main, session
-from harness.report.model import Report, Row
-from harness.report.perpatch import SCENARIOS
-from harness.scenario.model import Scenario
-from harness.series import Variant, find_base
-from harness.verdict import Verdict
+from vfio_p2p.cli import b4_check, main, session
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report.model import Report, Row
+from vfio_p2p.report.perpatch import SCENARIOS
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.series import Variant, find_base
+from vfio_p2p.verdict.assess import Assessment
 
 BASE = "v10.0"
 Capture = pytest.CaptureFixture[str]

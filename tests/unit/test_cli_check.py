@@ -11,10 +11,9 @@ import pytest
 from qemu_log import FakeQemu, devices, migrate
 from simple_trace import as_simple
 from test_timeline import REAL
-
-from harness.cli import main
-from harness.timeline import Side
-from harness.trace import TraceReader
+from vfio_p2p.cli import main
+from vfio_p2p.timeline import Side
+from vfio_p2p.trace import TraceReader
 
 Capture = pytest.CaptureFixture[str]
 SOURCE, DESTINATION = str(REAL[Side.SOURCE]), str(REAL[Side.DESTINATION])

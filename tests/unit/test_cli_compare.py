@@ -13,10 +13,9 @@ import pytest
 from bundles import MIGRATED, make_bundle
 from qemu_log import FakeQemu, devices, receive
 from traffic import traffic_bundle
-
-from harness.cli import main
-from harness.scenario.load import load, load_profile
-from harness.scenario.model import Outcome
+from vfio_p2p.cli import main
+from vfio_p2p.scenario.load import load, load_profile
+from vfio_p2p.scenario.model import Outcome
 
 MS = 10**6
 Capture = pytest.CaptureFixture[str]

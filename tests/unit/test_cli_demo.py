@@ -12,17 +12,16 @@ from types import SimpleNamespace
 
 import pytest
 from traffic import traffic_bundle
-
-from harness.assess import Assessment, assess
-from harness.bundle.read import open_bundle
-from harness.cli import demo, main, session, validate
-from harness.cli.session import Wanted
-from harness.matrix import Cell, Run
-from harness.report.model import Report, Row
-from harness.scenario.model import Scenario
-from harness.series import Variant, find_base
-from harness.testbed.load import Program
-from harness.verdict import Verdict
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.cli import demo, main, session, validate
+from vfio_p2p.cli.session import Wanted
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.places.sealed.load import Program
+from vfio_p2p.plans.matrix import Cell, Run
+from vfio_p2p.report.model import Report, Row
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.series import Variant, find_base
+from vfio_p2p.verdict.assess import Assessment, assess
 
 BASE = "v10.0"
 Capture = pytest.CaptureFixture[str]

@@ -12,21 +12,20 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 from bundles import MIGRATED, make_bundle
-
-from harness.assess import Assessment, assess
-from harness.bundle.read import open_bundle
-from harness.cli import followups, main, session
-from harness.errors import BuildError
-from harness.report.model import Report, Row
-from harness.scenario.load import load
-from harness.scenario.model import (
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.cli import followups, main, session
+from vfio_p2p.errors import BuildError
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report.model import Report, Row
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import (
     Expect,
     Expectation,
     Outcome,
     Scenario,
 )
-from harness.series import Followup, Variant, find_base
-from harness.verdict import Verdict
+from vfio_p2p.series import Followup, Variant, find_base
+from vfio_p2p.verdict.assess import Assessment, assess
 
 BASE = "v10.0"
 OURS = Followup(

@@ -14,13 +14,12 @@ import msgspec
 import pytest
 from bundles import MIGRATED, make_bundle
 from histories import MS, entries
-
-from harness.bundle.read import open_bundle
-from harness.cli import main
-from harness.downtime.entry import entry_of
-from harness.downtime.history import default_path, open_history
-from harness.paths import cache_dir
-from harness.scenario.model import Outcome
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.cli import main
+from vfio_p2p.history.database import default_path, open_history
+from vfio_p2p.history.entry import entry_of
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.scenario.model import Outcome
 
 
 @pytest.fixture(autouse=True)

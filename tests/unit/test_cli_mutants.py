@@ -12,18 +12,17 @@ from typing import Any
 import msgspec
 import pytest
 from builds import build_of, source_of
-
-from harness.assess import Assessment
-from harness.build import Build, Source
-from harness.cli import main, mutants, session
-from harness.errors import BuildError, PatchError
-from harness.matrix import Cell, Run
-from harness.oracle import RULES, Finding
-from harness.scenario.load import load
-from harness.scenario.model import Expect, Expectation
-from harness.series import Variant, find_base, load_mutants
-from harness.timeline import Side
-from harness.verdict import Verdict
+from vfio_p2p.cli import main, mutants, session
+from vfio_p2p.errors import BuildError, PatchError
+from vfio_p2p.oracle import RULES, Finding
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.matrix import Cell, Run
+from vfio_p2p.qemu import Build, Source
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import Expect, Expectation
+from vfio_p2p.series import Variant, find_base, load_mutants
+from vfio_p2p.timeline import Side
+from vfio_p2p.verdict.assess import Assessment
 
 BASE = "v10.0"
 OURS = {x.name: x for x in load_mutants() if x.base == BASE}

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import pytest
-
-from harness.cli.progress import display
+from vfio_p2p.cli.progress import display
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:

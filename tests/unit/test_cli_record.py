@@ -11,13 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 from bundles import make_bundle
-
-from harness.bundle.read import open_bundle
-from harness.cli import main
-from harness.cli.record import project_revision, recording
-from harness.downtime.history import default_path, open_history
-from harness.series import default_base, parse_variant
-from harness.verdict import Verdict
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.cli import main
+from vfio_p2p.cli.record import project_revision, recording
+from vfio_p2p.history.database import default_path, open_history
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.series import default_base, parse_variant
 
 COMMANDS = {
     "run": ["two-devices"],
@@ -29,7 +28,7 @@ COMMANDS = {
     "demo": [],
 }
 MODULES = (
-    "run", "validate", "compare", "mutants", "followups", "full", "demo",
+    "run", "validate", "compare", "mutants", "followups", "everything", "demo",
     "session",
 )
 OLDER = ("report.json", "junit.xml", "demo.svg")
@@ -110,10 +109,10 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in MODULES:
         for name, fake in fakes.items():
             monkeypatch.setattr(
-                f"harness.cli.{module}.{name}", fake, raising=False
+                f"vfio_p2p.cli.{module}.{name}", fake, raising=False
             )
     monkeypatch.setattr(
-        "harness.cli.record.open_history",
+        "vfio_p2p.cli.record.open_history",
         partial(open_history, wait_s=0.01),
     )
 

@@ -10,9 +10,8 @@ import pytest
 from bundles import good_destination, good_source, make_bundle
 from reports import one as one_device
 from reports import pair
-
-from harness.cli import main
-from harness.scenario.load import load
+from vfio_p2p.cli import main
+from vfio_p2p.scenario.load import load
 
 Capture = pytest.CaptureFixture[str]
 

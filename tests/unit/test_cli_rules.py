@@ -6,13 +6,12 @@ from __future__ import annotations
 import json
 
 import pytest
-
-from harness.cli import main
-from harness.oracle import RULES, PairRule, Rule
-from harness.report.perpatch import COLUMNS
-from harness.timeline import Side
-from harness.trace import VERSIONS
-from harness.uapi import ALL_FLAGS, MigrationFlags
+from vfio_p2p.cli import main
+from vfio_p2p.oracle import RULES, PairRule, Rule
+from vfio_p2p.report.perpatch import COLUMNS
+from vfio_p2p.timeline import Side
+from vfio_p2p.trace import VERSIONS
+from vfio_p2p.uapi import ALL_FLAGS, MigrationFlags
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule.name))

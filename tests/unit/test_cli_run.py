@@ -10,12 +10,11 @@ from types import SimpleNamespace
 import pytest
 from builds import build_of
 from fake_outer import GOOD, outer_vm
-
-from harness.build import Source
-from harness.bundle.read import Bundle, open_bundle
-from harness.cli import main, run
-from harness.errors import BundleError
-from harness.series import default_base, parse_variant
+from vfio_p2p.bundle.read import Bundle, open_bundle
+from vfio_p2p.cli import main, run
+from vfio_p2p.errors import BundleError
+from vfio_p2p.qemu import Source
+from vfio_p2p.series import default_base, parse_variant
 
 
 @pytest.fixture(autouse=True)

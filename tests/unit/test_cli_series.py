@@ -18,8 +18,7 @@ from small_series import (
     numbers,
     snapshot,
 )
-
-from harness.cli import main
+from vfio_p2p.cli import main
 
 Capture = pytest.CaptureFixture[str]
 Damage = Callable[[bytes], bytes]
@@ -27,7 +26,9 @@ Damage = Callable[[bytes], bytes]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("harness.series.data.project_root", lambda: tmp_path)
+    monkeypatch.setattr(
+        "vfio_p2p.resources.patches", lambda: tmp_path / "qemu-patches"
+    )
     return make_series(tmp_path)
 
 

@@ -9,10 +9,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.errors import TraceError
-from harness.trace import DeviceLog, devicelog, read_device_log
-from harness.trace.device import (
+from vfio_p2p.errors import TraceError
+from vfio_p2p.trace import DeviceLog, devicelog, read_device_log
+from vfio_p2p.trace.device import (
     ChecksumBad,
     ChecksumOk,
     Close,
@@ -32,7 +31,7 @@ from harness.trace.device import (
     Saved,
     Walked,
 )
-from harness.uapi import DeviceState as S
+from vfio_p2p.uapi import DeviceState as S
 
 NAME = "devices/src0.log"
 HEADER = "p2psim-log version={} clock=CLOCK_REALTIME\n"

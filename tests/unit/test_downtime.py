@@ -15,17 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qemu_log import FakeQemu, devices, migrate, receive, timeline
 from test_timeline import REAL
-
-from harness.assess import assess
-from harness.bundle.read import open_bundle
-from harness.cli import main
-from harness.downtime import Breakdown, Interval, Phase, PhaseName, phases
-from harness.downtime.bundle import breakdown, stop_to_resume_ns
-from harness.downtime.metrics import blind, metrics
-from harness.errors import BundleError
-from harness.timeline import Blackout, Side
-from harness.trace import VERSIONS, read_device_log
-from harness.verdict import Verdict
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.cli import main
+from vfio_p2p.downtime import Breakdown, Interval, Phase, PhaseName, phases
+from vfio_p2p.downtime.bundle import breakdown, stop_to_resume_ns
+from vfio_p2p.downtime.metrics import blind, metrics
+from vfio_p2p.errors import BundleError
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.timeline import Blackout, Side
+from vfio_p2p.trace import VERSIONS, read_device_log
+from vfio_p2p.verdict.assess import assess
 
 N = PhaseName
 REAL_LINES = {
@@ -314,7 +313,7 @@ def test_a_bundle_whose_blackout_has_a_gap(
     bundle = open_bundle(make_bundle(tmp_path / "b"))
     good = breakdown(bundle)
     monkeypatch.setattr(
-        "harness.downtime.bundle.phases",
+        "vfio_p2p.downtime.bundle.phases",
         lambda *_: replace(good, phases=good.phases[1:]),
     )
     with pytest.raises(BundleError, match="not without a gap"):

@@ -12,19 +12,18 @@ from pathlib import Path
 import pytest
 from bundles import make_bundle
 from qemu_log import FakeQemu, devices, migrate, receive
-
-from harness.assess import assess
-from harness.bundle.read import open_bundle
-from harness.cli import main
-from harness.cli.session import Wanted
-from harness.downtime import Breakdown, Interval, Link, Phase, PhaseName
-from harness.downtime.compare import Change, Comparison, Sample, compare
-from harness.downtime.stats import LEVEL, paired
-from harness.matrix import Cell, Run
-from harness.report.compare import Group, render
-from harness.series import default_base, parse_variant
-from harness.timeline import Blackout
-from harness.verdict import Verdict
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.cli import main
+from vfio_p2p.cli.session import Wanted
+from vfio_p2p.downtime import Breakdown, Interval, Link, Phase, PhaseName
+from vfio_p2p.downtime.compare import Change, Comparison, Sample, compare
+from vfio_p2p.downtime.stats import LEVEL, paired
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.matrix import Cell, Run
+from vfio_p2p.report.compare import Group, render
+from vfio_p2p.series import default_base, parse_variant
+from vfio_p2p.timeline import Blackout
+from vfio_p2p.verdict.assess import assess
 
 Capture = pytest.CaptureFixture[str]
 N = PhaseName
@@ -398,9 +397,9 @@ def test_variants_take_turns(
         ],
         "run_trees": run_trees,
     }
-    monkeypatch.setattr("harness.cli.session.find_outer", lambda: None)
+    monkeypatch.setattr("vfio_p2p.cli.session.find_outer", lambda: None)
     for name, fake in names.items():
-        monkeypatch.setattr(f"harness.cli.compare.{name}", fake)
+        monkeypatch.setattr(f"vfio_p2p.cli.compare.{name}", fake)
     assert main(["compare", "base", "patch-1", "--seeds", "2"]) == 0
     assert [(x.variant.name, x.seed, x.suffix) for x in asked] == [
         ("base", 42, ""), ("patch-1", 42, ""),

@@ -7,8 +7,7 @@ import random
 from statistics import NormalDist
 
 import pytest
-
-from harness.downtime.stats import (
+from vfio_p2p.downtime.stats import (
     LEVEL,
     outliers,
     paired,

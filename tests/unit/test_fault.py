@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-
-from harness.scenario.fault import ERRNOS, check_fault
-from harness.scenario.model import Device, FaultSide, Flag
-from harness.uapi import ALL_FLAGS, MigrationFlags
+from vfio_p2p.scenario.fault import ERRNOS, check_fault
+from vfio_p2p.scenario.model import Device, FaultSide, Flag
+from vfio_p2p.uapi import ALL_FLAGS, MigrationFlags
 
 NO_P2P = MigrationFlags.STOP_COPY | MigrationFlags.PRE_COPY
 MODULE = Path(__file__).parents[2] / "images" / "p2psim" / "fault.c"

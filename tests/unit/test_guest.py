@@ -6,13 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from harness.errors import BuildError, ScenarioError
-from harness.paths import project_root
-from harness.scenario.argv import HEARTBEAT, Program, qemu_argv
-from harness.scenario.load import load, parse
-from harness.scenario.model import GuestProgram, Scenario
-from harness.testbed import image
+from vfio_p2p import resources
+from vfio_p2p.errors import BuildError, ScenarioError
+from vfio_p2p.places.sealed import image
+from vfio_p2p.scenario.argv import HEARTBEAT, Program, qemu_argv
+from vfio_p2p.scenario.load import load, parse
+from vfio_p2p.scenario.model import GuestProgram, Scenario
 
 SCENARIO = """
 name = "x"
@@ -113,7 +112,7 @@ def test_it_is_a_rom_and_always_the_same(tmp_path: Path) -> None:
 
 def test_its_sources_are_in_the_images_identity() -> None:
     made_of = {path.name for path in image._guest_sources()}
-    folder = project_root() / "images" / "guest"
+    folder = resources.images() / "guest"
     there = {path.name for path in folder.iterdir() if path.is_file()}
     assert made_of == there - {"README.md"}
 

@@ -10,18 +10,17 @@ from pathlib import Path
 import pytest
 from bundles import good_destination, good_source, make_bundle
 from qemu_log import FakeQemu
-
-from harness.bundle.read import open_bundle
-from harness.downtime import GuestGap, NotObservable
-from harness.downtime.bundle import breakdown
-from harness.downtime.guest import guest_gap
-from harness.downtime.metrics import metrics
-from harness.report import figures
-from harness.report.collect import collect
-from harness.report.mail import render
-from harness.timeline import Blackout, Side, Timeline, blackout
-from harness.timeline.blackout import final_stop, last_running
-from harness.trace import Backend
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.downtime import GuestGap, NotObservable
+from vfio_p2p.downtime.bundle import breakdown
+from vfio_p2p.downtime.guest import guest_gap
+from vfio_p2p.downtime.metrics import metrics
+from vfio_p2p.report import figures
+from vfio_p2p.report.collect import collect
+from vfio_p2p.report.mail import render
+from vfio_p2p.timeline import Blackout, Side, Timeline, blackout
+from vfio_p2p.timeline.blackout import final_stop, last_running
+from vfio_p2p.trace import Backend
 
 PERIOD_NS = 1_000_000
 # Before QEMU says that it stops, and behind the last device RUNNING.

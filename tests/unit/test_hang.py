@@ -10,24 +10,23 @@ import msgspec
 import pytest
 from bundles import make_bundle
 from qemu_log import FakeQemu, boot, devices
-
-from harness.assess import Assessment, assess
-from harness.bundle.read import open_bundle
-from harness.legs import witnesses
-from harness.oracle.hang import Hang, hangs
-from harness.scenario.load import load
-from harness.scenario.model import (
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.oracle.hang import Hang, hangs
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import (
     Expect,
     Expectation,
     Outcome,
     Scenario,
     Sequence,
 )
-from harness.scenario.result import Result
-from harness.timeline import Phase, Side
-from harness.trace import Kind
-from harness.uapi import DeviceState
-from harness.verdict import Verdict
+from vfio_p2p.scenario.result import Result
+from vfio_p2p.timeline import Phase, Side
+from vfio_p2p.trace import Kind
+from vfio_p2p.uapi import DeviceState
+from vfio_p2p.verdict.assess import Assessment, assess
+from vfio_p2p.verdict.migrations import witnesses
 
 S = DeviceState
 ARC = "PRE_COPY>PRE_COPY_P2P"

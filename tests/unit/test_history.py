@@ -16,15 +16,14 @@ from pathlib import Path
 
 import pytest
 from histories import MS, entries, entry
-
-from harness.downtime import history as module
-from harness.downtime.history import (
+from vfio_p2p.errors import HistoryError, NoSpaceError
+from vfio_p2p.history import database as module
+from vfio_p2p.history.database import (
     Entry,
     Metric,
     default_path,
     open_history,
 )
-from harness.errors import HistoryError, NoSpaceError
 
 HERE = Path(__file__).parent
 NOBODY = 65534

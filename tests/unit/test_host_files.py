@@ -11,9 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from harness.errors import NoSpaceError
-from harness.host.files import (
+from vfio_p2p.errors import NoSpaceError
+from vfio_p2p.machine.files import (
     exclusive,
     publishing,
     remove_tree,

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from harness.host.process import (
+from vfio_p2p.machine.process import (
     kill_session,
     owned,
     session_members,
@@ -31,7 +30,7 @@ child.wait()
 VICTIM = """\
 import os, signal
 from pathlib import Path
-from harness.host.process import owned
+from vfio_p2p.machine.process import owned
 with owned(["sleep", "600"], cwd=Path("/"), env=os.environ) as child:
     print(child.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
-from harness.build.apt import AptRoot
-from harness.errors import HostError, MissingToolError, TestbedError
-from harness.progress import silent
-from harness.testbed.kit import Kit, Mtty, Recipe, read_recipe
-from harness.testbed.linux import linux_files
+from vfio_p2p.errors import HostError, MissingToolError, TestbedError
+from vfio_p2p.places.sealed.kit import Kit, Mtty, Recipe, read_recipe
+from vfio_p2p.places.sealed.linux import linux_files
+from vfio_p2p.progress import silent
+from vfio_p2p.qemu.apt import AptRoot
 
 pytestmark = pytest.mark.skipif(
     shutil.which("dpkg-deb") is None, reason="no dpkg on this machine"

@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 from bundles import MIGRATED, make_bundle
-
-from harness.bundle.read import Bundle, open_bundle
-from harness.errors import (
+from vfio_p2p.bundle.read import Bundle, open_bundle
+from vfio_p2p.errors import (
     BuildError,
     BundleError,
     HarnessError,
@@ -23,14 +22,14 @@ from harness.errors import (
     TestbedError,
     UsageError,
 )
-from harness.matrix import Cell, run_matrix
-from harness.scenario.load import load
-from harness.scenario.model import Outcome, Scenario
-from harness.testbed.image import Image
-from harness.testbed.load import Program
-from harness.testbed.outer import Outer
-from harness.testbed.sealed import Testbed
-from harness.verdict import Verdict
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.places.sealed.image import Image
+from vfio_p2p.places.sealed.load import Program
+from vfio_p2p.places.sealed.outer import Outer
+from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.plans.matrix import Cell, run_matrix
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import Outcome, Scenario
 
 CELLS = [
     Cell(

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
-from harness.cli import main, run, session
-from harness.device import mtty
-from harness.device.mtty import adapt, check_qemu, mtty_devices
-from harness.errors import HostError, SourceError, UsageError
-from harness.scenario.load import load, parse
-from harness.scenario.model import Device, Scenario, from_json
+from vfio_p2p.cli import main, run, session
+from vfio_p2p.devices import mtty
+from vfio_p2p.devices.mtty import adapt, check_qemu, mtty_devices
+from vfio_p2p.errors import HostError, SourceError, UsageError
+from vfio_p2p.scenario.load import load, parse
+from vfio_p2p.scenario.model import Device, Scenario, from_json
 
 SPECS = (Device(), Device())
 

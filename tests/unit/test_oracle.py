@@ -19,13 +19,12 @@ from qemu_log import (
     receive,
 )
 from test_timeline import REAL
-
-from harness.oracle import RULES, Expectation, Judgement, judge
-from harness.timeline import Cause, Phase, Side, read_log
-from harness.trace import VERSIONS, Kind
-from harness.uapi import ALL_FLAGS, MigrationFlags
-from harness.uapi import DeviceState as S
-from harness.verdict import Verdict
+from vfio_p2p.oracle import RULES, Expectation, Judgement, judge
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.timeline import Cause, Phase, Side, read_log
+from vfio_p2p.trace import VERSIONS, Kind
+from vfio_p2p.uapi import ALL_FLAGS, MigrationFlags
+from vfio_p2p.uapi import DeviceState as S
 
 PASS, FAIL, UNCLEAR = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 P2P = MigrationFlags.STOP_COPY | MigrationFlags.P2P

@@ -21,13 +21,12 @@ from qemu_log import (
     receive,
     timeline,
 )
-
-from harness.oracle import Expectation, Judgement, judge
-from harness.timeline import Side, Timeline
-from harness.trace import VERSIONS, Kind
-from harness.uapi import ALL_FLAGS, MigrationFlags
-from harness.uapi import DeviceState as S
-from harness.verdict import Verdict
+from vfio_p2p.oracle import Expectation, Judgement, judge
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.timeline import Side, Timeline
+from vfio_p2p.trace import VERSIONS, Kind
+from vfio_p2p.uapi import ALL_FLAGS, MigrationFlags
+from vfio_p2p.uapi import DeviceState as S
 
 PASS, FAIL, UNCLEAR = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 AB = devices("a", "b")

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import pytest
 from qemu_log import FakeQemu, boot, devices, migrate, receive
-
-from harness.oracle import Expectation, Judgement, judge
-from harness.timeline import Phase, Side
-from harness.trace import VERSIONS, Kind
-from harness.uapi import DeviceState as S
-from harness.uapi import MigrationFlags
-from harness.verdict import Verdict
+from vfio_p2p.oracle import Expectation, Judgement, judge
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.timeline import Phase, Side
+from vfio_p2p.trace import VERSIONS, Kind
+from vfio_p2p.uapi import DeviceState as S
+from vfio_p2p.uapi import MigrationFlags
 
 AB = devices("a", "b")
 SERIES = Expectation.of_patches(6, devices=2)

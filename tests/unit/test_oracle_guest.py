@@ -10,15 +10,14 @@ import msgspec
 import pytest
 from bundles import MIGRATED, make_bundle
 from test_guest_gap import heard
-
-from harness.assess import Assessment, assess
-from harness.bundle.read import open_bundle
-from harness.oracle import Expectation, Judgement, judge
-from harness.report.collect import run_of
-from harness.scenario.load import load
-from harness.scenario.model import Guest, GuestProgram
-from harness.timeline import Side
-from harness.verdict import Verdict
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.oracle import Expectation, Judgement, judge
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report.collect import run_of
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import Guest, GuestProgram
+from vfio_p2p.timeline import Side
+from vfio_p2p.verdict.assess import Assessment, assess
 
 EXPECT = replace(Expectation.of_patches(6, devices=2), logs=True)
 

@@ -8,12 +8,11 @@ from dataclasses import replace
 import pytest
 from qemu_log import FakeQemu, boot, devices, migrate, receive
 from test_oracle import SERIES, destination, rules, source
-
-from harness.oracle import Expectation
-from harness.timeline import Phase
-from harness.trace import VERSIONS, Kind
-from harness.uapi import DeviceState as S
-from harness.verdict import Verdict
+from vfio_p2p.oracle import Expectation
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.timeline import Phase
+from vfio_p2p.trace import VERSIONS, Kind
+from vfio_p2p.uapi import DeviceState as S
 
 AB = devices("a", "b")
 STAYS = Expectation.of_patches(6, devices=2, migrates=False)

@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qemu_log import FakeQemu, boot, devices, machines, migrate, receive
 from qemu_log import with_logs as logged
-
-from harness.oracle import RULES, Expectation, Judgement, judge
-from harness.timeline import Side, Timeline
-from harness.trace import VERSIONS, Kind
-from harness.uapi import DeviceState as S
-from harness.uapi import MigrationFlags
-from harness.verdict import Verdict
+from vfio_p2p.oracle import RULES, Expectation, Judgement, judge
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.timeline import Side, Timeline
+from vfio_p2p.trace import VERSIONS, Kind
+from vfio_p2p.uapi import DeviceState as S
+from vfio_p2p.uapi import MigrationFlags
 
 AB = devices("a", "b")
 SERIES = Expectation.of_patches(6, devices=2)

@@ -6,11 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from harness.device import p2psim
-from harness.device.p2psim import peers_of, simulated_devices
-from harness.errors import HostError
-from harness.scenario.model import Device, FaultSide, Flag, Peers
+from vfio_p2p.devices import p2psim
+from vfio_p2p.devices.p2psim import peers_of, simulated_devices
+from vfio_p2p.errors import HostError
+from vfio_p2p.scenario.model import Device, FaultSide, Flag, Peers
 
 
 class Configfs:

@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-
-from harness import paths
-from harness.errors import UsageError
+from vfio_p2p import paths
 
 
 def test_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,14 +37,3 @@ def test_what_is_special(tmp_path: Path) -> None:
     link.symlink_to(pipe)
     for path in (pipe, link, Path("/dev/zero")):
         assert paths.is_special(path)
-
-
-def test_the_checkout() -> None:
-    root = paths.project_root()
-    assert (root / "qemu-patches" / "series.toml").is_file()
-
-
-def test_no_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "harness/paths.py"))
-    with pytest.raises(UsageError, match="not a checkout"):
-        paths.project_root()

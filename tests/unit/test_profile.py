@@ -9,20 +9,19 @@ from pathlib import Path
 import msgspec
 import pytest
 from reports import run_document
-
-from harness.assess import Assessment
-from harness.cli import main
-from harness.cli.device import add_profile_argument, load_for
-from harness.device import Driver
-from harness.downtime.compare import compare
-from harness.errors import ScenarioError, UsageError
-from harness.report import figures, html, mail, text
-from harness.report.compare import Group, render
-from harness.report.model import Report, Row
-from harness.scenario.load import load, load_profile, parse, profiles
-from harness.scenario.model import Device, Flag, Scenario, from_json
-from harness.scenario.profile import Arc, Profile, latencies
-from harness.verdict import Verdict
+from vfio_p2p.cli import main
+from vfio_p2p.cli.device import add_profile_argument, load_for
+from vfio_p2p.devices import Driver
+from vfio_p2p.downtime.compare import compare
+from vfio_p2p.errors import ScenarioError, UsageError
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report import figures, html, mail, text
+from vfio_p2p.report.compare import Group, render
+from vfio_p2p.report.model import Report, Row
+from vfio_p2p.scenario.load import load, load_profile, parse, profiles
+from vfio_p2p.scenario.model import Device, Flag, Scenario, from_json
+from vfio_p2p.scenario.profile import Arc, Profile, latencies
+from vfio_p2p.verdict.assess import Assessment
 
 STOP = "STOP_COPY>STOP"
 
@@ -82,7 +81,7 @@ def test_what_is_recorded_needs_no_profile(
 ) -> None:
     found = scenario('profile = "cx7"')
     monkeypatch.setattr(
-        "harness.scenario.load.project_root", lambda: tmp_path
+        "vfio_p2p.resources.images", lambda: tmp_path
     )
     again = from_json(found.to_json())
     assert again == found

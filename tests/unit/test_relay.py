@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from harness.scenario.relay import relay
+from vfio_p2p.scenario.relay import relay
 
 TOTAL = 300_000
 

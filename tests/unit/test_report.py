@@ -16,15 +16,14 @@ from junitparser import (
     TestCase,
     TestSuite,
 )
-
-from harness.assess import Assessment
-from harness.oracle import Finding
-from harness.oracle.traffic import Traffic
-from harness.report import machine, text
-from harness.report.model import Report, Row
-from harness.timeline import Side
-from harness.trace import Kind, Record
-from harness.verdict import Verdict
+from vfio_p2p.oracle import Finding
+from vfio_p2p.oracle.traffic import Traffic
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report import machine, text
+from vfio_p2p.report.model import Report, Row
+from vfio_p2p.timeline import Side
+from vfio_p2p.trace import Kind, Record
+from vfio_p2p.verdict.assess import Assessment
 
 HOSTILE = "\x1b[31m[red][/nonsense]&<\x00\ud800\ufffe\n]]>"
 

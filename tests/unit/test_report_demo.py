@@ -13,16 +13,15 @@ import traffic
 from bundles import make_bundle
 from reports import DEVICE, evil_bundle
 from traffic import SENT, traffic_bundle
-
-from harness.assess import assess
-from harness.bundle.read import open_bundle
-from harness.errors import InputError
-from harness.oracle.traffic import Traffic
-from harness.report import demo, picture
-from harness.report.demo import Arm
-from harness.report.picture import Panel, draw
-from harness.scenario.load import load
-from harness.verdict import Verdict
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.errors import InputError
+from vfio_p2p.oracle.traffic import Traffic
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report import demo, picture
+from vfio_p2p.report.demo import Arm
+from vfio_p2p.report.picture import Panel, draw
+from vfio_p2p.scenario.load import load
+from vfio_p2p.verdict.assess import assess
 
 SVG = "{http://www.w3.org/2000/svg}"
 TEMPLATES = Path(picture.__file__).parent / "templates"

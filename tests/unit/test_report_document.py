@@ -18,17 +18,16 @@ from junitparser import JUnitXml
 from qemu_log import FakeQemu, devices, migrate, receive
 from reports import EVIL, evil_document, one, pair, run_document
 from traffic import traffic_bundle
-
-from harness.errors import BundleError, InputError
-from harness.oracle.traffic import Traffic
-from harness.report import html, machine, mail
-from harness.report.collect import collect
-from harness.report.document import from_json, to_json
-from harness.scenario.load import load
-from harness.scenario.model import Expect, Expectation
-from harness.timeline import Side
-from harness.trace import TraceReader
-from harness.verdict import Verdict
+from vfio_p2p.errors import BundleError, InputError
+from vfio_p2p.oracle.traffic import Traffic
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report import html, machine, mail
+from vfio_p2p.report.collect import collect
+from vfio_p2p.report.document import from_json, to_json
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import Expect, Expectation
+from vfio_p2p.timeline import Side
+from vfio_p2p.trace import TraceReader
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +60,7 @@ def test_each_log_is_read_once(
         read.append(name)
         return TraceReader(stream, name)
 
-    monkeypatch.setattr("harness.legs.TraceReader", reader)
+    monkeypatch.setattr("vfio_p2p.verdict.migrations.TraceReader", reader)
     for name in ("a", "b"):
         make_bundle(tmp_path / name, seed=len(name))
     assert len(collect([tmp_path]).runs) == 2

@@ -8,19 +8,18 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-
-from harness.assess import Assessment
-from harness.oracle import Finding
-from harness.report.followups import (
+from vfio_p2p.oracle import Finding
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report.followups import (
     FollowupReport,
     Trial,
     as_json,
     as_junit,
     render,
 )
-from harness.series import Followup
-from harness.timeline import Side
-from harness.verdict import Verdict
+from vfio_p2p.series import Followup
+from vfio_p2p.timeline import Side
+from vfio_p2p.verdict.assess import Assessment
 
 GOOD = Assessment(Verdict.PASS, "migrated")
 BAD = Assessment(

@@ -24,12 +24,11 @@ from reports import (
     run_document,
     seeds,
 )
-
-from harness.downtime.history import Metric
-from harness.downtime.trend import trends
-from harness.report import html
-from harness.report.collect import collect
-from harness.report.document import Document
+from vfio_p2p.history.database import Metric
+from vfio_p2p.history.trend import trends
+from vfio_p2p.report import html
+from vfio_p2p.report.collect import collect
+from vfio_p2p.report.document import Document
 
 
 class Page(HTMLParser):

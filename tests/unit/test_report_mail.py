@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from reports import evil_document, pair, run_document, seeds
-
-from harness.bundle.manifest import MadeOf
-from harness.device import mtty
-from harness.report import figures, html, mail
-from harness.report.collect import collect
-from harness.report.document import Document, Unseen
-from harness.report.model import ranges
-from harness.scenario.load import load
+from vfio_p2p.bundle.manifest import MadeOf
+from vfio_p2p.devices import mtty
+from vfio_p2p.report import figures, html, mail
+from vfio_p2p.report.collect import collect
+from vfio_p2p.report.document import Document, Unseen
+from vfio_p2p.report.model import ranges
+from vfio_p2p.scenario.load import load
 
 
 def lines_of(text: str) -> dict[str, list[str]]:

@@ -8,10 +8,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-
-from harness.assess import Assessment
-from harness.oracle import Finding
-from harness.report.mutants import (
+from vfio_p2p.oracle import Finding
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report.mutants import (
     Fate,
     MutantReport,
     Trial,
@@ -19,9 +18,9 @@ from harness.report.mutants import (
     as_junit,
     render,
 )
-from harness.series import Mutant
-from harness.timeline import Side
-from harness.verdict import Verdict
+from vfio_p2p.series import Mutant
+from vfio_p2p.timeline import Side
+from vfio_p2p.verdict.assess import Assessment
 
 PASSED = Assessment(Verdict.PASS, "migrated")
 ERROR = Assessment(Verdict.ERROR, "not run", notes=("no disk",))

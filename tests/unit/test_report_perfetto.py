@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from reports import evil_document, pair, run_document, seeds
-
-from harness.report import perfetto
-from harness.report.collect import collect
-from harness.report.document import Document
+from vfio_p2p.report import perfetto
+from vfio_p2p.report.collect import collect
+from vfio_p2p.report.document import Document
 
 Event = dict[str, Any]
 

@@ -15,17 +15,16 @@ import pytest
 from builds import build_of
 from bundles import make_bundle
 from fake_outer import GOOD, outer_vm
-
-from harness.build import Build, Source
-from harness.bundle.inputs import Difference, differences
-from harness.bundle.read import open_bundle
-from harness.bundle.write import pack, seal
-from harness.cli import main, reproduce
-from harness.errors import HostError
-from harness.scenario.load import load
-from harness.series import Patch, Variant, load_mutants
-from harness.testbed.load import Program
-from harness.testbed.sealed import Testbed
+from vfio_p2p.bundle.inputs import Difference, differences
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.bundle.write import pack, seal
+from vfio_p2p.cli import main, reproduce
+from vfio_p2p.errors import HostError
+from vfio_p2p.places.sealed.load import Program
+from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.qemu import Build, Source
+from vfio_p2p.scenario.load import load
+from vfio_p2p.series import Patch, Variant, load_mutants
 
 SCENARIO = load("two-devices")
 

@@ -21,12 +21,11 @@ from typing import Any
 import pytest
 from bench import DEVICES, FAKE, SCENARIO, Bench, alive
 from qemu_log import PREFIXES, prefix
-
-from harness.scenario import runner
-from harness.scenario.argv import Program
-from harness.scenario.model import Limits, Outcome
-from harness.scenario.result import Result
-from harness.scenario.runner import DESTINATION, SIDES, SOURCE, run
+from vfio_p2p.scenario import runner
+from vfio_p2p.scenario.argv import Program
+from vfio_p2p.scenario.model import Limits, Outcome
+from vfio_p2p.scenario.result import Result
+from vfio_p2p.scenario.runner import DESTINATION, SIDES, SOURCE, run
 
 RETURNED = '{"return": {}, "id": "ID"}\r\n'
 REFUSAL = "Migration is currently not supported with multiple VFIO devices"
@@ -469,7 +468,7 @@ import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from bench import DEVICES, SCENARIO, program
-from harness.scenario.runner import run
+from vfio_p2p.scenario.runner import run
 asyncio.run(run(SCENARIO, program(Path({plan!r})), DEVICES, Path({out!r})))
 """
 

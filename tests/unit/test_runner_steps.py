@@ -10,8 +10,7 @@ import signal
 import msgspec
 import pytest
 from bench import SCENARIO, Bench
-
-from harness.scenario.model import (
+from vfio_p2p.scenario.model import (
     Device,
     Expect,
     Expectation,
@@ -20,9 +19,9 @@ from harness.scenario.model import (
     Outcome,
     Scenario,
 )
-from harness.scenario.result import Result
-from harness.scenario.runner import DESTINATION, SIDES, SOURCE
-from harness.scenario.step import (
+from vfio_p2p.scenario.result import Result
+from vfio_p2p.scenario.runner import DESTINATION, SIDES, SOURCE
+from vfio_p2p.scenario.step import (
     PLAIN,
     Cancel,
     Cont,

@@ -10,10 +10,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.errors import ScenarioError, UsageError
-from harness.scenario.load import load, load_profile, names, parse
-from harness.scenario.model import (
+from vfio_p2p.errors import ScenarioError, UsageError
+from vfio_p2p.scenario.load import load, load_profile, names, parse
+from vfio_p2p.scenario.model import (
     Device,
     FaultSide,
     Flag,

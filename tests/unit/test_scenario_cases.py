@@ -6,11 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from harness.errors import ScenarioError, UsageError
-from harness.scenario.load import load, names, parse
-from harness.scenario.model import FaultSide, Outcome
-from harness.scenario.step import PLAIN
+from vfio_p2p.errors import ScenarioError, UsageError
+from vfio_p2p.scenario.load import load, names, parse
+from vfio_p2p.scenario.model import FaultSide, Outcome
+from vfio_p2p.scenario.step import PLAIN
 
 GOOD = """\
 name = "all"

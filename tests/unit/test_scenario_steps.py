@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import pytest
-
-from harness.errors import ScenarioError
-from harness.scenario.load import load, names, parse
-from harness.scenario.model import Scenario, from_json, release
-from harness.scenario.step import (
+from vfio_p2p.errors import ScenarioError
+from vfio_p2p.scenario.load import load, names, parse
+from vfio_p2p.scenario.model import Scenario, from_json, release
+from vfio_p2p.scenario.step import (
     PLAIN,
     Kill,
     Migrate,
@@ -18,7 +17,7 @@ from harness.scenario.step import (
     Stop,
     Wait,
 )
-from harness.uapi import DeviceState
+from vfio_p2p.uapi import DeviceState
 
 HEAD = 'name = "x"\ndevices = [{}, {root_port = true}]\n'
 SEQUENCE = """\

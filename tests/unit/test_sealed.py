@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 from fake_outer import GOOD, outer_vm
-
-from harness.bundle.read import open_bundle
-from harness.device import Driver
-from harness.errors import TestbedError
-from harness.paths import cache_dir
-from harness.scenario.load import load
-from harness.testbed.load import Program
-from harness.testbed.sealed import Testbed
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.devices import Driver
+from vfio_p2p.errors import TestbedError
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.places.sealed.load import Program
+from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.scenario.load import load
 
 HANG = """\
 (folder / "pid").write_text(str(os.getpid()))

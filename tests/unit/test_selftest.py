@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-
-from harness.cli import main, testbed
-from harness.errors import TestbedError
-from harness.paths import cache_dir
-from harness.testbed import selftest
-from harness.testbed.image import Image
-from harness.testbed.outer import CONSOLE, Outer
-from harness.testbed.selftest import SelfTest, read_console
+from vfio_p2p.cli import main, testbed
+from vfio_p2p.errors import TestbedError
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.places.sealed import selftest
+from vfio_p2p.places.sealed.image import Image
+from vfio_p2p.places.sealed.outer import CONSOLE, Outer
+from vfio_p2p.places.sealed.selftest import SelfTest, read_console
 
 GOOD = """\
 [    0.5] p2psim: loading out-of-tree module taints kernel.\r

@@ -8,10 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from harness.errors import MissingToolError, PatchError
-from harness.series import Patch, apply_patches, check_patch
-from harness.series.patch import MAX_PATCH_BYTES
+from vfio_p2p.errors import MissingToolError, PatchError
+from vfio_p2p.series import Patch, apply_patches, check_patch
+from vfio_p2p.series.patch import MAX_PATCH_BYTES
 
 NUMBERS = "".join(f"{n}\n" for n in range(1, 41)).encode()
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from small_series import FACTS, STATES, make_series, make_small_tree
-
-from harness.errors import SourceError
-from harness.series import (
+from vfio_p2p.errors import SourceError
+from vfio_p2p.series import (
     Level,
     applied_count,
     fitting_base,
@@ -21,7 +20,9 @@ from harness.series import (
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("harness.series.data.project_root", lambda: tmp_path)
+    monkeypatch.setattr(
+        "vfio_p2p.resources.patches", lambda: tmp_path / "qemu-patches"
+    )
     return make_series(tmp_path)
 
 

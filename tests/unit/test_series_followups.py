@@ -6,11 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from harness.errors import UsageError
-from harness.paths import project_root
-from harness.scenario.load import load, names
-from harness.series import Followup, find_base, load_followups
+from vfio_p2p import resources
+from vfio_p2p.errors import UsageError
+from vfio_p2p.scenario.load import load, names
+from vfio_p2p.series import Followup, find_base, load_followups
 
 SERIES = """\
 format = 1
@@ -75,7 +74,7 @@ def test_two_followups_of_one_name(tmp_path: Path) -> None:
 
 
 def test_every_own_followup_is_listed() -> None:
-    files = (project_root() / "qemu-patches/followups").glob("*")
+    files = (resources.patches() / "followups").glob("*")
     assert sorted(x.path for x in OURS.values()) == sorted(files)
 
 

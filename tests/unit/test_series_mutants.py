@@ -6,12 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from harness.errors import UsageError
-from harness.oracle.rules import RULES
-from harness.paths import project_root
-from harness.scenario.load import load
-from harness.series import Mutant, find_base, load_mutants
+from vfio_p2p import resources
+from vfio_p2p.errors import UsageError
+from vfio_p2p.oracle.rules import RULES
+from vfio_p2p.scenario.load import load
+from vfio_p2p.series import Mutant, find_base, load_mutants
 
 SERIES = """\
 format = 1
@@ -70,7 +69,7 @@ def test_two_mutants_of_one_name(tmp_path: Path) -> None:
 
 
 def test_every_own_mutant_is_listed() -> None:
-    files = (project_root() / "qemu-patches/mutants").glob("*")
+    files = (resources.patches() / "mutants").glob("*")
     assert sorted(x.path for x in load_mutants()) == sorted(files)
 
 

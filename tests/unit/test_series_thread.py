@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 from small_series import STATES, git, mail, make_repository, make_series
-
-from harness.errors import PatchError, UsageError
-from harness.series import Base, load_bases
-from harness.series.thread import export, thread
+from vfio_p2p.errors import PatchError, UsageError
+from vfio_p2p.series import Base, load_bases
+from vfio_p2p.series.thread import export, thread
 
 
 @pytest.fixture

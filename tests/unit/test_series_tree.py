@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from small_series import make_small_tree, snapshot
-
-from harness.errors import SourceError
-from harness.series import Folder, open_folder
-from harness.series.tree import Overlay, replace_files
+from vfio_p2p.errors import SourceError
+from vfio_p2p.series import Folder, open_folder
+from vfio_p2p.series.tree import Overlay, replace_files
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from harness.errors import PatchError, SourceError, UsageError
-from harness.series import (
+from vfio_p2p.errors import PatchError, SourceError, UsageError
+from vfio_p2p.series import (
     Base,
     base_for,
     default_base,

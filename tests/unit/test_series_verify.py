@@ -15,10 +15,9 @@ from small_series import (
     numbers,
     snapshot,
 )
-
-from harness.errors import MissingToolError, PatchError, SourceError
-from harness.series import load_bases, open_folder
-from harness.series.verify import State, Verified, verify
+from vfio_p2p.errors import MissingToolError, PatchError, SourceError
+from vfio_p2p.series import load_bases, open_folder
+from vfio_p2p.series.verify import State, Verified, verify
 
 
 @pytest.fixture

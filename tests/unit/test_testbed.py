@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.errors import SourceError, TestbedError
-from harness.testbed import mailbox
-from harness.testbed.cpio import Layer
-from harness.testbed.image import Image
-from harness.testbed.load import Program, write_initramfs
-from harness.testbed.outer import sealed_arguments
+from vfio_p2p.errors import SourceError, TestbedError
+from vfio_p2p.places.sealed import mailbox
+from vfio_p2p.places.sealed.cpio import Layer
+from vfio_p2p.places.sealed.image import Image
+from vfio_p2p.places.sealed.load import Program, write_initramfs
+from vfio_p2p.places.sealed.outer import sealed_arguments
 
 NAMES = st.text("abcXYZ.-_", min_size=1, max_size=20).filter(
     lambda name: name not in (".", "..")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from qemu_log import FakeQemu, boot, devices, migrate, receive, timeline
-
-from harness.errors import TraceError
-from harness.timeline import (
+from vfio_p2p.errors import TraceError
+from vfio_p2p.timeline import (
     Blackout,
     Cause,
     Phase,
@@ -19,9 +18,9 @@ from harness.timeline import (
     build,
     read_log,
 )
-from harness.timeline.build import _MOST_RECORDS
-from harness.trace import VERSIONS, Kind, TraceReader
-from harness.uapi import DeviceState as S
+from vfio_p2p.timeline.build import _MOST_RECORDS
+from vfio_p2p.trace import VERSIONS, Kind, TraceReader
+from vfio_p2p.uapi import DeviceState as S
 
 DATA = Path(__file__).parent / "data"
 REAL = {

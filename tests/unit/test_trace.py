@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qemu_log import PREFIXES, devices, migrate, prefix, prefixes_of
 from qemu_log import FakeQemu as Qemu
-
-from harness.errors import TraceError
-from harness.trace import (
+from vfio_p2p.errors import TraceError
+from vfio_p2p.trace import (
     VERSIONS,
     Kind,
     Record,
@@ -22,14 +21,14 @@ from harness.trace import (
     TraceReader,
     printable,
 )
-from harness.trace import reader as reader_module
-from harness.trace.formats import (
+from vfio_p2p.trace import reader as reader_module
+from vfio_p2p.trace.formats import (
     FORMATS,
     MESSAGES,
     Format,
     numbers,
 )
-from harness.uapi import DeviceState
+from vfio_p2p.uapi import DeviceState
 
 CONTROLS = bytes(set(range(32)) - set(b"\t")) + b"\x7f"
 NAME = st.text(

@@ -20,11 +20,11 @@ from simple_trace import (
     mapping,
 )
 from test_trace import VALUES
-
-from harness.errors import TraceError
-from harness.oracle import Expectation, Judgement, judge
-from harness.timeline import Side, Timeline, build
-from harness.trace import (
+from vfio_p2p.errors import TraceError
+from vfio_p2p.oracle import Expectation, Judgement, judge
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.timeline import Side, Timeline, build
+from vfio_p2p.trace import (
     VERSIONS,
     Backend,
     Kind,
@@ -32,9 +32,8 @@ from harness.trace import (
     Summary,
     TraceReader,
 )
-from harness.trace import reader as reader_module
-from harness.trace.formats import FORMATS, Format, arguments
-from harness.verdict import Verdict
+from vfio_p2p.trace import reader as reader_module
+from vfio_p2p.trace.formats import FORMATS, Format, arguments
 
 DATA = Path(__file__).with_name("data")
 STATES = ("vfio_migration_set_device_state", "a", "STOP")

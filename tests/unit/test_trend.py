@@ -7,10 +7,9 @@ from dataclasses import replace
 from statistics import median
 
 from histories import MS, entries, entry
-
-from harness.downtime.history import Entry, Metric
-from harness.downtime.trend import trends
-from harness.report import history as report
+from vfio_p2p.history.database import Entry, Metric
+from vfio_p2p.history.trend import trends
+from vfio_p2p.report import history as report
 
 RISE = [300 * MS] * 7 + [303 * MS] * 6
 

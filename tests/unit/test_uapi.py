@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import pytest
-
-from harness.uapi import ALL_FLAGS, DeviceState, MigrationFlags, arcs, path
-from harness.uapi import DeviceState as S
+from vfio_p2p.uapi import ALL_FLAGS, DeviceState, MigrationFlags, arcs, path
+from vfio_p2p.uapi import DeviceState as S
 
 STOP_COPY = MigrationFlags.STOP_COPY
 P2P = STOP_COPY | MigrationFlags.P2P

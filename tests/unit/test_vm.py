@@ -7,8 +7,7 @@ import asyncio
 
 from bench import Bench, program
 from qemu.qmp import Message
-
-from harness.vm.qemu import Qemu
+from vfio_p2p.machine.qemu import Qemu
 
 
 async def test_a_wait_ends_when_cancelled(bench: Bench) -> None:

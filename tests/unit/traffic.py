@@ -8,10 +8,9 @@ from pathlib import Path
 from bundles import MIGRATED, make_bundle
 from msgspec.structs import replace
 from qemu_log import FakeQemu, boot, devices, receive
-
-from harness.scenario.load import load
-from harness.scenario.model import Expect
-from harness.timeline import Phase
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import Expect
+from vfio_p2p.timeline import Phase
 
 SENT = 100
 NAMES = (("src0", "src1"), ("dst0", "dst1"))

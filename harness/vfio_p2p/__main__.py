@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``python -m vfio_p2p`` is `vfio-p2p`."""
+
+import sys
+
+from vfio_p2p.cli import main
+
+sys.exit(main())

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a run leaves behind: one folder, or one zip file of it.
+
+::
+
+    manifest.json   format version, hashes of all inputs, how the run ended,
+                    hash and size of every other file
+    digest          SHA-256 of manifest.json: the name of the whole bundle
+    scenario.json   the scenario, defaults spelled out
+    result.json     `vfio_p2p.scenario.result.Result`
+    source/         trace.log  qmp.jsonl  stderr.txt
+    destination/    the same
+    source-2/       the same, of the second QEMU that had the source's
+                    devices, and so on: of scenarios with several migrations,
+                    which `legs` in result.json lists
+    devices/        a log for each simulated device, with the kernel's clock
+    console.txt     the outer VM's console
+
+A bundle says nothing about when or how fast it was made, so two sealed
+runs of the same inputs have the same digest.  `read` is pure; only `write`
+needs the machine.
+"""

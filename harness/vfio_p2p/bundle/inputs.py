@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a run was made from, against what there is to make it from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from vfio_p2p.bundle.manifest import Inputs
+
+# The rest tells how these came to be: where they are equal, it makes no
+# difference.
+_DETERMINE = (
+    "qemu.sha256",
+    "qemu.libraries",
+    "scenario",
+    "seed",
+    "testbed.image",
+    "testbed.outer_sha256",
+    "testbed.arguments",
+    "testbed.driver",
+)
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An input that is not what it was.
+
+    :param name: Its place in the manifest's ``inputs``, with dots.
+    :param recorded: What it was, in most cases a hash.
+    :param present: What it is here.
+    """
+
+    name: str
+    recorded: str
+    present: str
+
+    @property
+    def matters(self) -> bool:
+        """Whether it can make another run; else it explains one."""
+        return any(
+            self.name == each or self.name.startswith(f"{each}.")
+            for each in _DETERMINE
+        )
+
+
+def differences(
+    recorded: Inputs | msgspec.Struct,
+    present: Inputs | msgspec.Struct,
+    within: str = "",
+) -> list[Difference]:
+    """What is not the same, in the order of the manifest.
+
+    :param recorded: What it was, or a part of that.
+    :param present: The same part of what it is.
+    :param within: Name of that part.
+    """
+    was = dict(_flat(within, msgspec.to_builtins(recorded)))
+    now = dict(_flat(within, msgspec.to_builtins(present)))
+    return [
+        Difference(name, was.get(name, NONE), now.get(name, NONE))
+        for name in dict.fromkeys((*was, *now))
+        if was.get(name) != now.get(name)
+    ]
+
+
+def _flat(name: str, value: object) -> Iterator[tuple[str, str]]:
+    prefix = f"{name}." if name else ""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _flat(f"{prefix}{key}", each)
+    elif isinstance(value, (list, tuple)):
+        if all(isinstance(each, dict) for each in value):
+            for each in value:
+                yield f"{prefix}{each['name']}", each["sha256"]
+        else:
+            yield name, " ".join(map(str, value))
+    elif value not in (None, ""):
+        yield name, str(value)

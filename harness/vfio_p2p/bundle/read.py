@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Read bundles, and none that is damaged."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from vfio_p2p.bundle.manifest import (
+    DIGEST,
+    FORMAT,
+    MANIFEST,
+    OWN,
+    SCENARIO,
+    File,
+    Manifest,
+    digest_file,
+)
+from vfio_p2p.errors import BundleError
+from vfio_p2p.paths import is_special
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.scenario.model import from_json as scenario_from_json
+
+# No run leaves as much; what says so is not ours.
+_MAX_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A whole bundle; every byte of it has been checked.
+
+    Two are equal if they are one: what was read from it can be kept by it.
+
+    :param path: Its folder or zip file.
+    :param digest: SHA-256 of the manifest, which names everything else.
+    :param manifest: The manifest.
+    :param files: Contents by relative path.
+    """
+
+    path: Path
+    digest: str
+    manifest: Manifest
+    files: dict[str, bytes]
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """The scenario that was run.
+
+        :raise BundleError: When it is none, or newer than this program.
+        """
+        try:
+            return scenario_from_json(self.files[SCENARIO])
+        except (KeyError, msgspec.DecodeError) as err:
+            raise BundleError(f"{self.path}: {SCENARIO}: {err}") from err
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read and check a bundle.
+
+    What is none is not read through to find that out.
+
+    :param path: Its folder or zip file.
+    :raise BundleError: When it is not whole, or newer than this program.
+    """
+    with _opened(path) as found:
+        own = {name: _own(path, found, name) for name in OWN}
+        digest = hashlib.sha256(own[MANIFEST]).hexdigest()
+        if own[DIGEST] != digest_file(digest):
+            raise _damaged(path, MANIFEST)
+        manifest = _decode(path, own[MANIFEST])
+        listed = manifest.files
+        if sum(file.size_bytes for file in listed.values()) > _MAX_BYTES:
+            raise BundleError(f"{path}: too large for a bundle")
+        there = set()
+        for name in found.names():
+            if name not in listed and name not in OWN:
+                raise _damaged(path, name)
+            there.add(name)
+        files = dict(own)
+        for name, file in sorted(listed.items()):
+            data = None
+            # A name that leads elsewhere is not one of those found.
+            if name in there:
+                data = found.read(name, file.size_bytes)
+            if data is None or File.of(data) != file:
+                raise _damaged(path, name)
+            files[name] = data
+    return Bundle(path, digest, manifest, files)
+
+
+def _own(path: Path, found: _Files, name: str) -> bytes:
+    data = found.read(name, _MAX_BYTES)
+    if data is None:
+        raise BundleError(
+            f"{path}: not a whole bundle: no {name}",
+            "a run that did not end leaves none; run it again",
+        )
+    return data
+
+
+def _damaged(path: Path, name: str) -> BundleError:
+    return BundleError(
+        f"{path}: damaged: {name} is not what was written",
+        "use another copy, or run it again",
+    )
+
+
+def _decode(path: Path, data: bytes) -> Manifest:
+    class Header(msgspec.Struct):
+        format: int
+
+    try:
+        version = msgspec.json.decode(data, type=Header).format
+        if version > FORMAT:
+            raise BundleError(
+                f"{path}: bundle format {version} is newer than this "
+                f"program, which knows up to {FORMAT}",
+                "use a newer vfio-p2p",
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, RecursionError) as err:
+        raise BundleError(f"{path}: not a bundle: {err}") from err
+
+
+class _Files(Protocol):
+    """A folder or a zip file, of which nothing is believed."""
+
+    def names(self) -> Iterable[str]:
+        """Names of all that is in it and is no folder."""
+
+    def read(self, name: str, limit_bytes: int) -> bytes | None:
+        """Content of a file, cut if it is longer; None if it is none."""
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: Path
+
+    def names(self) -> Iterator[str]:
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            with os.scandir(self.path / folder) as entries:
+                for entry in entries:
+                    name = f"{folder}{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{name}/")
+                    else:
+                        yield name
+
+    def read(self, name: str, limit_bytes: int) -> bytes | None:
+        # A link is not followed, and a pipe not waited for.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(self.path / name, flags)
+        except OSError as err:
+            if err.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+                return None
+            raise
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            return None
+        with open(fd, "rb") as file:
+            return file.read(min(found.st_size, limit_bytes) + 1)
+
+
+@dataclass(frozen=True)
+class _Zip:
+    archive: zipfile.ZipFile
+
+    def names(self) -> list[str]:
+        return [
+            member.filename
+            for member in self.archive.infolist()
+            if not member.is_dir()
+        ]
+
+    def read(self, name: str, limit_bytes: int) -> bytes | None:
+        try:
+            member = self.archive.getinfo(name)
+        except KeyError:
+            return None
+        with self.archive.open(member) as file:
+            return file.read(limit_bytes + 1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Files]:
+    try:
+        if path.is_dir():
+            yield _Folder(path)
+            return
+        if is_special(path):
+            raise OSError("not a regular file")
+        with zipfile.ZipFile(path) as archive:
+            yield _Zip(archive)
+    except FileNotFoundError:
+        raise BundleError(f"{path}: no such bundle") from None
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError,
+            NotImplementedError, RuntimeError, zlib.error) as err:
+        raise BundleError(
+            f"{path}: neither a bundle's folder nor a whole zip of one: "
+            f"{err}"
+        ) from err

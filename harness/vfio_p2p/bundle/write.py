@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Write bundles, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from vfio_p2p.bundle.manifest import (
+    DIGEST,
+    MANIFEST,
+    OWN,
+    RESULT,
+    File,
+    Inputs,
+    Manifest,
+    digest_file,
+)
+from vfio_p2p.bundle.read import Bundle, open_bundle
+from vfio_p2p.errors import BundleError, UsageError
+from vfio_p2p.machine.files import exclusive, publishing, write_whole
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.scenario import result as result_format
+
+
+@contextmanager
+def claimed(
+    folder: Path, waiting: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Keep other processes from writing bundles into a folder.
+
+    It may wait: call it where that is no harm, not from a coroutine.
+
+    :param folder: Made when it is missing.
+    :param waiting: Called once if another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # The lock is not in the folder: what a user's folder gets is bundles,
+    # and nothing else.
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    with exclusive(cache_dir() / "locks" / name, waiting):
+        yield
+
+
+def check_replaceable(path: Path) -> None:
+    """See that nothing but a bundle would be replaced.
+
+    :param path: Where a bundle is to be written, a folder or a zip file.
+    :raise UsageError: When something else is there.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        open_bundle(path)
+    except BundleError as err:
+        raise UsageError(
+            f"{path} is there already, and is no whole bundle",
+            "choose another name, or remove it first",
+        ) from err
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Make a bundle in a folder that gets its name when it is whole.
+
+    :param path: The bundle's folder in the end; an old one is replaced.
+    :raise UsageError: When something else is there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_replaceable(path)
+    with publishing(path) as partial:
+        yield partial
+
+
+def seal(folder: Path, inputs: Inputs) -> str:
+    """Write the manifest of a folder that a run has filled.
+
+    :param folder: Has ``scenario.json`` and ``result.json``.
+    :param inputs: What the run was made from.
+    :return: The bundle's digest.
+    :raise BundleError: When the run left no result.
+    """
+    try:
+        result = result_format.from_json((folder / RESULT).read_bytes())
+    except (OSError, msgspec.DecodeError) as err:
+        raise BundleError(f"{folder}: the run left no result: {err}") from err
+    manifest = Manifest(
+        inputs=inputs,
+        result=result,
+        files={
+            str(path.relative_to(folder)): File.of(path.read_bytes())
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and str(path.relative_to(folder)) not in OWN
+        },
+    ).to_json()
+    digest = hashlib.sha256(manifest).hexdigest()
+    (folder / MANIFEST).write_bytes(manifest)
+    (folder / DIGEST).write_bytes(digest_file(digest))
+    return digest
+
+
+def pack(bundle: Bundle, path: Path) -> None:
+    """Write a bundle as a zip file; the same bundle gives the same bytes.
+
+    :param path: The zip file to write.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in sorted(bundle.files.items()):
+            # The epoch of the format, for want of any other fixed date.
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, data)
+    write_whole(path, buffer.getvalue())

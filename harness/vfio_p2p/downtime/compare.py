@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A against B: which of the two is slower, by how much, and where."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import pairwise
+from statistics import median
+
+from vfio_p2p.downtime import stats
+from vfio_p2p.downtime.metrics import (
+    BLACKOUT,
+    DEVICE,
+    PHASE,
+    blind,
+    metrics,
+)
+from vfio_p2p.downtime.model import Breakdown, PhaseName
+from vfio_p2p.downtime.stats import Effect
+from vfio_p2p.oracle.verdict import Verdict
+
+# Percent of A's blackout. A difference below the first is of no interest;
+# runs that could not have shown the second cannot tell.
+NEGLIGIBLE = 0.1
+RELEVANT = 1.0
+
+
+class Change(StrEnum):
+    """What became of a figure from A to B."""
+
+    IDENTICAL = "identical"
+    SLOWER = "slower"
+    FASTER = "faster"
+    NONE = "no difference"
+    UNCLEAR = "not enough runs to tell"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run.
+
+    :param seed: Its seed; None if it was not sealed, but on real hosts.
+    :param breakdown: Its blackout.
+    :param name: Of its bundle, for messages.
+    """
+
+    seed: int | None
+    breakdown: Breakdown
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of A against B.
+
+    :param name: As in `vfio_p2p.downtime.metrics`.
+    :param a_ns: Median of A, nanoseconds.
+    :param b_ns: Median of B.
+    :param effect: The difference.  The `p` of all rows but the first is
+        that of `stats.together`.
+    :param change: What to call it.
+    """
+
+    name: str
+    a_ns: float
+    b_ns: float
+    effect: Effect
+    change: Change
+
+    @property
+    def changed(self) -> bool:
+        """Whether a difference was shown that is of interest."""
+        return self.change in (Change.SLOWER, Change.FASTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A against B.
+
+    :param seeds: Of the pairs, in order; empty if they are not paired.
+    :param count_a: Number of runs of A.
+    :param count_b: Number of runs of B.
+    :param rows: The blackout, its phases in order, then devices; none when
+        there is nothing to compare.
+    :param outliers_ns: Blackouts that lie apart, of A and of B; they count.
+    :param notes: What is to be known besides.
+    """
+
+    seeds: tuple[int, ...]
+    count_a: int
+    count_b: int
+    rows: tuple[Row, ...]
+    outliers_ns: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    notes: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> Row | None:
+        """The blackout."""
+        return self.rows[0] if self.rows else None
+
+    @property
+    def where(self) -> tuple[Row, ...]:
+        """Phases and devices that changed, those that did most first."""
+        return tuple(
+            sorted(
+                (row for row in self.rows[1:] if row.changed),
+                key=lambda row: -abs(row.effect.difference_ns),
+            )
+        )
+
+    @property
+    def change(self) -> Change:
+        """What became of the blackout."""
+        return self.whole.change if self.whole else Change.UNCLEAR
+
+    def percent(self, value_ns: float) -> float:
+        """A time in percent of A's blackout.
+
+        :param value_ns: Nanoseconds.
+        """
+        return 100 * value_ns / self.rows[0].a_ns
+
+    def gate(self, low: float, high: float) -> Verdict:
+        """Whether the blackout's change lies between two bounds.
+
+        :param low: Lower bound, percent.
+        :param high: Upper bound, percent.
+        :return: PASS or FAIL if all of the interval of confidence does or
+            does not.  If it is too wide, FAIL if what the phases show is
+            beyond the upper bound, else INCONCLUSIVE.
+        """
+        whole = self.whole
+        if whole is None:
+            return Verdict.INCONCLUSIVE
+        effect = whole.effect
+        if effect.smallest_ns is None and not effect.same:
+            return Verdict.INCONCLUSIVE
+        found = self.percent(effect.low_ns), self.percent(effect.high_ns)
+        if low <= found[0] and found[1] <= high:
+            return Verdict.PASS
+        if found[1] < low or found[0] > high:
+            return Verdict.FAIL
+        # One phase can be sure of what is lost in the scatter of another.
+        shown_ns = sum(
+            row.effect.low_ns
+            for row in self.where
+            if row.name.startswith(PHASE)
+        )
+        if self.percent(shown_ns) > high:
+            return Verdict.FAIL
+        return Verdict.INCONCLUSIVE
+
+
+def compare(
+    first: Sequence[Sample],
+    second: Sequence[Sample],
+    *,
+    pairs: bool | None = None,
+    relevant: float = RELEVANT,
+) -> Comparison:
+    """Compare two groups of runs.
+
+    :param first: Runs of A.
+    :param second: Runs of B.
+    :param pairs: Whether runs of one seed belong together; by default they
+        do if all have one, and no group has two of the same.
+    :param relevant: Percent of A's blackout that has to be told.
+    """
+    notes = [
+        f"{x.name or f'seed {x.seed}'}: no blackout: "
+        f"{x.breakdown.blackout.note}"
+        for x in (*first, *second)
+        if x.breakdown.blackout.duration_ns is None
+    ]
+    first = [x for x in first if x.breakdown.phases]
+    second = [x for x in second if x.breakdown.phases]
+    if any(x.seed is None for x in (*first, *second)):
+        pairs = False
+        notes += _of_real_hosts(first, second)
+    if pairs is None:
+        pairs = all(
+            count == 1
+            for group in (first, second)
+            for count in Counter(x.seed for x in group).values()
+        )
+    seeds: tuple[int, ...] = ()
+    if pairs:
+        a, b = (
+            {x.seed: x for x in group if x.seed is not None}
+            for group in (first, second)
+        )
+        seeds = tuple(sorted(a.keys() & b.keys()))
+        if alone := sorted(a.keys() ^ b.keys()):
+            notes.append(f"of no use without the other: seeds {alone}")
+        first = [a[seed] for seed in seeds]
+        second = [b[seed] for seed in seeds]
+    if not first or not second:
+        return Comparison(
+            seeds, len(first), len(second), (), notes=tuple(notes)
+        )
+    merged = blind(x.breakdown for x in (*first, *second))
+    notes += [
+        f"{name}: not told in every run; part of the next phase"
+        for name in PhaseName
+        if name in merged
+    ]
+    values = [
+        [metrics(x.breakdown, merged) for x in group]
+        for group in (first, second)
+    ]
+    rows = _rows(values[0], values[1], bool(pairs))
+    whole_ns = rows[0].a_ns
+    outliers: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    if not pairs:
+        outliers = (_apart(values[0]), _apart(values[1]))
+    return Comparison(
+        seeds,
+        len(first),
+        len(second),
+        tuple(_judged(row, whole_ns, relevant) for row in rows),
+        outliers,
+        tuple(notes),
+    )
+
+
+def _of_real_hosts(
+    first: Sequence[Sample], second: Sequence[Sample]
+) -> Iterator[str]:
+    """What a comparison of them relies on."""
+    yield (
+        "these runs were not sealed: a blackout is as exact as the clocks "
+        "of both its hosts agree"
+    )
+    turns = [
+        letter
+        for _, letter in sorted(
+            (x.breakdown.blackout.start_ns or 0, letter)
+            for group, letter in ((first, "A"), (second, "B"))
+            for x in group
+        )
+    ]
+    taken = sum(x != y for x, y in pairwise(turns))
+    # Of A B A B ... hardly any order by chance has as few.
+    if 4 * taken < 2 * min(len(first), len(second)) - 1:
+        yield (
+            "A and B were not run in turns, A B A B: what else changed "
+            "between them is part of the difference"
+        )
+
+
+_Values = list[dict[str, int]]
+
+
+def _apart(values: _Values) -> tuple[int, ...]:
+    return tuple(stats.outliers([x[BLACKOUT] for x in values]))
+
+
+def _rows(first: _Values, second: _Values, pairs: bool) -> list[Row]:
+    """One for each figure that is part of the blackout."""
+    phases = [f"{PHASE}{name}" for name in PhaseName]
+    known = {name for x in (*first, *second) for name in x}
+    devices = sorted(x for x in known if x.startswith(DEVICE))
+    names = [BLACKOUT, *(x for x in phases if x in known), *devices]
+    # What a device did not do took it no time.
+    columns = [
+        ([x.get(name, 0) for x in first], [x.get(name, 0) for x in second])
+        for name in names
+    ]
+    rows = []
+    for name, (a, b) in zip(names, columns, strict=True):
+        effect = (
+            stats.paired([y - x for x, y in zip(a, b, strict=True)])
+            if pairs
+            else stats.unpaired(a, b)
+        )
+        middle = float(median(a)), float(median(b))
+        rows.append(Row(name, *middle, effect, Change.UNCLEAR))
+    parts = columns[1:]
+    chances = (
+        stats.together(
+            [[y - x for x, y in zip(a, b, strict=True)] for a, b in parts]
+        )
+        if pairs
+        else stats.together([a + b for a, b in parts], len(first))
+    )
+    return rows[:1] + [
+        replace(row, effect=replace(row.effect, p=p))
+        for row, p in zip(rows[1:], chances, strict=True)
+    ]
+
+
+def _judged(row: Row, whole_ns: float, relevant: float) -> Row:
+    effect = row.effect
+    if effect.same:
+        change = Change.IDENTICAL
+    elif effect.shown:
+        change = Change.SLOWER if effect.difference_ns > 0 else Change.FASTER
+        if abs(effect.difference_ns) < NEGLIGIBLE / 100 * whole_ns:
+            change = Change.NONE
+    elif (
+        effect.smallest_ns is None
+        or effect.smallest_ns > relevant / 100 * whole_ns
+    ):
+        change = Change.UNCLEAR
+    else:
+        change = Change.NONE
+    return replace(row, change=change)

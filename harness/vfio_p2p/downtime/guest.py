@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How long the guest was gone, as the devices that it writes to heard it.
+
+A guest that runs images/guest writes a counter to each device, again and
+again.  From the last beat that reached the source's device to the first at
+the destination's is what the guest felt of a migration; it falls into::
+
+    rest       from the last beat to when QEMU begins to stop the VM: what is
+               left of a period
+    pause      from there to the run-state change, when the vCPU is stopped
+    request    from there to the first request to a device
+    blackout   as defined
+    after      from the last device RUNNING to the first beat: QEMU resumes
+               the vCPU, which comes to its next beat
+
+QEMU's clock goes on while the destination starts its devices, so the next
+beat is due as soon as that is done, and `after` has no rest of a period.
+
+So less than two periods of the gap are not the work of QEMU or its host:
+`GuestGap.explained`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vfio_p2p.downtime.model import GuestGap, NotObservable
+from vfio_p2p.timeline import Blackout, Timeline
+from vfio_p2p.timeline.blackout import final_stop
+from vfio_p2p.trace import Clock
+from vfio_p2p.trace.device import Heartbeat
+
+_WHAT = "guest-visible gap"
+_CHECKPOINT = "vmstate_downtime_checkpoint"
+
+
+def guest_gap(
+    source: Timeline, destination: Timeline, whole: Blackout
+) -> GuestGap | NotObservable:
+    """The guest-visible gap of a migration.
+
+    :param source: Timeline of the side that was stopped.
+    :param destination: Timeline of the side that went on.
+    :param whole: Their blackout.
+    """
+    stop = final_stop(source)
+    if whole.start_ns is None or whole.end_ns is None or stop is None:
+        return NotObservable(_WHAT, whole.note)
+    if source.summary.backend.clock is not Clock.REALTIME:
+        return NotObservable(
+            _WHAT, "the traces' clock is not that of the devices' logs"
+        )
+    notify_ns = whole.start_ns
+    if stop.notify and stop.notify.time_ns is not None:
+        notify_ns = stop.notify.time_ns
+    pairs = list(_pairs(source, destination))
+    if not any(pair.source for pair in pairs):
+        return NotObservable(_WHAT, "no device's log has a guest's heartbeat")
+    stall_ns = max(
+        beats.gap_end_ns - beats.gap_start_ns
+        for pair in pairs
+        for beats in (pair.source, pair.destination)
+        if beats
+    )
+    found = [
+        GuestGap(
+            device=pair.device,
+            period_ns=_period_ns(pair.source),
+            start_ns=pair.source.last_ns,
+            begin_ns=max(
+                _begin_ns(source, notify_ns),
+                # Until it is paused the guest goes on.
+                min(pair.source.last_ns, notify_ns),
+            ),
+            stop_ns=notify_ns,
+            request_ns=whole.start_ns,
+            running_ns=whole.end_ns,
+            end_ns=pair.destination.first_ns,
+            longest_ns=max(
+                pair.destination.first_ns - pair.source.last_ns, stall_ns
+            ),
+        )
+        for pair in pairs
+        if pair.source and pair.destination
+    ]
+    if not found:
+        return NotObservable(
+            _WHAT, "no heartbeat came to the destination's devices"
+        )
+    if not all(gap.in_order for gap in found):
+        return NotObservable(
+            _WHAT, "a heartbeat came to a device that was stopped"
+        )
+    return max(found, key=lambda gap: gap.duration_ns)
+
+
+def _begin_ns(source: Timeline, notify_ns: int) -> int:
+    """When QEMU began to stop the VM; 8.1 does not say."""
+    return max(
+        (
+            r.time_ns
+            for r in source.others
+            if r.event == _CHECKPOINT
+            and r.fields["checkpoint"] == "src-downtime-start"
+            and r.time_ns is not None
+            and r.time_ns <= notify_ns
+        ),
+        default=notify_ns,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A device of the guest: the last it heard before, the first after."""
+
+    device: str
+    source: Heartbeat | None
+    destination: Heartbeat | None
+
+
+def _pairs(source: Timeline, destination: Timeline) -> Iterator[_Pair]:
+    names = zip(source.plugged, destination.plugged, strict=False)
+    for one, other in names:
+        before, after = _heard(source, one), _heard(destination, other)
+        yield _Pair(
+            other,
+            before[-1] if before else None,
+            after[0] if after else None,
+        )
+
+
+def _heard(side: Timeline, device: str) -> list[Heartbeat]:
+    """The figures of a device, one for each time between two resets."""
+    log = side.logs.get(device)
+    return [x for x in log.of(Heartbeat) if x.count] if log else []
+
+
+def _period_ns(beats: Heartbeat) -> int:
+    """The mean time from one to the next."""
+    return (beats.last_ns - beats.first_ns) // max(1, beats.count - 1)

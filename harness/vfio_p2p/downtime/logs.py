@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs of real hosts: the logs of both sides, and no seed.
+
+A run is a folder, laid out as a bundle is; what is not there is not known::
+
+    source/trace.log  destination/trace.log     of either trace backend
+    source/qmp.jsonl  destination/qmp.jsonl     for STOP to RESUME
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vfio_p2p.downtime.bundle import stop_to_resume_ns
+from vfio_p2p.downtime.compare import Sample
+from vfio_p2p.downtime.model import Beside
+from vfio_p2p.downtime.phases import phases
+from vfio_p2p.errors import TraceError
+from vfio_p2p.timeline import Side, read_log
+
+_TRACE = "trace.log"
+_QMP = "qmp.jsonl"
+
+
+@dataclass(frozen=True)
+class HostRun:
+    """A run of a real host.
+
+    :param sample: Its blackout.
+    :param versions: The oldest and the newest QEMU that could have written
+        its logs; empty if they do not tell.
+    """
+
+    sample: Sample
+    versions: tuple[str, ...]
+
+
+def is_host_run(folder: Path) -> bool:
+    """Whether a folder has the logs of a run.
+
+    :param folder: Any path.
+    """
+    return (folder / Side.SOURCE / _TRACE).is_file()
+
+
+def read_host_run(folder: Path) -> HostRun:
+    """Take the blackout of a run apart.
+
+    :param folder: As above.
+    :raise TraceError: When a log is missing, or is none.
+    """
+    source, destination = (
+        read_log(folder / side / _TRACE, side) for side in Side
+    )
+    parts = phases(
+        source,
+        destination,
+        Beside(
+            stop_to_resume_ns=stop_to_resume_ns(
+                *(_transcript(folder / side / _QMP) for side in Side)
+            )
+        ),
+    )
+    versions = source.summary.versions or ()
+    return HostRun(Sample(None, parts, folder.name), tuple(versions))
+
+
+def _transcript(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as err:
+        raise TraceError(
+            f"{path}: {err.strerror}", "give a readable transcript, or none"
+        ) from err

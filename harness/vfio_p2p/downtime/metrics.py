@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A breakdown as figures with stable names, in nanoseconds.
+
+::
+
+    blackout                        the whole
+    phase.NAME                      a `PhaseName`; all of them are the whole
+    device.DEVICE.ACTIVITY          so much of it as this was waited for
+    outside.DEVICE.ACTIVITY         what was not waited for
+    qmp.downtime  qmp.stop-to-resume  stop-request      beside it
+    guest-gap  guest-gap.rest  .pause  .after           see `GuestGap`
+
+ACTIVITY is the state that was asked for, in small letters (``stop-copy``),
+or ``save``, ``save-config``, ``load``, ``load-config``.  Where source and
+destination have a device of the same name, DEVICE is ``SIDE:NAME``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+from vfio_p2p.downtime.model import Breakdown, Interval, PhaseName
+from vfio_p2p.timeline import Side
+
+BLACKOUT = "blackout"
+PHASE = "phase."
+DEVICE = "device."
+OUTSIDE = "outside."
+
+
+def blind(breakdowns: Iterable[Breakdown]) -> frozenset[PhaseName]:
+    """Phases that some of these runs cannot tell.
+
+    :param breakdowns: Of runs that are to be compared.
+    """
+    return frozenset(
+        name
+        for found in breakdowns
+        if found.phases
+        for name in PhaseName
+        if found.phase(name) is None
+    )
+
+
+def metrics(
+    breakdown: Breakdown, merged: Collection[PhaseName] = ()
+) -> dict[str, int]:
+    """The figures of one run.
+
+    :param breakdown: Its blackout; if that is unknown, so is all of it.
+    :param merged: Phases to count as part of the next one, as those are
+        which cannot be told.
+    """
+    whole_ns = breakdown.blackout.duration_ns
+    found: dict[str, int] = {}
+    if whole_ns is not None:
+        found[BLACKOUT] = whole_ns
+    left_ns = 0
+    for phase in breakdown.phases:
+        left_ns += phase.duration_ns
+        if phase.name not in merged:
+            found[f"{PHASE}{phase.name}"] = left_ns
+            left_ns = 0
+    devices = {
+        side: {x.device for x in breakdown.intervals if x.side is side}
+        for side in Side
+    }
+    twice = devices[Side.SOURCE] & devices[Side.DESTINATION]
+    sums: Counter[str] = Counter()
+    waited = [
+        (DEVICE, link.interval, link.end_ns - link.start_ns)
+        for link in breakdown.critical_path
+        if link.interval is not None
+    ]
+    outside = [(OUTSIDE, x, x.duration_ns) for x in breakdown.outside]
+    for kind, x, duration_ns in waited + outside:
+        name = f"{x.side}:{x.device}" if x.device in twice else x.device
+        sums[f"{kind}{name}.{activity(x)}"] += duration_ns
+    found |= sums
+    beside = breakdown.beside
+    for name, value in (
+        ("qmp.downtime", beside.qmp_downtime_ms),
+        ("qmp.stop-to-resume", beside.stop_to_resume_ns),
+        ("stop-request", beside.stop_request_ns),
+    ):
+        if value is not None:
+            scale = 10**6 if name == "qmp.downtime" else 1
+            found[name] = value * scale
+    if (gap := beside.guest_gap) is not None:
+        found["guest-gap"] = gap.duration_ns
+        found["guest-gap.rest"] = gap.rest_ns
+        found["guest-gap.pause"] = gap.pause_ns
+        found["guest-gap.after"] = gap.after_ns
+    return found
+
+
+def activity(interval: Interval) -> str:
+    """The last part of an interval's name.
+
+    :param interval: Which.
+    """
+    return interval.activity.rpartition(">")[2].lower().replace("_", "-")

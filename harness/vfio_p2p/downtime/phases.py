@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From the timelines of both sides to a breakdown of the blackout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from vfio_p2p.downtime.intervals import intervals, turns
+from vfio_p2p.downtime.model import (
+    Beside,
+    Breakdown,
+    Interval,
+    Link,
+    NotObservable,
+    Phase,
+    PhaseName,
+    Section,
+)
+from vfio_p2p.timeline import Blackout, Epoch, Timeline, blackout
+from vfio_p2p.timeline import Phase as Pass
+from vfio_p2p.timeline.blackout import final_stop, last_running
+from vfio_p2p.trace import VERSIONS, Kind, Record
+
+_CHECKPOINT = "vmstate_downtime_checkpoint"
+_LOADED = (
+    "vfio_load_state_device_data",
+    # With multifd device state transfer.
+    "vfio_load_bufs_thread_end",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Milestone:
+    """When a phase was over.
+
+    :param time_ns: When; None when the logs do not tell.
+    :param why: Then, why.
+    """
+
+    time_ns: int | None
+    why: str = ""
+
+
+def phases(
+    source: Timeline,
+    destination: Timeline,
+    beside: Beside | None = None,
+) -> Breakdown:
+    """Take a blackout apart.
+
+    :param source: Timeline of the side that was stopped.
+    :param destination: Timeline of the side that went on.
+    :param beside: Other figures, to which those of the logs are added.
+    """
+    whole = blackout(source, destination)
+    beside = _beside(beside or Beside(), source, destination)
+    stop = final_stop(source)
+    last = last_running(destination)
+    if whole.start_ns is None or stop is None or last is None:
+        missing = NotObservable("blackout", whole.note)
+        return Breakdown(whole, not_observable=(missing,), beside=beside)
+    start = _epoch_of(destination, last)
+    parts, blind = _partition(
+        whole, _milestones(source, destination, stop, start, whole)
+    )
+    work, outside, unseen = intervals(
+        source, destination, stop, start, whole
+    )
+    if not whole.exact:
+        unseen.append(NotObservable("stop-request", whole.note))
+    if stop.notify and stop.notify.time_ns is not None and whole.exact:
+        beside = replace(
+            beside, stop_request_ns=whole.start_ns - stop.notify.time_ns
+        )
+    return Breakdown(
+        blackout=whole,
+        phases=parts,
+        intervals=work,
+        outside=outside,
+        critical_path=tuple(
+            link for part in parts for link in _links(part, work)
+        ),
+        not_observable=(*blind, *unseen),
+        beside=beside,
+    )
+
+
+def _epoch_of(destination: Timeline, last: Record) -> Epoch | None:
+    """The run-state change in which the last device came to run."""
+    return next(
+        (
+            epoch
+            for epoch in destination.epochs
+            if any(
+                last in arc.records
+                for step in epoch.steps
+                for arc in step.arcs
+            )
+        ),
+        None,
+    )
+
+
+def _partition(
+    whole: Blackout, milestones: Mapping[PhaseName, _Milestone]
+) -> tuple[tuple[Phase, ...], tuple[NotObservable, ...]]:
+    """Phases without a gap; one that cannot be told is in the next one."""
+    assert whole.start_ns is not None
+    assert whole.end_ns is not None
+    at_ns = whole.start_ns
+    parts: list[Phase] = []
+    blind: list[NotObservable] = []
+    unsettled: list[tuple[PhaseName, str]] = []
+    for name in PhaseName:
+        milestone = milestones[name]
+        if milestone.time_ns is None:
+            unsettled.append((name, milestone.why))
+            continue
+        end_ns = min(max(at_ns, milestone.time_ns), whole.end_ns)
+        parts.append(Phase(name, at_ns, end_ns))
+        blind += [NotObservable(x, why, name) for x, why in unsettled]
+        unsettled = []
+        at_ns = end_ns
+    return tuple(parts), tuple(blind)
+
+
+def _milestones(
+    source: Timeline,
+    destination: Timeline,
+    stop: Epoch,
+    start: Epoch | None,
+    whole: Blackout,
+) -> dict[PhaseName, _Milestone]:
+    begin = _Milestone(whole.start_ns)
+    requested = _requested(start, destination)
+    # What comes later is of the devices' next stop, if not of another run.
+    until = start.steps[0].record.line if start else None
+    loaded = [
+        r for r in destination.others if until is None or r.line < until
+    ]
+    return {
+        PhaseName.P2P_ARCS: _last(_pass(stop, Pass.PREPARE)) or begin,
+        PhaseName.STOP_ARCS: _last(_pass(stop, Pass.MAIN)) or begin,
+        PhaseName.RAM: _first_turn(source),
+        PhaseName.DEVICE_SAVED: _told(
+            _last(source.marks_of(Kind.COMPLETE)), "no device was saved"
+        ),
+        PhaseName.NON_ITERABLE: _told(
+            _last(_checkpoints(source, "src-non-iterable-saved")),
+            _why(source, f"{_CHECKPOINT} src-non-iterable-saved", "8.2"),
+        ),
+        PhaseName.DEVICE_LOADED: _told(
+            _last(r for r in loaded if r.event in _LOADED),
+            _why(destination, "vfio_load_state_device_data", "8.1"),
+        ),
+        PhaseName.STREAM_END: _told(
+            _last(r for r in loaded if r.event == "vmstate_downtime_load"),
+            _why(destination, "vmstate_downtime_load", "8.2"),
+        ),
+        PhaseName.LOAD_DONE: _told(
+            _last(_checkpoints(destination, "dst-precopy-loadvm-completed"))
+            or _last(
+                r
+                for r in loaded
+                if r.event == "process_incoming_migration_co_end"
+            ),
+            _why(destination, "process_incoming_migration_co_end", "8.1"),
+        ),
+        PhaseName.START: requested,
+        PhaseName.START_P2P_ARCS: (
+            _last(_pass(start, Pass.PREPARE)) if start else None
+        )
+        or requested,
+        PhaseName.START_ARCS: _Milestone(whole.end_ns),
+    }
+
+
+def _last(records: Iterable[Record]) -> _Milestone | None:
+    times = [r.time_ns for r in records if r.time_ns is not None]
+    return _Milestone(max(times)) if times else None
+
+
+def _told(milestone: _Milestone | None, why: str) -> _Milestone:
+    return milestone or _Milestone(None, why)
+
+
+def _pass(epoch: Epoch, which: Pass) -> list[Record]:
+    return [step.record for step in epoch.of(which)]
+
+
+def _checkpoints(side: Timeline, name: str) -> list[Record]:
+    return [
+        r
+        for r in side.others
+        if r.event == _CHECKPOINT and r.fields["checkpoint"] == name
+    ]
+
+
+def _first_turn(source: Timeline) -> _Milestone:
+    """The first device begins to write its part of the stream."""
+    begins = [turn.start_ns for turn in turns(source)]
+    told = [x for x in begins if x is not None]
+    if not told or begins[0] is None:
+        return _Milestone(
+            None, _why(source, "vmstate_downtime_save", "8.2")
+        )
+    return _Milestone(min(told))
+
+
+def _requested(start: Epoch | None, destination: Timeline) -> _Milestone:
+    """The first request that is to start a device."""
+    if start is None:
+        return _Milestone(
+            None, "the last device was not started by a run-state change"
+        )
+    attempts = [
+        arc.attempt.time_ns
+        for step in start.steps
+        for arc in step.arcs
+        if arc.attempt and arc.attempt.time_ns is not None
+    ]
+    if attempts:
+        return _Milestone(min(attempts))
+    if start.notify and start.notify.time_ns is not None:
+        return _Milestone(start.notify.time_ns)
+    return _Milestone(None, _why(destination, "vm_state_notify", "8.1"))
+
+
+def _why(side: Timeline, event: str, since: str) -> str:
+    """Why a line is not there."""
+    versions = side.summary.versions
+    index = VERSIONS.index
+    if versions and index(versions[1]) < index(since):
+        return f"QEMU {versions[1]} does not print {event}"
+    return (
+        f"no {event} in the {side.side}'s log; QEMU prints it with "
+        f"--trace {event.split()[0]}"
+    )
+
+
+def _links(part: Phase, work: tuple[Interval, ...]) -> list[Link]:
+    """What was waited for in a phase, backwards from its end."""
+    if not part.duration_ns:
+        return []
+    own = [x for x in work if x.phase is part.name]
+    links: list[Link] = []
+    at_ns = part.end_ns
+    while at_ns > part.start_ns:
+        before = [
+            x for x in own if x.start_ns < at_ns and x.end_ns > part.start_ns
+        ]
+        # Of those that ended last, what began first explains the most.
+        busy = max(
+            before,
+            key=lambda x: (min(x.end_ns, at_ns), -x.start_ns),
+            default=None,
+        )
+        if busy is None or busy.end_ns < at_ns:
+            idle_ns = part.start_ns if busy is None else busy.end_ns
+            links.append(Link(part.name, None, idle_ns, at_ns))
+            at_ns = idle_ns
+        if busy is not None:
+            begin_ns = max(busy.start_ns, part.start_ns)
+            links.append(Link(part.name, busy, begin_ns, at_ns))
+            at_ns = begin_ns
+    return links[::-1]
+
+
+def _beside(
+    beside: Beside, source: Timeline, destination: Timeline
+) -> Beside:
+    return replace(
+        beside,
+        checkpoints_ns=tuple(
+            (str(r.fields["checkpoint"]), r.time_ns)
+            for side in (source, destination)
+            for r in side.others
+            if r.event == _CHECKPOINT and r.time_ns is not None
+        ),
+        sections=tuple(
+            Section(
+                side=side.side,
+                iterable=r.fields["type"] == "iterable",
+                name=str(r.fields["idstr"]),
+                instance=int(r.fields["instance"]),
+                downtime_us=int(r.fields["downtime"]),
+            )
+            for side, event in (
+                (source, "vmstate_downtime_save"),
+                (destination, "vmstate_downtime_load"),
+            )
+            for r in side.others
+            if r.event == event
+        ),
+    )

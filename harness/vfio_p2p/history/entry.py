@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What of a bundle goes into the history."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.downtime.bundle import breakdown
+from vfio_p2p.downtime.metrics import metrics
+from vfio_p2p.history.database import Entry, Metric
+
+# Every bundle there is comes from there.
+_HOST = "testbed"
+
+
+def entry_of(
+    bundle: Bundle,
+    *,
+    qemu_revision: str,
+    qemu_revision_s: int | None,
+    project_revision: str,
+    recorded_s: int,
+) -> Entry:
+    """The entry for a bundle; see `Entry` for what it does not know itself.
+
+    :raise BundleError: When it is of a tree that we do not know.
+    """
+    inputs = bundle.manifest.inputs
+    # The arguments have the seed, and else only what the harness settles.
+    testbed = msgspec.structs.replace(inputs.testbed, arguments=())
+    return Entry(
+        recorded_s=recorded_s,
+        digest=bundle.digest,
+        qemu_revision=qemu_revision,
+        qemu_revision_s=qemu_revision_s,
+        qemu_version=inputs.qemu.version,
+        variant=inputs.qemu.variant,
+        build=inputs.qemu.build,
+        project_revision=project_revision,
+        scenario=bundle.scenario.name,
+        scenario_digest=inputs.scenario,
+        seed=inputs.seed,
+        host=_HOST,
+        testbed=hashlib.sha256(
+            msgspec.json.encode(testbed, order="sorted")
+        ).hexdigest(),
+        metrics=tuple(
+            Metric(name, value_ns, "ns")
+            for name, value_ns in metrics(breakdown(bundle)).items()
+        ),
+    )

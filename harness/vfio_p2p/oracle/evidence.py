@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Does a log hold enough to say that the rules hold?
+
+Every ordering rule holds on an empty log, on one whose end is missing and
+on a QEMU that never started.  What is doubted here can never pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vfio_p2p.oracle.model import Doubt, Expectation
+from vfio_p2p.timeline import Side, Timeline
+from vfio_p2p.trace import Kind, Record, printable
+from vfio_p2p.trace.device import Dropped
+from vfio_p2p.trace.formats import FAILURE_MESSAGES
+from vfio_p2p.uapi import P2P_STATES, DeviceState
+
+_SHOWN_GAPS = 5
+_THREAD_END = "vfio_save_complete_precopy_thread_end"
+_ADVICE = "trace with --trace 'vfio_*' --trace vm_state_notify"
+
+
+def doubts(side: Timeline, expect: Expectation) -> Iterator[Doubt]:
+    """Why the log of one side cannot say that the rules hold.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    for message, records in _doubts(side, expect):
+        yield Doubt(side.side, message, side.summary.name, records)
+
+
+def unseen(side: Timeline, expect: Expectation) -> Iterator[Doubt]:
+    """What is missing of the devices' own logs.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    for device in side.devices:
+        name = printable(device)
+        log = side.logs.get(device)
+        if log is None:
+            if expect.logs:
+                why = f"there is no log of {name} itself"
+                yield Doubt(side.side, why, side.summary.name)
+        elif not log.whole:
+            why = f"{name} had more to say than its log holds"
+            yield Doubt(
+                side.side, why, side.summary.name, log.of(Dropped)[-1:]
+            )
+
+
+_Found = Iterator[tuple[str, tuple[Record, ...]]]
+
+
+def _doubts(side: Timeline, expect: Expectation) -> _Found:
+    summary = side.summary
+    for message in side.marks_of(Kind.MESSAGE):
+        if not any(text in message.text for text in FAILURE_MESSAGES):
+            yield "QEMU said", (message,)
+    if not summary.size_bytes:
+        yield "the log is empty", ()
+        return
+    if summary.cut:
+        yield f"the log is cut: its last {summary.backend.unit} has no end", ()
+    if side.dropped:
+        yield (
+            "events are missing, for QEMU's trace buffer was full: trace less",
+            side.dropped[:_SHOWN_GAPS],
+        )
+    if not side.devices:
+        yield (
+            f"no {summary.backend.unit} in {summary.lines} is about a VFIO "
+            f"device's migration: {_ADVICE}, with the 'log' or the 'simple' "
+            "backend",
+            (),
+        )
+        return
+    yield from _meanings(side)
+    yield from _gaps(side)
+    yield from _devices(side, expect)
+    if expect.p2p is None:
+        yield _no_p2p(side)
+    if expect.migrates:
+        if side.side is Side.SOURCE:
+            yield from _saved(side)
+        else:
+            yield from _loaded(side)
+
+
+def _meanings(side: Timeline) -> _Found:
+    """Distributions mix texts of many versions, but not these."""
+    old = [a for a in side.arcs if a.done and a.done.kind is Kind.SUCCEEDED]
+    new = [a for a in side.arcs if a.attempt]
+    if old and new:
+        yield (
+            "vfio_migration_set_state means 'done' here and 'about to try' "
+            "there: more than one QEMU wrote this",
+            (*old[0].records, *new[0].records),
+        )
+
+
+def _gaps(side: Timeline) -> _Found:
+    if side.gaps and all(arc.attempt is None for arc in side.arcs):
+        changed = [a.done for a in side.arcs if a.done is not None]
+        if not changed or changed[0].kind is Kind.CHANGED:
+            yield f"vfio_migration_set_state was not traced: {_ADVICE}", ()
+            return
+    for gap in side.gaps[:_SHOWN_GAPS]:
+        yield f"lines are missing or doubled: {gap.why}", gap.records
+    more = len(side.gaps) - _SHOWN_GAPS
+    if more > 0:
+        yield f"lines are missing or doubled in {more} more places", ()
+
+
+def _devices(side: Timeline, expect: Expectation) -> _Found:
+    wanted = expect.devices
+    if wanted is None:
+        wanted = len(side.plugged)
+        if not wanted:
+            yield (
+                "the number of devices is unknown: give --devices, or trace "
+                "vfio_migration_realize",
+                (),
+            )
+            return
+    if len(side.devices) != wanted:
+        names = ", ".join(printable(name) for name in side.devices)
+        yield f"{wanted} devices expected, the log shows {names}", ()
+    if not side.epochs and (expect.runs or side.side is not Side.SOURCE):
+        yield f"no run-state change was traced: {_ADVICE}", ()
+
+
+def _saved(side: Timeline) -> _Found:
+    """The source has to give away its devices' state, to the end."""
+    written = {
+        mark.device
+        for mark in side.marks_of(Kind.COMPLETE)
+        # The thread's says whether it succeeded, the other is an errno.
+        if bool(mark.fields["ret"]) == (mark.event == _THREAD_END)
+    }
+    for device in side.devices:
+        reached = [arc.reached for arc in side.arcs_of(device)]
+        if DeviceState.STOP_COPY not in reached or device not in written:
+            hint = ""
+            if DeviceState.RESUMING in reached:
+                hint = "; this looks like the log of a destination"
+            yield (
+                f"no migration of {printable(device)} to its end is in "
+                f"this log{hint}",
+                (),
+            )
+        elif not side.marks_of(Kind.SAVE_CLEANUP, device=device):
+            yield (
+                f"the log ends before vfio_save_cleanup of "
+                f"{printable(device)}",
+                (),
+            )
+
+
+def _loaded(side: Timeline) -> _Found:
+    """The destination has to take them."""
+    for device in side.devices:
+        reached = [arc.reached for arc in side.arcs_of(device)]
+        if DeviceState.RESUMING not in reached:
+            yield f"{printable(device)} was never asked for RESUMING", ()
+
+
+def _no_p2p(side: Timeline) -> tuple[str, tuple[Record, ...]]:
+    """Why it is unknown whether the tree has the series at all."""
+    for arc in side.arcs:
+        if arc.requested in P2P_STATES:
+            return (
+                "P2P states without a prepare callback: trace "
+                "vfio_vmstate_change_prepare",
+                arc.records,
+            )
+    return "no device was ever asked for a P2P state", ()

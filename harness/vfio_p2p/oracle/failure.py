@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rules about what fails, is cancelled, or must not happen at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vfio_p2p.oracle.model import Broken, Expectation, Outcome
+from vfio_p2p.timeline import Arc, Cause, Epoch, Migration, Timeline
+from vfio_p2p.trace import Kind, Record, printable
+from vfio_p2p.trace.device import Call
+from vfio_p2p.uapi import DeviceState
+
+_S = DeviceState
+_RUNS = {_S.RUNNING, _S.RUNNING_P2P, _S.PRE_COPY, _S.PRE_COPY_P2P}
+_STOPS = {_S.STOP, _S.STOP_COPY, _S.RESUMING}
+
+
+def _start(epoch: Epoch) -> int:
+    """Number of its first line."""
+    return epoch.notify.line if epoch.notify else epoch.steps[0].line
+
+
+def _epoch_at(side: Timeline, line: int) -> Epoch | None:
+    """The run-state change that was the last at a line."""
+    before = [epoch for epoch in side.epochs if _start(epoch) <= line]
+    return before[-1] if before else None
+
+
+def run_state(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """No device moves where the VM's run state forbids it.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    for arc in side.arcs:
+        # What no line lays claim to may be a callback's, cut off.
+        if arc.cause in (None, Cause.PREPARE, Cause.MAIN) or not arc.moved:
+            continue
+        epoch = _epoch_at(side, arc.line)
+        if epoch is None or side.has_gap(arc.device):
+            continue
+        assert arc.reached is not None
+        if arc.reached in (_STOPS if epoch.running else _RUNS):
+            yield Broken(
+                f"{printable(arc.device)} came to {arc.reached.name} after "
+                f"{epoch}",
+                (arc.device,),
+                (*_lines_of(epoch), *arc.records),
+            )
+
+
+def _lines_of(epoch: Epoch) -> tuple[Record, ...]:
+    return (epoch.notify or epoch.steps[0].record,)
+
+
+def cancelled(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """After a migration without success the devices run with their VM.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    migrations = side.migrations
+    for number, migration in enumerate(migrations):
+        if migration.end is None or migration.completed:
+            continue
+        after = migrations[number + 1 : number + 2]
+        limit = after[0].begin.line if after else None
+        end = _checkpoint(side, migration, limit)
+        if end is None:
+            continue
+        epoch = _epoch_at(side, end - 1)
+        if epoch is None or not epoch.running:
+            continue
+        for device in side.devices:
+            # QEMU sees to its devices right behind that line.
+            done = any(
+                migration.begin.line < mark.line < end
+                for mark in side.marks_of(Kind.SAVE_CLEANUP, device=device)
+            )
+            if not done or side.has_gap(device):
+                continue
+            arcs = [a for a in side.arcs_of(device) if a.line < end]
+            if arcs and arcs[-1].reached is not _S.RUNNING:
+                yield _not_restored(migration, arcs[-1])
+
+
+def _checkpoint(
+    side: Timeline, migration: Migration, limit: int | None
+) -> int | None:
+    """The line at which all must be well again.
+
+    That is where the VM stops or migrates again; until then QEMU may still
+    be at it.
+    """
+    assert migration.end is not None
+    stops = [
+        _start(epoch)
+        for epoch in side.epochs
+        if not epoch.running and _start(epoch) > migration.end.line
+    ]
+    found = [*stops[:1], *([] if limit is None else [limit])]
+    return min(found, default=None)
+
+
+def _not_restored(migration: Migration, arc: Arc) -> Broken:
+    assert migration.end is not None
+    state = "no known state" if arc.reached is None else arc.reached.name
+    return Broken(
+        f"the migration ended as {migration.end.fields['status']}, the VM "
+        f"runs, and {printable(arc.device)} is in {state}",
+        (arc.device,),
+        (migration.end, *arc.records),
+    )
+
+
+def swallowed(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """No migration is a success in which a device has failed.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    for migration in side.migrations:
+        begin, end = migration.begin, migration.end
+        if end is None or not migration.completed:
+            continue
+        if begin.time_ns is None or end.time_ns is None:
+            continue
+        for device in side.devices:
+            log = side.logs.get(device)
+            for call in log.calls if log else ():
+                if _failed(call) and (
+                    begin.time_ns <= call.request.time_ns < end.time_ns
+                ):
+                    yield Broken(
+                        f"{printable(device)} could not go to "
+                        f"{_target(call)}, and the migration was completed "
+                        "all the same",
+                        (device,),
+                        (*call.entries, end),
+                    )
+
+
+def _failed(call: Call) -> bool:
+    return call.result is not None and call.result.ret != 0
+
+
+def _target(call: Call) -> str:
+    target = call.request.target
+    return "no state" if target is None else target.name

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rules about the way of a device through a migration."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from vfio_p2p.oracle.model import Broken, Expectation, Outcome, Unclear
+from vfio_p2p.timeline import Arc, Cause, Timeline
+from vfio_p2p.trace import Kind, Record, printable
+from vfio_p2p.uapi import DeviceState, MigrationFlags
+
+_S = DeviceState
+
+
+def stop_late(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """STOP_COPY to STOP in the right function, after the stream.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    yield from _stopped_elsewhere(side)
+    if expect.stop_in_cleanup is None:
+        return
+    right = Cause.CLEANUP if expect.stop_in_cleanup else Cause.COMPLETE
+    for arc in side.arcs:
+        if (arc.before, arc.requested) != (_S.STOP_COPY, _S.STOP):
+            continue
+        name = printable(arc.device)
+        records = arc.records + ((arc.mark,) if arc.mark else ())
+        if arc.cause is None:
+            yield Unclear(
+                f"no line tells who stopped {name}", arc.records
+            )
+        elif arc.cause is not right:
+            yield Broken(
+                f"{name} left STOP_COPY in {arc.cause.value}, "
+                f"not in {right.value}",
+                (arc.device,),
+                records,
+            )
+        elif right is Cause.CLEANUP:
+            late = _stream_after(side, arc)
+            if late is not None:
+                both = dict.fromkeys((arc.device, late.device))
+                yield Broken(
+                    f"{name} left STOP_COPY before the stream was complete",
+                    tuple(device for device in both if device),
+                    (*records, late),
+                )
+
+
+def _stopped_elsewhere(side: Timeline) -> Iterator[Outcome]:
+    """The cleanup follows failed migrations too, where the VM runs on."""
+    for arc in side.arcs:
+        if (
+            arc.cause is Cause.CLEANUP
+            and arc.before not in (None, _S.STOP_COPY, _S.STOP)
+            and not side.has_gap(arc.device)
+        ):
+            assert arc.before is not None
+            yield Broken(
+                f"{printable(arc.device)}, in {arc.before.name}, was asked "
+                f"for {arc.requested.name} in {Cause.CLEANUP.value}",
+                (arc.device,),
+                arc.records,
+            )
+
+
+def _stream_after(side: Timeline, arc: Arc) -> Record | None:
+    """The first sign that the stream went on after an arc."""
+    told = [m for m in side.marks_of(Kind.STATUS) if m.line < arc.line]
+    # A snapshot is never active, and completed after the cleanup.
+    snapshot = bool(told) and told[-1].fields.get("status") == "setup"
+    # The marks are in the order of their lines.
+    first = bisect_left(side.marks, arc.line, key=lambda mark: mark.line)
+    for mark in side.marks[first:]:
+        status = mark.fields.get("status")
+        if mark.kind is Kind.SAVE_SETUP:
+            return None
+        if mark.kind is Kind.COMPLETE or (
+            mark.kind is Kind.STATUS
+            and status == "completed"
+            and not snapshot
+        ):
+            return mark
+    return None
+
+
+def destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """RESUMING, RUNNING_P2P, RUNNING; then what a stop or the way back brings.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    if expect.p2p is None:
+        return
+    for device in side.devices:
+        arcs = [arc for arc in side.arcs_of(device) if arc.moved]
+        begin = next(
+            (i for i, a in enumerate(arcs) if a.reached is _S.RESUMING), None
+        )
+        if begin is None or side.has_gap(device):
+            continue
+        stops = {
+            arc.line
+            for epoch in side.epochs
+            if not epoch.running
+            for step in epoch.steps
+            for arc in step.arcs
+        }
+        walked = []
+        for arc in arcs[begin:]:
+            if arc.line in stops or arc.cause is Cause.SETUP:
+                break
+            walked.append(arc)
+        p2p = expect.p2p and expect.flags_of(device) & MigrationFlags.P2P
+        wanted = [_S.RESUMING, _S.RUNNING_P2P, _S.RUNNING]
+        if not p2p:
+            wanted.remove(_S.RUNNING_P2P)
+        states = [arc.reached for arc in walked if arc.reached is not None]
+        # On the way from RESUMING anyhow; to ask for it harms no other.
+        if states[:2] == [_S.RESUMING, _S.STOP]:
+            del states[1]
+        if states == wanted:
+            continue
+        names = ", ".join(state.name for state in states)
+        if states == wanted[: len(states)] and not stops:
+            # So far, so good; `left` says what is wrong with the end.
+            continue
+        yield Broken(
+            f"{printable(device)} went {names}; "
+            f"{', '.join(state.name for state in wanted)} is due",
+            (device,),
+            tuple(record for arc in walked for record in arc.records[-1:]),
+        )
+
+
+def left(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """No device is left where it cannot stay.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    if side.summary.cut:
+        return
+    for device, state in side.end.items():
+        name = printable(device)
+        arcs = [arc for arc in side.arcs_of(device) if arc.moved]
+        records = arcs[-1].records if arcs else ()
+        if state is _S.ERROR or (
+            state in (_S.STOP_COPY, _S.RESUMING)
+            and _passed_by(side, device, after=arcs[-1].line)
+        ):
+            yield Broken(f"{name} is left in {state.name}", (device,), records)
+        elif state not in (_S.STOP, _S.RUNNING):
+            # A VM that never starts, or was killed, is not the series' fault.
+            yield Unclear(f"the log ends with {name} in {state.name}", records)
+
+
+def _passed_by(side: Timeline, device: str, after: int) -> bool:
+    """Whether what should have moved the device came and went."""
+    cleanups = side.marks_of(Kind.SAVE_CLEANUP, device=device)
+    ends = [mark.line for mark in cleanups]
+    ends += [e.steps[-1].record.line for e in side.epochs if e.running]
+    return max(ends, default=0) > after

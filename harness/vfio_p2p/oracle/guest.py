@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rule about what a guest tells its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vfio_p2p.oracle.model import Broken, Expectation, Outcome
+from vfio_p2p.timeline import Timeline
+from vfio_p2p.trace import printable
+from vfio_p2p.trace.device import Close, Heartbeat
+
+# A guest's counter is that of a register.
+_MODULUS = 1 << 32
+
+
+def heartbeat(
+    source: Timeline, destination: Timeline, expect: Expectation
+) -> Iterator[Outcome]:
+    """A guest is heard whenever it runs, and goes on where it stopped.
+
+    :param source: The source's timeline.
+    :param destination: The destination's.
+    :param expect: What they are measured against.
+    """
+    sides = (source, destination)
+    for pair in zip(source.plugged, destination.plugged, strict=False):
+        before, after = (
+            [*side.logs[device].of(Heartbeat)] if device in side.logs else []
+            for side, device in zip(sides, pair, strict=True)
+        )
+        for side, device, beats in zip(
+            sides, pair, (before, after), strict=True
+        ):
+            yield from _own(device, beats)
+            # Of a run that broke off it may not have come to that.
+            if expect.ends and device in expect.beats:
+                yield from _any(side, device, beats)
+        if before and after and before[-1].count and after[0].count:
+            yield from _next(pair, before[-1], after[0])
+
+
+def _own(device: str, heard: list[Heartbeat]) -> Iterator[Outcome]:
+    for beats in heard:
+        wrong = {
+            "missed": beats.missed,
+            "repeated": beats.repeated,
+            "untimely": beats.untimely,
+        }
+        if any(wrong.values()):
+            counts = ", ".join(f"{n} {what}" for what, n in wrong.items())
+            yield Broken(
+                f"of its guest's heartbeats {printable(device)} had {counts}",
+                (device,),
+                (beats,),
+            )
+
+
+def _any(
+    side: Timeline, device: str, heard: list[Heartbeat]
+) -> Iterator[Outcome]:
+    # Without a log there is no evidence, which is said elsewhere.
+    if device in side.logs and not any(beats.count for beats in heard):
+        ends = side.logs[device].of(Close)[-1:]
+        yield Broken(
+            f"its guest runs, and {printable(device)} had no heartbeat of it",
+            (device,),
+            (*heard, *ends),
+        )
+
+
+def _next(
+    pair: tuple[str, str], before: Heartbeat, after: Heartbeat
+) -> Iterator[Outcome]:
+    if after.first != (before.last + 1) % _MODULUS:
+        yield Broken(
+            f"the guest's heartbeat {before.last} at {printable(pair[0])} was "
+            f"followed by {after.first} at {printable(pair[1])}",
+            pair,
+            (before, after),
+        )

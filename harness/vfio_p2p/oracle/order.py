@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rules about the two passes of vm_state_notify()."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from vfio_p2p.oracle.model import Broken, Expectation, Outcome, Unclear
+from vfio_p2p.timeline import Epoch, Phase, Step, Timeline
+from vfio_p2p.trace import Kind, printable
+from vfio_p2p.uapi import MigrationFlags
+
+
+def count(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """Each device once per pass, where the pass concerns it.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    plugged = {m.device: m.line for m in side.marks_of(Kind.REALIZE)}
+    for epoch in side.epochs:
+        found = Counter((step.phase, step.device) for step in epoch.steps)
+        for device in side.devices:
+            if plugged.get(device, 0) > epoch.steps[-1].record.line:
+                continue
+            p2p = expect.flags_of(device) & MigrationFlags.P2P
+            due = {Phase.PREPARE: bool(expect.p2p and p2p), Phase.MAIN: True}
+            for phase, wanted in due.items():
+                if found[phase, device] > wanted:
+                    yield _too_many(epoch, phase, device, int(wanted))
+                elif found[phase, device] < wanted:
+                    yield _missing(side, epoch, phase, device)
+
+
+def _too_many(
+    epoch: Epoch, phase: Phase, device: str, wanted: int
+) -> Outcome:
+    steps = [step for step in epoch.of(phase) if step.device == device]
+    records = tuple(step.record for step in steps)
+    message = (
+        f"{epoch}: {len(steps)} {phase} callbacks of {printable(device)}, "
+        f"{wanted} expected"
+    )
+    if all(len(step.arcs) == 1 for step in steps):
+        return Broken(message, (device,), records)
+    # A callback without its request is a doubled line, not a second call.
+    return Unclear(message, records)
+
+
+def _missing(
+    side: Timeline, epoch: Epoch, phase: Phase, device: str
+) -> Outcome:
+    """A callback that was not seen: not made, or its line is missing."""
+    message = f"{epoch}: no {phase} callback of {printable(device)}"
+    steps = [step for step in epoch.steps if step.device == device]
+    records = tuple(step.record for step in steps)
+    # A main callback can be still to come, or the device be unplugged, as
+    # long as no other function is heard of it.
+    end = epoch.steps[-1].record.line
+    heard = [
+        *(arc.line for arc in side.arcs_of(device) if arc.cause),
+        *(mark.line for mark in side.marks if mark.device == device),
+    ]
+    over = steps if phase is Phase.PREPARE else max(heard, default=0) > end
+    if over and not side.has_gap(device):
+        return Broken(message, (device,), records)
+    return Unclear(message, records)
+
+
+def barrier(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """All prepares end before any main begins, across all devices.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    for epoch in side.epochs:
+        prepares, mains = epoch.of(Phase.PREPARE), epoch.of(Phase.MAIN)
+        early = [
+            main
+            for main in mains
+            if any(main.line < prepare.record.line for prepare in prepares)
+        ]
+        if not early:
+            continue
+        begin = early[0].line
+        late = [step for step in prepares if step.record.line > begin]
+        devices = dict.fromkeys(step.device for step in (*early, *late))
+        yield Broken(
+            f"{epoch}: the main callback of {_names(early)} came before "
+            f"the prepare callback of {_names(late)}",
+            tuple(devices),
+            tuple(
+                step.record
+                for step in sorted((*early, *late), key=lambda s: s.line)
+            ),
+        )
+
+
+def order(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """Forward on start, reverse on stop, the same in both passes.
+
+    Which order is the forward one depends on how deep the devices are in
+    the qdev tree; all passes must agree on one.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    reference: Sequence[Step] = ()
+    origin = ""
+    for epoch in side.epochs:
+        for phase in Phase:
+            steps = epoch.of(phase)
+            devices = [step.device for step in steps]
+            if len(devices) < 2 or len(set(devices)) < len(devices):
+                continue
+            forward = steps if epoch.running else steps[::-1]
+            if not reference:
+                reference, origin = forward, f"{epoch}, {phase} pass"
+                if expect.same_depth:
+                    plugged = sorted(
+                        side.plugged, key=lambda name: name in expect.deep
+                    )
+                    yield from _plugged_order(plugged, epoch, phase, forward)
+                continue
+            pair = _swapped([s.device for s in reference], forward)
+            if pair is not None:
+                first, second = pair
+                yield Broken(
+                    f"{epoch}, {phase} pass: the order of "
+                    f"{printable(first.device)} and "
+                    f"{printable(second.device)} contradicts {origin}",
+                    (first.device, second.device),
+                    tuple(
+                        step.record
+                        for step in (*reference, *steps)
+                        if step.device in (first.device, second.device)
+                    ),
+                )
+
+
+def _plugged_order(
+    plugged: Sequence[str],
+    epoch: Epoch,
+    phase: Phase,
+    forward: Sequence[Step],
+) -> Iterator[Outcome]:
+    pair = _swapped(plugged, forward)
+    if pair is not None:
+        first, second = pair
+        yield Broken(
+            f"{epoch}, {phase} pass: {printable(first.device)} and "
+            f"{printable(second.device)} are not in the order of their depth "
+            f"and of their plugging, as it is for a {_way(epoch)}",
+            (first.device, second.device),
+            (first.record, second.record),
+        )
+
+
+def _way(epoch: Epoch) -> str:
+    return "start" if epoch.running else "stop (reversed)"
+
+
+def _swapped(
+    reference: Sequence[str], steps: Sequence[Step]
+) -> tuple[Step, Step] | None:
+    """The first two steps that stand the other way round than they should.
+
+    :param reference: Devices in the order that is due.
+    :param steps: Steps to compare with it.
+    """
+    rank = {device: i for i, device in enumerate(reference)}
+    known = [step for step in steps if step.device in rank]
+    for first, second in pairwise(known):
+        if rank[first.device] > rank[second.device]:
+            return first, second
+    return None
+
+
+def _names(steps: Sequence[Step]) -> str:
+    return ", ".join(
+        dict.fromkeys(printable(step.device) for step in steps)
+    )

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rules about single requests: how QEMU asks a device for a state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from vfio_p2p.oracle.model import Broken, Expectation, Outcome, Unclear
+from vfio_p2p.timeline import Arc, Cause, Timeline
+from vfio_p2p.trace import Kind, Record, printable
+from vfio_p2p.uapi import DeviceState
+
+_NAMELESS = "UNKNOWN STATE"
+
+_RECOVER = {
+    Cause.PREPARE: DeviceState.ERROR,
+    Cause.MAIN: DeviceState.ERROR,
+    Cause.SETUP: DeviceState.RUNNING,
+    Cause.CLEANUP: DeviceState.ERROR,
+    Cause.LOADED: DeviceState.ERROR,
+    Cause.NOTIFIER: DeviceState.ERROR,
+}
+
+
+def once(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """No function asks a device for the state that it just asked for.
+
+    A log cannot feign it: the second request of the two is announced when
+    the first has been seen to be done.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    for device in side.devices:
+        for first, second in pairwise(side.arcs_of(device)):
+            # What the main callback did, vfio_save_complete_precopy() may
+            # ask for again; when lines are missing the two are one.
+            if second.requested is DeviceState.STOP_COPY:
+                continue
+            if (
+                first.mark is not None
+                and first.mark is second.mark
+                and first.moved
+                and first.requested is second.requested
+                and second.attempt is not None
+                and second.done is None
+            ):
+                yield Broken(
+                    f"{printable(device)} was asked twice in a row for "
+                    f"{second.requested.name}",
+                    (device,),
+                    (*first.records, *second.records, first.mark),
+                )
+
+
+def sequence(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """Each device is asked for all that is due, in that order.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    plugged = {mark.device for mark in side.marks_of(Kind.REALIZE)}
+    for device, due in expect.sequences.items():
+        if device not in plugged:
+            continue
+        arcs = [
+            arc
+            for arc in side.arcs_of(device)
+            if arc.requested is not arc.before
+        ]
+        asked = tuple(arc.requested for arc in arcs)
+        if asked == due:
+            continue
+        message = (
+            f"{printable(device)} was asked for {_states(asked)}; "
+            f"{_states(due)} is due"
+        )
+        records = tuple(record for arc in arcs for record in arc.records[:1])
+        # A run that was cut short may well end with a request.
+        damaged = side.has_gap if expect.ends else side.torn
+        if damaged(device):
+            yield Unclear(message, records)
+        else:
+            yield Broken(message, (device,), records)
+
+
+def _states(states: Sequence[DeviceState]) -> str:
+    return ", ".join(state.name for state in states) or "nothing"
+
+
+def recover(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """Each request says what becomes of the device if it fails.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    for arc in side.arcs:
+        due = _due(arc)
+        # Up to 9.0 there is no line before a request.
+        if due is None or arc.attempt is None or side.has_gap(arc.device):
+            continue
+        said = arc.attempt.fields["recover"]
+        if said != due.name:
+            yield Broken(
+                f"{printable(arc.device)}, asked for {arc.requested.name}, "
+                f"would be left in {said} if that failed, not in {due.name}",
+                (arc.device,),
+                arc.records,
+            )
+
+
+def _due(arc: Arc) -> DeviceState | None:
+    """The right state to recover to; None if it is not known."""
+    match arc.cause:
+        case None:
+            return None
+        case Cause.LOAD:
+            return arc.before
+        case Cause.COMPLETE:
+            if arc.requested is DeviceState.STOP_COPY:
+                return DeviceState.STOP
+            return DeviceState.ERROR
+    return _RECOVER[arc.cause]
+
+
+def named(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+    """QEMU has a name for every state that it asks for.
+
+    :param side: The timeline.
+    :param expect: What it is measured against.
+    """
+    # A line that names no state is a gap in the timeline.
+    found = [
+        record
+        for gap in side.gaps
+        for record in gap.records
+        if record.fields.get("state") == _NAMELESS
+    ]
+    for device in dict.fromkeys(record.device for record in found):
+        lines: tuple[Record, ...] = tuple(
+            record for record in found if record.device == device
+        )
+        yield Broken(
+            f"{printable(device)} was asked for a state that QEMU calls "
+            f"{_NAMELESS}",
+            (device,),
+            lines,
+        )

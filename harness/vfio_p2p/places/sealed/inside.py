@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What runs in the VM: one scenario, and the way out for its bundle.
+
+Started by images/testbed/init as ``python -m vfio_p2p.places.sealed.inside``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import traceback
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+from vfio_p2p.devices import Driver, VfioDevice
+from vfio_p2p.devices.mtty import mtty_devices
+from vfio_p2p.devices.p2psim import simulated_devices
+from vfio_p2p.errors import HarnessError
+from vfio_p2p.places.sealed.mailbox import post
+from vfio_p2p.scenario.argv import Program
+from vfio_p2p.scenario.model import Device, Scenario, from_json
+from vfio_p2p.scenario.runner import DESTINATION, SOURCE, run
+
+SCENARIO = Path("/job/scenario.json")
+DRIVER = Path("/modules/driver")
+OUT = Path("/out")
+# The loader and the libraries of the machine that built QEMU come along,
+# so that they need not be those of the image.
+PROGRAM = Program(
+    argv=(
+        "/qemu/lib/ld.so",
+        "--library-path",
+        "/qemu/lib",
+        "/qemu/qemu-system-x86_64",
+    ),
+    firmware=Path("/usr/share/seabios"),
+)
+ERROR = "error.txt"
+
+_PREFIXES = {SOURCE: "src", DESTINATION: "dst"}
+
+
+def _devices(
+    driver: Driver, prefix: str, specs: tuple[Device, ...], side: str
+) -> AbstractContextManager[tuple[VfioDevice, ...]]:
+    if driver is Driver.MTTY:
+        return mtty_devices(prefix, specs)
+    return simulated_devices(prefix, specs, side)
+
+
+def run_job(scenario: Scenario, driver: Driver, out: Path) -> None:
+    """Run one scenario.
+
+    :param scenario: What is to happen.
+    :param driver: Whose devices it runs on.
+    :param out: Existing empty folder for what it leaves.
+    :raise HostError: When the devices cannot be had.
+    """
+    specs = scenario.each_device()
+    with ExitStack() as stack:
+        devices: dict[str, tuple[VfioDevice, ...]] = {
+            side: stack.enter_context(_devices(driver, prefix, specs, side))
+            for side, prefix in _PREFIXES.items()
+        }
+        properties = {
+            side: [device.qemu_properties for device in of_side]
+            for side, of_side in devices.items()
+        }
+
+        def start_traffic() -> None:
+            for device in devices[SOURCE]:
+                device.start_traffic()
+
+        asyncio.run(run(scenario, PROGRAM, properties, out, start_traffic))
+        logs = out / "devices"
+        logs.mkdir()
+        for of_side in devices.values():
+            for device in of_side:
+                if log := device.log():
+                    (logs / f"{device.name}.log").write_bytes(log)
+
+
+def main() -> None:
+    """Do the job; say on the way out what went wrong, if anything did."""
+    OUT.mkdir()
+    try:
+        driver = Driver(DRIVER.read_text())
+        run_job(from_json(SCENARIO.read_bytes()), driver, OUT)
+        post(OUT)
+    except Exception as err:
+        # On the console as well: it is kept when a run fails.
+        traceback.print_exc()
+        what, hint = f"inside the VM: {err!r}", ""
+        if isinstance(err, HarnessError):
+            what, hint = err.what, err.hint
+        shutil.rmtree(OUT)
+        OUT.mkdir()
+        (OUT / ERROR).write_text(f"{what}\n{hint}\n")
+        post(OUT)
+
+
+if __name__ == "__main__":
+    main()

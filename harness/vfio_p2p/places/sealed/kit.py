@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parts of the outer VM: Debian packages and wheels, unpacked.
+
+What is in a kit is settled when it is made, and it is then used until the
+list in images/testbed changes or the cache is deleted: a new kernel in the
+archive must not change the result of a run from one day to the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from vfio_p2p import resources
+from vfio_p2p.errors import HostError, MissingToolError
+from vfio_p2p.machine.files import exclusive, publishing, room_for
+from vfio_p2p.machine.process import die_with_parent
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.progress import Progress
+from vfio_p2p.qemu.apt import AptRoot
+
+_NEEDED_BYTES = 1 << 30
+_PACKAGES = "packages.json"
+
+
+class Mtty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What mtty is built from; its table in images/testbed/testbed.toml."""
+
+    package: str
+    files: tuple[str, ...]
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """images/testbed/testbed.toml; see the comments there."""
+
+    suites: tuple[str, ...]
+    kernel: str
+    kernel_packages: tuple[str, ...]
+    packages: tuple[str, ...]
+    modules: tuple[str, ...]
+    python: str
+    python_without: tuple[str, ...]
+    libraries: tuple[str, ...]
+    firmware: tuple[str, ...]
+    outer_firmware: tuple[str, ...]
+    harness: tuple[str, ...]
+    mtty: Mtty
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A whole kit.
+
+    :param path: Its folder: ``root/`` is what the packages hold,
+        ``wheels/`` what the wheels hold.
+    :param packages: Version by name, all of them.
+    """
+
+    path: Path
+    packages: dict[str, str]
+
+    @property
+    def root(self) -> Path:
+        """Where the packages are unpacked."""
+        return self.path / "root"
+
+    @property
+    def wheels(self) -> Path:
+        """Where the wheels are unpacked."""
+        return self.path / "wheels"
+
+    @property
+    def release(self) -> str:
+        """The kernel's release, as ``uname -r`` prints it."""
+        prefix = "linux-image-"
+        return next(
+            name.removeprefix(prefix)
+            for name in self.packages
+            if name.startswith(prefix)
+        )
+
+
+def recipe_folder() -> Path:
+    """Folder of the testbed's recipe."""
+    return resources.images() / "testbed"
+
+
+def read_recipe() -> Recipe:
+    """Read images/testbed/testbed.toml."""
+    with (recipe_folder() / "testbed.toml").open("rb") as file:
+        return msgspec.convert(tomllib.load(file), Recipe)
+
+
+def get_kit(recipe: Recipe, progress: Progress) -> Kit:
+    """Find the kit in the cache, or make it.
+
+    :param recipe: What is in it.
+    :param progress: Told of each step.
+    :raise HostError: When a package or wheel cannot be had.
+    :raise NoSpaceError: When the disk is too full.
+    """
+    wheels = (recipe_folder() / "requirements.txt").read_bytes()
+    wanted = (
+        recipe.suites,
+        recipe.kernel,
+        recipe.kernel_packages,
+        recipe.packages,
+        recipe.python,
+        hashlib.sha256(wheels).hexdigest(),
+    )
+    key = hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()[:32]
+    path = cache_dir() / "testbed" / "kits" / key
+    with exclusive(path.with_name(f"{key}.lock")):
+        if not path.exists():
+            with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
+                _make(partial, recipe, progress)
+    packages = msgspec.json.decode(
+        (path / _PACKAGES).read_bytes(), type=dict[str, str]
+    )
+    return Kit(path, packages)
+
+
+def _make(folder: Path, recipe: Recipe, progress: Progress) -> None:
+    steps = 3
+    progress(0, steps, "testbed: packages")
+    apt = AptRoot.open(recipe.suites)
+    kernel = list(apt.resolve_packages([recipe.kernel]))[-1]
+    release = kernel.removeprefix("linux-image-")
+    version = release.removesuffix("-cloud-amd64")
+    packages = apt.resolve_packages(
+        [
+            name.format(release=release, version=version)
+            for name in recipe.kernel_packages
+        ]
+        + list(recipe.packages)
+    )
+    archives = apt.download_packages(packages)
+    progress(1, steps, "testbed: unpacking")
+    root = folder / "root"
+    root.mkdir()
+    for archive in archives:
+        _call(["dpkg-deb", "-x", str(archive), str(root)], "dpkg")
+    progress(2, steps, "testbed: wheels")
+    _call(
+        [
+            sys.executable, "-m", "pip", "install", "--quiet",
+            "--no-deps", "--no-compile", "--require-hashes",
+            "--only-binary=:all:",
+            f"--python-version={recipe.python}",
+            "--implementation=cp",
+            "--platform=manylinux_2_17_x86_64",
+            "--platform=manylinux2014_x86_64",
+            f"--target={folder / 'wheels'}",
+            f"--requirement={recipe_folder() / 'requirements.txt'}",
+        ],
+        "python3-pip",
+    )  # fmt: skip
+    (folder / _PACKAGES).write_bytes(
+        msgspec.json.encode(packages, order="sorted")
+    )
+    progress(3, steps, "testbed: parts")
+
+
+def _call(argv: list[str], package: str) -> None:
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            preexec_fn=die_with_parent(),
+        )
+    except FileNotFoundError as err:
+        raise MissingToolError(argv[0], package) from err
+    if done.returncode:
+        lines = done.stdout.strip().splitlines() or ["it said nothing"]
+        raise HostError(f"{Path(argv[0]).name} failed: {lines[-1]}")

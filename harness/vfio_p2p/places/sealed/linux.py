@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A few files of Linux, as Debian has them for the testbed's kernel.
+
+Debian's linux-source is a package of 150 MB: it is asked for only when a
+file of it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tarfile
+from pathlib import Path
+
+import msgspec
+
+from vfio_p2p.errors import HostError, MissingToolError, TestbedError
+from vfio_p2p.machine.files import exclusive, publishing, room_for
+from vfio_p2p.machine.process import die_with_parent
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.places.sealed.kit import Kit, Recipe
+from vfio_p2p.progress import Progress
+from vfio_p2p.qemu.apt import AptRoot
+
+_NEEDED_BYTES = 512 << 20
+
+
+def linux_files(recipe: Recipe, kit: Kit, progress: Progress) -> list[Path]:
+    """Find mtty's sources in the cache, or take them from the archive.
+
+    :param recipe: Which they are.
+    :param kit: Has the kernel whose version they are to be of.
+    :param progress: Told of each step.
+    :return: Their paths, sorted, all in one folder.
+    :raise HostError: When they cannot be had, or only for another kernel.
+    :raise NoSpaceError: When the disk is too full.
+    """
+    version = kit.packages[f"linux-image-{kit.release}"]
+    series = ".".join(kit.release.split(".")[:2])
+    package = recipe.mtty.package.format(series=series)
+    wanted = msgspec.json.encode((package, version, recipe.mtty.files))
+    key = hashlib.sha256(wanted).hexdigest()[:32]
+    path = cache_dir() / "testbed" / "linux" / key
+    with exclusive(path.with_name(f"{key}.lock")):
+        if not path.exists():
+            with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
+                progress(0, 2, f"testbed: {package}")
+                archive = _download(recipe, kit, package, version)
+                progress(1, 2, "testbed: mtty's sources")
+                _extract(archive, recipe.mtty.files, partial)
+                progress(2, 2, "testbed: mtty's sources")
+    return sorted(path.iterdir())
+
+
+def _download(recipe: Recipe, kit: Kit, package: str, version: str) -> Path:
+    apt = AptRoot.open(recipe.suites)
+    found = apt.resolve_packages([package])[package]
+    if found != version:
+        raise HostError(
+            f"Debian has {package} {found}, and the testbed's kernel is "
+            f"{version}",
+            f"remove {kit.path}: the testbed gets the newer kernel then",
+        )
+    (archive,) = apt.download_packages({package: version})
+    return archive
+
+
+def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
+    """Take files out of the tarball in a package, and leave the rest."""
+    missing = set(names)
+    try:
+        with (
+            subprocess.Popen(
+                ["dpkg-deb", "--fsys-tarfile", str(archive)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                # It complains when we have read enough.
+                stderr=subprocess.DEVNULL,
+                preexec_fn=die_with_parent(),
+            ) as dpkg,
+            tarfile.open(fileobj=dpkg.stdout, mode="r|") as package,
+        ):
+            for outer in package:
+                if not outer.name.endswith(".tar.xz"):
+                    continue
+                with tarfile.open(
+                    fileobj=package.extractfile(outer), mode="r|xz"
+                ) as tree:
+                    _take(tree, missing, folder)
+                break
+    except FileNotFoundError as err:
+        raise MissingToolError("dpkg-deb", "dpkg") from err
+    except tarfile.TarError as err:
+        raise HostError(
+            f"{archive} is damaged: {err}", "remove it, and start again"
+        ) from err
+    if missing:
+        raise TestbedError(
+            f"{archive.name} has no {', '.join(sorted(missing))}",
+            "images/testbed/testbed.toml asks for what it no longer holds",
+        )
+
+
+def _take(tree: tarfile.TarFile, missing: set[str], folder: Path) -> None:
+    for member in tree:
+        name = member.name.partition("/")[2]
+        if name in missing:
+            content = tree.extractfile(member)
+            if content is not None:
+                (folder / Path(name).name).write_bytes(content.read())
+                missing.remove(name)
+        if not missing:
+            return

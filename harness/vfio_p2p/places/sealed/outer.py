@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The QEMU that runs the outer VM, and how it is told to run.
+
+Why each argument: facts proven by running, and these reasons.
+
+* ``icount`` makes the guest's clock a count of its instructions,
+  ``sleep=off`` skips idle time, ``align=off`` never waits for the host.
+* One vCPU in one thread: nothing is left to the host's scheduler.
+* A named CPU: neither the host's CPU nor QEMU's version changes it.
+  With ``rdrand``: the kernel's first randomness is what ``-seed`` fixes.
+  Without ``cx16``: up to 7.2 TCG leaves rubbish in EFLAGS after CMPXCHG16B
+  (target/i386/tcg/mem_helper.c takes the flags from a stale CC_OP), and an
+  interrupt at that moment takes Linux down.  SLUB uses it all the time;
+  without the CPUID bit it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vfio_p2p.errors import MissingToolError, TestbedError
+from vfio_p2p.machine.process import die_with_parent
+from vfio_p2p.places.sealed.image import Image
+from vfio_p2p.places.sealed.mailbox import SIZE_BYTES
+
+PROGRAM = "qemu-system-x86_64"
+PACKAGE = "qemu-system-x86"
+RAM_MIB = 1024
+
+CONSOLE = "console.txt"
+MAILBOX = "mailbox"
+INITRAMFS = "initramfs.cpio"
+
+CPU = "Nehalem-v1,rdrand=on,cx16=off"
+COMMON = (
+    *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+    *("-machine", "q35"),
+    *("-m", f"{RAM_MIB}"),
+)
+_SEALED = (
+    *("-accel", "tcg,thread=single"),
+    *("-icount", "shift=1,align=off,sleep=off"),
+    *("-smp", "1"),
+    *("-cpu", CPU),
+    *("-rtc", "base=2026-01-01T00:00:00,clock=vm"),
+)
+# Half of the kernel's boot is self-tests, certificates and tracing that no
+# run needs: 1.5 s of guest time. Modules load without certificates, too.
+# Nobody attacks a CPU that is emulated, and with page tables of its own for
+# the kernel every system call empties that CPU's TLB: 12 % of a run.
+KERNEL_ARGUMENTS = (
+    "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests "
+    "initcall_blacklist=jent_mod_init,crypto_kdf108_init,"
+    "load_system_certificate_list,init_kprobe_trace,trace_eval_init"
+)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """The distribution's QEMU.
+
+    :param program: Path of the binary.
+    :param version: What it says its version is.
+    :param sha256: Of the binary.
+    """
+
+    program: str
+    version: str
+    sha256: str
+
+
+def find_outer() -> Outer:
+    """Find the QEMU that is to run the outer VM.
+
+    :raise MissingToolError: When there is none.
+    """
+    program = shutil.which(PROGRAM)
+    if not program:
+        raise MissingToolError(PROGRAM, PACKAGE)
+    text = subprocess.run(
+        [program, "--version"],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    ).stdout
+    return Outer(
+        program,
+        text.partition("\n")[0],
+        hashlib.sha256(Path(program).read_bytes()).hexdigest(),
+    )
+
+
+def sealed_arguments(seed: int, job: str = "") -> tuple[str, ...]:
+    """Arguments of a sealed run, without the paths of files.
+
+    :param seed: Seeds all the randomness that the guest gets.
+    :param job: See `run_sealed`.
+    """
+    return (
+        *(*COMMON, *_SEALED),
+        *("-seed", str(seed)),
+        *("-append", f"{KERNEL_ARGUMENTS} {job}".strip()),
+    )
+
+
+async def run_sealed(
+    outer: Outer,
+    image: Image,
+    seed: int,
+    folder: Path,
+    limit_s: float,
+    job: str = "",
+) -> None:
+    """Run the outer VM until it powers off; nothing goes in or out.
+
+    :param folder: Has ``initramfs.cpio``; gets ``mailbox`` and
+        ``console.txt``.
+    :param limit_s: Limit in seconds of the host's time; the guest has
+        limits of its own.
+    :param job: Word of the kernel's command line for images/testbed/init;
+        by default it runs a scenario.
+    :raise TestbedError: When it does not end as it should.
+    """
+    (folder / MAILBOX).touch()
+    os.truncate(folder / MAILBOX, SIZE_BYTES)
+    backend = f"memory-backend-file,id=mailbox,size={SIZE_BYTES},share=on"
+    process = await asyncio.create_subprocess_exec(
+        outer.program,
+        *sealed_arguments(seed, job),
+        *("-L", str(image.firmware)),
+        *("-kernel", str(image.kernel)),
+        *("-initrd", INITRAMFS),
+        *("-serial", f"file:{CONSOLE}"),
+        *("-object", f"{backend},mem-path={MAILBOX}"),
+        *("-device", "ivshmem-plain,memdev=mailbox"),
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=die_with_parent(),
+    )
+    try:
+        async with asyncio.timeout(limit_s):
+            _, stderr = await process.communicate()
+    except TimeoutError:
+        raise TestbedError(
+            f"the outer VM did not end within {limit_s:g} s"
+        ) from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode:
+        said = stderr.decode(errors="backslashreplace").strip()
+        raise TestbedError(
+            f"the outer VM's QEMU ended with {process.returncode}: {said}",
+            "does 'vfio-p2p testbed shell' work?",
+        )
+

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What ``git bisect run`` runs: ``python -m vfio_p2p.plans.bisect HOME``.
+
+In the work tree that git has checked out. It says on stdout what it found,
+one JSON document a line after a record separator, and to git by its exit
+status: 0 good, 1 bad, 125 cannot be known, 255 stop.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from vfio_p2p.errors import BuildError, HarnessError, HostError, SourceError
+from vfio_p2p.plans.bisect.step import (
+    MARK,
+    Failed,
+    Job,
+    Measured,
+    Message,
+    Skipped,
+    Tick,
+    measure,
+)
+from vfio_p2p.plans.bisect.tree import ask
+from vfio_p2p.scenario.model import from_json
+
+_BAD, _UNKNOWN, _STOP = 1, 125, 255
+
+
+def main(home: Path) -> int:
+    """Measure what is checked out, and tell git."""
+    job = msgspec.json.decode((home / "job.json").read_bytes(), type=Job)
+    scenario = from_json((home / "scenario.json").read_bytes())
+    tree = Path.cwd()
+    try:
+        entry = measure(tree, home, job, scenario, _tick)
+    except (BuildError, HostError, SourceError) as err:
+        _say(Skipped(ask(tree, "rev-parse", "HEAD"), err.what))
+        return _UNKNOWN
+    except HarnessError as err:
+        _say(Failed(err.what, err.hint, err.exit_code))
+        return _STOP
+    _say(Measured(entry))
+    found = entry.metric(job.metric)
+    assert found is not None
+    return _BAD if job.is_bad(found.value) else 0
+
+
+def _tick(done: int, total: int, text: str) -> None:
+    _say(Tick(done, total, text))
+
+
+def _say(message: Message) -> None:
+    line = MARK + msgspec.json.encode(message) + b"\n"
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU sources, and the content-addressed store of builds."""
+
+from vfio_p2p.qemu.builder import Build, build
+from vfio_p2p.qemu.source import Source, find_source
+
+__all__ = ["Build", "Source", "build", "find_source"]

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU sources: from Debian, from a tarball, from a folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from vfio_p2p.errors import MissingToolError, SourceError
+from vfio_p2p.machine.files import exclusive, publishing, room_for
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.progress import Progress, silent
+from vfio_p2p.qemu.debian import debian_tarball
+from vfio_p2p.series.git import Revision, revision_of
+
+# A whole QEMU tree without the firmware sources, and some more.
+UNPACKED_BYTES = 512 << 20
+
+# Two thirds of a release are sources of firmware, which a build without
+# blobs does not look at.
+_UNUSED = re.compile(r"roms/[^/]+/")
+
+# What makes a folder QEMU, to us.
+_LANDMARKS = ("VERSION", "configure", "meson.build", "hw/vfio/trace-events")
+
+# Debian packages of programs that tar calls, where the name differs.
+_UNPACKERS = {"xz": "xz-utils"}
+
+_EXPECTED = "expected QEMU: a git checkout, a release folder, or its tarball"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A QEMU tree, identified by its content.
+
+    :param key: The same for every source of the same content.
+    :param kind: ``debian``, ``tarball`` or ``folder``.
+    :param version: As in QEMU's file ``VERSION``.
+    :param origin: Where it is from, for people.
+    :param tree: The folder that has the files.
+    :param files: Path to identity: "f", "x" or "l" (plain file, program,
+                  link), then the SHA-256 of the content.
+    :param revision: Its commit, if git looks after it.
+    """
+
+    key: str
+    kind: str
+    version: str
+    origin: str
+    tree: Path
+    files: Mapping[str, str] = field(repr=False)
+    revision: Revision | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
+            raise SourceError(
+                f"{self.origin}: not a QEMU version: {self.version[:40]!r}",
+                _EXPECTED,
+            )
+
+    @property
+    def lineage(self) -> str:
+        """What its next state has in common with it.
+
+        A developer's folder changes from build to build, and only what
+        changed shall be compiled. A tarball is what it is.
+        """
+        return str(self.tree) if self.kind == "folder" else self.key
+
+    def kind_of(self, path: str) -> str | None:
+        """See `vfio_p2p.series.Tree.kind_of`."""
+        return self.files[path][0] if path in self.files else None
+
+    def read(self, path: str) -> bytes:
+        """Content of a file, or the target of a link.
+
+        :raise SourceError: When the file changed since we looked.
+        """
+        try:
+            kind, data = _read(self.tree / path)
+        except OSError as error:
+            raise SourceError(f"{self.tree / path}: {error}") from error
+        if identity(kind, data) != self.files[path]:
+            raise SourceError(
+                f"{self.tree / path} changed while it was read",
+                "start again when the tree is at rest",
+            )
+        return data
+
+
+def find_source(
+    where: Path | None,
+    qemu: str,
+    progress: Progress = silent,
+    *,
+    refresh: bool = False,
+) -> Source:
+    """Find the source that a user means.
+
+    :param where: A folder or a tarball; None is Debian's tarball.
+    :param qemu: For Debian's tarball the version, as `Base.qemu`.
+    :param refresh: Ask Debian for a newer one even if one is here.
+    :raise SourceError: When it is not QEMU, or cannot be read.
+    :raise HostError: When Debian's tarball cannot be had.
+    """
+    if where is None:
+        tarball = debian_tarball(qemu, progress, refresh=refresh)
+        return _from_tarball(tarball, "debian", progress)
+    if where.is_dir():
+        return _from_folder(where.resolve(), progress)
+    if where.is_file():
+        return _from_tarball(where.resolve(), "tarball", progress)
+    raise SourceError(f"{where}: no such file or folder", _EXPECTED)
+
+
+def _from_folder(folder: Path, progress: Progress) -> Source:
+    _check_landmarks(folder, str(folder))
+    progress(0, 0, f"reading {folder}")
+    if (folder / ".git").exists():
+        names = _git_files(folder)
+    else:
+        names = list(_walk(folder, PurePosixPath()))
+    names += [
+        name
+        for wrap in folder.glob("subprojects/*.wrap")
+        for name in _walk(folder, PurePosixPath("subprojects", wrap.stem))
+    ]
+    source = _source(
+        "folder", str(folder), folder, _identify(folder, names)
+    )
+    return replace(source, revision=revision_of(folder))
+
+
+def _from_tarball(path: Path, kind: str, progress: Progress) -> Source:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    home = cache_dir() / "sources" / digest[:32]
+    listing = home / "files.json"
+    with (
+        exclusive(home.with_name(f"{home.name}.lock")),
+        room_for(home, 0 if listing.exists() else UNPACKED_BYTES),
+    ):
+        if not listing.exists():
+            progress(0, 0, f"unpacking {path.name}")
+            with publishing(home) as partial:
+                tree = partial / "tree"
+                tree.mkdir()
+                _unpack(path, tree)
+                _check_landmarks(tree, str(path))
+                files = _identify(tree, _walk(tree, PurePosixPath()))
+                (partial / "files.json").write_bytes(
+                    msgspec.json.encode(files)
+                )
+        files = msgspec.json.decode(
+            listing.read_bytes(), type=dict[str, str]
+        )
+    return _source(kind, str(path), home / "tree", files)
+
+
+def _source(
+    kind: str, origin: str, tree: Path, files: Mapping[str, str]
+) -> Source:
+    text = "".join(f"{files[x]} {x}\0" for x in sorted(files))
+    key = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    version = (tree / "VERSION").read_text(errors="replace").strip()
+    return Source(key, kind, version, origin, tree, files)
+
+
+def _check_landmarks(folder: Path, origin: str) -> None:
+    for name in _LANDMARKS:
+        if not (folder / name).is_file():
+            raise SourceError(
+                f"{origin} is not QEMU: no {name} in it", _EXPECTED
+            )
+    # Without these, configure wants to fetch them.
+    if not (folder / "subprojects/keycodemapdb/README").is_file():
+        raise SourceError(
+            f"{origin}: the subprojects of QEMU are missing",
+            "run 'meson subprojects download keycodemapdb "
+            "berkeley-softfloat-3 berkeley-testfloat-3' in it",
+        )
+
+
+def _unpack(tarball: Path, folder: Path) -> None:
+    """Unpack with GNU tar, which keeps members inside of the folder.
+
+    Python's tarfile does not before 3.11.4 and Debian 12 has 3.11.2.
+    """
+    try:
+        result = subprocess.run(
+            [
+                "tar", "--extract", f"--file={tarball}",
+                f"--directory={folder}", "--strip-components=1",
+                "--no-same-owner", "--no-same-permissions",
+                "--anchored", "--no-wildcards-match-slash",
+                "--exclude=*/roms/*/*",
+            ],
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise MissingToolError("tar", "tar") from error
+    if result.returncode:
+        message = result.stderr.decode(errors="replace")
+        if os.strerror(errno.ENOSPC) in message:
+            raise OSError(errno.ENOSPC, message)
+        missing = re.search(r"(\w+): Cannot exec", message)
+        if missing:
+            raise MissingToolError(
+                missing[1], _UNPACKERS.get(missing[1], missing[1])
+            )
+        first = next(iter(message.splitlines()), "tar gave no reason")
+        raise SourceError(
+            f"{tarball}: not a whole tarball: {first}", _EXPECTED
+        )
+
+
+def _git_files(folder: Path) -> list[str]:
+    """Return what a checkout has, local changes and new files included."""
+    try:
+        result = subprocess.run(
+            [
+                "git", "-C", str(folder), "ls-files", "-z",
+                "--cached", "--others", "--exclude-standard",
+            ],
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise MissingToolError("git", "git") from error
+    if result.returncode:
+        message = result.stderr.decode(errors="replace").strip()
+        raise SourceError(f"{folder}: {message.splitlines()[0]}", _EXPECTED)
+    builds = {x.parent for x in folder.glob("*/build.ninja")}
+    return [
+        name
+        for name in map(os.fsdecode, result.stdout.split(b"\0"))
+        if name and folder / name.partition("/")[0] not in builds
+    ]
+
+
+def _walk(root: Path, start: PurePosixPath) -> Iterator[str]:
+    """Yield the files below a folder, without repositories and builds."""
+    if not (root / start).is_dir() or (root / start / "build.ninja").exists():
+        return
+    for entry in os.scandir(root / start):
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name != ".git":
+                yield from _walk(root, start / entry.name)
+        else:
+            yield str(start / entry.name)
+
+
+def _identify(root: Path, names: Iterable[str]) -> dict[str, str]:
+    files = {}
+    for name in names:
+        # git lists a submodule, and a file deleted from the work tree.
+        path = root / name
+        if _UNUSED.match(name) or not (path.is_symlink() or path.is_file()):
+            continue
+        files[name] = identity(*_read(path))
+    return files
+
+
+def _read(path: Path) -> tuple[str, bytes]:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return "l", os.fsencode(os.readlink(path))
+    return "x" if mode & stat.S_IXUSR else "f", path.read_bytes()
+
+
+def identity(kind: str, data: bytes) -> str:
+    """Return what `Source.files` holds for such a file."""
+    return kind + hashlib.sha256(data).hexdigest()

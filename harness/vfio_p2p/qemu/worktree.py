@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The folder in which QEMU is compiled, kept from build to build.
+
+From one variant to the next only the files that differ are written, so
+that ninja, which goes by time stamps, compiles only what depends on them.
+
+What the folder holds stands in ``tree.json``. That is taken away as long
+as somebody works here, and put back when they are done: without it the
+folder's state is unknown, after a kill for instance, and all is made anew.
+"""
+
+from __future__ import annotations
+
+import bz2
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from vfio_p2p.errors import BuildError
+from vfio_p2p.machine.files import remove_tree, write_whole
+from vfio_p2p.progress import Progress
+from vfio_p2p.qemu.job import Job
+from vfio_p2p.qemu.ninja import run_logged
+from vfio_p2p.qemu.recipe import DEVICE_LIST
+from vfio_p2p.qemu.source import identity
+
+BINARY = "qemu-system-x86_64"
+
+_HAS_VALGRIND = b"cc.has_header('valgrind/valgrind.h')"
+
+# For a tree, a build, and the staged binary (QEMU 10.0: 140 + 150 + 20).
+FRESH_BYTES = 1 << 30
+AGAIN_BYTES = 128 << 20
+
+
+@dataclass(frozen=True)
+class WorkTree:
+    """A folder to compile in; used under a lock.
+
+    :param home: Has ``tree/``, ``build/`` and ``tree.json``.
+    """
+
+    home: Path
+
+    @property
+    def _state(self) -> Path:
+        return self.home / "tree.json"
+
+    @property
+    def needed_bytes(self) -> int:
+        """Room that the next build needs."""
+        return AGAIN_BYTES if self._state.exists() else FRESH_BYTES
+
+    def compile(
+        self, job: Job, log: Path, lock: int, progress: Progress
+    ) -> Path:
+        """Compile what a job says.
+
+        :param job: Of the same `Job.work_key` for every call.
+        :param log: Where to write what the tools print.
+        :param lock: Descriptor of the lock, for the tools to inherit.
+        :return: The binary, not stripped.
+        :raise BuildError: When a tool fails.
+        """
+        state = self._take_state()
+        if not state:
+            progress(0, 0, "copying the source")
+        self._sync(job, state)
+        build = self.home / "build"
+        if not build.exists():
+            progress(0, 0, "configuring")
+            build.mkdir()
+            run_logged(
+                [
+                    "../tree/configure",
+                    f"--python={job.toolchain.python}",
+                    # assert() puts paths into the binary. They must not
+                    # differ from one cache to another, nor its bytes.
+                    f"--extra-cflags=-ffile-prefix-map={self.home}/=",
+                    *job.arguments,
+                ],
+                build, log, lock, progress,
+            )
+        try:
+            progress(0, 0, "compiling")
+            run_logged(["ninja", BINARY], build, log, lock, progress)
+        except BuildError:
+            # ninja ended by itself and knows what it did not make.
+            self._put_state(state)
+            raise
+        self._put_state(state)
+        return build / BINARY
+
+    def _take_state(self) -> dict[str, str]:
+        """Path to identity of what is in ``tree/``; empty if unknown."""
+        state: dict[str, str] = {}
+        if self._state.exists():
+            state = msgspec.json.decode(
+                self._state.read_bytes(), type=dict[str, str]
+            )
+            self._state.unlink()
+        else:
+            remove_tree(self.home)
+        return state
+
+    def _put_state(self, state: Mapping[str, str]) -> None:
+        write_whole(self._state, msgspec.json.encode(state))
+
+    def _sync(self, job: Job, state: dict[str, str]) -> None:
+        """Make the tree what the job says, and note it in `state`."""
+        tree = self.home / "tree"
+        added = _additions(job)
+        wanted = dict(job.source.files)
+        for path, data in added.items():
+            if data is None:
+                del wanted[path]
+            else:
+                # Patches change no modes.
+                kind = job.source.kind_of(path) or "f"
+                wanted[path] = identity(kind, data)
+        for path in state.keys() - wanted.keys():
+            (tree / path).unlink()
+            # A file may take the place of a folder.
+            with suppress(OSError):
+                os.removedirs((tree / path).parent)
+        for path, ident in wanted.items():
+            if state.get(path) == ident:
+                continue
+            data = added.get(path)
+            if data is None:
+                data = job.source.read(path)
+            _write(tree / path, ident[0], data)
+        state.clear()
+        state.update(wanted)
+
+
+def _additions(job: Job) -> dict[str, bytes | None]:
+    """Return the overlay, with what a build of ours needs besides."""
+    files = dict(job.overlay)
+    files[f"configs/devices/x86_64-softmmu/{DEVICE_LIST}.mak"] = (
+        job.device_list
+    )
+    # Debian's tarball lacks these images, and meson looks for them: for
+    # the first as soon as bzip2 is there, for the others (10.1 and later)
+    # unless dtc is. They are not part of what we build.
+    for folder, pattern, suffix, data in (
+        ("pc-bios", r"'(edk2-[\w-]+\.fd)'", ".bz2", bz2.compress(b"")),
+        ("pc-bios/dtb", r"'([\w-]+\.dtb)'", "", b""),
+    ):
+        recipe = f"{folder}/meson.build"
+        if recipe not in job.source.files:
+            continue
+        text = job.source.read(recipe).decode(errors="replace")
+        for name in re.findall(pattern, text):
+            path = f"{folder}/{name}{suffix}"
+            if path not in job.source.files:
+                files[path] = data
+    # With valgrind's header coroutines tell it of their stacks: other bytes,
+    # and another blackout, on a machine that happens to have it.
+    top = "meson.build"
+    data = files.get(top) or job.source.read(top)
+    files[top] = data.replace(_HAS_VALGRIND, b"false")
+    return files
+
+
+def _write(path: Path, kind: str, data: bytes) -> None:
+    if kind == "l":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(os.fsdecode(data))
+    else:
+        write_whole(path, data, 0o755 if kind == "x" else 0o644)

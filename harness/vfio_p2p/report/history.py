@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The history for a terminal: lists and plots of 79 columns; and as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vfio_p2p.history.database import Entry
+from vfio_p2p.history.trend import Point, Shift, Trend
+from vfio_p2p.trace import printable
+
+FORMAT = 1
+
+_WIDTH = 79
+_ROWS = 10
+_LABELS = 12
+# What a list's columns are wide, in this order.
+_COLUMNS = {
+    "recorded (UTC)": 16,
+    "QEMU": 12,
+    "variant": 12,
+    "scenario": 17,
+    "seed": 5,
+}
+
+
+def listing(entries: Iterable[Entry], metric: str) -> str:
+    """One line for each result.
+
+    :param entries: The results.
+    :param metric: Name of the one that is shown.
+    """
+    room = _WIDTH - sum(_COLUMNS.values()) - len(_COLUMNS)
+    heads = [_cell(name, width) for name, width in _COLUMNS.items()]
+    lines = [" ".join([*heads, f"{_clip(metric, room):>{room}}"])]
+    for entry in entries:
+        found = entry.metric(metric)
+        shown = amount(found.value, found.unit) if found else "-"
+        cells = (
+            time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.recorded_s)),
+            revision(entry),
+            entry.variant,
+            entry.scenario,
+            str(entry.seed),
+        )
+        line = " ".join(map(_cell, cells, _COLUMNS.values()))
+        lines.append(f"{line} {shown:>{room}}")
+    return "\n".join(lines)
+
+
+def plot(trend: Trend) -> str:
+    """A metric over revisions, and what changed it.
+
+    :param trend: At least one point.
+    """
+    what = (trend.scenario, trend.variant, trend.host)
+    title = f"{trend.metric} of {', '.join(what)}"
+    lines = [printable(title), *_canvas(trend)]
+    lines += [line for x in trend.shifts for line in _shift(x, trend.unit)]
+    if not trend.shifts:
+        lines.append("no change point")
+    return "\n".join(lines)
+
+
+def as_json(entries: Iterable[Entry]) -> dict[str, Any]:
+    """All that the history knows, as a document."""
+    return {
+        "format": FORMAT,
+        "results": [
+            asdict(entry)
+            | {
+                "metrics": {
+                    x.name: {"value": x.value, "unit": x.unit}
+                    for x in entry.metrics
+                }
+            }
+            for entry in entries
+        ],
+    }
+
+
+def revision(entry: Entry) -> str:
+    """What a reader knows a QEMU by: its commit, or else its version."""
+    version = entry.qemu_version.rpartition("version ")[2]
+    return entry.qemu_revision[:12] or version.partition(" ")[0]
+
+
+def _canvas(trend: Trend) -> list[str]:
+    points = trend.points
+    columns = _WIDTH - _LABELS - 1
+    step = min(4, max(1, columns // len(points)))
+    low = min(x.value for x in points)
+    high = max(x.value for x in points)
+    canvas = [[" "] * columns for _ in range(_ROWS)]
+
+    def column(index: int) -> int:
+        # With more points than columns, several share one.
+        return min(index * step, index * columns // len(points))
+
+    for index, point in enumerate(points):
+        up = (point.value - low) / (high - low) if high > low else 0
+        row = _ROWS - 1 - round(up * (_ROWS - 1))
+        canvas[row][column(index)] = "*"
+    axis = ["-"] * columns
+    for shift in trend.shifts:
+        axis[column(shift.change.index)] = "^"
+    labels = {0: high, _ROWS - 1: low} if high > low else {_ROWS - 1: low}
+    lines = [
+        f"{amount(labels[y], trend.unit) if y in labels else '':>{_LABELS}}"
+        f"|{''.join(row)}"
+        for y, row in enumerate(canvas)
+        if high > low or y == _ROWS - 1
+    ]
+    lines.append(f"{'':{_LABELS}}+{''.join(axis)}")
+    lines.append(_ends(points, columns))
+    return [line.rstrip() for line in lines]
+
+
+def _ends(points: Sequence[Point], columns: int) -> str:
+    first = _clip(revision(points[0].entry), columns // 2)
+    last = _clip(revision(points[-1].entry), columns // 2)
+    text = f"{first} to {last}" if len(points) > 1 else first
+    return f"{'':{_LABELS + 1}}{text}, {len(points)} points"
+
+
+def _shift(shift: Shift, unit: str) -> list[str]:
+    change = shift.change
+    entry = shift.point.entry
+    percent = change.percent
+    lines = [
+        f"^ {printable(revision(entry))}: "
+        f"{amount(change.before, unit)} to {amount(change.after, unit)}, "
+        + difference(change.difference, percent, unit),
+        f"  certainty {100 * (1 - change.p_value):.1f} % "
+        f"(p = {change.p_value:.3f}); what differs from the point before:",
+    ]
+    lines += [
+        printable(
+            f"    {name}: {before[:12] or 'unknown'} to "
+            f"{now[:12] or 'unknown'}"
+        )
+        for name, before, now in shift.causes
+    ]
+    return lines
+
+
+def difference(value: float, percent: float | None, unit: str) -> str:
+    """A difference as people read it, e.g. ``+3.011 ms (+1.00 %)``.
+
+    :param value: In `unit`.
+    :param percent: The same in percent, if that makes sense.
+    """
+    sign = "+" if value >= 0 else "-"
+    text = f"{sign}{amount(abs(value), unit)}"
+    return text if percent is None else f"{text} ({percent:+.2f} %)"
+
+
+def amount(value: float, unit: str) -> str:
+    """A value as people read it.
+
+    :param value: In `unit`.
+    :param unit: ``ns`` is shown in milliseconds.
+    """
+    if unit == "ns":
+        return f"{value / 1e6:.3f} ms"
+    return printable(f"{value:.10g} {unit}")
+
+
+def _cell(text: str, width: int) -> str:
+    return f"{_clip(text, width):{width}}"
+
+
+def _clip(text: str, width: int) -> str:
+    text = printable(text)
+    return text if len(text) <= width else f"{text[: width - 2]}.."

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The report as text of 79 columns, to be pasted under a Tested-by."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from vfio_p2p.downtime.compare import Comparison
+from vfio_p2p.report import compare, figures
+from vfio_p2p.report.document import Document, Run
+from vfio_p2p.report.figures import TOTAL, Group, Row, Table, ms
+from vfio_p2p.trace import printable
+
+WIDTH = 79
+_INDENT = "  "
+_MOST_CHARACTERS = 400
+_MOST_FINDINGS = 20
+_MOST_LINES = 6
+_MOST_COMMANDS = 6
+_MOST_NOTES = 5
+
+_NAME = 21          # of a column with a phase
+_FIGURE = 12        # of a column with a figure
+_TREES = (WIDTH - _NAME) // _FIGURE
+
+
+def render(document: Document) -> str:
+    """The whole text.
+
+    :param document: What to show.
+    """
+    lines = [
+        "Tested with vfio-p2p",
+        "",
+        *_setup(document),
+        "",
+        *_verdict(document),
+        *_findings(document),
+        *(line for x in figures.tables(document) for line in _table(x)),
+        "",
+        *_commands(document),
+    ]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _setup(document: Document) -> list[str]:
+    runs = [run for run in document.runs if run.inputs]
+    qemu = document.qemu or "not known"
+    if document.base:
+        qemu += f", base {document.base}"
+    lines = _field("QEMU", [qemu])
+    lines += _field("trees", _unique(_tree(run) for run in document.runs))
+    lines += _field(
+        "testbed",
+        _unique(
+            f"nested, outer {run.inputs.testbed.outer}"
+            for run in runs
+            if run.inputs
+        ),
+    )
+    lines += _field("latency", figures.latencies(document))
+    kinds: dict[str, dict[int, None]] = {}
+    for run in document.runs:
+        for device in run.devices:
+            kinds.setdefault(device.kind, {})[device.count] = None
+    lines += _field(
+        "devices",
+        [
+            f"{', '.join(map(str, sorted(counts)))} x {kind}"
+            for kind, counts in kinds.items()
+        ],
+    )
+    return lines
+
+
+def _tree(run: Run) -> str:
+    if run.inputs is None:
+        return run.tree
+    build = run.inputs.qemu.build
+    name = run.tree
+    if run.variant not in name:
+        name += f": {run.variant}"
+    return f"{name}, build {build[:12]}" if build else name
+
+
+def _verdict(document: Document) -> list[str]:
+    lines = [f"Verdict: {document.verdict}"]
+    for group in figures.groups(document):
+        lines += _wrap(_group(group), 2)
+    notes = _unique(x for run in document.runs for x in run.notes)
+    for note in notes[:_MOST_NOTES]:
+        lines += _wrap(f"not known: {note}", 2)
+    lines += _more(len(notes) - _MOST_NOTES, "notes")
+    return lines
+
+
+def _group(group: Group) -> str:
+    seeds = "seed" if len(group.runs) == 1 else "seeds"
+    return (
+        f"{group.scenario}, {group.tree}, {seeds} {group.seeds}: "
+        f"{group.counts if len(group.runs) > 1 else group.verdict}, "
+        f"{group.outcomes}"
+    )
+
+
+def _findings(document: Document) -> list[str]:
+    found = figures.broken(document)
+    lines = []
+    for one in found[:_MOST_FINDINGS]:
+        finding = one.finding
+        first = document.runs[one.runs[0]]
+        where = f"{first.scenario}, {first.tree}, seed {first.seed}"
+        if len(one.runs) > 1:
+            where += f" and {len(one.runs) - 1} more"
+        lines.append("")
+        what = "Known" if one.known else "Broken"
+        lines += _wrap(f"{what}: {finding.rule} ({finding.side}), in {where}")
+        lines += _wrap(finding.message, 2)
+        if one.known:
+            continue
+        for line in finding.lines[:_MOST_LINES]:
+            lines += _wrap(f"{line.file}:{line.line}: {line.text}", 2)
+        lines += _more(len(finding.lines) - _MOST_LINES, "lines")
+    return lines + _more(len(found) - _MOST_FINDINGS, "findings")
+
+
+def _table(table: Table) -> list[str]:
+    if table.comparison is not None:
+        return _compared(table, table.comparison)
+    groups = table.groups[:_TREES]
+    lines = [
+        "",
+        _short(f"Phases of the blackout in ms, {table.scenario}", WIDTH),
+        _columns("", [_short(x.tree, _FIGURE - 1) for x in groups]),
+    ]
+    for row in table.rows:
+        if row.name == TOTAL and len(table.rows) > 1:
+            rules = ["-" * (_FIGURE - 3)] * len(groups)
+            lines.append(_columns("", rules))
+        lines.append(_row(row))
+    lines += [_row(row) for row in table.beside]
+    if any(len(group.runs) > 1 for group in groups):
+        lines += _wrap("medians over the seeds, which need not add up", 2)
+    lines += _more(len(table.groups) - _TREES, "trees")
+    return lines + _unseen(table)
+
+
+def _compared(table: Table, comparison: Comparison) -> list[str]:
+    first, second = (
+        compare.Group(
+            _fit(x.tree), _fit(_version(x.runs[0])), _fit(x.scenario),
+            _fit(x.runs[0].latencies),
+        )
+        for x in table.groups
+    )
+    lines = [""]
+    for line in compare.render(first, second, comparison).splitlines():
+        lines += [line] if len(line) <= WIDTH else _wrap(line)
+    for row in table.beside:
+        a, b = map(_ms, row.medians)
+        lines += _wrap(f"{row.name}, another figure: A {a} ms, B {b} ms")
+    return lines + _unseen(table)
+
+
+def _version(run: Run) -> str:
+    return run.inputs.qemu.version if run.inputs else ""
+
+
+def _row(row: Row) -> str:
+    return _columns(row.name, [_ms(x) for x in row.medians[:_TREES]])
+
+
+def _unseen(table: Table) -> list[str]:
+    lines = []
+    for text in table.unseen[:_MOST_NOTES]:
+        lines += _wrap(f"not observable: {text}", 2)
+    return lines + _more(len(table.unseen) - _MOST_NOTES, "such phases")
+
+
+def _ms(time_ns: float | None) -> str:
+    return "-" if time_ns is None else ms(time_ns)
+
+
+def _columns(name: str, cells: Sequence[str]) -> str:
+    figures_ = "".join(f"{cell:>{_FIGURE}}" for cell in cells)
+    return f"{_INDENT}{_short(name, _NAME - 2):<{_NAME - 2}}{figures_}"
+
+
+def _commands(document: Document) -> list[str]:
+    found = figures.commands(document)
+    lines = ["To run it again:"]
+    # Whole, however long: it is to be copied.
+    lines += [_INDENT + _fit(x) for x in found[:_MOST_COMMANDS]]
+    lines += _more(len(found) - _MOST_COMMANDS, "commands")
+    if exact := figures.exact_command(document):
+        lines += ["With the very same QEMU:", _INDENT + _fit(exact)]
+    return lines
+
+
+def _field(name: str, values: Sequence[str]) -> list[str]:
+    lines = []
+    for number, value in enumerate(values[:_MOST_NOTES]):
+        lead = f"{name if not number else '':<9}"
+        lines += textwrap.wrap(
+            _fit(value), WIDTH, initial_indent=lead,
+            subsequent_indent=" " * 11, break_on_hyphens=False,
+        )
+    return lines + _more(len(values) - _MOST_NOTES, name)
+
+
+def _wrap(text: str, indent: int = 0) -> list[str]:
+    return textwrap.wrap(
+        _fit(text), WIDTH, initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + 2), break_on_hyphens=False,
+    )
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"{_INDENT}and {count} more {what}"] if count > 0 else []
+
+
+def _fit(text: str) -> str:
+    shown = printable(text[:_MOST_CHARACTERS])
+    return shown if len(text) <= _MOST_CHARACTERS else f"{shown} ..."
+
+
+def _short(text: str, length: int) -> str:
+    text = printable(text)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))

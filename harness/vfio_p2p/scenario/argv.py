@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line of a QEMU under test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vfio_p2p.scenario.model import GuestProgram, Scenario
+
+# In the folder of the firmware, in whose place it is: see images/guest.
+HEARTBEAT = "vfio-p2p-heartbeat.bin"
+
+
+@dataclass(frozen=True)
+class Program:
+    """The QEMU under test.
+
+    :param argv: What to run, e.g. a dynamic loader and the binary.
+    :param firmware: Folder with ``bios-256k.bin`` and `HEARTBEAT`.
+    """
+
+    argv: tuple[str, ...]
+    firmware: Path
+
+
+def qemu_argv(
+    program: Program,
+    scenario: Scenario,
+    name: str,
+    devices: Sequence[str],
+    *,
+    incoming: bool,
+) -> list[str]:
+    """The command line, less QMP and tracing.
+
+    :param program: The QEMU under test.
+    :param scenario: What it is for.
+    :param name: What it calls itself.
+    :param devices: vfio-pci's properties for each device.
+    :param incoming: Whether it waits for a migration.
+    """
+    argv = [
+        *program.argv,
+        *("-name", name),
+        *("-machine", "q35,accel=tcg"),
+        *("-m", str(scenario.guest.ram_mib)),
+        *("-L", str(program.firmware)),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
+        # An option ROM that only Windows guests look for.
+        *("-global", "apic-common.vapic=off"),
+    ]
+    guest = scenario.guest
+    if guest.program is GuestProgram.HEARTBEAT:
+        numbers = f"{guest.heartbeat_period_us} {guest.dirty_pages_per_s}"
+        argv += [
+            *("-bios", HEARTBEAT),
+            *("-fw_cfg", f"name=opt/vfio-p2p/heartbeat,string={numbers}"),
+        ]
+    if scenario.unplugged():
+        # ACPI's way needs a guest that acknowledges it.
+        argv += [
+            *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
+        ]
+    for device in _devices(scenario, devices):
+        argv += ["-device", device]
+    if incoming:
+        argv += ["-incoming", "defer"]
+    elif guest.paused:
+        argv += ["-S"]
+    return argv
+
+
+def _devices(scenario: Scenario, devices: Sequence[str]) -> Iterator[str]:
+    unplugged = scenario.unplugged()
+    for number, (spec, properties) in enumerate(
+        zip(scenario.each_device(), devices, strict=True)
+    ):
+        where = ""
+        if spec.root_port:
+            yield f"pcie-root-port,id=port{number},chassis={number}"
+            where = f"bus=port{number},"
+        if number in unplugged:
+            # A function without function 0 goes at once, with no word to
+            # the guest (hw/pci/pcie.c, pcie_cap_slot_unplug_request_cb()).
+            where += "addr=0.1,"
+        yield f"vfio-pci,id=vfio{number},{where}{properties}"

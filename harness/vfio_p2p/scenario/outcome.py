@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a run ended, told apart; no judgement."""
+
+from __future__ import annotations
+
+from vfio_p2p.errors import (
+    CommandError,
+    ConnectionLostError,
+    LaunchError,
+    OutputLimitError,
+    StepTimeoutError,
+    VMError,
+)
+from vfio_p2p.scenario.model import Outcome
+from vfio_p2p.scenario.result import Result
+from vfio_p2p.scenario.session import Session
+from vfio_p2p.scenario.step import Status
+
+
+def result(
+    session: Session,
+    error: VMError | None,
+    exit_states: dict[str, int | None],
+) -> Result:
+    """Write down how a run ended.
+
+    :param session: What was done.
+    :param error: What ended it before its last step, if anything did.
+    :param exit_states: By QEMU, as in `Result`.
+    """
+    outcome, side, message = _ending(session)
+    at = ""
+    if error is not None:
+        outcome, side, at = _outcome(error), error.side, session.at
+        message = error.what
+    last = session.legs[-1] if session.legs else None
+    return Result(
+        outcome=outcome,
+        side=side,
+        at=at,
+        step=getattr(error, "step", ""),
+        # QMP's JSON can hold half a surrogate pair; ours must not.
+        message=_text(message),
+        stderr=getattr(error, "message", ""),
+        exit_states=exit_states,
+        killed=tuple(session.killed),
+        mute=tuple(session.mute),
+        guest={name: _text(x) for name, x in session.guest.items()},
+        migration={
+            vm.side: tuple(map(_text, vm.statuses)) for vm in session.vms
+        },
+        legs=tuple(
+            (leg.source.side, leg.destination.side) for leg in session.legs
+        ),
+        qmp_downtime_ms=last.downtime_ms if last else None,
+        qmp_total_time_ms=last.total_time_ms if last else None,
+    )
+
+
+def _text(said: str) -> str:
+    return said.encode(errors="backslashreplace").decode()
+
+
+def _ending(session: Session) -> tuple[Outcome, str, str]:
+    """Outcome, side and message of a run whose steps were all done."""
+    if not session.legs:
+        return Outcome.IDLE, "", ""
+    leg = session.legs[-1]
+    match leg.status:
+        case Status.COMPLETED:
+            return Outcome.MIGRATED, "", ""
+        case Status.CANCELLED:
+            return Outcome.CANCELLED, "", ""
+    side = leg.source.side
+    why = leg.reason or "no reason"
+    if side in session.killed:
+        why = "killed"
+    return Outcome.FAILED, side, f"{side}: migration {leg.status}: {why}"
+
+
+def _outcome(err: VMError) -> Outcome:
+    match err:
+        case LaunchError():
+            return Outcome.REFUSED
+        case CommandError():
+            return Outcome.REJECTED
+        case StepTimeoutError():
+            return Outcome.TIMEOUT
+        case OutputLimitError():
+            return Outcome.OUTPUT
+        case ConnectionLostError(crashed=True):
+            return Outcome.CRASHED
+        case ConnectionLostError():
+            return Outcome.LOST
+    return Outcome.FAILED

@@ -1,0 +1,465 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The QEMUs of one run, and the steps that they are put through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from vfio_p2p.errors import (
+    ConnectionLostError,
+    MigrationFailedError,
+    StepTimeoutError,
+    VMError,
+)
+from vfio_p2p.machine.qemu import TRACE_LOG, Qemu
+from vfio_p2p.scenario import snapshot
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.scenario.relay import relay
+from vfio_p2p.scenario.step import (
+    FINAL,
+    Cancel,
+    Cont,
+    Continue,
+    Kill,
+    LoadVM,
+    Migrate,
+    Reset,
+    Role,
+    SaveVM,
+    Status,
+    Step,
+    Stop,
+    Turn,
+    Unplug,
+    Wait,
+)
+
+_POLL_S = 0.1
+_CLEANUP = b"vfio_save_cleanup "
+
+
+@dataclass
+class Leg:
+    """One migration, and what is known of it.
+
+    :param source: The QEMU that it is from.
+    :param destination: The QEMU that it is to.
+    :param told: How many statuses the source had told before.
+    :param cleaned: How many devices it had cleaned up after before.
+    :param reason: Why it failed, in QEMU's words.
+    :param downtime_ms: What QMP says of it.
+    :param total_time_ms: Likewise.
+    """
+
+    source: Qemu
+    destination: Qemu
+    told: int
+    cleaned: int
+    reason: str = ""
+    downtime_ms: int | None = None
+    total_time_ms: int | None = None
+
+    @property
+    def statuses(self) -> list[str]:
+        """Its statuses, as far as the source told them."""
+        return self.source.statuses[self.told :]
+
+    @property
+    def status(self) -> str:
+        """The last of them; empty before the first."""
+        return next(reversed(self.statuses), "")
+
+
+class Session:
+    """One run: what was done so far, and with which QEMUs.
+
+    :param scenario: What is to happen.
+    :param make: Makes the QEMU, not yet started, for the devices of a side.
+    :param stack: Ends with the run; so does what is put on it.
+    :param private: Folder for sockets and disk images.
+    :param before_migration: Called when both sides run, before the first
+        migration.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        make: Callable[[Role], Awaitable[Qemu]],
+        stack: AsyncExitStack,
+        private: Path,
+        before_migration: Callable[[], None] | None,
+    ) -> None:
+        self._scenario = scenario
+        self._limits = scenario.limits
+        self._make = make
+        self._stack = stack
+        self._private = private
+        self._before_migration = before_migration
+        # Whose devices a role has now.
+        self._sides = {role: role for role in Role}
+        self._cast: dict[Role, Qemu] = {}
+        self.vms: list[Qemu] = []
+        self.legs: list[Leg] = []
+        self.killed: list[str] = []
+        self.mute: list[str] = []
+        self.guest: dict[str, str] = {}
+        self.at = ""
+
+    async def prepare(self) -> None:
+        """Make the QEMUs to begin with."""
+        for role in Role:
+            await self._add(role)
+
+    async def run(self) -> None:
+        """Do all steps, and end all QEMUs.
+
+        :raise VMError: When a step cannot be done.
+        """
+        for role in Role:
+            await self._cast[role].start(self._limits.launch_s)
+        for role in Role:
+            await self._configure(self._cast[role])
+        for number, step in enumerate(self._scenario.steps, 1):
+            self.at = f"step {number} ({step})"
+            await self._do(step)
+        self.at = "the end"
+        await self._gone()
+        for vm in self.vms:
+            if vm.running:
+                await self.ask(vm, self._limits.command_s)
+        for vm in self.vms:
+            if vm.running:
+                await vm.quit(self._limits.quit_s)
+
+    async def ask(self, vm: Qemu, limit_s: float) -> None:
+        """Find out whether a guest runs.
+
+        :param vm: Whose.
+        :param limit_s: Limit in seconds.
+        :raise VMError: When it does not answer.
+        """
+        match await vm.execute("query-status", limit_s=limit_s):
+            case {"status": str(status)}:
+                self.guest[vm.side] = status
+
+    async def wind_up(self, error: VMError) -> None:
+        """End the QEMUs of a run that was cut short.
+
+        One that still answers ends as it would for a user, so that its
+        traces are whole; who ends the run kills the others.  If one does
+        not answer when the time is up, none ends by itself: they are to be
+        seen as they were then.
+
+        :param error: Why it was cut short.
+        """
+        limit_s = self._limits.quit_s
+        if isinstance(error, StepTimeoutError):
+            for vm in self.vms:
+                try:
+                    if vm.running:
+                        await self.ask(vm, limit_s)
+                except StepTimeoutError:
+                    self.mute.append(vm.side)
+                except VMError:
+                    pass    # it ended, or never began to answer
+        if self.mute:
+            for vm in self.vms:
+                if vm.running and vm.side not in self.mute:
+                    # First: if the other goes, a migration goes on alone.
+                    self._stack.push_async_callback(vm.kill)
+            return
+        for vm in self.vms:
+            with suppress(VMError):
+                if vm.running:
+                    await self.ask(vm, limit_s)
+                    await vm.quit(limit_s)
+
+    async def _add(self, role: Role) -> Qemu:
+        vm = await self._make(self._sides[role])
+        self._cast[role] = vm
+        self.vms.append(vm)
+        return vm
+
+    async def _configure(self, vm: Qemu) -> None:
+        migration = self._scenario.migration
+        limit_s = self._limits.command_s
+        wanted = {**migration.capabilities, "events": True}
+        await vm.execute(
+            "migrate-set-capabilities",
+            {
+                "capabilities": [
+                    {"capability": name, "state": state}
+                    for name, state in wanted.items()
+                ]
+            },
+            limit_s=limit_s,
+        )
+        if migration.parameters:
+            await vm.execute(
+                "migrate-set-parameters",
+                dict(migration.parameters),
+                limit_s=limit_s,
+            )
+
+    async def _do(self, step: Step) -> None:
+        match step:
+            case Migrate():
+                await self._migrate(step)
+            case Wait(on=role, status=status):
+                if status:
+                    await self._await(role, status)
+                else:
+                    await self._traced(self._cast[role], step.trace)
+            case Stop(on=role):
+                await self._execute(role, "stop")
+            case Cont(on=role):
+                await self._execute(role, "cont")
+            case Reset(on=role):
+                await self._reset(self._cast[role])
+            case Cancel():
+                await self._execute(Role.SOURCE, "migrate_cancel")
+            case Continue():
+                await self._execute(
+                    Role.SOURCE,
+                    "migrate-continue",
+                    state=Status.PRE_SWITCHOVER.value,
+                )
+            case Kill(on=role):
+                self.killed.append(self._cast[role].side)
+                await self._cast[role].kill()
+            case Unplug(device=number):
+                for role in Role:
+                    await self._unplug(self._cast[role], f"vfio{number}")
+            case SaveVM():
+                vm = self._cast[Role.SOURCE]
+                image = self._private / f"{vm.side}.qcow2"
+                await snapshot.save(vm, image, self._limits)
+            case LoadVM():
+                await snapshot.load(self._cast[Role.SOURCE], self._limits)
+            case Turn():
+                await self._turn()
+            case _:
+                assert_never(step)
+
+    async def _execute(
+        self, role: Role, command: str, **arguments: str
+    ) -> None:
+        await self._cast[role].execute(
+            command, arguments or None, limit_s=self._limits.command_s
+        )
+
+    async def _migrate(self, step: Migrate) -> None:
+        source = self._cast[Role.SOURCE]
+        destination = self._cast[Role.DESTINATION]
+        if not destination.running:
+            destination = await self._fresh()
+        if not self.legs and self._before_migration:
+            self._before_migration()
+        path = self._private / f"migration-{len(self.legs) + 1}"
+        await self._execute(
+            Role.DESTINATION, "migrate-incoming", uri=f"unix:{path}"
+        )
+        if step.cut_bytes is not None:
+            target, path = path, path.with_suffix(".cut")
+            await self._stack.enter_async_context(
+                relay(path, target, step.cut_bytes)
+            )
+        leg = Leg(
+            source,
+            destination,
+            len(source.statuses),
+            _log(source).count(_CLEANUP),
+        )
+        await self._execute(Role.SOURCE, "migrate", uri=f"unix:{path}")
+        # One that was refused is none.
+        self.legs.append(leg)
+
+    async def _fresh(self) -> Qemu:
+        """Give the destination's devices a new QEMU."""
+        vm = await self._add(Role.DESTINATION)
+        await vm.start(self._limits.launch_s)
+        await self._configure(vm)
+        return vm
+
+    async def _turn(self) -> None:
+        old = self._cast[Role.SOURCE]
+        await self.ask(old, self._limits.command_s)
+        await old.quit(self._limits.quit_s)
+        source, destination = (self._sides[role] for role in Role)
+        self._sides = {Role.SOURCE: destination, Role.DESTINATION: source}
+        self._cast[Role.SOURCE] = self._cast[Role.DESTINATION]
+        await self._fresh()
+
+    async def _unplug(self, vm: Qemu, name: str) -> None:
+        await vm.execute(
+            "device_del", {"id": name}, limit_s=self._limits.command_s
+        )
+        async with vm.step("unplug", self._limits.settle_s):
+            while True:
+                match await vm.next_event("unplug"):
+                    case {"event": "DEVICE_DELETED", "data": {"device": d}}:
+                        if d == name:
+                            break
+
+    async def _reset(self, vm: Qemu) -> None:
+        await vm.execute("system_reset", limit_s=self._limits.command_s)
+        async with vm.step("reset", self._limits.settle_s):
+            while (await vm.next_event("reset"))["event"] != "RESET":
+                pass
+
+    async def _traced(self, vm: Qemu, text: str) -> None:
+        """Wait for a text in the log."""
+        async with vm.step("trace", self._limits.migrate_s):
+            while text.encode() not in _log(vm):
+                await vm.check_alive("trace")
+                await asyncio.sleep(_POLL_S)
+
+    async def _await(self, role: Role, status: Status) -> None:
+        """Wait for a status of the migration, and what belongs to it."""
+        leg = self.legs[-1]
+        if role is Role.DESTINATION:
+            await self._reaches(leg, leg.destination, status)
+            return
+        killed = leg.destination.side in self.killed
+        if status is Status.COMPLETED and not killed:
+            await self._both_complete(leg)
+        else:
+            await self._reaches(leg, leg.source, status)
+        if status not in FINAL:
+            return
+        await self._cleaned_up(leg)
+        if status is Status.COMPLETED:
+            await self._settled(leg)
+        else:
+            await self._explain(leg)
+            await self._gone()
+
+    async def _reaches(self, leg: Leg, vm: Qemu, wanted: Status) -> None:
+        """Wait until the migration has a status, as this side sees it."""
+        before = leg.told if vm is leg.source else 0
+        async with vm.step("migration", self._limits.migrate_s):
+            while True:
+                told = vm.statuses[before:]
+                if wanted in told:
+                    return
+                if told and told[-1] in FINAL:
+                    break
+                await vm.next_event("migration")
+        # A destination exits; only the source is still there to be asked.
+        if vm is leg.source:
+            await self._explain(leg)
+        raise MigrationFailedError(
+            vm.side, f"migration {told[-1]}: {leg.reason or 'no reason'}"
+        )
+
+    async def _explain(self, leg: Leg) -> None:
+        """Ask why it failed."""
+        match await leg.source.execute(
+            "query-migrate", limit_s=self._limits.command_s
+        ):
+            case {"error-desc": str(why)}:
+                leg.reason = why
+
+    async def _both_complete(self, leg: Leg) -> None:
+        """Wait until both sides have; if not, say who is to blame."""
+        ends = [
+            asyncio.create_task(self._reaches(leg, vm, Status.COMPLETED))
+            for vm in (leg.source, leg.destination)
+        ]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_EXCEPTION)
+            # When one has failed the other ends as well, or it hangs.
+            await asyncio.wait(ends, timeout=self._limits.settle_s)
+        finally:
+            for end in ends:
+                end.cancel()
+            found = await asyncio.gather(*ends, return_exceptions=True)
+        errors = [end for end in found if isinstance(end, Exception)]
+        if errors:
+            raise min(errors, key=_distance)
+
+    async def _cleaned_up(self, leg: Leg) -> None:
+        """Wait for the source's cleanup, which follows its last status.
+
+        QMP does not show it; a ``quit`` before it would end the devices in
+        another order than a management tool that waits a moment.  It is
+        over when each device has said so, which all of 8.1 to 11.1 do in
+        the same words at the end (facts 4.2); savevm_state_cleanup is its
+        beginning.
+        """
+        step = "cleanup of the migration"
+        vm = leg.source
+        devices = len(self._scenario.each_device())
+        due = leg.cleaned + devices - len(self._scenario.unplugged())
+        async with vm.step(step, self._limits.settle_s):
+            while _log(vm).count(_CLEANUP) < due:
+                await vm.check_alive(step)
+                await asyncio.sleep(_POLL_S)
+
+    async def _settled(self, leg: Leg) -> None:
+        """Read QMP's downtime until two answers agree.
+
+        8.1 says "completed" before it fills the figure in: read at once
+        it was 0 in three migrations of nine.
+        """
+        vm = leg.source
+        last: object = None
+        async with vm.step("downtime", self._limits.settle_s):
+            while True:
+                info = await vm.execute(
+                    "query-migrate", limit_s=self._limits.command_s
+                )
+                match info:
+                    case {"downtime": int(part), "total-time": int(total)}:
+                        if info == last:
+                            leg.downtime_ms = part
+                            leg.total_time_ms = total
+                            return
+                last = info
+                await asyncio.sleep(_POLL_S)
+
+    async def _gone(self) -> None:
+        """Wait for the end of a destination whose source gave up.
+
+        It takes the end of its stream for a fault, and exits.
+        """
+        if not self.legs:
+            return
+        leg = self.legs[-1]
+        over = leg.status in FINAL or not leg.source.running
+        told = leg.destination.statuses
+        # One that nobody connected to waits on. The source is connected when
+        # it is active; the destination may yet have to notice.
+        connected = Status.ACTIVE in (*told, *leg.statuses)
+        if (
+            over
+            and connected
+            and leg.destination.running
+            and Status.COMPLETED not in told
+        ):
+            await leg.destination.ended(
+                "exit after the migration", self._limits.quit_s
+            )
+
+
+def _log(vm: Qemu) -> bytes:
+    path = vm.directory / TRACE_LOG
+    return path.read_bytes() if path.exists() else b""
+
+
+def _distance(err: Exception) -> int:
+    """How far an error is from what caused it; of equals the source's is
+    first: a destination whose source gave up exits, and that is no second
+    fault.
+    """
+    match err:
+        case ConnectionLostError(crashed=True):
+            return 0
+        case StepTimeoutError():
+            return 2
+    return 1

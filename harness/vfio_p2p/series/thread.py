@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The series as mails that are ready to send."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from email.header import Header
+from pathlib import Path
+
+from vfio_p2p.errors import PatchError, UsageError
+from vfio_p2p.series.base import Base
+from vfio_p2p.series.git import MAIL_START
+from vfio_p2p.series.patch import Patch
+
+COVER = "0000-cover-letter.patch"
+COVER_TEXT = "0000-cover-letter.txt"
+MBOX = "series.mbox"
+
+
+def thread(base: Base) -> dict[str, bytes]:
+    """The mails of a series by file name, the cover letter first.
+
+    All answer to the first one. Their ids are made of the contents: the
+    same series is the same thread.
+
+    The cover letter is ``0000-cover-letter.txt`` of the base, if there
+    is one: a mail, or a text with its subject in the first line.
+
+    :raise PatchError: When a patch is no mail.
+    :raise UsageError: When the base has no series.
+    """
+    if not base.folder:
+        raise UsageError(f"base {base.name} has no series of ours")
+    mails = [(x.name, x.data) for x in base.patches]
+    for patch in base.patches:
+        _split(patch.name, patch.data)
+    cover = base.folder / COVER_TEXT
+    if cover.is_file():
+        text = cover.read_bytes()
+        mails.insert(0, (COVER, _cover(text, base.patches)))
+    digest = hashlib.sha256(b"\0".join(data for _, data in mails))
+    root = ""
+    result = {}
+    for name, data in mails:
+        domain = re.search(rb"@([\w.-]+)>?$", _header(data, "From"))
+        identity = (
+            f"<{digest.hexdigest()[:24]}.{name[:4]}"
+            f"@{domain[1].decode() if domain else 'vfio-p2p.invalid'}>"
+        )
+        headers = {"Message-Id": identity}
+        if root:
+            headers |= {"In-Reply-To": root, "References": root}
+        root = root or identity
+        if not data.isascii() and not _header(data, "Content-Type"):
+            headers |= {
+                "MIME-Version": "1.0",
+                "Content-Type": "text/plain; charset=UTF-8",
+                "Content-Transfer-Encoding": "8bit",
+            }
+        result[name] = _add_headers(name, data, headers)
+    return result
+
+
+def export(base: Base, folder: Path) -> list[Path]:
+    """Write the mails of a series, each alone and all in one mbox.
+
+    :param base: Whose series; what comes before it is not for others.
+    :param folder: Where to; made when missing.
+    :return: The files.
+    :raise PatchError: When a patch is no mail.
+    :raise UsageError: When the base has no series, or something is there
+                       already.
+    """
+    mails = thread(base)
+    if folder.exists() and not (
+        folder.is_dir() and next(folder.iterdir(), None) is None
+    ):
+        raise UsageError(
+            f"{folder} is there already, and not an empty folder",
+            "name a new one",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    # A blank line ends a mail in an mbox.
+    mails |= {MBOX: b"\n".join(mails.values())}
+    for name, data in mails.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in mails]
+
+
+def _cover(text: bytes, patches: tuple[Patch, ...]) -> bytes:
+    if re.match(rb"(From |[\w-]+: )", text) and _header(text, "Subject"):
+        start = b"" if text.startswith(b"From ") else MAIL_START
+        return start + text
+    subject, _, body = text.decode().partition("\n")
+    first = patches[0]
+    if not re.match(r"\[[^]]*PATCH", subject):
+        # "[PATCH v2 1/6]": the letter of version 2 says so as well.
+        words = first.prefix.strip("[]").partition(" 1/")[0] or "PATCH"
+        subject = f"[{words} 0/{len(patches)}] {subject}"
+    header = Header(subject, header_name="Subject").encode()
+    return b"".join(
+        (
+            MAIL_START,
+            b"From: " + _header(first.data, "From") + b"\n",
+            b"Date: " + _header(first.data, "Date") + b"\n",
+            f"Subject: {header}\n\n".encode(),
+            f"{body.strip()}\n".encode(),
+        )
+    )
+
+
+def _split(name: str, data: bytes) -> tuple[bytes, bytes]:
+    """A mail's header and the rest, which begins with the blank line."""
+    header, blank, body = data.partition(b"\n\n")
+    if not blank or not re.search(rb"^Subject: ", header, re.MULTILINE):
+        raise PatchError(name, None, None, "no mail: it has no subject")
+    return header + b"\n", b"\n" + body
+
+
+def _header(data: bytes, name: str) -> bytes:
+    """A header as it stands; nothing if it is not there."""
+    match = re.search(
+        rb"^" + name.encode() + rb": (.*(?:\n[ \t].*)*)",
+        data.partition(b"\n\n")[0],
+        re.MULTILINE | re.IGNORECASE,
+    )
+    return match[1] if match else b""
+
+
+def _add_headers(
+    name: str, data: bytes, headers: Mapping[str, str]
+) -> bytes:
+    header, rest = _split(name, data)
+    added = "".join(f"{x}: {y}\n" for x, y in headers.items())
+    return header + added.encode() + rest

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Trees on the disk: looking at them, and changing them all or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from vfio_p2p.errors import SourceError
+from vfio_p2p.series.apply import Tree
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder as it is now, git's or not; nothing is read in advance.
+
+    :param root: The folder.
+    """
+
+    root: Path
+
+    def kind_of(self, path: str) -> str | None:
+        """See `vfio_p2p.series.Tree.kind_of`."""
+        try:
+            mode = (self.root / path).lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if stat.S_ISDIR(mode):
+            return None
+        if stat.S_ISREG(mode):
+            return "x" if mode & stat.S_IXUSR else "f"
+        # A pipe is as little to be followed as a link.
+        return "l"
+
+    def read(self, path: str) -> bytes:
+        """See `vfio_p2p.series.Tree.read`."""
+        return (self.root / path).read_bytes()
+
+    @property
+    def version(self) -> str:
+        """What QEMU's file ``VERSION`` says."""
+        text = (self.root / "VERSION").read_text(errors="replace")
+        return text.strip()
+
+
+def open_folder(path: Path) -> Folder:
+    """Open a QEMU tree.
+
+    :raise SourceError: When it is none.
+    """
+    root = path.resolve()
+    for name in ("VERSION", "hw/vfio/trace-events"):
+        if not (root / name).is_file():
+            raise SourceError(
+                f"{path} is not QEMU: no {name} in it",
+                "expected QEMU: a git checkout, or a release unpacked",
+            )
+    return Folder(root)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A tree with changes that exist only here.
+
+    :param below: The tree.
+    :param changes: New contents, as `apply_patches` returns them.
+    """
+
+    below: Tree
+    changes: Mapping[str, bytes | None] = field(repr=False)
+
+    def kind_of(self, path: str) -> str | None:
+        """See `vfio_p2p.series.Tree.kind_of`."""
+        if path not in self.changes:
+            return self.below.kind_of(path)
+        if self.changes[path] is None:
+            return None
+        return self.below.kind_of(path) or "f"
+
+    def read(self, path: str) -> bytes:
+        """See `vfio_p2p.series.Tree.read`."""
+        data = self.changes.get(path)
+        return self.below.read(path) if data is None else data
+
+
+def replace_files(root: Path, changes: Mapping[str, bytes | None]) -> None:
+    """Change files of a tree, all or none.
+
+    All is written before anything is replaced, and what is replaced is
+    kept until the end. Only a kill can leave a part of it; the old files
+    are then in ``.vfio-p2p-*`` in the tree.
+
+    :param root: The tree.
+    :param changes: As `apply_patches` returns them.
+    :raise OSError: When one cannot be replaced. All are as they were.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix=".vfio-p2p-", dir=root) as name,
+        ExitStack() as undo,
+    ):
+        for number, (path, data) in enumerate(changes.items()):
+            if data is not None:
+                new = Path(name, f"{number}.new")
+                new.write_bytes(data)
+                if (root / path).exists():
+                    new.chmod(stat.S_IMODE((root / path).stat().st_mode))
+        for number, (path, data) in enumerate(changes.items()):
+            place = root / path
+            old = Path(name, f"{number}.old")
+            if place.exists():
+                # Not moved: the file is to be there at any time.
+                shutil.copy2(place, old)
+                undo.callback(os.replace, old, place)
+            else:
+                _make_parents(root, path, undo)
+                undo.callback(place.unlink, missing_ok=True)
+            if data is None:
+                place.unlink(missing_ok=True)
+            else:
+                os.replace(Path(name, f"{number}.new"), place)
+        undo.pop_all()
+
+
+def _make_parents(root: Path, path: str, undo: ExitStack) -> None:
+    for parent in reversed(PurePosixPath(path).parents):
+        if not (root / parent).exists():
+            (root / parent).mkdir()
+            undo.callback((root / parent).rmdir)

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Epochs, arcs and intervals per device, from the records of one side."""
+
+from vfio_p2p.timeline.blackout import Blackout, blackout
+from vfio_p2p.timeline.build import build, read_log
+from vfio_p2p.timeline.model import (
+    Arc,
+    Cause,
+    Epoch,
+    Gap,
+    Migration,
+    Phase,
+    Side,
+    Step,
+    Timeline,
+)
+
+__all__ = [
+    "Arc",
+    "Blackout",
+    "Cause",
+    "Epoch",
+    "Gap",
+    "Migration",
+    "Phase",
+    "Side",
+    "Step",
+    "Timeline",
+    "blackout",
+    "build",
+    "read_log",
+]

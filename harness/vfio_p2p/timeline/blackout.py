@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The blackout: from the first stop request to the last device running.
+
+Measured where it hurts, at the devices; the `downtime` that QMP reports is
+another number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vfio_p2p.timeline.model import Epoch, Timeline
+from vfio_p2p.trace import Clock, Kind, Record
+from vfio_p2p.uapi import DeviceState
+
+_ONE_HOST = "right only if both QEMUs ran on one host, whose clock this is"
+
+
+@dataclass(frozen=True, slots=True)
+class Blackout:
+    """How long no device ran, as far as the logs tell.
+
+    :param duration_ns: Nanoseconds; None when the logs do not tell.
+    :param exact: Whether its two ends are the defined ones.
+    :param note: Why it is missing or inexact, or what it relies on; else
+        empty.
+    :param start_ns: When it began, by the clock of both logs; None without
+        a duration.
+    """
+
+    duration_ns: int | None
+    exact: bool
+    note: str
+    start_ns: int | None = None
+
+    @property
+    def end_ns(self) -> int | None:
+        """When it was over; None without a duration."""
+        if self.duration_ns is None or self.start_ns is None:
+            return None
+        return self.start_ns + self.duration_ns
+
+
+def blackout(source: Timeline, destination: Timeline) -> Blackout:
+    """The blackout of a migration.
+
+    Both logs need the same clock, i.e. one host, or hosts in step; with
+    the `simple` backend it must be one host.
+
+    :param source: Timeline of the side that was stopped.
+    :param destination: Timeline of the side that went on.
+    """
+    epoch = final_stop(source)
+    if epoch is None:
+        return _unknown("the source shows no stop before its stream's end")
+    last = last_running(destination)
+    if last is None:
+        return _unknown("the destination's devices were not seen to run")
+    attempts = [
+        arc.attempt
+        for step in epoch.steps
+        for arc in step.arcs
+        if arc.attempt is not None
+    ]
+    first = min(attempts, key=lambda r: r.line, default=None)
+    note = ""
+    if first is None:
+        first = epoch.notify or min(
+            (r for s in epoch.steps for a in s.arcs for r in a.records),
+            key=lambda r: r.line,
+            default=epoch.steps[0].record,
+        )
+        note = (
+            "up to QEMU 9.0 no line is printed before a request; counted "
+            f"from {first.event}"
+        )
+    clock = source.summary.backend.clock
+    if clock is not destination.summary.backend.clock:
+        return _unknown(
+            "the logs are of two trace backends, which have different clocks"
+        )
+    if first.time_ns is None or last.time_ns is None:
+        return _unknown("the logs have no times: run with -msg timestamp=on")
+    duration_ns = last.time_ns - first.time_ns
+    if duration_ns < 0:
+        return _unknown("the clocks of the two logs disagree")
+    exact = not note
+    if clock is Clock.MONOTONIC:
+        note = "; ".join(filter(None, (note, _ONE_HOST)))
+    return Blackout(duration_ns, exact, note, first.time_ns)
+
+
+def final_stop(source: Timeline) -> Epoch | None:
+    """The last stop before the devices' part of the stream is written.
+
+    :param source: Timeline of the side that was stopped.
+    """
+    written = source.marks_of(Kind.COMPLETE)
+    if not written:
+        return None
+    return next(
+        (
+            epoch
+            for epoch in reversed(source.epochs)
+            if not epoch.running
+            and epoch.steps[-1].record.line < written[0].line
+        ),
+        None,
+    )
+
+
+def last_running(destination: Timeline) -> Record | None:
+    """The line with which the last device came to run.
+
+    :param destination: Timeline of the side that went on.
+    """
+    found: list[Record] = []
+    for device in destination.devices:
+        resumed = False
+        for arc in destination.arcs_of(device):
+            resumed = resumed or arc.reached is DeviceState.RESUMING
+            if resumed and arc.reached is DeviceState.RUNNING:
+                found += arc.records[-1:]
+                break
+        else:
+            return None
+    return max(found, key=lambda record: record.line, default=None)
+
+
+def _unknown(note: str) -> Blackout:
+    return Blackout(None, False, note)

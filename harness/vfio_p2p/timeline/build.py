@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From the records of a log to a timeline.
+
+QEMU handles one device at a time: the lines of a request come first, then
+the line of the function that made it.  What does not fit that grammar is a
+gap: a line got lost, was doubled, or is not QEMU's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vfio_p2p.errors import TraceError
+from vfio_p2p.timeline.model import (
+    Arc,
+    Cause,
+    Epoch,
+    Gap,
+    Phase,
+    Side,
+    Step,
+    Timeline,
+)
+from vfio_p2p.trace import Kind, Record, TraceReader, printable
+from vfio_p2p.trace.formats import FORMATS
+from vfio_p2p.uapi import DeviceState
+
+# Far above what any run prints; a log beyond it is an attack or a mistake.
+_MOST_RECORDS = 500_000
+
+_CAUSES = {
+    Kind.PREPARE: Cause.PREPARE,
+    Kind.MAIN: Cause.MAIN,
+    Kind.COMPLETE: Cause.COMPLETE,
+    Kind.SAVE_CLEANUP: Cause.CLEANUP,
+}
+# States that only one function asks for.
+_ASKED_BY = {
+    DeviceState.PRE_COPY: Cause.SETUP,
+    DeviceState.RESUMING: Cause.LOAD,
+}
+# With the follow-up resuming-left-when-loaded; else no VM that loads stops.
+_LOADED = (DeviceState.RESUMING, DeviceState.STOP)
+# What each function asks for besides, if it asks at all; a callback's line
+# says it itself.  The last of COMPLETE's is what the series takes away.
+_REQUESTS = {
+    Kind.SAVE_SETUP: ([],),
+    Kind.COMPLETE: (
+        [DeviceState.STOP_COPY],
+        [DeviceState.STOP_COPY, DeviceState.STOP],
+    ),
+    Kind.SAVE_CLEANUP: ([], [DeviceState.STOP]),
+    Kind.LOAD_CLEANUP: ([],),
+}
+# What else a downtime is made of.
+_TELLING = frozenset(
+    {
+        "vfio_save_complete_precopy_start",
+        "vfio_save_complete_precopy_thread_start",
+        "vfio_save_device_config_state",
+        "vfio_load_state",
+        "vfio_load_state_device_data",
+        "vfio_load_device_config_state",
+        "vfio_load_device_config_state_end",
+        "vfio_load_bufs_thread_start",
+        "vfio_load_bufs_thread_end",
+        "vmstate_downtime_save",
+        "vmstate_downtime_load",
+        "vmstate_downtime_checkpoint",
+        "process_incoming_migration_co_end",
+    }
+)
+# What prints most, and tells nothing here.
+_MUTE = {fmt.event for fmt in FORMATS if fmt.kind is Kind.OTHER} - _TELLING
+# MIG_EVENT_PRECOPY_FAILED; before 9.0 the name of the migration's state.
+_FAILED = {2, "failed", "cancelling", "cancelled"}
+
+
+def read_log(path: Path, side: Side) -> Timeline:
+    """The timeline of a log file.
+
+    :param path: The file.
+    :param side: Whose log it is.
+    :raise TraceError: When it cannot be read or is no text.
+    """
+    try:
+        with path.open("rb") as stream:
+            return build(TraceReader(stream, str(path)), side)
+    except OSError as err:
+        raise TraceError(
+            f"{printable(str(path))}: {err.strerror}",
+            "give a readable trace log",
+        ) from err
+
+
+def build(reader: TraceReader, side: Side) -> Timeline:
+    """The timeline of a log.
+
+    :param reader: The log's reader, not yet iterated.
+    :param side: Whose log it is.
+    :raise TraceError: When the log is binary, or larger than any run's.
+    """
+    builder = _Builder()
+    for count, record in enumerate(reader.without(_MUTE)):
+        if count >= _MOST_RECORDS:
+            raise TraceError(
+                f"{printable(reader.name)}: more than {_MOST_RECORDS} "
+                f"lines about VFIO states and times",
+                "give the log of one run",
+            )
+        builder.add(record)
+    builder.finish()
+    return Timeline(
+        side=side,
+        summary=reader.summary,
+        plugged=tuple(builder.plugged),
+        devices=tuple(builder.devices),
+        epochs=tuple(builder.epochs),
+        arcs=tuple(sorted(builder.arcs, key=lambda arc: arc.line)),
+        marks=tuple(builder.marks),
+        end={
+            name: device.state
+            for name, device in builder.devices.items()
+            if device.state is not None
+        },
+        gaps=tuple(builder.gaps),
+        others=tuple(builder.others),
+        dropped=tuple(builder.dropped),
+    )
+
+
+@dataclass(slots=True)
+class _Device:
+    """What is known of a device so far.
+
+    :param state: QEMU's cached state.
+    :param attempt: A request whose outcome was not seen yet.
+    :param pending: Finished requests, not yet claimed by a function.
+    :param failed: The notifier told it that the migration failed.
+    :param event: Name of the last event that was about it.
+    """
+
+    state: DeviceState | None = None
+    attempt: Record | None = None
+    pending: list[Arc] = field(default_factory=list)
+    failed: bool = False
+    event: str = ""
+
+
+@dataclass(slots=True)
+class _Builder:
+    plugged: list[str] = field(default_factory=list)
+    devices: dict[str, _Device] = field(default_factory=dict)
+    epochs: list[Epoch] = field(default_factory=list)
+    arcs: list[Arc] = field(default_factory=list)
+    marks: list[Record] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    others: list[Record] = field(default_factory=list)
+    dropped: list[Record] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    notify: Record | None = None
+
+    def add(self, record: Record) -> None:
+        """Take the next record."""
+        if record.kind is Kind.OTHER:
+            self.others.append(record)
+        elif record.kind is Kind.DROPPED:
+            self.dropped.append(record)
+        elif record.kind is Kind.NOTIFY:
+            self._end_epoch()
+            self._end_complete()
+            self.notify = record
+        elif record.kind is Kind.UNKNOWN:
+            self._gap("a trace line is damaged, or of a newer QEMU", record)
+        elif not record.device:
+            self.marks.append(record)
+        else:
+            self._add_device(record)
+
+    def finish(self) -> None:
+        """There are no more records."""
+        self._end_epoch()
+        for name, device in self.devices.items():
+            self._settle(name, device)
+            self.arcs += device.pending
+            device.pending = []
+
+    def _add_device(self, record: Record) -> None:
+        name = record.device
+        device = self.devices.setdefault(name, _Device())
+        match record.kind:
+            case Kind.ATTEMPT:
+                self._settle(name, device)
+                device.attempt = record
+                if self._state(record) == device.state:
+                    self._settle(name, device)
+            case Kind.CHANGED | Kind.SUCCEEDED:
+                self._reached(name, device, record)
+            case Kind.REALIZE:
+                if name in self.plugged:
+                    self._gap("this is the log of more than one run", record)
+                else:
+                    self.plugged.append(name)
+                    # vfio_migration_init() sets it without a line.
+                    device.state = DeviceState.RUNNING
+                self.marks.append(record)
+            case Kind.PREPARE | Kind.MAIN:
+                self._step(record, self._claim(name, device, record))
+            case Kind.NOTIFIER:
+                status = record.fields.get("status", record.fields.get("type"))
+                device.failed = status in _FAILED
+                self.marks.append(record)
+            case _:
+                if record.event == device.event:
+                    self._gap("the same line stands there twice", record)
+                self._claim(name, device, record)
+                self.marks.append(record)
+        device.event = record.event
+
+    def _reached(self, name: str, device: _Device, record: Record) -> None:
+        """A state was reached, with or without an attempt's line."""
+        state = self._state(record)
+        if state is None:
+            self._gap("a state that the uAPI does not have", record)
+            return
+        requested = state
+        if device.attempt is not None:
+            asked = self._state(device.attempt)
+            requested = state if asked is None else asked
+        elif record.kind is Kind.CHANGED:
+            self._gap("a state was reached that nothing asked for", record)
+        arc = Arc(
+            name, device.state, requested, state, device.attempt, record
+        )
+        device.attempt = None
+        self._put(device, arc)
+
+    def _settle(self, name: str, device: _Device) -> None:
+        """An attempt without outcome: moot, or its outcome got lost."""
+        record = device.attempt
+        if record is None:
+            return
+        device.attempt = None
+        state = self._state(record)
+        if state is None:
+            self._gap("a state that the uAPI does not have", record)
+            return
+        reached: DeviceState | None = state
+        if device.state not in (None, state):
+            self._gap("the outcome of this request is missing", record)
+            reached = None
+        self._put(
+            device, Arc(name, device.state, state, reached, record, None)
+        )
+
+    def _put(self, device: _Device, arc: Arc) -> None:
+        """File a finished request, under its cause if that is known."""
+        device.state = arc.reached
+        if arc.requested in _ASKED_BY:
+            if arc.before is arc.requested:
+                self._gap("the device was there already", arc.records[-1])
+            self.arcs.append(replace(arc, cause=_ASKED_BY[arc.requested]))
+        elif (arc.before, arc.requested) == _LOADED:
+            self.arcs.append(replace(arc, cause=Cause.LOADED))
+        elif device.failed and arc.requested is DeviceState.RUNNING:
+            device.failed = False
+            self.arcs.append(replace(arc, cause=Cause.NOTIFIER))
+        else:
+            device.pending.append(arc)
+
+    def _claim(
+        self, name: str, device: _Device, record: Record
+    ) -> tuple[Arc, ...]:
+        """The requests that the function behind `record` made."""
+        self._settle(name, device)
+        device.failed = False
+        cause = _CAUSES.get(record.kind)
+        claimed = tuple(
+            replace(arc, cause=cause, mark=record) for arc in device.pending
+        )
+        device.pending = []
+        self.arcs += claimed
+        wanted = _REQUESTS.get(record.kind)
+        if wanted is None:
+            return claimed
+        if [arc.requested for arc in claimed] not in wanted:
+            self._gap(
+                "the requests before this line are not its function's",
+                record,
+            )
+        return claimed
+
+    def _step(self, record: Record, arcs: tuple[Arc, ...]) -> None:
+        running = bool(record.fields["running"])
+        reason = str(record.fields["reason"])
+        state = self._state(record)
+        if state is None:
+            self._gap("a state that the uAPI does not have", record)
+            return
+        if [arc.requested for arc in arcs] != [state]:
+            self._gap(
+                f"no single request for {state.name} stands before this line",
+                record,
+            )
+        if self.steps or self.notify:
+            known = self.steps[-1].record if self.steps else self.notify
+            assert known is not None
+            now = (bool(known.fields["running"]), known.fields["reason"])
+            if now != (running, reason):
+                if not self.steps:
+                    self._gap("it does not belong to vm_state_notify", record)
+                self._end_epoch()
+        phase = Phase.PREPARE if record.kind is Kind.PREPARE else Phase.MAIN
+        self.steps.append(Step(record.device, phase, state, arcs, record))
+
+    def _end_epoch(self) -> None:
+        if self.steps:
+            fields = self.steps[0].record.fields
+            self.epochs.append(
+                Epoch(
+                    len(self.epochs) + 1,
+                    bool(fields["running"]),
+                    str(fields["reason"]),
+                    tuple(self.steps),
+                    self.notify,
+                )
+            )
+        elif self.notify is not None and self.plugged:
+            self._gap("a run-state change without any callback", self.notify)
+        self.steps = []
+        self.notify = None
+
+    def _end_complete(self) -> None:
+        """vfio_save_complete_precopy() prints nothing when it fails."""
+        for device in self.devices.values():
+            if [a.requested for a in device.pending] == [
+                DeviceState.STOP_COPY
+            ]:
+                self.arcs.append(
+                    replace(device.pending.pop(), cause=Cause.COMPLETE)
+                )
+
+    def _gap(self, why: str, record: Record) -> None:
+        self.gaps.append(Gap(why, (record,)))
+
+    @staticmethod
+    def _state(record: Record) -> DeviceState | None:
+        name = str(record.fields["state"])
+        return DeviceState.__members__.get(name)

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Readers for QEMU's trace backends, by version, and devices' logs."""
+
+from vfio_p2p.trace.device import DeviceLog, Entry
+from vfio_p2p.trace.devicelog import read_device_log
+from vfio_p2p.trace.formats import VERSIONS, Kind
+from vfio_p2p.trace.reader import TraceReader
+from vfio_p2p.trace.record import Backend, Clock, Record, Summary, printable
+
+__all__ = [
+    "VERSIONS",
+    "Backend",
+    "Clock",
+    "DeviceLog",
+    "Entry",
+    "Kind",
+    "Record",
+    "Summary",
+    "TraceReader",
+    "printable",
+    "read_device_log",
+]

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A reader for the logs that p2psim's devices keep, versions 1 to 3.
+
+The format is described in images/p2psim/README.md.  Such a log is a second
+witness beside QEMU's trace, so nothing in it is guessed: what is not just as
+described is an error that names file and line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from vfio_p2p.errors import TraceError
+from vfio_p2p.trace.device import (
+    Call,
+    ChecksumBad,
+    ChecksumOk,
+    Close,
+    DeviceLog,
+    Dropped,
+    Entry,
+    Fault,
+    Gone,
+    Heartbeat,
+    Live,
+    Loaded,
+    Lost,
+    Open,
+    Peer,
+    Quiet,
+    Request,
+    Reset,
+    Result,
+    Saved,
+    Walked,
+)
+from vfio_p2p.trace.record import printable
+from vfio_p2p.uapi import DeviceState
+
+VERSION = 3
+
+# The kernel stops far below either; what goes beyond is no such log.
+_MOST_ENTRIES = 200_000
+_LINE_BYTES = 1024
+
+
+def read_device_log(stream: BinaryIO, name: str) -> DeviceLog:
+    """Read a device's log.
+
+    :param stream: Opened in binary mode; not closed.
+    :param name: What to call it in messages.
+    :raise TraceError: When it is damaged, or newer than this program.
+    """
+    lines = _lines(stream, name)
+    version = _version(name, next(lines, ""))
+    entries = []
+    builder = _Calls(name)
+    for number, text in enumerate(lines, 2):
+        if number > _MOST_ENTRIES:
+            raise _damaged(name, number, "no device says that much")
+        entry = _parse(name, number, text, version)
+        entries.append(entry)
+        builder.add(entry)
+    return DeviceLog(name, version, tuple(entries), builder.finish())
+
+
+def _damaged(name: str, line: int, why: str) -> TraceError:
+    return TraceError(
+        f"{printable(name)}:{line}: {why}",
+        "give the log of a p2psim device as the kernel wrote it",
+    )
+
+
+def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
+    number = 0
+    while raw := stream.readline(_LINE_BYTES):
+        number += 1
+        if not raw.endswith(b"\n"):
+            raise _damaged(name, number, "the line has no end")
+        try:
+            text = raw[:-1].decode("ascii")
+        except UnicodeDecodeError:
+            text = "\0"
+        if not text.isprintable():
+            raise _damaged(name, number, "not what a device writes")
+        yield text
+
+
+_HEADER = re.compile(r"p2psim-log version=(\d{1,9}) clock=(\w{1,32})")
+
+
+def _version(name: str, text: str) -> int:
+    match = _HEADER.match(text)
+    if match is None:
+        raise _damaged(name, 1, "not the log of a p2psim device")
+    version = int(match[1])
+    if version > VERSION:
+        raise TraceError(
+            f"{printable(name)}:1: version {version} of the log is newer "
+            f"than this program, which knows up to {VERSION}",
+            "use a newer vfio-p2p",
+        )
+    if match[2] != "CLOCK_REALTIME" or match.end() != len(text):
+        raise _damaged(name, 1, "another clock than that of QEMU's traces")
+    return version
+
+
+def _state(text: str) -> DeviceState:
+    return DeviceState[text]
+
+
+def _asked(text: str) -> DeviceState | None:
+    return None if text == "INVALID" else DeviceState[text]
+
+
+def _addressed(text: str) -> DeviceState | None:
+    return None if text == "CLOSED" else DeviceState[text]
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"-?\d{1,20}", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    return {"0": False, "1": True}[text]
+
+
+def _crc(text: str) -> int:
+    if not re.fullmatch(r"[0-9a-f]{8}", text):
+        raise ValueError(text)
+    return int(text, 16)
+
+
+def _word(*known: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in known:
+            raise ValueError(text)
+        return text
+
+    return check
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How lines of one event look.
+
+    :param make: The class of its values.
+    :param keys: Key in the log, field of the value and its reading.
+    :param optional: Of the fields, those that may be missing.
+    :param since: First version of the log with it.
+    """
+
+    make: Callable[..., Entry]
+    keys: Mapping[str, tuple[str, Callable[[str], object]]] = field(
+        default_factory=dict
+    )
+    optional: tuple[str, ...] = ()
+    since: int = 1
+
+
+def _same(**keys: Callable[[str], object]) -> dict[str, Any]:
+    return {key: (key, read) for key, read in keys.items()}
+
+
+_ARC = {"from": ("before", _state), "to": ("target", _state)}
+_TO = {"to": ("target", _asked)}
+_SIZE = {"bytes": ("size_bytes", _number)}
+
+_SHAPES: Mapping[str, _Shape] = {
+    "gone": _Shape(Gone),
+    "open": _Shape(Open),
+    "close": _Shape(Close, _same(state=_state)),
+    "reset": _Shape(Reset, _same(state=_state)),
+    "request": _Shape(Request, {"from": ("before", _state), **_TO}),
+    "arc": _Shape(
+        Walked,
+        {**_ARC, **_same(ret=_number, start_ns=_number, end_ns=_number)},
+    ),
+    "result": _Shape(Result, {**_TO, **_same(state=_state, ret=_number)}),
+    "saved": _Shape(Saved, {**_SIZE, **_same(complete=_flag, crc32=_crc)}),
+    "loaded": _Shape(Loaded, {**_SIZE, **_same(complete=_flag)}),
+    "checksum ok": _Shape(ChecksumOk, _same(crc32=_crc)),
+    "checksum bad": _Shape(
+        ChecksumBad,
+        _same(
+            reason=_word("short", "broken", "mismatch", "peers"),
+            sent=_crc,
+            found=_crc,
+        ),
+        optional=("sent", "found"),
+    ),
+    "dropped": _Shape(Dropped, _same(count=_number)),
+    "lost": _Shape(
+        Lost,
+        {
+            "from": ("sender", _number),
+            "to": ("receiver", _number),
+            "seq": ("seq", _number),
+            "from_state": ("from_state", _state),
+            "to_state": ("to_state", _addressed),
+        },
+        since=2,
+    ),
+    "quiet": _Shape(
+        Quiet, _same(waited_ns=_number, outstanding=_number), since=2
+    ),
+    "peer": _Shape(
+        Peer,
+        {
+            "id": ("peer", _number),
+            **_same(
+                when=_word("saved", "loaded", "close", "reset"),
+                sent=_number,
+                received=_number,
+                lost=_number,
+                doubled=_number,
+                missed=_number,
+            ),
+        },
+        since=2,
+    ),
+    "heartbeat": _Shape(
+        Heartbeat,
+        _same(
+            when=_word("close", "reset"),
+            count=_number,
+            first=_number,
+            first_ns=_number,
+            last=_number,
+            last_ns=_number,
+            gap_start_ns=_number,
+            gap_end_ns=_number,
+            missed=_number,
+            repeated=_number,
+            untimely=_number,
+        ),
+        since=3,
+    ),
+}
+_LINE = re.compile(r"(\d{1,20}) ([a-z]+(?: [a-z]+(?= |$))*)(?: (.*))?")
+
+
+def _parse(name: str, number: int, text: str, version: int) -> Entry:
+    match = _LINE.fullmatch(text)
+    if match is None:
+        raise _damaged(name, number, "no event stands here")
+    time_ns, event, rest = int(match[1]), match[2], match[3] or ""
+    if version >= 2 and event.split()[0] == "fault":
+        what = text.partition(" fault ")[2]
+        return Fault(name, number, time_ns, text, what)
+    values = _values(name, number, rest)
+    if event == "live":
+        # Whatever can be configured is listed there.
+        return Live(name, number, time_ns, text, values)
+    shape = _SHAPES.get(event)
+    if shape is None or shape.since > version:
+        raise _damaged(
+            name,
+            number,
+            f"version {version} of the log has no event {event!r}",
+        )
+    needed = {
+        key
+        for key, (what, _) in shape.keys.items()
+        if what not in shape.optional
+    }
+    if not needed <= set(values) <= set(shape.keys):
+        raise _damaged(name, number, f"not the keys of {event!r}")
+    fields = {}
+    for key, value in values.items():
+        what, read = shape.keys[key]
+        try:
+            fields[what] = read(value)
+        except (KeyError, ValueError):
+            raise _damaged(
+                name, number, f"{key}={printable(value)} makes no sense"
+            ) from None
+    return shape.make(name, number, time_ns, text, **fields)
+
+
+def _values(name: str, number: int, text: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for part in text.split():
+        key, equals, value = part.partition("=")
+        if not key or not equals or key in values:
+            raise _damaged(name, number, "not a list of different keys")
+        values[key] = value
+    return values
+
+
+@dataclass(slots=True)
+class _Calls:
+    """Puts requests together; a device handles one at a time."""
+
+    name: str
+    request: Request | None = None
+    steps: list[Walked] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> None:
+        """Take the next entry."""
+        match entry:
+            case Request():
+                if self.request is not None:
+                    raise self._misplaced(entry)
+                self.request = entry
+            case Walked():
+                if self.request is None:
+                    raise self._misplaced(entry)
+                self.steps.append(entry)
+            case Result():
+                if (
+                    self.request is None
+                    or self.request.target is not entry.target
+                ):
+                    raise self._misplaced(entry)
+                self._end(entry)
+            case _:
+                pass
+
+    def finish(self) -> tuple[Call, ...]:
+        """There are no more entries."""
+        self._end(None)
+        return tuple(self.calls)
+
+    def _end(self, result: Result | None) -> None:
+        if self.request is not None:
+            self.calls.append(Call(self.request, tuple(self.steps), result))
+        self.request = None
+        self.steps = []
+
+    def _misplaced(self, entry: Entry) -> TraceError:
+        return _damaged(
+            entry.file, entry.line, "it does not follow from what is before"
+        )

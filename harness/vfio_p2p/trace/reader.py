@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A streaming reader for the files of QEMU's trace backends.
+
+Reads bytes in chunks; memory is bounded by the chunk, whatever the file
+holds.  The file's first bytes tell which backend wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from itertools import chain
+from typing import BinaryIO
+
+from vfio_p2p.errors import TraceError
+from vfio_p2p.trace import log, simple
+from vfio_p2p.trace.record import Backend, Record, Summary, Tally, printable
+
+_CHUNK_BYTES = 1 << 20
+
+
+class TraceReader:
+    """Iterates once over the records of a trace; then `summary` is there.
+
+    :param stream: Opened in binary mode; not closed.
+    :param name: What to call it in messages.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream = stream
+        self._tally = Tally(name)
+        self.name = name
+
+    @property
+    def summary(self) -> Summary:
+        """The whole trace's summary, once the iteration is over."""
+        return self._tally.summary()
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records in the order of the file.
+
+        :raise TraceError: When the file is unreadable, damaged, or was
+            written by neither backend.
+        """
+        return self.without(frozenset())
+
+    def without(self, events: Set[str]) -> Iterator[Record]:
+        """Yield the records in the order of the file, but for some.
+
+        Much faster where these are many.
+
+        :param events: Names of events that are not wanted.
+        :raise TraceError: As `__iter__` does.
+        """
+        chunks = self._chunks()
+        head = b""
+        for chunk in chunks:
+            head += chunk
+            if len(head) >= simple.HEADER_BYTES:
+                break
+        scan = log.scan
+        if head.startswith(simple.SIGNATURE):
+            scan = simple.scan
+            self._tally.backend = Backend.SIMPLE
+        return scan(chain([head], chunks), self._tally, events)
+
+    def _chunks(self) -> Iterator[bytes]:
+        while True:
+            try:
+                chunk = self._stream.read(_CHUNK_BYTES)
+            except OSError as err:
+                raise TraceError(
+                    f"{printable(self.name)}: {err.strerror}",
+                    "give a readable trace log",
+                ) from err
+            if not chunk:
+                return
+            self._tally.size_bytes += len(chunk)
+            yield chunk

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The files of QEMU's `simple` trace backend: binary records.
+
+As trace/simple.c writes them (format version 4, QEMU 8.1 to 11.1): a header
+of three 64-bit words; then, each behind a word that tells them apart,
+*mappings* (an event's number and its name) and *events*: number, time,
+length, process id, and the arguments, a number as 64 bits, a string behind
+its 32-bit length.  All in the byte order of the host.
+
+The file says no argument's type and no format, but `FORMATS` does: words
+are strings, and the rest are numbers.  A file is as untrusted as a log.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Set
+from itertools import chain
+from typing import NamedTuple
+
+from vfio_p2p.errors import TraceError
+from vfio_p2p.trace.formats import (
+    FORMATS,
+    Format,
+    Kind,
+    arguments,
+    is_word,
+)
+from vfio_p2p.trace.record import Record, Tally, printable
+
+SIGNATURE = b"\xff" * 8         # HEADER_EVENT_ID
+_MAGIC = 0xF2B177CB0AA429B4
+_VERSION = 4
+_DROPPED = "dropped"
+_DROPPED_ID = 2**64 - 2
+_TYPE_MAPPING = 0
+_TYPE_EVENT = 1
+
+_HEADER = struct.Struct("<8sQQ")
+HEADER_BYTES = _HEADER.size
+_MAPPING = struct.Struct("<QQI")            # type, number, length of name
+_HEAD = struct.Struct("<QQ")                # type and number
+_EVENT = struct.Struct("<16s8xI")           # these as one, length
+_TIME = struct.Struct("<16xQ8x")            # time, and where arguments begin
+_TYPE_BYTES = 8                             # not counted by the length
+# TRACE_BUF_LEN; an event has to fit into QEMU's buffer.
+_MOST_BYTES = 4096 * 64
+_MOST_NAME_BYTES = 256
+# QEMU 10.2 has 5,500.
+_MOST_EVENTS = 1 << 16
+# Four strings of MAX_TRACE_STRLEN; no event here has more arguments.
+_MOST_PAYLOAD = 4 * (4 + 512)
+# What may be remembered of one event.
+_REMEMBERED = 1024
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_S64 = struct.Struct("<q")
+
+
+class _Layout(NamedTuple):
+    """An event's arguments in a range of versions.
+
+    :param fmt: The newest format that has them.
+    :param arguments: Names and conversions.
+    :param versions: First and last of `VERSIONS`.
+    """
+
+    fmt: Format
+    arguments: tuple[tuple[str, str], ...]
+    versions: tuple[str, str]
+
+
+def _layouts() -> dict[str, tuple[_Layout, ...]]:
+    """All layouts by event; hexadecimal or not is the same here."""
+    found: dict[str, dict[tuple[str, ...], _Layout]] = {}
+    for fmt in FORMATS:
+        args = arguments(fmt.template)
+        key = tuple(conversion.replace("x", "u") for _, conversion in args)
+        layouts = found.setdefault(fmt.event, {})
+        since = layouts[key].versions[0] if key in layouts else fmt.since
+        layouts[key] = _Layout(fmt, args, (since, fmt.until))
+    return {event: tuple(by.values()) for event, by in found.items()}
+
+
+_LAYOUTS = _layouts()
+
+
+class _Said(NamedTuple):
+    """The later half of a `Record`."""
+
+    event: str
+    kind: Kind
+    fields: dict[str, int | str]
+    text: str
+
+
+class _Event(dict[bytes, _Said | None]):
+    """What an event says, by its arguments as they are in the file.
+
+    None is of no weight.  QEMU says the same again and again, so what was
+    taken apart is remembered.
+
+    :param name: Its name.
+    :param ranges: Where to put which of `VERSIONS` have it like this.
+    """
+
+    def __init__(self, name: str, ranges: set[tuple[str, str]]) -> None:
+        super().__init__()
+        self._name = name
+        self._ranges = ranges
+
+    def __missing__(self, payload: bytes) -> _Said | None:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        found = self[payload] = self._decode(payload)
+        return found
+
+    def _decode(self, payload: bytes) -> _Said | None:
+        name = self._name
+        if name == _DROPPED:
+            dropped = int.from_bytes(payload[:8], "little")
+            return _Said("", Kind.DROPPED, {}, f"dropped {dropped} events")
+        layouts = _LAYOUTS[name]
+        for layout in layouts:
+            fields = _fields(layout.arguments, payload)
+            if fields is not None:
+                self._ranges.add(layout.versions)
+                kind = layout.fmt.kind_of(fields)
+                return _Said(name, kind, fields, layout.fmt.text(fields))
+        if all(layout.fmt.kind is Kind.OTHER for layout in layouts):
+            return None
+        text = f"{name} with unknown arguments {payload[:64].hex()}"
+        return _Said(name, Kind.UNKNOWN, {}, text)
+
+
+def scan(
+    chunks: Iterator[bytes], tally: Tally, without: Set[str]
+) -> Iterator[Record]:
+    """Yield the records of a trace in the order of the file.
+
+    :param chunks: The file's content; the first has `HEADER_BYTES` or all.
+    :param tally: Counts what is there.
+    :param without: Names of events that are not wanted.
+    :raise TraceError: When it is damaged, or of another format.
+    """
+    data = next(chunks)
+    _check_header(data, tally.name)
+    at = HEADER_BYTES
+    offset = 0                  # of data in the file
+    count = 0
+    # By type and number; None for what is only counted.
+    events: dict[bytes, _Event | None] = {
+        _HEAD.pack(_TYPE_EVENT, _DROPPED_ID): _Event(_DROPPED, tally.ranges)
+    }
+    for chunk in chain([b""], chunks):
+        # What is only counted may end after the data that is there.
+        offset += min(at, len(data))
+        at, data = max(0, at - len(data)), data[at:] + chunk
+        while True:
+            try:
+                head, length = _EVENT.unpack_from(data, at)
+                event = events[head]
+            except struct.error:
+                break
+            except KeyError:
+                mapping = _mapping(data, at)
+                if mapping is None:
+                    _check_mapping(data, at, offset, tally.name)
+                    break
+                if len(events) > _MOST_EVENTS:
+                    raise _damaged(
+                        tally.name, offset + at, "one event's name too many"
+                    ) from None
+                head, name, at = mapping
+                events[head] = (
+                    _Event(name, tally.ranges) if name in _LAYOUTS else None
+                )
+                continue
+            stop = at + _TYPE_BYTES + length
+            if event is not None:
+                if not _TIME.size - _TYPE_BYTES <= length <= _MOST_BYTES:
+                    raise _damaged(tally.name, offset + at)
+                if stop > len(data):
+                    break
+                (time_ns,) = _TIME.unpack_from(data, at)
+                begin = at + _TIME.size
+                said = event[data[begin : min(stop, begin + _MOST_PAYLOAD)]]
+                if said is None:
+                    pass
+                elif said.event in without:
+                    # It was worth a look for the version's sake.
+                    events[head] = None
+                else:
+                    tally.records += 1
+                    # The file has the process, but not the thread.
+                    yield Record(count + 1, time_ns, None, *said)
+            count += 1
+            at = stop
+    # A mapping can be shorter than any event's head.
+    tally.cut = at != len(data) and _mapping(data, at) is None
+    tally.lines = count - (at > len(data))
+
+
+def _check_header(data: bytes, name: str) -> None:
+    if len(data) < HEADER_BYTES:
+        raise TraceError(
+            f"{printable(name)} ends within its header, after {len(data)} "
+            "bytes",
+            "give the whole file; QEMU writes its end when it exits",
+        )
+    _, magic, version = _HEADER.unpack_from(data)
+    if magic == int.from_bytes(_MAGIC.to_bytes(8, "little"), "big"):
+        raise TraceError(
+            f"{printable(name)} was written on a big-endian host",
+            "only little-endian ones are supported; use the 'log' backend",
+        )
+    if magic != _MAGIC:
+        raise TraceError(
+            f"{printable(name)} is a binary file, and no trace",
+            "give what QEMU's 'log' or 'simple' trace backend wrote",
+        )
+    if version != _VERSION:
+        raise TraceError(
+            f"{printable(name)} has version {version} of the 'simple' "
+            f"backend's format, not {_VERSION}",
+            "trace with QEMU 8.1 to 11.1, or use the 'log' backend",
+        )
+
+
+def _mapping(data: bytes, at: int) -> tuple[bytes, str, int] | None:
+    """How an event begins, its name, and where that ends; None if cut."""
+    if len(data) - at < _MAPPING.size:
+        return None
+    kind, number, length = _MAPPING.unpack_from(data, at)
+    begin = at + _MAPPING.size
+    stop = begin + length
+    if kind != _TYPE_MAPPING or stop > len(data):
+        return None
+    name = data[begin:stop].decode("ascii", "replace")
+    return _HEAD.pack(_TYPE_EVENT, number), name, stop
+
+
+def _check_mapping(data: bytes, at: int, offset: int, name: str) -> None:
+    """More data may help a mapping, but nothing else."""
+    kind, _, length = _MAPPING.unpack_from(data, at)
+    if kind != _TYPE_MAPPING or length > _MOST_NAME_BYTES:
+        raise _damaged(name, offset + at)
+
+
+def _damaged(
+    name: str, offset: int, what: str = "neither an event nor its name"
+) -> TraceError:
+    return TraceError(
+        f"{printable(name)} is damaged: at byte {offset} there is {what}",
+        "give the file as QEMU's 'simple' backend wrote it",
+    )
+
+
+def _fields(
+    wanted: tuple[tuple[str, str], ...], payload: bytes
+) -> dict[str, int | str] | None:
+    """The arguments' values; None when they are not these."""
+    found: dict[str, int | str] = {}
+    at = 0
+    try:
+        for name, conversion in wanted:
+            if conversion:
+                number = _S64 if conversion == "d" else _U64
+                (found[name],) = number.unpack_from(payload, at)
+                at += number.size
+                continue
+            (length,) = _U32.unpack_from(payload, at)
+            begin = at + _U32.size
+            at = begin + length
+            word = payload[begin:at].decode("utf-8", "backslashreplace")
+            if not is_word(name, word):
+                return None
+            found[name] = word
+    except struct.error:
+        return None
+    return found if at == len(payload) else None

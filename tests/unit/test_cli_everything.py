@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``validate --all`` with everything that builds or runs replaced."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builds import build_of, source_of
+from vfio_p2p.cli import everything, main, mutants, session
+from vfio_p2p.errors import BuildError
+from vfio_p2p.oracle import RULES, Finding
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.matrix import Cell, Run
+from vfio_p2p.qemu import Build
+from vfio_p2p.scenario.load import names
+from vfio_p2p.series import Variant, find_base, load_mutants
+from vfio_p2p.timeline import Side
+from vfio_p2p.verdict.assess import Assessment
+
+EVERY_RULE = tuple(rule.name for rule in RULES)
+OURS = {
+    x.name: x
+    for x in load_mutants()
+    if x.base == "v10.0" and not x.waits_for
+}
+TREES = ("v10.0 patched", "v10.2 stock")
+PASS = Assessment(Verdict.PASS, "migrated")
+
+
+def broken(*rules: str) -> tuple[Finding, ...]:
+    """Findings of these rules."""
+    return tuple(
+        Finding(rule, "It matters.", Side.SOURCE, "so", (), "x.log", ())
+        for rule in rules
+    )
+
+
+@dataclass
+class Machine:
+    """Builds and runs; what is in its tables goes wrong.
+
+    :param refuses: Mutants that do not build.
+    :param also: Rules that each mutant breaks besides its own.
+    :param found: What comes of runs without a mutant, by the name of the
+        bundle.
+    :param level: What the first source has of the series.
+    """
+
+    refuses: set[str] = field(default_factory=set)
+    also: tuple[str, ...] = EVERY_RULE
+    found: dict[str, Assessment] = field(default_factory=dict)
+    base: str = "v10.0"
+    built: list[tuple[str, str]] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)
+
+    def choose_source(self, _: argparse.Namespace) -> Any:
+        """Stands in for the real one."""
+        base = find_base(self.base)
+        return base, source_of(f"{base.qemu}.99")
+
+    def find_source(
+        self, where: None, qemu: str, *_: object, refresh: bool
+    ) -> Any:
+        """Likewise."""
+        return source_of(f"{qemu}.99", "Debian")
+
+    def build_all(
+        self, source: Any, variants: Sequence[Variant], shown: object
+    ) -> list[Build]:
+        """Likewise."""
+        (variant,) = variants
+        release = source.version.rpartition(".")[0]
+        self.built.append((release, variant.name))
+        if variant.name.partition("+")[2] in self.refuses:
+            raise BuildError("ninja failed", Path("x.log"))
+        version = f"QEMU {source.version}"
+        return [build_of(source, variant, version, Path("/qemu"))]
+
+    def run_cells(self, cells: Sequence[Cell], args: object) -> list[Run]:
+        """Likewise."""
+        runs = []
+        for cell in cells:
+            self.ran.append(cell.name)
+            found = self.found.get(cell.name, PASS)
+            if name := cell.program.variant.partition("+")[2]:
+                findings = broken(OURS[name].trips, *self.also)
+                found = Assessment(Verdict.FAIL, "migrated", findings)
+            runs.append(Run(cell, found, None, ""))
+        return runs
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """In place of compilers and VMs."""
+    made = Machine()
+    monkeypatch.setattr(session, "find_outer", lambda: None)
+    monkeypatch.setattr(mutants, "build_all", made.build_all)
+    for name in ("choose_source", "find_source", "build_all", "run_cells"):
+        monkeypatch.setattr(everything, name, getattr(made, name))
+    return made
+
+
+def validate(out: Path, *words: str) -> int:
+    """The command; returns its exit code."""
+    return main(["validate", "--all", *words, "--out", str(out)])
+
+
+def report(out: Path) -> Any:
+    """The report for programs."""
+    return json.loads((out / "report.json").read_bytes())
+
+
+def test_everything_passes(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert validate(tmp_path) == 0
+    assert machine.built == [
+        ("10.0", "patched"),
+        ("10.2", "stock"),
+        *(("10.0", f"patched+{name}") for name in OURS),
+    ]
+    assert len(machine.ran) == len(set(machine.ran))
+    for tree in TREES:
+        for name in names():
+            assert f"{tree.replace(' ', '-')}-{name}-s42" in machine.ran
+    mutant_runs = sum(len(x.scenarios) for x in OURS.values())
+    assert len(machine.ran) == len(TREES) * len(names()) + mutant_runs
+
+    document = report(tmp_path)
+    assert list(document["trees"]) == list(TREES)
+    for tree in document["trees"].values():
+        assert [run["scenario"] for run in tree["runs"]] == names()
+    assert document["trees"]["v10.2 stock"]["qemu"] == "QEMU 10.2.99"
+    assert {x["fate"] for x in document["mutants"]["mutants"]} == {"killed"}
+    assert document["unproven"] == []
+
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) < 25
+    assert max(map(len, out.splitlines())) <= 120
+    assert "\nverdict: pass\n" in out
+    assert f"rules: {len(RULES)}, each broken by something\n" in out
+
+    suites = ET.parse(tmp_path / "junit.xml").getroot().findall("testsuite")
+    assert [x.get("name") for x in suites] == [
+        *(f"vfio-p2p {tree}" for tree in TREES),
+        "vfio-p2p validate --mutants",
+        "vfio-p2p rules",
+    ]
+    assert [x.get("tests") for x in suites] == [
+        *(str(len(names())) for _ in TREES),
+        str(len(OURS)),
+        str(len(RULES)),
+    ]
+    assert {x.get("failures") for x in suites} == {"0"}
+
+
+def test_one_run_that_fails_is_shown_in_full(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.found["v10.2-stock-ping-pong-s42"] = Assessment(
+        Verdict.FAIL, "migrated", broken("order")
+    )
+    machine.found["v10.0-patched-one-device-s42"] = Assessment(
+        Verdict.ERROR, "not run", notes=("no boot",)
+    )
+    assert validate(tmp_path) == 1
+    out = capsys.readouterr().out
+    assert "stock, ping-pong: fail\n  broken: order (source)\n" in out
+    assert "patched, one-device: error\n  no boot\n" in out
+    assert "two-devices" not in out
+    counts = {
+        tuple(line.split())
+        for line in out.splitlines()
+        if line.startswith(" v10.")
+    }
+    number = len(names())
+    assert counts == {
+        ("v10.0", "patched", f"{number}", f"{number - 1}", *"---1"),
+        ("v10.2", "stock", f"{number}", f"{number - 1}", *"--1-"),
+    }
+
+
+def test_the_worst_decides(machine: Machine, tmp_path: Path) -> None:
+    machine.found["v10.2-stock-ping-pong-s42"] = Assessment(
+        Verdict.ERROR, "not run", notes=("no boot",)
+    )
+    assert validate(tmp_path) == 5
+
+
+def test_known_defects_take_a_line_each(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tree in ("v10.0-patched", "v10.2-stock"):
+        machine.found[f"{tree}-stop-and-cont-s42"] = replace(
+            PASS, known=broken("run-state", "run-state")
+        )
+    assert validate(tmp_path) == 0
+    assert (
+        "defects that their scenarios expect:\n"
+        "  stop-and-cont: run-state (v10.0 patched, v10.2 stock)\n"
+    ) in capsys.readouterr().out
+
+
+def test_a_rule_that_nothing_breaks_is_a_failure(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.also = tuple(x for x in EVERY_RULE if x != "conservation")
+    assert validate(tmp_path) == 1
+    out = capsys.readouterr().out
+    assert "rules: unproven, as nothing breaks them: conservation\n" in out
+    assert report(tmp_path)["unproven"] == ["conservation"]
+    text = (tmp_path / "junit.xml").read_text()
+    assert "unproven: nothing breaks it" in text
+    assert report(tmp_path)["mutants"]["verdict"] == "pass"
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_a_scenario_of_any_tree_proves_a_rule(
+    machine: Machine, tmp_path: Path, tree: str
+) -> None:
+    machine.also = tuple(x for x in EVERY_RULE if x != "conservation")
+    name = f"{tree.replace(' ', '-')}-two-devices-s42"
+    machine.found[name] = replace(PASS, known=broken("conservation"))
+    assert validate(tmp_path) == 0
+
+
+def test_of_what_was_not_run_nothing_is_said(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.also = tuple(x for x in EVERY_RULE if x != "conservation")
+    machine.found["v10.2-stock-two-devices-s42"] = Assessment(
+        Verdict.ERROR, "not run"
+    )
+    assert validate(tmp_path) == 5
+
+
+def test_a_mutant_that_is_not_killed_is_shown(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.refuses = {"one-pass"}
+    assert validate(tmp_path) == 1
+    out = capsys.readouterr().out
+    assert f"mutants: {len(OURS) - 1} killed, 1 did not build\n" in out
+    assert [x for x in out.splitlines() if x.startswith(" one-pass ")]
+    assert "forward-on-stop" not in out
+
+
+def test_a_base_without_mutants_proves_no_rule(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.base = "v8.1"
+    assert validate(tmp_path) == 3
+    assert machine.built == [("8.1", "patched"), ("10.2", "stock")]
+    document = report(tmp_path)
+    assert document["mutants"] is None
+    assert "rules: not proven" in capsys.readouterr().out
+
+
+def test_upstreams_own_is_judged_once(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.base = "v10.2"
+    assert validate(tmp_path) == 3
+    assert machine.built == [("10.2", "stock")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--scenario", "one-device"],
+        ["--mutant", "one-pass"],
+        ["--device", "mtty"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage(
+    machine: Machine, tmp_path: Path, words: list[str]
+) -> None:
+    assert validate(tmp_path, *words) == 2
+    assert machine.ran == []
+
+
+@pytest.mark.parametrize(
+    "words", [["--mutants"], ["--per-patch"], ["--variant", "base"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_all_is_all(
+    machine: Machine, tmp_path: Path, words: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        validate(tmp_path, *words)
+    assert caught.value.code == 2
+    assert machine.ran == []
+
+
+def test_no_older_report_is_left(machine: Machine, tmp_path: Path) -> None:
+    for name in ("report.json", "junit.xml"):
+        (tmp_path / name).write_text("old")
+    machine.refuses = {""}
+    assert validate(tmp_path) == 5
+    assert list(tmp_path.iterdir()) == []
