@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The names of variants: which patches a tree has.
+
+This is grammar alone: whether a mutant of that name exists, or a base has
+that many patches, is for `vfio_p2p.series` to say.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from vfio_p2p.errors import UsageError
+from vfio_p2p.names import suggest
+
+SERIES_LENGTH = 6
+
+VARIANTS = (
+    f"stock, base, patch-1 to patch-{SERIES_LENGTH}, patched, each with "
+    "+NAME for a mutant, a follow-up or a patch file"
+)
+
+
+@dataclass(frozen=True)
+class TreeName:
+    """The name of a variant, taken apart.
+
+    :param tree: ``stock`` (the source as it is), ``base`` (without the
+        series), ``patch-1`` and so on, or ``patched`` (with the whole
+        series).
+    :param patches: How many patches of the series the tree has.  A stock
+        tree has all of them, as they are upstream.
+    :param on_top: What is applied on top: the name of a mutant or a
+        follow-up, or the path of a patch file.  Empty if nothing is.
+    """
+
+    tree: str
+    patches: int
+    on_top: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.tree}+{self.on_top}" if self.on_top else self.tree
+
+
+def tree_names(length: int = SERIES_LENGTH) -> tuple[str, ...]:
+    """Return the names of the trees without anything on top.
+
+    :param length: How many patches the series has.
+    """
+    return (
+        "stock", "base", *(f"patch-{n + 1}" for n in range(length)), "patched"
+    )
+
+
+def parse_tree(name: str, length: int = SERIES_LENGTH) -> TreeName:
+    """Take the name of a variant apart.
+
+    The last patch completes the series, so ``patch-6`` is ``patched``.
+
+    :param name: E.g. ``patched+one-pass``.
+    :param length: How many patches the series has.
+    :raise UsageError: When it is not the name of a variant.
+    """
+    tree, plus, on_top = name.partition("+")
+    if tree not in tree_names(length):
+        raise UsageError(
+            f"unknown variant {tree!r}",
+            suggest(tree, tree_names(length)),
+        )
+    if plus and not on_top:
+        raise UsageError(
+            f"nothing follows the '+' of variant {name!r}",
+            "Give the name of a mutant or a follow-up, or the path of a "
+            "patch file.",
+        )
+    number = re.fullmatch(r"patch-(\d+)", tree)
+    if number and int(number[1]) < length:
+        return TreeName(tree, int(number[1]), on_top)
+    if tree == "base":
+        return TreeName(tree, 0, on_top)
+    return TreeName("stock" if tree == "stock" else "patched", length, on_top)
+
+
+def is_tree(name: str) -> bool:
+    """Return whether this is the name of a variant.
+
+    :param name: E.g. ``patch-1``.
+    """
+    try:
+        parse_tree(name)
+    except UsageError:
+        return False
+    return True
