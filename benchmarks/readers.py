@@ -63,7 +63,8 @@ def _vfio(draw: random.Random) -> Iterator[tuple[Format, dict[str, Any]]]:
         fmt
         for fmt in FORMATS
         if fmt.event.startswith("vfio_")
-        and VERSIONS.index(fmt.since) <= at <= VERSIONS.index(fmt.until)
+        and VERSIONS.index(fmt.since) <= at
+        and at <= VERSIONS.index(fmt.versions[1])
     ]
     words = {"device": _DEVICES, "state": _STATES, "recover": ("ERROR",)}
     while True:

@@ -15,6 +15,7 @@ data that explains it, and says what to do::
      |    +-- TraceError            a trace log that cannot be one
      |    +-- BundleError           a bundle is damaged, or newer than us
      |    +-- HistoryError          the history: not ours, locked, damaged
+     +-- UnevenError                phases do not add up: our own mistake
      +-- BuildError                 QEMU or the testbed did not build
      +-- HostError                  a host did not do what it must do
      |    +-- TestbedError          the outer VM failed
@@ -163,6 +164,23 @@ class BundleError(InputError):
 
 class HistoryError(InputError):
     """A history that is not ours, newer, locked, damaged or read-only."""
+
+
+class UnevenError(HarnessError):
+    """The phases of a blackout do not add up to it: our own mistake.
+
+    :param path: The bundle with the run.
+    :param why: What does not add up.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path}: {why}",
+            "This is a mistake of vfio-p2p. Please report it, and attach "
+            "the bundle.",
+        )
+        self.path = path
+        self.why = why
 
 
 class BuildError(HarnessError):

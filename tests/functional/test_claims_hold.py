@@ -13,9 +13,9 @@ from avocado import Test
 sys.path.insert(0, str(Path(__file__).parent))
 
 from testbed import program, run
-from vfio_p2p.downtime.bundle import breakdown
 from vfio_p2p.downtime.metrics import metrics
 from vfio_p2p.scenario.load import load, load_profile
+from vfio_p2p.verdict.reading import read_run
 
 
 class Downtime(Test):
@@ -29,9 +29,9 @@ class Downtime(Test):
         saved_ns = profile.latency_us["STOP_COPY>STOP"] * 1000
         before, after = (
             metrics(
-                breakdown(
+                read_run(
                     run(program(tree), scenario, Path(self.workdir, tree))
-                )
+                ).breakdown
             )
             for tree in ("base", "patch-1")
         )

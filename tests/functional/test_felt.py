@@ -12,10 +12,10 @@ from avocado import Test
 sys.path.insert(0, str(Path(__file__).parent))
 
 from testbed import program, run
-from vfio_p2p.downtime.bundle import breakdown
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.scenario.model import Outcome
 from vfio_p2p.verdict.assess import assess
+from vfio_p2p.verdict.reading import read_run
 
 # What it takes to pause a vCPU, and to resume it up to its next heartbeat;
 # a tenth of what these migrations black out.
@@ -31,7 +31,7 @@ class Felt(Test):
         path = Path(self.workdir, f"{variant}-{scenario}")
         bundle = run(program(variant), scenario, path)
         self.assertEqual(assess(bundle).verdict, Verdict.PASS)
-        found = breakdown(bundle)
+        found = read_run(bundle).breakdown
         gap = found.beside.guest_gap
         assert gap is not None, found.not_observable
         self.assertTrue(gap.explained, str(gap))

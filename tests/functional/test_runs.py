@@ -18,8 +18,7 @@ from avocado import Test
 sys.path.insert(0, str(Path(__file__).parent))
 
 from testbed import SEED, program, run
-from vfio_p2p.downtime.bundle import breakdown
-from vfio_p2p.downtime.compare import Change, Sample, compare
+from vfio_p2p.downtime.compare import Change, RunSample, compare
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.paths import cache_dir
@@ -32,6 +31,7 @@ from vfio_p2p.scenario.model import (
     Scenario,
 )
 from vfio_p2p.verdict.assess import assess
+from vfio_p2p.verdict.reading import read_run
 
 _COMMENT = """\
 From: Nobody <nobody@example.org>
@@ -87,7 +87,7 @@ class Exact(Test):
             for number, tree in enumerate(trees)
         ]
         self.assertEqual(runs[0].manifest.files, runs[1].manifest.files)
-        samples = [Sample(SEED, breakdown(x)) for x in runs]
+        samples = [RunSample(SEED, read_run(x).breakdown) for x in runs]
         found = compare(samples[:1], samples[1:])
         self.assertEqual(
             {row.change for row in found.rows}, {Change.IDENTICAL}

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from device_log import FakeDevice
 from hypothesis import strategies as st
-from vfio_p2p.timeline import Phase, Side, Timeline, build
+from vfio_p2p.timeline import Pass, Side, Timeline, build
 from vfio_p2p.trace import VERSIONS, Kind, TraceReader, read_device_log
 from vfio_p2p.trace.formats import FORMATS
 from vfio_p2p.uapi import ALL_FLAGS, DeviceState, MigrationFlags
@@ -77,7 +77,7 @@ class FakeQemu:
             f
             for f in FORMATS
             if f.event == event
-            and VERSIONS.index(f.since) <= at <= VERSIONS.index(f.until)
+            and VERSIONS.index(f.since) <= at <= VERSIONS.index(f.versions[1])
             and (f.kind is kind or kind is Kind.OTHER)
         )
         before = prefix(self.prefix, self.next_ns)
@@ -156,12 +156,12 @@ class FakeQemu:
             )
 
     def call(
-        self, device: str, phase: Phase, running: bool, reason: str
+        self, device: str, phase: Pass, running: bool, reason: str
     ) -> None:
         """One callback of one device."""
         now = self.state[device]
         saving = now in (S.PRE_COPY, S.PRE_COPY_P2P)
-        if phase is Phase.PREPARE:
+        if phase is Pass.PREPARE:
             state = S.PRE_COPY_P2P if now is S.PRE_COPY else S.RUNNING_P2P
         elif running:
             state = S.RUNNING
@@ -173,11 +173,11 @@ class FakeQemu:
         self.report(device, phase, running, reason, state)
 
     def report(
-        self, device: str, phase: Phase, running: bool, reason: str,
+        self, device: str, phase: Pass, running: bool, reason: str,
         state: DeviceState,
     ) -> None:
         """The line at the end of a callback."""
-        prepare = phase is Phase.PREPARE
+        prepare = phase is Pass.PREPARE
         self.emit(
             Kind.PREPARE if prepare else Kind.MAIN,
             "vfio_vmstate_change" + ("_prepare" if prepare else ""),
@@ -185,7 +185,7 @@ class FakeQemu:
             state=state.name,
         )
 
-    def calls(self, running: bool) -> list[tuple[Phase, str]]:
+    def calls(self, running: bool) -> list[tuple[Pass, str]]:
         """The callbacks of a run-state change, in the right order."""
         names = list(self.devices)
         if not running:
@@ -194,13 +194,13 @@ class FakeQemu:
             n for n in names
             if self.series and self.devices[n] & MigrationFlags.P2P
         ]
-        return [(Phase.PREPARE, n) for n in p2p] + [
-            (Phase.MAIN, n) for n in names
+        return [(Pass.PREPARE, n) for n in p2p] + [
+            (Pass.MAIN, n) for n in names
         ]
 
     def vm(
         self, running: bool, reason: str,
-        calls: Iterable[tuple[Phase, str]] | None = None,
+        calls: Iterable[tuple[Pass, str]] | None = None,
     ) -> None:
         """A run-state change."""
         self.begin(running, reason)

@@ -101,7 +101,7 @@ def test_a_known_finding_does_not_hide_a_bad_end(tmp_path: Path) -> None:
     )
     found = assess(open_bundle(path))
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert any("did not end well" in note for note in found.notes)
+    assert any("did not exit normally" in note for note in found.notes)
 
 
 def test_without_devices_logs_nothing_passes(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_nothing_migrates(tmp_path: Path) -> None:
             "is completed, not failed",
         ),
         ({"migration": {"source-2": Status.FAILED}}, "is nothing, not fail"),
-        ({"breaks": ("barrier",)}, "nothing breaks the rule barrier"),
+        ({"breaks": ("barrier",)}, "the rule barrier should be broken here"),
     ],
 )
 def test_how_it_is_in_the_end(

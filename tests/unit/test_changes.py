@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Change points: those that were planted, and no others."""
+"""ChangePoint points: those that were planted, and no others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vfio_p2p.history.changes import Change, _Splitter, change_points
+from vfio_p2p.history.changes import ChangePoint, _Splitter, change_points
 
 # Few enough permutations to try many rows.
 FEW = 99
@@ -169,4 +169,4 @@ def test_a_level_of_one_value_has_no_spread() -> None:
 
 
 def test_from_nothing_there_are_no_percents() -> None:
-    assert Change(3, 0, 5, 0.01).percent is None
+    assert ChangePoint(3, 0, 5, 0.01).percent is None

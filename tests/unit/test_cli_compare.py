@@ -69,7 +69,7 @@ def test_runs_that_break_a_rule_are_compared_and_told(
 @pytest.mark.parametrize(
     ("result", "why"),
     [
-        (ERROR, "in error: migrated; QEMU did not end well"),
+        (ERROR, "in error: migrated; QEMU did not exit normally"),
         (FAILED, "no blackout: the migration failed"),
     ],
 )

@@ -15,6 +15,7 @@ from vfio_p2p.trace.device import (
     ChecksumBad,
     ChecksumOk,
     Close,
+    DeviceReset,
     Dropped,
     Fault,
     Gone,
@@ -26,8 +27,7 @@ from vfio_p2p.trace.device import (
     Peer,
     Quiet,
     Request,
-    Reset,
-    Result,
+    RequestResult,
     Saved,
     Walked,
 )
@@ -68,7 +68,7 @@ CALL = (
         ("gone", Gone, (), 1),
         ("open", Open, (), 1),
         ("close state=STOP", Close, (S.STOP,), 1),
-        ("reset state=ERROR", Reset, (S.ERROR,), 1),
+        ("reset state=ERROR", DeviceReset, (S.ERROR,), 1),
         ("request from=RUNNING to=STOP", Request, (S.RUNNING, S.STOP), 1),
         ("request from=STOP to=INVALID", Request, (S.STOP, None), 1),
         ("saved bytes=9 complete=1 crc32=0000abcd", Saved,
@@ -125,7 +125,7 @@ def test_calls() -> None:
     assert [step.target for step in call.steps] == [S.RUNNING_P2P, S.STOP]
     assert fields(call.steps[1]) == (S.RUNNING_P2P, S.STOP, -5, 6, 7)
     assert isinstance(call.steps[0], Walked)
-    assert isinstance(call.result, Result)
+    assert isinstance(call.result, RequestResult)
     assert fields(call.result) == (S.STOP, S.RUNNING_P2P, -5)
     assert [entry.line for entry in call.entries] == [2, 5]
 

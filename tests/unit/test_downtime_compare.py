@@ -15,8 +15,14 @@ from qemu_log import FakeQemu, devices, migrate, receive
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.cli import main
 from vfio_p2p.cli.session import Wanted
-from vfio_p2p.downtime import Breakdown, Interval, Link, Phase, PhaseName
-from vfio_p2p.downtime.compare import Change, Comparison, Sample, compare
+from vfio_p2p.downtime import (
+    BlackoutPhase,
+    Breakdown,
+    CriticalLink,
+    Interval,
+    PhaseName,
+)
+from vfio_p2p.downtime.compare import Change, Comparison, RunSample, compare
 from vfio_p2p.downtime.stats import LEVEL, paired
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.matrix import Cell, Run
@@ -31,7 +37,7 @@ MS = 10**6
 USUAL = dict.fromkeys(PhaseName, 5 * MS)
 
 
-def sample(seed: int, lengths: Mapping[PhaseName, int]) -> Sample:
+def sample(seed: int, lengths: Mapping[PhaseName, int]) -> RunSample:
     """A run whose phases are as long; in each one device is busy."""
     at_ns = begin_ns = 10**18
     parts, links = [], []
@@ -39,11 +45,11 @@ def sample(seed: int, lengths: Mapping[PhaseName, int]) -> Sample:
         if name not in lengths:
             continue
         end_ns = at_ns + lengths[name]
-        parts.append(Phase(name, at_ns, end_ns))
+        parts.append(BlackoutPhase(name, at_ns, end_ns))
         work = Interval(name.side, f"{name.side}0", name, name, at_ns, end_ns)
-        links.append(Link(name, work, at_ns, end_ns))
+        links.append(CriticalLink(name, work, at_ns, end_ns))
         at_ns = end_ns
-    return Sample(
+    return RunSample(
         seed,
         Breakdown(
             Blackout(at_ns - begin_ns, True, "", begin_ns),
@@ -55,7 +61,7 @@ def sample(seed: int, lengths: Mapping[PhaseName, int]) -> Sample:
 
 def runs(
     count: int, change: Mapping[PhaseName, int] | None = None, scatter: int = 0
-) -> list[Sample]:
+) -> list[RunSample]:
     """Runs that scatter by seed, with a change in some phases."""
     found = []
     for seed in range(count):
@@ -295,7 +301,7 @@ def test_runs_that_tell_different_things() -> None:
 
 
 def test_runs_without_a_blackout() -> None:
-    lost = Sample(9, Breakdown(Blackout(None, False, "refused")), "x-s9")
+    lost = RunSample(9, Breakdown(Blackout(None, False, "refused")), "x-s9")
     found = compare([lost], [lost])
     assert found.rows == ()
     assert found.change is Change.UNCLEAR

@@ -12,7 +12,6 @@ from bundles import good_destination, good_source, make_bundle
 from qemu_log import FakeQemu
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.downtime import GuestGap, NotObservable
-from vfio_p2p.downtime.bundle import breakdown
 from vfio_p2p.downtime.guest import guest_gap
 from vfio_p2p.downtime.metrics import metrics
 from vfio_p2p.report import figures
@@ -21,6 +20,7 @@ from vfio_p2p.report.mail import render
 from vfio_p2p.timeline import Blackout, Side, Timeline, blackout
 from vfio_p2p.timeline.blackout import final_stop, last_running
 from vfio_p2p.trace import Backend
+from vfio_p2p.verdict.reading import read_run
 
 PERIOD_NS = 1_000_000
 # Before QEMU says that it stops, and behind the last device RUNNING.
@@ -207,7 +207,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def test_of_a_bundle(bundle: Path) -> None:
-    found = breakdown(open_bundle(bundle))
+    found = read_run(open_bundle(bundle)).breakdown
     gap = found.beside.guest_gap
     assert gap is not None
     assert not any("guest" in x.what for x in found.not_observable)
@@ -219,7 +219,7 @@ def test_of_a_bundle(bundle: Path) -> None:
 
 
 def test_of_a_bundle_without(tmp_path: Path) -> None:
-    found = breakdown(open_bundle(make_bundle(tmp_path / "b")))
+    found = read_run(open_bundle(make_bundle(tmp_path / "b"))).breakdown
     assert found.beside.guest_gap is None
     assert found.not_observable[-1].what == "guest-visible gap"
     assert not any(name.startswith("guest") for name in metrics(found))

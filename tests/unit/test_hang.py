@@ -22,11 +22,11 @@ from vfio_p2p.scenario.model import (
     Sequence,
 )
 from vfio_p2p.scenario.result import Result
-from vfio_p2p.timeline import Phase, Side
+from vfio_p2p.timeline import Pass, Side
 from vfio_p2p.trace import Kind
 from vfio_p2p.uapi import DeviceState
 from vfio_p2p.verdict.assess import Assessment, assess
-from vfio_p2p.verdict.migrations import witnesses
+from vfio_p2p.verdict.reading import read_run
 
 S = DeviceState
 ARC = "PRE_COPY>PRE_COPY_P2P"
@@ -60,7 +60,7 @@ def source() -> FakeQemu:
     qemu = boot(FakeQemu(devices("src0", "src1")))
     qemu.setup()
     qemu.begin(False, "finish-migrate")
-    qemu.call("src1", Phase.PREPARE, False, "finish-migrate")
+    qemu.call("src1", Pass.PREPARE, False, "finish-migrate")
     return waiting(qemu, "src0", S.PRE_COPY_P2P)
 
 
@@ -230,7 +230,7 @@ def test_hang_of_a_destination(tmp_path: Path) -> None:
     assert found.summary.startswith(
         "timed-out: destination: dst1 hung in RESUMING>STOP, on its way to"
     )
-    sides = {name: x.side for name, x in witnesses(bundle)}
+    sides = {name: x.side for name, x in read_run(bundle).witnesses}
     assert sides == {name: name for name in ("source", "destination")}
 
 
@@ -253,7 +253,7 @@ def test_broken_rule_in_a_run_that_hangs(tmp_path: Path) -> None:
     qemu = boot(FakeQemu(devices("src0", "src1")))
     qemu.setup()
     qemu.begin(False, "finish-migrate")
-    qemu.call("src1", Phase.MAIN, False, "finish-migrate")
+    qemu.call("src1", Pass.MAIN, False, "finish-migrate")
     waiting(qemu, "src0", S.PRE_COPY_P2P)
     found = judged(tmp_path, expecting({"src0": ARC}), qemu)
     assert found.verdict is Verdict.FAIL

@@ -19,9 +19,9 @@ from qemu_log import (
     receive,
 )
 from test_timeline import REAL
-from vfio_p2p.oracle import RULES, Expectation, Judgement, judge
+from vfio_p2p.oracle import RULES, Criteria, Judgement, judge
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.timeline import Cause, Phase, Side, read_log
+from vfio_p2p.timeline import Cause, Pass, Side, read_log
 from vfio_p2p.trace import VERSIONS, Kind
 from vfio_p2p.uapi import ALL_FLAGS, MigrationFlags
 from vfio_p2p.uapi import DeviceState as S
@@ -30,14 +30,14 @@ PASS, FAIL, UNCLEAR = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 P2P = MigrationFlags.STOP_COPY | MigrationFlags.P2P
 NO_P2P = MigrationFlags.STOP_COPY | MigrationFlags.PRE_COPY
 AB = devices("a", "b")
-SERIES = Expectation.of_patches(6, devices=2)
+SERIES = Criteria.of_patches(6, devices=2)
 
 
-def source(qemu: FakeQemu, expect: Expectation = SERIES) -> Judgement:
+def source(qemu: FakeQemu, expect: Criteria = SERIES) -> Judgement:
     return judge(qemu.timeline(), None, expect)
 
 
-def destination(qemu: FakeQemu, expect: Expectation = SERIES) -> Judgement:
+def destination(qemu: FakeQemu, expect: Criteria = SERIES) -> Judgement:
     good = migrate(FakeQemu(qemu.devices, qemu.version)).timeline()
     return judge(good, qemu.timeline(Side.DESTINATION), expect)
 
@@ -50,7 +50,7 @@ def rules(judgement: Judgement) -> set[str]:
 def test_real_logs_pass() -> None:
     source = read_log(REAL[Side.SOURCE], Side.SOURCE)
     destination = read_log(REAL[Side.DESTINATION], Side.DESTINATION)
-    for expect in (SERIES, Expectation(), Expectation(devices=2)):
+    for expect in (SERIES, Criteria(), Criteria(devices=2)):
         judgement = judge(source, destination, expect)
         assert (judgement.notes, judgement.findings) == ((), ())
         assert judgement.verdict is PASS
@@ -78,13 +78,13 @@ def test_right_sequences_pass(
         receive(make()).timeline(Side.DESTINATION),
     )
     for expect in (
-        Expectation(),
-        Expectation.of_patches(6, devices=len(machine)),
-        Expectation(devices=len(machine), flags=machine),
+        Criteria(),
+        Criteria.of_patches(6, devices=len(machine)),
+        Criteria(devices=len(machine), flags=machine),
     ):
         judgement = judge(*sides, expect)
         assert judgement.verdict is PASS, judgement.as_json()
-    assert judge(sides[0], None, Expectation()).verdict is PASS
+    assert judge(sides[0], None, Criteria()).verdict is PASS
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -104,7 +104,7 @@ def test_every_patch_level_has_its_own_expectation(
         judgement = judge(
             qemu.timeline(),
             receiver.timeline(Side.DESTINATION),
-            Expectation.of_patches(level, devices=1),
+            Criteria.of_patches(level, devices=1),
         )
         same = (level >= 1, level >= 5) == (count >= 1, count >= 5)
         assert judgement.verdict is (PASS if same else FAIL)
@@ -112,33 +112,33 @@ def test_every_patch_level_has_its_own_expectation(
 
 def test_unpatched_logs_are_inconclusive_or_fail_when_p2p_is_due() -> None:
     qemu = migrate(FakeQemu(devices("a"), series=False))
-    judgement = source(qemu, Expectation())
+    judgement = source(qemu, Criteria())
     assert judgement.verdict is UNCLEAR
     assert "P2P" in judgement.notes[0].message
-    assert "p2p" in rules(source(qemu, Expectation(p2p=True)))
+    assert "p2p" in rules(source(qemu, Criteria(p2p=True)))
 
 
 def test_device_without_p2p_has_no_prepare() -> None:
     machine = {"a": NO_P2P}
-    expect = Expectation.of_patches(6, devices=1, p2p=False)
+    expect = Criteria.of_patches(6, devices=1, p2p=False)
     assert source(migrate(FakeQemu(machine)), expect).verdict is PASS
     mixed = {"a": ALL_FLAGS, "b": NO_P2P}
     qemu = boot(FakeQemu(mixed))
     qemu.vm(False, "shutdown")
-    told = Expectation(devices=2, migrates=False, flags=mixed)
+    told = Criteria(devices=2, migrates=False, flags=mixed)
     assert source(qemu, told).verdict is PASS
-    untold = Expectation(devices=2, migrates=False)
+    untold = Criteria(devices=2, migrates=False)
     assert rules(source(qemu, untold)) == {"count"}
 
 
 # --- what can be wrong in the passes ------------------------------------
 
-CALLS = [(phase, name) for phase in Phase for name in "ab"]
+CALLS = [(phase, name) for phase in Pass for name in "ab"]
 
 
 @given(st.permutations(CALLS), st.booleans(), st.sampled_from(VERSIONS))
 def test_any_other_order_of_callbacks_is_found(
-    calls: list[tuple[Phase, str]], running: bool, version: str
+    calls: list[tuple[Pass, str]], running: bool, version: str
 ) -> None:
     qemu = boot(FakeQemu(AB, version))
     if running:
@@ -146,13 +146,13 @@ def test_any_other_order_of_callbacks_is_found(
     right = qemu.calls(running)
     qemu.vm(running, "running" if running else "paused", calls)
     judgement = source(
-        qemu, Expectation(devices=2, migrates=False)
+        qemu, Criteria(devices=2, migrates=False)
     )
     if calls == right:
         assert judgement.verdict is PASS
         return
     split = any(
-        calls.index((Phase.MAIN, m)) < calls.index((Phase.PREPARE, p))
+        calls.index((Pass.MAIN, m)) < calls.index((Pass.PREPARE, p))
         for m in "ab"
         for p in "ab"
     )
@@ -196,7 +196,7 @@ def test_a_stop_that_is_not_reversed() -> None:
     qemu.vm(
         False,
         "finish-migrate",
-        [(phase, name) for phase in Phase for name in "ab"],
+        [(phase, name) for phase in Pass for name in "ab"],
     )
     qemu.complete()
     qemu.cleanup()
@@ -209,19 +209,19 @@ def test_both_ways_the_wrong_way_round() -> None:
     names = {True: "ba", False: "ab"}
     qemu = FakeQemu(AB)
     for running, reason in ((True, "running"), (False, "shutdown")):
-        calls = [(phase, name) for phase in Phase for name in names[running]]
+        calls = [(phase, name) for phase in Pass for name in names[running]]
         qemu.vm(running, reason, calls)
-    known = Expectation(devices=2, migrates=False, same_depth=True)
+    known = Criteria(devices=2, migrates=False, same_depth=True)
     assert rules(source(qemu, known)) == {"order"}
     # It is right, if b is deeper in the qdev tree than a.
-    depths = Expectation(devices=2, migrates=False)
+    depths = Criteria(devices=2, migrates=False)
     assert source(qemu, depths).verdict is PASS
 
 
-@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("phase", Pass)
 @pytest.mark.parametrize("twice", [True, False])
 def test_a_device_left_out_or_called_twice(
-    phase: Phase, twice: bool
+    phase: Pass, twice: bool
 ) -> None:
     qemu = boot(FakeQemu(AB))
     calls = []
@@ -229,16 +229,16 @@ def test_a_device_left_out_or_called_twice(
         calls += [call] * ((2 if twice else 0) if call == (phase, "a") else 1)
     qemu.vm(False, "paused", calls)
     qemu.vm(True, "running")
-    judgement = source(qemu, Expectation(devices=2, migrates=False))
+    judgement = source(qemu, Criteria(devices=2, migrates=False))
     assert rules(judgement) == {"count"}
     assert judgement.findings[0].devices == ("a",)
 
 
 def test_no_prepare_pass_on_start() -> None:
     qemu = FakeQemu(AB)
-    qemu.vm(True, "running", [(Phase.MAIN, "a"), (Phase.MAIN, "b")])
+    qemu.vm(True, "running", [(Pass.MAIN, "a"), (Pass.MAIN, "b")])
     qemu.vm(False, "shutdown")
-    judgement = source(qemu, Expectation(devices=2, migrates=False))
+    judgement = source(qemu, Criteria(devices=2, migrates=False))
     assert rules(judgement) == {"count"}
 
 
@@ -252,10 +252,10 @@ def wrong_prepare(qemu: FakeQemu) -> None:
     for name in "ba":
         qemu.set_state(name, S.RUNNING_P2P)
         qemu.report(
-            name, Phase.PREPARE, False, "finish-migrate", S.RUNNING_P2P
+            name, Pass.PREPARE, False, "finish-migrate", S.RUNNING_P2P
         )
     for name in "ba":
-        qemu.call(name, Phase.MAIN, False, "finish-migrate")
+        qemu.call(name, Pass.MAIN, False, "finish-migrate")
     qemu.complete()
     qemu.cleanup()
 
@@ -265,10 +265,10 @@ def wrong_main(qemu: FakeQemu) -> None:
     qemu.setup()
     qemu.begin(False, "finish-migrate")
     for name in "ba":
-        qemu.call(name, Phase.PREPARE, False, "finish-migrate")
+        qemu.call(name, Pass.PREPARE, False, "finish-migrate")
     for name in "ba":
         qemu.set_state(name, S.STOP)
-        qemu.report(name, Phase.MAIN, False, "finish-migrate", S.STOP)
+        qemu.report(name, Pass.MAIN, False, "finish-migrate", S.STOP)
     qemu.complete()
     qemu.cleanup()
 
@@ -327,13 +327,13 @@ def stop_in_precopy(qemu: FakeQemu) -> None:
 def failed_prepare(qemu: FakeQemu) -> None:
     boot(qemu)
     qemu.begin(False, "paused")
-    qemu.call("b", Phase.PREPARE, False, "paused")
+    qemu.call("b", Pass.PREPARE, False, "paused")
     qemu.lines.append("qemu: a: Failed setting device state to RUNNING_P2P")
     qemu.kinds.append(Kind.MESSAGE)
     qemu.set_state("a", S.RUNNING_P2P, reached=S.RUNNING)
-    qemu.report("a", Phase.PREPARE, False, "paused", S.RUNNING_P2P)
+    qemu.report("a", Pass.PREPARE, False, "paused", S.RUNNING_P2P)
     for name in "ba":
-        qemu.call(name, Phase.MAIN, False, "paused")
+        qemu.call(name, Pass.MAIN, False, "paused")
 
 
 def in_error(qemu: FakeQemu) -> None:
@@ -380,7 +380,7 @@ def test_a_device_in_error() -> None:
 def test_destination_that_skips_p2p() -> None:
     qemu = FakeQemu(AB)
     qemu.load()
-    qemu.vm(True, "running", [(Phase.MAIN, "a"), (Phase.MAIN, "b")])
+    qemu.vm(True, "running", [(Pass.MAIN, "a"), (Pass.MAIN, "b")])
     assert rules(destination(qemu)) == {"p2p", "count", "destination"}
 
 
@@ -404,7 +404,7 @@ def test_destination_that_leaves_resuming_by_itself() -> None:
     assert causes == [Cause.LOADED]
     assert destination(good).verdict is PASS
     bad = loaded()
-    bad.vm(True, "running", [(Phase.MAIN, "a"), (Phase.MAIN, "b")])
+    bad.vm(True, "running", [(Pass.MAIN, "a"), (Pass.MAIN, "b")])
     assert "destination" in rules(destination(bad))
 
 
@@ -420,7 +420,7 @@ def test_destination_left_in_resuming() -> None:
 
 def test_flags_of_the_devices_are_respected() -> None:
     qemu = migrate(FakeQemu(AB))
-    told = Expectation(devices=2, flags={"b": P2P})
+    told = Criteria(devices=2, flags={"b": P2P})
     judgement = source(qemu, told)
     assert rules(judgement) == {"arcs"}
     assert {f.devices for f in judgement.findings} == {("b",)}

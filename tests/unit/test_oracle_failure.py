@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 from qemu_log import FakeQemu, boot, devices, migrate, receive
-from vfio_p2p.oracle import Expectation, Judgement, judge
+from vfio_p2p.oracle import Criteria, Judgement, judge
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.timeline import Phase, Side
+from vfio_p2p.timeline import Pass, Side
 from vfio_p2p.trace import VERSIONS, Kind
 from vfio_p2p.uapi import DeviceState as S
 from vfio_p2p.uapi import MigrationFlags
 
 AB = devices("a", "b")
-SERIES = Expectation.of_patches(6, devices=2)
-ANYHOW = Expectation.of_patches(6, devices=2, migrates=False)
+SERIES = Criteria.of_patches(6, devices=2)
+ANYHOW = Criteria.of_patches(6, devices=2, migrates=False)
 ENDS = ("cancelled", "failed")
 
 
@@ -24,7 +24,7 @@ def rules(judgement: Judgement) -> set[str]:
     return {finding.rule for finding in judgement.findings}
 
 
-def of_source(qemu: FakeQemu, expect: Expectation = ANYHOW) -> Judgement:
+def of_source(qemu: FakeQemu, expect: Criteria = ANYHOW) -> Judgement:
     return judge(qemu.witnessed(), None, expect)
 
 
@@ -149,10 +149,10 @@ def test_an_error_within_a_migration(version: str, status: str) -> None:
     qemu.load()
     qemu.begin(True, "running")
     qemu.set_state("a", S.RUNNING_P2P, reached=S.RUNNING)
-    qemu.report("a", Phase.PREPARE, True, "running", S.RUNNING_P2P)
-    qemu.call("b", Phase.PREPARE, True, "running")
+    qemu.report("a", Pass.PREPARE, True, "running", S.RUNNING_P2P)
+    qemu.call("b", Pass.PREPARE, True, "running")
     for device in AB:
-        qemu.call(device, Phase.MAIN, True, "running")
+        qemu.call(device, Pass.MAIN, True, "running")
     qemu.status(status)
     side = qemu.witnessed(Side.DESTINATION)
     judgement = judge(
@@ -276,7 +276,7 @@ def test_a_device_without_p2p_promises_nothing() -> None:
     flags = MigrationFlags.STOP_COPY | MigrationFlags.PRE_COPY
     qemu = with_peers(flags=flags)
     qemu.device("a").peers[1]["lost"] = 1
-    expect = Expectation(devices=2, flags=qemu.devices)
+    expect = Criteria(devices=2, flags=qemu.devices)
     assert "conservation" not in rules(of_source(qemu, expect))
 
 

@@ -11,7 +11,7 @@ import pytest
 from bundles import MIGRATED, make_bundle
 from test_guest_gap import heard
 from vfio_p2p.bundle.read import open_bundle
-from vfio_p2p.oracle import Expectation, Judgement, judge
+from vfio_p2p.oracle import Criteria, Judgement, judge
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.collect import run_of
 from vfio_p2p.scenario.load import load
@@ -19,11 +19,11 @@ from vfio_p2p.scenario.model import Guest, GuestProgram
 from vfio_p2p.timeline import Side
 from vfio_p2p.verdict.assess import Assessment, assess
 
-EXPECT = replace(Expectation.of_patches(6, devices=2), logs=True)
+EXPECT = replace(Criteria.of_patches(6, devices=2), logs=True)
 
 
 def judged(
-    expect: Expectation = EXPECT, **beats: dict[str, int]
+    expect: Criteria = EXPECT, **beats: dict[str, int]
 ) -> Judgement:
     source, destination = heard(**beats)
     return judge(

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 from qemu_log import FakeQemu, boot, devices, migrate, receive
 from test_oracle import SERIES, destination, rules, source
-from vfio_p2p.oracle import Expectation
+from vfio_p2p.oracle import Criteria
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.timeline import Phase
+from vfio_p2p.timeline import Pass
 from vfio_p2p.trace import VERSIONS, Kind
 from vfio_p2p.uapi import DeviceState as S
 
 AB = devices("a", "b")
-STAYS = Expectation.of_patches(6, devices=2, migrates=False)
+STAYS = Criteria.of_patches(6, devices=2, migrates=False)
 
 
 def cancel(qemu: FakeQemu) -> None:
@@ -59,16 +59,16 @@ def test_a_migration_that_fails_late_passes(version: str) -> None:
     assert source(qemu, STAYS).verdict is Verdict.PASS
 
 
-@pytest.mark.parametrize("phase", Phase)
-def test_a_request_made_twice(phase: Phase) -> None:
+@pytest.mark.parametrize("phase", Pass)
+def test_a_request_made_twice(phase: Pass) -> None:
     qemu = boot(FakeQemu(AB))
     for name in "ba":
-        qemu.call(name, Phase.PREPARE, False, "paused")
-        if phase is Phase.PREPARE:
+        qemu.call(name, Pass.PREPARE, False, "paused")
+        if phase is Pass.PREPARE:
             qemu.lines[-1:-1] = [twice(qemu.lines[-3])]
     for name in "ba":
-        qemu.call(name, Phase.MAIN, False, "paused")
-        if phase is Phase.MAIN:
+        qemu.call(name, Pass.MAIN, False, "paused")
+        if phase is Pass.MAIN:
             qemu.lines[-1:-1] = [twice(qemu.lines[-3])]
     judgement = source(qemu, STAYS)
     assert rules(judgement) == {"once"}

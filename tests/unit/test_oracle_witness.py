@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qemu_log import FakeQemu, boot, devices, machines, migrate, receive
 from qemu_log import with_logs as logged
-from vfio_p2p.oracle import RULES, Expectation, Judgement, judge
+from vfio_p2p.oracle import RULES, Criteria, Judgement, judge
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.timeline import Side, Timeline
 from vfio_p2p.trace import VERSIONS, Kind
@@ -20,15 +20,15 @@ from vfio_p2p.uapi import DeviceState as S
 from vfio_p2p.uapi import MigrationFlags
 
 AB = devices("a", "b")
-SERIES = Expectation.of_patches(6, devices=2)
-ANYHOW = Expectation(devices=2, p2p=True, migrates=False)
+SERIES = Criteria.of_patches(6, devices=2)
+ANYHOW = Criteria(devices=2, p2p=True, migrates=False)
 
 
 def rules(judgement: Judgement) -> set[str]:
     return {finding.rule for finding in judgement.findings}
 
 
-def of_source(side: Timeline, expect: Expectation = SERIES) -> Judgement:
+def of_source(side: Timeline, expect: Criteria = SERIES) -> Judgement:
     return judge(side, None, expect)
 
 
@@ -64,7 +64,7 @@ def test_right_sequences_agree(
         make(FakeQemu(machine, version, notify=notify)).witnessed(side)
         for side, make in zip(Side, (migrate, receive), strict=True)
     ]
-    expect = Expectation(devices=len(machine), flags=machine, logs=True)
+    expect = Criteria(devices=len(machine), flags=machine, logs=True)
     judgement = judge(sides[0], sides[1], expect)
     assert judgement.verdict is Verdict.PASS, judgement.as_json()
     assert judgement.unseen == ()
@@ -376,7 +376,7 @@ def test_bad_data_that_were_refused() -> None:
     judgement = judge(
         migrate(FakeQemu(AB)).witnessed(),
         receiver.witnessed(Side.DESTINATION),
-        Expectation(devices=2, p2p=True, migrates=False, ends=False),
+        Criteria(devices=2, p2p=True, migrates=False, ends=False),
     )
     assert "checksum" not in rules(judgement)
 
@@ -415,22 +415,22 @@ def test_a_rule_is_for_some_sides_versions_and_devices() -> None:
     assert not by_name["checksum"].concerns(source, SERIES)
     barrier = by_name["barrier"]
     assert barrier.concerns(source, SERIES)
-    assert barrier.concerns(source, Expectation())
-    assert not barrier.concerns(source, Expectation.of_patches(0, devices=2))
+    assert barrier.concerns(source, Criteria())
+    assert not barrier.concerns(source, Criteria.of_patches(0, devices=2))
     assert by_name["order"].concerns(
-        source, Expectation.of_patches(0, devices=2)
+        source, Criteria.of_patches(0, devices=2)
     )
     without = MigrationFlags.STOP_COPY | MigrationFlags.PRE_COPY
     for flags, concerned in (
         ({"a": without}, True), ({"a": without, "b": without}, False),
     ):  # fmt: skip
-        assert barrier.concerns(source, Expectation(flags=flags)) == concerned
+        assert barrier.concerns(source, Criteria(flags=flags)) == concerned
 
 
 def test_a_base_is_not_measured_by_the_series() -> None:
     qemu = boot(FakeQemu(AB))
     calls = qemu.calls(False)
     qemu.vm(False, "paused", [calls[0], calls[2], calls[1], calls[3]])
-    base = Expectation.of_patches(0, devices=2, migrates=False)
+    base = Criteria.of_patches(0, devices=2, migrates=False)
     assert "barrier" in rules(of_source(qemu.timeline(), ANYHOW))
     assert "barrier" not in rules(of_source(qemu.timeline(), base))

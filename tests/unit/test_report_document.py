@@ -60,7 +60,7 @@ def test_each_log_is_read_once(
         read.append(name)
         return TraceReader(stream, name)
 
-    monkeypatch.setattr("vfio_p2p.verdict.migrations.TraceReader", reader)
+    monkeypatch.setattr("vfio_p2p.verdict.reading.TraceReader", reader)
     for name in ("a", "b"):
         make_bundle(tmp_path / name, seed=len(name))
     assert len(collect([tmp_path]).runs) == 2

@@ -12,7 +12,7 @@ from vfio_p2p.errors import TraceError
 from vfio_p2p.timeline import (
     Blackout,
     Cause,
-    Phase,
+    Pass,
     Side,
     blackout,
     build,
@@ -38,13 +38,13 @@ def test_real_source() -> None:
         "epoch 2 (stop, finish-migrate)",
     ]
     assert [
-        (step.phase, step.device, step.requested)
+        (step.pass_, step.device, step.requested)
         for step in side.epochs[1].steps
     ] == [
-        (Phase.PREPARE, "src1", S.PRE_COPY_P2P),
-        (Phase.PREPARE, "src0", S.PRE_COPY_P2P),
-        (Phase.MAIN, "src1", S.STOP_COPY),
-        (Phase.MAIN, "src0", S.STOP_COPY),
+        (Pass.PREPARE, "src1", S.PRE_COPY_P2P),
+        (Pass.PREPARE, "src0", S.PRE_COPY_P2P),
+        (Pass.MAIN, "src1", S.STOP_COPY),
+        (Pass.MAIN, "src0", S.STOP_COPY),
     ]
     assert [
         (arc.before, arc.reached, arc.cause) for arc in side.arcs_of("src0")
@@ -129,9 +129,9 @@ def test_first_posting_of_the_series() -> None:
     ]
     found = timeline("".join(f"{line}\n" for line in lines).encode())
     assert found.gaps == ()
-    assert [step.phase for step in found.epochs[0].steps] == [
-        Phase.PREPARE,
-        Phase.MAIN,
+    assert [step.pass_ for step in found.epochs[0].steps] == [
+        Pass.PREPARE,
+        Pass.MAIN,
     ]
 
 

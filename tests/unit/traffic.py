@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from qemu_log import FakeQemu, boot, devices, receive
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Expect
-from vfio_p2p.timeline import Phase
+from vfio_p2p.timeline import Pass
 
 SENT = 100
 NAMES = (("src0", "src1"), ("dst0", "dst1"))
@@ -49,7 +49,7 @@ def source(names: tuple[str, str] = NAMES[0], *, lost: int = 0) -> FakeQemu:
     if lost:
         qemu.begin(False, "finish-migrate")
         for name in (second, first):
-            for phase in Phase:
+            for phase in Pass:
                 qemu.call(name, phase, False, "finish-migrate")
             if name == second:
                 lose(qemu, lost, ("PRE_COPY", "STOP_COPY"))

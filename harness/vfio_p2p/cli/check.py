@@ -10,7 +10,7 @@ from typing import Any
 
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.errors import UsageError
-from vfio_p2p.oracle import Expectation, Judgement, judge
+from vfio_p2p.oracle import Criteria, Judgement, judge
 from vfio_p2p.report import machine, text
 from vfio_p2p.report.model import Report, Row
 from vfio_p2p.timeline import Side, Timeline, read_log
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     judgement = judge(
         source,
         destination,
-        Expectation(
+        Criteria(
             devices=args.devices, p2p=True if args.expect_p2p else None
         ),
     )

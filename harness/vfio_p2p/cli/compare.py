@@ -24,12 +24,11 @@ from vfio_p2p.cli.session import (
     check_ready,
     run_trees,
 )
-from vfio_p2p.downtime.bundle import breakdown
 from vfio_p2p.downtime.compare import (
     RELEVANT,
     Change,
     Comparison,
-    Sample,
+    RunSample,
     compare,
 )
 from vfio_p2p.downtime.logs import HostRun, is_host_run, read_host_run
@@ -38,6 +37,7 @@ from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.report.compare import Group, as_json, render
 from vfio_p2p.scenario.profile import latencies
 from vfio_p2p.verdict.assess import Assessment, assess, patches_of
+from vfio_p2p.verdict.reading import read_run
 
 _SEEDS = 10
 _SCENARIO = "one-device"
@@ -80,7 +80,7 @@ class _Runs:
     """
 
     group: Group
-    samples: list[Sample]
+    samples: list[RunSample]
     sealed: bool = True
     notes: tuple[str, ...] = ()
     whole: bool = True
@@ -346,7 +346,7 @@ def _has_logs(path: Path) -> bool:
 
 
 def _of_bundles(side: _Side, judged: Sequence[_Judged]) -> _Runs:
-    samples: list[Sample] = []
+    samples: list[RunSample] = []
     left_out: list[str] = []
     wrong: dict[str, list[str]] = {}
     for bundle, found in judged:
@@ -363,7 +363,8 @@ def _of_bundles(side: _Side, judged: Sequence[_Judged]) -> _Runs:
             said = "; ".join((found.summary, *found.notes))
             left_out.append(f"{bundle.path.name} is left out, {why}: {said}")
         else:
-            samples.append(Sample(seed, breakdown(bundle), bundle.path.name))
+            parts = read_run(bundle).breakdown
+            samples.append(RunSample(seed, parts, bundle.path.name))
     first, _ = judged[0]
     qemu, scenario = first.manifest.inputs.qemu, first.scenario
     name = side.text

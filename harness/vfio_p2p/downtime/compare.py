@@ -39,7 +39,7 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class RunSample:
     """One run.
 
     :param seed: Its seed; None if it was not sealed, but on real hosts.
@@ -53,7 +53,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MetricRow:
     """One figure of A against B.
 
     :param name: As in `vfio_p2p.downtime.metrics`.
@@ -92,17 +92,17 @@ class Comparison:
     seeds: tuple[int, ...]
     count_a: int
     count_b: int
-    rows: tuple[Row, ...]
+    rows: tuple[MetricRow, ...]
     outliers_ns: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     notes: tuple[str, ...] = ()
 
     @property
-    def whole(self) -> Row | None:
+    def whole(self) -> MetricRow | None:
         """The blackout."""
         return self.rows[0] if self.rows else None
 
     @property
-    def where(self) -> tuple[Row, ...]:
+    def where(self) -> tuple[MetricRow, ...]:
         """Phases and devices that changed, those that did most first."""
         return tuple(
             sorted(
@@ -155,8 +155,8 @@ class Comparison:
 
 
 def compare(
-    first: Sequence[Sample],
-    second: Sequence[Sample],
+    first: Sequence[RunSample],
+    second: Sequence[RunSample],
     *,
     pairs: bool | None = None,
     relevant: float = RELEVANT,
@@ -227,7 +227,7 @@ def compare(
 
 
 def _of_real_hosts(
-    first: Sequence[Sample], second: Sequence[Sample]
+    first: Sequence[RunSample], second: Sequence[RunSample]
 ) -> Iterator[str]:
     """What a comparison of them relies on."""
     yield (
@@ -258,7 +258,7 @@ def _apart(values: _Values) -> tuple[int, ...]:
     return tuple(stats.outliers([x[BLACKOUT] for x in values]))
 
 
-def _rows(first: _Values, second: _Values, pairs: bool) -> list[Row]:
+def _rows(first: _Values, second: _Values, pairs: bool) -> list[MetricRow]:
     """One for each figure that is part of the blackout."""
     phases = [f"{PHASE}{name}" for name in PhaseName]
     known = {name for x in (*first, *second) for name in x}
@@ -277,7 +277,7 @@ def _rows(first: _Values, second: _Values, pairs: bool) -> list[Row]:
             else stats.unpaired(a, b)
         )
         middle = float(median(a)), float(median(b))
-        rows.append(Row(name, *middle, effect, Change.UNCLEAR))
+        rows.append(MetricRow(name, *middle, effect, Change.UNCLEAR))
     parts = columns[1:]
     chances = (
         stats.together(
@@ -292,7 +292,7 @@ def _rows(first: _Values, second: _Values, pairs: bool) -> list[Row]:
     ]
 
 
-def _judged(row: Row, whole_ns: float, relevant: float) -> Row:
+def _judged(row: MetricRow, whole_ns: float, relevant: float) -> MetricRow:
     effect = row.effect
     if effect.same:
         change = Change.IDENTICAL

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vfio_p2p.downtime.model import Interval, NotObservable, PhaseName
-from vfio_p2p.timeline import Arc, Blackout, Cause, Epoch, Side, Timeline
+from vfio_p2p.timeline import (
+    Blackout,
+    Cause,
+    Epoch,
+    Pass,
+    Side,
+    Timeline,
+    TracedArc,
+)
 from vfio_p2p.trace import Clock, Kind, Record
 from vfio_p2p.trace.device import Call
 
@@ -19,7 +27,7 @@ _TURN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class SavingTurn:
     """One device writes what is left of it.
 
     :param device: Its name.
@@ -32,7 +40,7 @@ class Turn:
     end_ns: int | None
 
 
-def turns(source: Timeline) -> list[Turn]:
+def turns(source: Timeline) -> list[SavingTurn]:
     """The devices' turns, in the order of their end.
 
     :param source: Timeline of the side that was stopped.
@@ -46,7 +54,7 @@ def turns(source: Timeline) -> list[Turn]:
             start_ns = attempt.time_ns
         else:
             start_ns = _by_section(source, "vmstate_downtime_save", end)
-        found.append(Turn(end.device, start_ns, end.time_ns))
+        found.append(SavingTurn(end.device, start_ns, end.time_ns))
     return found
 
 
@@ -159,12 +167,12 @@ class _Timed:
     ) -> Iterator[Interval]:
         """What a run-state change asked the devices for."""
         for step in epoch.steps:
-            phase = prepare if step.phase.value == "prepare" else main
+            phase = prepare if step.pass_ is Pass.PREPARE else main
             for arc in step.arcs:
                 yield from self.of_arc(side.side, arc, phase)
 
     def of_arc(
-        self, side: Side, arc: Arc, phase: PhaseName | None
+        self, side: Side, arc: TracedArc, phase: PhaseName | None
     ) -> Iterator[Interval]:
         """One request, if it took any time."""
         if arc.done is None or arc.done.time_ns is None or not arc.moved:
@@ -185,7 +193,7 @@ class _Timed:
             side, arc.device, activity, phase, start_ns, arc.done.time_ns
         )
 
-    def _start_ns(self, arc: Arc, done_ns: int) -> int | None:
+    def _start_ns(self, arc: TracedArc, done_ns: int) -> int | None:
         if arc.attempt is not None:
             return arc.attempt.time_ns
         return next(

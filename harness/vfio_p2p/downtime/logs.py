@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_p2p.downtime.bundle import stop_to_resume_ns
-from vfio_p2p.downtime.compare import Sample
+from vfio_p2p.downtime.compare import RunSample
 from vfio_p2p.downtime.model import Beside
 from vfio_p2p.downtime.phases import phases
+from vfio_p2p.downtime.transcript import stop_to_resume_ns
 from vfio_p2p.errors import TraceError
 from vfio_p2p.timeline import Side, read_log
 
@@ -32,7 +32,7 @@ class HostRun:
         its logs; empty if they do not tell.
     """
 
-    sample: Sample
+    sample: RunSample
     versions: tuple[str, ...]
 
 
@@ -63,7 +63,7 @@ def read_host_run(folder: Path) -> HostRun:
         ),
     )
     versions = source.summary.versions or ()
-    return HostRun(Sample(None, parts, folder.name), tuple(versions))
+    return HostRun(RunSample(None, parts, folder.name), tuple(versions))
 
 
 def _transcript(path: Path) -> bytes:

@@ -48,7 +48,7 @@ class PhaseName(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class BlackoutPhase:
     """One part of a blackout.
 
     :param name: Which.
@@ -99,22 +99,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What the devices did in a phase, serial or parallel.
-
-    :param device_ns: Sum of all their intervals.
-    :param busy_ns: Time in which at least one was busy: the union.
-    :param exposed_ns: So much of that as lies within the phase itself; the
-        rest was hidden behind phases before.
-    """
-
-    device_ns: int
-    busy_ns: int
-    exposed_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
+class CriticalLink:
     """A piece of the critical path: nothing else was waited for.
 
     :param phase: In which phase.
@@ -142,24 +127,6 @@ class NotObservable:
     what: str
     why: str
     within: PhaseName | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A line vmstate_downtime_save or _load: QEMU's own figure.
-
-    :param side: Who printed it.
-    :param iterable: Whether it is of the iterable part.
-    :param name: What was saved or loaded.
-    :param instance: Which of those.
-    :param downtime_us: How long that took, in microseconds.
-    """
-
-    side: Side
-    iterable: bool
-    name: str
-    instance: int
-    downtime_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,16 +208,12 @@ class Beside:
     :param stop_request_ns: From the begin of the run-state change to the
         first request to a device: before the blackout.
     :param guest_gap: How long the guest was gone.
-    :param checkpoints_ns: Times of vmstate_downtime_checkpoint, by name.
-    :param sections: What vmstate_downtime_save and _load say.
     """
 
     qmp_downtime_ms: int | None = None
     stop_to_resume_ns: int | None = None
     stop_request_ns: int | None = None
     guest_gap: GuestGap | None = None
-    checkpoints_ns: tuple[tuple[str, int], ...] = ()
-    sections: tuple[Section, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +231,10 @@ class Breakdown:
     """
 
     blackout: Blackout
-    phases: tuple[Phase, ...] = ()
+    phases: tuple[BlackoutPhase, ...] = ()
     intervals: tuple[Interval, ...] = ()
     outside: tuple[Interval, ...] = ()
-    critical_path: tuple[Link, ...] = ()
+    critical_path: tuple[CriticalLink, ...] = ()
     not_observable: tuple[NotObservable, ...] = ()
     beside: Beside = Beside()
 
@@ -281,7 +244,9 @@ class Breakdown:
         if self.critical_path:
             self._check("critical path", self.critical_path)
 
-    def _check(self, what: str, parts: Sequence[Phase | Link]) -> None:
+    def _check(
+        self, what: str, parts: Sequence[BlackoutPhase | CriticalLink]
+    ) -> None:
         at_ns = self.blackout.start_ns
         for part in parts:
             if part.start_ns != at_ns or part.end_ns < part.start_ns:
@@ -290,39 +255,9 @@ class Breakdown:
         if at_ns != self.blackout.end_ns:
             raise ValueError(f"{what}: do not add up to the blackout")
 
-    def phase(self, name: PhaseName) -> Phase | None:
+    def phase(self, name: PhaseName) -> BlackoutPhase | None:
         """One phase; None when it cannot be told apart.
 
         :param name: Which.
         """
         return next((x for x in self.phases if x.name is name), None)
-
-    def work(self, phase: Phase) -> Work:
-        """What the devices did in a phase.
-
-        :param phase: One of `phases`.
-        """
-        spans = [
-            (x.start_ns, x.end_ns)
-            for x in self.intervals
-            if x.phase is phase.name
-        ]
-        window = [
-            (max(start, phase.start_ns), min(end, phase.end_ns))
-            for start, end in spans
-        ]
-        return Work(
-            sum(end - start for start, end in spans),
-            _union_ns(spans),
-            _union_ns([(a, b) for a, b in window if a < b]),
-        )
-
-
-def _union_ns(spans: list[tuple[int, int]]) -> int:
-    total_ns = reached_ns = 0
-    for start_ns, end_ns in sorted(spans):
-        start_ns = max(start_ns, reached_ns)
-        if end_ns > start_ns:
-            total_ns += end_ns - start_ns
-            reached_ns = end_ns
-    return total_ns

@@ -9,16 +9,14 @@ from dataclasses import dataclass, replace
 from vfio_p2p.downtime.intervals import intervals, turns
 from vfio_p2p.downtime.model import (
     Beside,
+    BlackoutPhase,
     Breakdown,
+    CriticalLink,
     Interval,
-    Link,
     NotObservable,
-    Phase,
     PhaseName,
-    Section,
 )
-from vfio_p2p.timeline import Blackout, Epoch, Timeline, blackout
-from vfio_p2p.timeline import Phase as Pass
+from vfio_p2p.timeline import Blackout, Epoch, Pass, Timeline, blackout
 from vfio_p2p.timeline.blackout import final_stop, last_running
 from vfio_p2p.trace import VERSIONS, Kind, Record
 
@@ -51,10 +49,10 @@ def phases(
 
     :param source: Timeline of the side that was stopped.
     :param destination: Timeline of the side that went on.
-    :param beside: Other figures, to which those of the logs are added.
+    :param beside: Other figures, to which `stop_request_ns` is added.
     """
     whole = blackout(source, destination)
-    beside = _beside(beside or Beside(), source, destination)
+    beside = beside or Beside()
     stop = final_stop(source)
     last = last_running(destination)
     if whole.start_ns is None or stop is None or last is None:
@@ -104,12 +102,12 @@ def _epoch_of(destination: Timeline, last: Record) -> Epoch | None:
 
 def _partition(
     whole: Blackout, milestones: Mapping[PhaseName, _Milestone]
-) -> tuple[tuple[Phase, ...], tuple[NotObservable, ...]]:
+) -> tuple[tuple[BlackoutPhase, ...], tuple[NotObservable, ...]]:
     """Phases without a gap; one that cannot be told is in the next one."""
     assert whole.start_ns is not None
     assert whole.end_ns is not None
     at_ns = whole.start_ns
-    parts: list[Phase] = []
+    parts: list[BlackoutPhase] = []
     blind: list[NotObservable] = []
     unsettled: list[tuple[PhaseName, str]] = []
     for name in PhaseName:
@@ -118,7 +116,7 @@ def _partition(
             unsettled.append((name, milestone.why))
             continue
         end_ns = min(max(at_ns, milestone.time_ns), whole.end_ns)
-        parts.append(Phase(name, at_ns, end_ns))
+        parts.append(BlackoutPhase(name, at_ns, end_ns))
         blind += [NotObservable(x, why, name) for x, why in unsettled]
         unsettled = []
         at_ns = end_ns
@@ -239,12 +237,14 @@ def _why(side: Timeline, event: str, since: str) -> str:
     )
 
 
-def _links(part: Phase, work: tuple[Interval, ...]) -> list[Link]:
+def _links(
+    part: BlackoutPhase, work: tuple[Interval, ...]
+) -> list[CriticalLink]:
     """What was waited for in a phase, backwards from its end."""
     if not part.duration_ns:
         return []
     own = [x for x in work if x.phase is part.name]
-    links: list[Link] = []
+    links: list[CriticalLink] = []
     at_ns = part.end_ns
     while at_ns > part.start_ns:
         before = [
@@ -258,39 +258,10 @@ def _links(part: Phase, work: tuple[Interval, ...]) -> list[Link]:
         )
         if busy is None or busy.end_ns < at_ns:
             idle_ns = part.start_ns if busy is None else busy.end_ns
-            links.append(Link(part.name, None, idle_ns, at_ns))
+            links.append(CriticalLink(part.name, None, idle_ns, at_ns))
             at_ns = idle_ns
         if busy is not None:
             begin_ns = max(busy.start_ns, part.start_ns)
-            links.append(Link(part.name, busy, begin_ns, at_ns))
+            links.append(CriticalLink(part.name, busy, begin_ns, at_ns))
             at_ns = begin_ns
     return links[::-1]
-
-
-def _beside(
-    beside: Beside, source: Timeline, destination: Timeline
-) -> Beside:
-    return replace(
-        beside,
-        checkpoints_ns=tuple(
-            (str(r.fields["checkpoint"]), r.time_ns)
-            for side in (source, destination)
-            for r in side.others
-            if r.event == _CHECKPOINT and r.time_ns is not None
-        ),
-        sections=tuple(
-            Section(
-                side=side.side,
-                iterable=r.fields["type"] == "iterable",
-                name=str(r.fields["idstr"]),
-                instance=int(r.fields["instance"]),
-                downtime_us=int(r.fields["downtime"]),
-            )
-            for side, event in (
-                (source, "vmstate_downtime_save"),
-                (destination, "vmstate_downtime_load"),
-            )
-            for r in side.others
-            if r.event == event
-        ),
-    )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Change points: where a row of values came to another level.
+"""ChangePoint points: where a row of values came to another level.
 
 E-divisive (Matteson and James, "A Nonparametric Approach for Multiple
-Change Point Analysis of Multivariate Data", JASA 109, 2014), for single
+ChangePoint Point Analysis of Multivariate Data", JASA 109, 2014), for single
 values: the split of a segment with the largest energy distance between its
 two sides is a change point if hardly any reordering of the segment has a
 split as good; then both sides are looked at in the same way. It supposes
@@ -33,7 +33,7 @@ _Row = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Change:
+class ChangePoint:
     """A change of level.
 
     :param index: Of the first value of the new level, 0 is the first.
@@ -112,7 +112,7 @@ def change_points(
     level: float = LEVEL,
     min_segment: int = MIN_SEGMENT,
     permutations: int = PERMUTATIONS,
-) -> list[Change]:
+) -> list[ChangePoint]:
     """Find the change points of a row of values; a pure function.
 
     :param values: In order.
@@ -153,7 +153,7 @@ def change_points(
         if found
     ]
     return [
-        Change(index, before, after, p_value)
+        ChangePoint(index, before, after, p_value)
         for (index, p_value), (before, after) in zip(
             found, pairwise(levels), strict=True
         )

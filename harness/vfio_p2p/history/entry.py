@@ -8,9 +8,9 @@ import hashlib
 import msgspec
 
 from vfio_p2p.bundle.read import Bundle
-from vfio_p2p.downtime.bundle import breakdown
 from vfio_p2p.downtime.metrics import metrics
 from vfio_p2p.history.database import Entry, Metric
+from vfio_p2p.verdict.reading import RunReading, read_run
 
 # Every bundle there is comes from there.
 _HOST = "testbed"
@@ -19,6 +19,7 @@ _HOST = "testbed"
 def entry_of(
     bundle: Bundle,
     *,
+    run: RunReading | None = None,
     qemu_revision: str,
     qemu_revision_s: int | None,
     project_revision: str,
@@ -28,6 +29,8 @@ def entry_of(
 
     :raise BundleError: When it is of a tree that we do not know.
     """
+    if run is None:
+        run = read_run(bundle)
     inputs = bundle.manifest.inputs
     # The arguments have the seed, and else only what the harness settles.
     testbed = msgspec.structs.replace(inputs.testbed, arguments=())
@@ -49,6 +52,6 @@ def entry_of(
         ).hexdigest(),
         metrics=tuple(
             Metric(name, value_ns, "ns")
-            for name, value_ns in metrics(breakdown(bundle)).items()
+            for name, value_ns in metrics(run.breakdown).items()
         ),
     )

@@ -10,7 +10,7 @@ from statistics import median
 from vfio_p2p.history.changes import (
     LEVEL,
     MIN_SEGMENT,
-    Change,
+    ChangePoint,
     change_points,
 )
 from vfio_p2p.history.database import Entry
@@ -37,12 +37,6 @@ class Point:
     value: float
     count: int
 
-    @property
-    def label(self) -> str:
-        """What a reader knows it by: a commit, or a version."""
-        entry = self.entry
-        return entry.qemu_revision[:12] or entry.qemu_version
-
 
 @dataclass(frozen=True)
 class Shift:
@@ -53,7 +47,7 @@ class Shift:
     :param point: The first point of the new level.
     """
 
-    change: Change
+    change: ChangePoint
     last: Point
     point: Point
 

@@ -3,8 +3,8 @@
 
 from vfio_p2p.oracle.judge import judge
 from vfio_p2p.oracle.model import (
+    Criteria,
     Doubt,
-    Expectation,
     Finding,
     Judgement,
     PairRule,
@@ -15,8 +15,8 @@ from vfio_p2p.oracle.rules import RULES
 
 __all__ = [
     "RULES",
+    "Criteria",
     "Doubt",
-    "Expectation",
     "Finding",
     "Judgement",
     "PairRule",

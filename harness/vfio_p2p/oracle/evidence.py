@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vfio_p2p.oracle.model import Doubt, Expectation
+from vfio_p2p.oracle.model import Criteria, Doubt
 from vfio_p2p.timeline import Side, Timeline
 from vfio_p2p.trace import Kind, Record, printable
 from vfio_p2p.trace.device import Dropped
@@ -21,27 +21,27 @@ _THREAD_END = "vfio_save_complete_precopy_thread_end"
 _ADVICE = "trace with --trace 'vfio_*' --trace vm_state_notify"
 
 
-def doubts(side: Timeline, expect: Expectation) -> Iterator[Doubt]:
+def doubts(side: Timeline, criteria: Criteria) -> Iterator[Doubt]:
     """Why the log of one side cannot say that the rules hold.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
-    for message, records in _doubts(side, expect):
+    for message, records in _doubts(side, criteria):
         yield Doubt(side.side, message, side.summary.name, records)
 
 
-def unseen(side: Timeline, expect: Expectation) -> Iterator[Doubt]:
+def unseen(side: Timeline, criteria: Criteria) -> Iterator[Doubt]:
     """What is missing of the devices' own logs.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     for device in side.devices:
         name = printable(device)
         log = side.logs.get(device)
         if log is None:
-            if expect.logs:
+            if criteria.logs:
                 why = f"there is no log of {name} itself"
                 yield Doubt(side.side, why, side.summary.name)
         elif not log.whole:
@@ -54,7 +54,7 @@ def unseen(side: Timeline, expect: Expectation) -> Iterator[Doubt]:
 _Found = Iterator[tuple[str, tuple[Record, ...]]]
 
 
-def _doubts(side: Timeline, expect: Expectation) -> _Found:
+def _doubts(side: Timeline, criteria: Criteria) -> _Found:
     summary = side.summary
     for message in side.marks_of(Kind.MESSAGE):
         if not any(text in message.text for text in FAILURE_MESSAGES):
@@ -79,10 +79,10 @@ def _doubts(side: Timeline, expect: Expectation) -> _Found:
         return
     yield from _meanings(side)
     yield from _gaps(side)
-    yield from _devices(side, expect)
-    if expect.p2p is None:
+    yield from _devices(side, criteria)
+    if criteria.p2p is None:
         yield _no_p2p(side)
-    if expect.migrates:
+    if criteria.migrates:
         if side.side is Side.SOURCE:
             yield from _saved(side)
         else:
@@ -114,8 +114,8 @@ def _gaps(side: Timeline) -> _Found:
         yield f"lines are missing or doubled in {more} more places", ()
 
 
-def _devices(side: Timeline, expect: Expectation) -> _Found:
-    wanted = expect.devices
+def _devices(side: Timeline, criteria: Criteria) -> _Found:
+    wanted = criteria.devices
     if wanted is None:
         wanted = len(side.plugged)
         if not wanted:
@@ -128,7 +128,7 @@ def _devices(side: Timeline, expect: Expectation) -> _Found:
     if len(side.devices) != wanted:
         names = ", ".join(printable(name) for name in side.devices)
         yield f"{wanted} devices expected, the log shows {names}", ()
-    if not side.epochs and (expect.runs or side.side is not Side.SOURCE):
+    if not side.epochs and (criteria.runs or side.side is not Side.SOURCE):
         yield f"no run-state change was traced: {_ADVICE}", ()
 
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vfio_p2p.oracle.model import Broken, Expectation, Outcome
-from vfio_p2p.timeline import Arc, Cause, Epoch, Migration, Timeline
+from vfio_p2p.oracle.model import Criteria, Objection, Violation
+from vfio_p2p.timeline import (
+    Cause,
+    Epoch,
+    Timeline,
+    TracedArc,
+    TracedMigration,
+)
 from vfio_p2p.trace import Kind, Record, printable
 from vfio_p2p.trace.device import Call
 from vfio_p2p.uapi import DeviceState
@@ -27,11 +33,11 @@ def _epoch_at(side: Timeline, line: int) -> Epoch | None:
     return before[-1] if before else None
 
 
-def run_state(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def run_state(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """No device moves where the VM's run state forbids it.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     for arc in side.arcs:
         # What no line lays claim to may be a callback's, cut off.
@@ -42,7 +48,7 @@ def run_state(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
             continue
         assert arc.reached is not None
         if arc.reached in (_STOPS if epoch.running else _RUNS):
-            yield Broken(
+            yield Violation(
                 f"{printable(arc.device)} came to {arc.reached.name} after "
                 f"{epoch}",
                 (arc.device,),
@@ -54,11 +60,11 @@ def _lines_of(epoch: Epoch) -> tuple[Record, ...]:
     return (epoch.notify or epoch.steps[0].record,)
 
 
-def cancelled(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def cancelled(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """After a migration without success the devices run with their VM.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     migrations = side.migrations
     for number, migration in enumerate(migrations):
@@ -86,7 +92,7 @@ def cancelled(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
 
 
 def _checkpoint(
-    side: Timeline, migration: Migration, limit: int | None
+    side: Timeline, migration: TracedMigration, limit: int | None
 ) -> int | None:
     """The line at which all must be well again.
 
@@ -103,10 +109,10 @@ def _checkpoint(
     return min(found, default=None)
 
 
-def _not_restored(migration: Migration, arc: Arc) -> Broken:
+def _not_restored(migration: TracedMigration, arc: TracedArc) -> Violation:
     assert migration.end is not None
     state = "no known state" if arc.reached is None else arc.reached.name
-    return Broken(
+    return Violation(
         f"the migration ended as {migration.end.fields['status']}, the VM "
         f"runs, and {printable(arc.device)} is in {state}",
         (arc.device,),
@@ -114,11 +120,11 @@ def _not_restored(migration: Migration, arc: Arc) -> Broken:
     )
 
 
-def swallowed(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def swallowed(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """No migration is a success in which a device has failed.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     for migration in side.migrations:
         begin, end = migration.begin, migration.end
@@ -132,7 +138,7 @@ def swallowed(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
                 if _failed(call) and (
                     begin.time_ns <= call.request.time_ns < end.time_ns
                 ):
-                    yield Broken(
+                    yield Violation(
                         f"{printable(device)} could not go to "
                         f"{_target(call)}, and the migration was completed "
                         "all the same",

@@ -6,24 +6,24 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from vfio_p2p.oracle.model import Broken, Expectation, Outcome, Unclear
-from vfio_p2p.timeline import Arc, Cause, Timeline
+from vfio_p2p.oracle.model import Criteria, Objection, Unclear, Violation
+from vfio_p2p.timeline import Cause, Timeline, TracedArc
 from vfio_p2p.trace import Kind, Record, printable
 from vfio_p2p.uapi import DeviceState, MigrationFlags
 
 _S = DeviceState
 
 
-def stop_late(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def stop_late(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """STOP_COPY to STOP in the right function, after the stream.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     yield from _stopped_elsewhere(side)
-    if expect.stop_in_cleanup is None:
+    if criteria.stop_in_cleanup is None:
         return
-    right = Cause.CLEANUP if expect.stop_in_cleanup else Cause.COMPLETE
+    right = Cause.CLEANUP if criteria.stop_in_cleanup else Cause.COMPLETE
     for arc in side.arcs:
         if (arc.before, arc.requested) != (_S.STOP_COPY, _S.STOP):
             continue
@@ -34,7 +34,7 @@ def stop_late(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
                 f"no line tells who stopped {name}", arc.records
             )
         elif arc.cause is not right:
-            yield Broken(
+            yield Violation(
                 f"{name} left STOP_COPY in {arc.cause.value}, "
                 f"not in {right.value}",
                 (arc.device,),
@@ -44,14 +44,14 @@ def stop_late(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
             late = _stream_after(side, arc)
             if late is not None:
                 both = dict.fromkeys((arc.device, late.device))
-                yield Broken(
+                yield Violation(
                     f"{name} left STOP_COPY before the stream was complete",
                     tuple(device for device in both if device),
                     (*records, late),
                 )
 
 
-def _stopped_elsewhere(side: Timeline) -> Iterator[Outcome]:
+def _stopped_elsewhere(side: Timeline) -> Iterator[Objection]:
     """The cleanup follows failed migrations too, where the VM runs on."""
     for arc in side.arcs:
         if (
@@ -60,7 +60,7 @@ def _stopped_elsewhere(side: Timeline) -> Iterator[Outcome]:
             and not side.has_gap(arc.device)
         ):
             assert arc.before is not None
-            yield Broken(
+            yield Violation(
                 f"{printable(arc.device)}, in {arc.before.name}, was asked "
                 f"for {arc.requested.name} in {Cause.CLEANUP.value}",
                 (arc.device,),
@@ -68,7 +68,7 @@ def _stopped_elsewhere(side: Timeline) -> Iterator[Outcome]:
             )
 
 
-def _stream_after(side: Timeline, arc: Arc) -> Record | None:
+def _stream_after(side: Timeline, arc: TracedArc) -> Record | None:
     """The first sign that the stream went on after an arc."""
     told = [m for m in side.marks_of(Kind.STATUS) if m.line < arc.line]
     # A snapshot is never active, and completed after the cleanup.
@@ -88,13 +88,13 @@ def _stream_after(side: Timeline, arc: Arc) -> Record | None:
     return None
 
 
-def destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def destination(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """RESUMING, RUNNING_P2P, RUNNING; then what a stop or the way back brings.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
-    if expect.p2p is None:
+    if criteria.p2p is None:
         return
     for device in side.devices:
         arcs = [arc for arc in side.arcs_of(device) if arc.moved]
@@ -115,7 +115,7 @@ def destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
             if arc.line in stops or arc.cause is Cause.SETUP:
                 break
             walked.append(arc)
-        p2p = expect.p2p and expect.flags_of(device) & MigrationFlags.P2P
+        p2p = criteria.p2p and criteria.flags_of(device) & MigrationFlags.P2P
         wanted = [_S.RESUMING, _S.RUNNING_P2P, _S.RUNNING]
         if not p2p:
             wanted.remove(_S.RUNNING_P2P)
@@ -129,7 +129,7 @@ def destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
         if states == wanted[: len(states)] and not stops:
             # So far, so good; `left` says what is wrong with the end.
             continue
-        yield Broken(
+        yield Violation(
             f"{printable(device)} went {names}; "
             f"{', '.join(state.name for state in wanted)} is due",
             (device,),
@@ -137,11 +137,11 @@ def destination(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
         )
 
 
-def left(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def left(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """No device is left where it cannot stay.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     if side.summary.cut:
         return
@@ -153,7 +153,9 @@ def left(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
             state in (_S.STOP_COPY, _S.RESUMING)
             and _passed_by(side, device, after=arcs[-1].line)
         ):
-            yield Broken(f"{name} is left in {state.name}", (device,), records)
+            yield Violation(
+                f"{name} is left in {state.name}", (device,), records
+            )
         elif state not in (_S.STOP, _S.RUNNING):
             # A VM that never starts, or was killed, is not the series' fault.
             yield Unclear(f"the log ends with {name} in {state.name}", records)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vfio_p2p.oracle.model import Broken, Expectation, Outcome
+from vfio_p2p.oracle.model import Criteria, Objection, Violation
 from vfio_p2p.timeline import Timeline
 from vfio_p2p.trace import printable
 from vfio_p2p.trace.device import Close, Heartbeat
@@ -15,13 +15,13 @@ _MODULUS = 1 << 32
 
 
 def heartbeat(
-    source: Timeline, destination: Timeline, expect: Expectation
-) -> Iterator[Outcome]:
+    source: Timeline, destination: Timeline, criteria: Criteria
+) -> Iterator[Objection]:
     """A guest is heard whenever it runs, and goes on where it stopped.
 
     :param source: The source's timeline.
     :param destination: The destination's.
-    :param expect: What they are measured against.
+    :param criteria: What they are judged by.
     """
     sides = (source, destination)
     for pair in zip(source.plugged, destination.plugged, strict=False):
@@ -34,13 +34,13 @@ def heartbeat(
         ):
             yield from _own(device, beats)
             # Of a run that broke off it may not have come to that.
-            if expect.ends and device in expect.beats:
+            if criteria.ends and device in criteria.beats:
                 yield from _any(side, device, beats)
         if before and after and before[-1].count and after[0].count:
             yield from _next(pair, before[-1], after[0])
 
 
-def _own(device: str, heard: list[Heartbeat]) -> Iterator[Outcome]:
+def _own(device: str, heard: list[Heartbeat]) -> Iterator[Objection]:
     for beats in heard:
         wrong = {
             "missed": beats.missed,
@@ -49,7 +49,7 @@ def _own(device: str, heard: list[Heartbeat]) -> Iterator[Outcome]:
         }
         if any(wrong.values()):
             counts = ", ".join(f"{n} {what}" for what, n in wrong.items())
-            yield Broken(
+            yield Violation(
                 f"of its guest's heartbeats {printable(device)} had {counts}",
                 (device,),
                 (beats,),
@@ -58,11 +58,11 @@ def _own(device: str, heard: list[Heartbeat]) -> Iterator[Outcome]:
 
 def _any(
     side: Timeline, device: str, heard: list[Heartbeat]
-) -> Iterator[Outcome]:
+) -> Iterator[Objection]:
     # Without a log there is no evidence, which is said elsewhere.
     if device in side.logs and not any(beats.count for beats in heard):
         ends = side.logs[device].of(Close)[-1:]
-        yield Broken(
+        yield Violation(
             f"its guest runs, and {printable(device)} had no heartbeat of it",
             (device,),
             (*heard, *ends),
@@ -71,9 +71,9 @@ def _any(
 
 def _next(
     pair: tuple[str, str], before: Heartbeat, after: Heartbeat
-) -> Iterator[Outcome]:
+) -> Iterator[Objection]:
     if after.first != (before.last + 1) % _MODULUS:
-        yield Broken(
+        yield Violation(
             f"the guest's heartbeat {before.last} at {printable(pair[0])} was "
             f"followed by {after.first} at {printable(pair[1])}",
             pair,

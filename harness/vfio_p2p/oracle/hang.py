@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vfio_p2p.oracle.model import Line
+from vfio_p2p.oracle.model import EvidenceLine
 from vfio_p2p.timeline import Timeline
 from vfio_p2p.trace import printable
 from vfio_p2p.trace.device import Call
@@ -30,7 +30,7 @@ class Hang:
     before: DeviceState | None
     target: DeviceState
     requested: DeviceState
-    records: tuple[Line, ...]
+    records: tuple[EvidenceLine, ...]
 
     @property
     def arc(self) -> str:
@@ -53,7 +53,7 @@ def hangs(side: Timeline) -> Iterator[Hang]:
 
     Only of a run whose time was up: a QEMU that dies leaves the same trace.
 
-    :param side: The timeline.
+    :param side: The timeline of one side.
     """
     for device in side.devices:
         arcs = side.arcs_of(device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From timelines to a verdict."""
+"""From the timelines of a migration to its verdict."""
 
 from __future__ import annotations
 
@@ -8,70 +8,73 @@ from dataclasses import replace
 
 from vfio_p2p.oracle.evidence import doubts, unseen
 from vfio_p2p.oracle.model import (
-    Broken,
+    Criteria,
     Doubt,
-    Expectation,
     Finding,
     Judgement,
-    Outcome,
+    Objection,
     PairRule,
     Promise,
     Rule,
+    Violation,
 )
 from vfio_p2p.oracle.rules import RULES
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.timeline import Phase, Timeline, blackout
+from vfio_p2p.timeline import Pass, Timeline, blackout
 
 
 def judge(
     source: Timeline,
     destination: Timeline | None,
-    expect: Expectation,
+    criteria: Criteria,
 ) -> Judgement:
-    """The verdict on one migration.
+    """Judge one migration.
 
-    :param source: Timeline of the source.
-    :param destination: Timeline of the destination, if there is a log.
-    :param expect: What the logs are measured against.
+    :param source: The timeline of the source.
+    :param destination: The timeline of the destination, if it has a log.
+    :param criteria: What the logs are judged by.
     """
     sides = [source] if destination is None else [source, destination]
     notes: list[Doubt] = []
-    if expect.p2p is None and _prepares(sides):
-        # One prepare is enough: the tree has the series, so all must be.
-        expect = replace(expect, p2p=True)
-    if expect.p2p and expect.stop_in_cleanup is None:
-        expect = replace(expect, stop_in_cleanup=True)
+    if criteria.p2p is None and _prepares(sides):
+        # One prepare callback shows that the tree has the series, and so
+        # all of its promises must hold.
+        criteria = replace(criteria, p2p=True)
+    if criteria.p2p and criteria.stop_in_cleanup is None:
+        criteria = replace(criteria, stop_in_cleanup=True)
     if len({len(side.devices) for side in sides}) > 1:
         notes += [
             Doubt(
                 side.side,
-                f"{len(side.devices)} devices here, not as many there",
+                f"this side has {len(side.devices)} devices, and the other "
+                "side has another number",
                 side.summary.name,
             )
             for side in sides
         ]
     outcomes: list[Finding | Doubt] = []
     for side in sides:
-        outcomes += doubts(side, expect)
+        outcomes += doubts(side, criteria)
         for rule in RULES:
             if isinstance(rule, Rule):
-                outcomes += apply(rule, side, expect)
+                outcomes += apply(rule, side, criteria)
     if destination is not None:
         for rule in RULES:
             if isinstance(rule, PairRule) and rule.concerns(
-                destination, expect
+                destination, criteria
             ):
                 outcomes += _told(
                     rule,
                     destination,
-                    rule.check(source, destination, expect),
+                    criteria,
+                    rule.check(source, destination, criteria),
                 )
     findings = [x for x in outcomes if isinstance(x, Finding)]
     notes += [x for x in outcomes if isinstance(x, Doubt)]
-    if not expect.ends:
+    if not criteria.ends:
         notes = []
     for side in sides:
-        notes += unseen(side, expect)
+        notes += unseen(side, criteria)
     verdict = Verdict.PASS
     findings, notes = _doubt_lossy(sides, findings, notes)
     if findings:
@@ -94,7 +97,10 @@ def judge(
 def _doubt_lossy(
     sides: list[Timeline], findings: list[Finding], notes: list[Doubt]
 ) -> tuple[list[Finding], list[Doubt]]:
-    """Where events were dropped, a finding may lack the one that matters."""
+    """Turn the findings of a side that dropped events into doubts.
+
+    The dropped events may be those that the rule looked for in vain.
+    """
     lossy = {side.side for side in sides if side.dropped}
     return (
         [x for x in findings if x.side not in lossy],
@@ -102,7 +108,7 @@ def _doubt_lossy(
         + [
             Doubt(
                 x.side,
-                f"{x.message}, unless that is among what was dropped",
+                f"{x.message}, unless a dropped event shows otherwise",
                 x.file,
                 x.records,
             )
@@ -114,41 +120,45 @@ def _doubt_lossy(
 
 def _prepares(sides: list[Timeline]) -> bool:
     return any(
-        epoch.of(Phase.PREPARE) for side in sides for epoch in side.epochs
+        epoch.of(Pass.PREPARE) for side in sides for epoch in side.epochs
     )
 
 
 def apply(
-    rule: Rule, side: Timeline, expect: Expectation
+    rule: Rule, side: Timeline, criteria: Criteria
 ) -> Iterator[Finding | Doubt]:
-    """What one rule says of one side.
+    """Yield what one rule says of one side.
 
     :param rule: The rule.
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
-    if rule.concerns(side, expect):
-        yield from _told(rule, side, rule.check(side, expect))
+    if rule.concerns(side, criteria):
+        yield from _told(rule, side, criteria, rule.check(side, criteria))
 
 
 def _told(
-    rule: Promise, side: Timeline, outcomes: Iterable[Outcome]
+    rule: Promise,
+    side: Timeline,
+    criteria: Criteria,
+    outcomes: Iterable[Objection],
 ) -> Iterator[Finding | Doubt]:
+    sure = rule.surely_concerns(side, criteria)
     for outcome in outcomes:
-        if isinstance(outcome, Broken):
+        message = outcome.message
+        if isinstance(outcome, Violation) and sure:
             yield Finding(
                 rule.name,
                 rule.reason,
                 side.side,
-                outcome.message,
+                message,
                 outcome.devices,
                 side.summary.name,
                 outcome.records,
             )
-        else:
-            yield Doubt(
-                side.side,
-                outcome.message,
-                side.summary.name,
-                outcome.records,
-            )
+            continue
+        if not sure:
+            message = f"{message}, if this is QEMU {rule.since} or newer"
+        yield Doubt(
+            side.side, message, side.summary.name, outcome.records
+        )

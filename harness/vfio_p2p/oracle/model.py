@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is expected, and what was found."""
+"""What runs are judged by, and what the oracle finds, as values."""
 
 from __future__ import annotations
 
@@ -9,47 +9,54 @@ from typing import Any
 
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.timeline import Blackout, Side, Timeline
-from vfio_p2p.trace import Entry, Record, printable
+from vfio_p2p.trace import LogEntry, Record, printable
+from vfio_p2p.trace.formats import release_number
 from vfio_p2p.uapi import ALL_FLAGS, DeviceState, MigrationFlags
 
 JSON_VERSION = 1
 
-# The first release with the series.
+# The first release of QEMU with the series.
 SERIES = "8.2"
 
-# A line of a trace, or of a device's own log, which names its file itself.
-Line = Record | Entry
+# A line of a trace, or of a device's own log.  The latter names its file.
+EvidenceLine = Record | LogEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Expectation:
-    """What the logs are measured against.
+class Criteria:
+    """What the logs are judged by.
 
-    The default is what the whole series promises, on logs of unknown
+    The default is what the whole series promises, for logs of unknown
     origin.  `of_patches` is for trees that are known.
 
-    :param devices: Number of devices that can migrate; None takes what
-        QEMU reported at their realization.
-    :param p2p: True: the P2P states must be seen; False: they must not;
-        None: without them there is nothing to judge.
-    :param stop_in_cleanup: Whether STOP_COPY is left in vfio_save_cleanup()
-        (patch 1) or in vfio_save_complete_precopy(); None: in the former
-        if there are P2P states, so that the series is there.
+    :param devices: The number of devices that can migrate; None takes the
+        number that QEMU reported at their realization.
+    :param p2p: True if the P2P states must be seen, False if they must not;
+        with None there is nothing to judge unless they are seen.
+    :param stop_in_cleanup: True if STOP_COPY is left in
+        vfio_save_cleanup() (patch 1), False if it is left in
+        vfio_save_complete_precopy(); with None the former holds if P2P
+        states, and so the series, are seen.
     :param migrates: Whether a migration has to succeed.
-    :param runs: The source runs before it migrates.
-    :param same_depth: All devices are known to be equally deep in the qdev
-        tree, so that the forward order is that of their realization.
-    :param deep: Devices one level deeper in it than the others, if
-        `same_depth` holds for all but these.
-    :param flags: What a device offers, by name; all flags if not listed.
-    :param logs: Every device keeps a log of its own, and one that is missing
-        is missing evidence; False: such logs are used if they are there.
-    :param beats: Devices that a guest's heartbeats have to reach.
-    :param peers: Devices that send to others while they run.
-    :param ends: The run came to a regular end, and so must the logs; where
-        it broke off they are searched for what is wrong, and no more.
-    :param sequences: All states that a device is to be asked for, by name,
-        less requests for the state that it is in.
+    :param runs: Whether the source runs before it migrates.
+    :param same_depth: Whether all devices are known to be equally deep in
+        the qdev tree, so that the forward order is that of their
+        realization.
+    :param deep: The devices that are one level deeper than the others, if
+        `same_depth` holds for the others.
+    :param flags: What a device offers, by its name; all flags for a device
+        that is not listed.
+    :param logs: Whether every device keeps a log of its own, so that a
+        missing log is missing evidence.  If False, such logs are used where
+        they exist.
+    :param beats: The devices that a guest's heartbeats have to reach.
+    :param peers: The devices that send to others while they run.
+    :param ends: Whether the run, and so its logs, came to a regular end.
+        The logs of a run that broke off are only searched for mistakes.
+    :param sequences: All states that a device is to be asked for, by its
+        name, without requests for the state that it is in.
+    :param release: The release of QEMU under judgement, e.g. ``10.0.13``;
+        empty if only the traces tell.
     """
 
     devices: int | None = None
@@ -67,6 +74,7 @@ class Expectation:
     sequences: Mapping[str, tuple[DeviceState, ...]] = field(
         default_factory=dict
     )
+    release: str = ""
 
     @classmethod
     def of_patches(
@@ -76,11 +84,11 @@ class Expectation:
         *,
         p2p: bool = True,
         migrates: bool = True,
-    ) -> Expectation:
-        """What to expect of the base plus the first patches of the series.
+    ) -> Criteria:
+        """Make the criteria for the base plus the first patches.
 
-        :param count: How many patches; 0 is the base.
-        :param devices: Number of devices, all equally deep.
+        :param count: How many patches of the series; 0 is the base.
+        :param devices: The number of devices, all equally deep.
         :param p2p: Whether the devices offer P2P.
         :param migrates: Whether a migration has to succeed.
         """
@@ -93,25 +101,45 @@ class Expectation:
         )
 
     def flags_of(self, device: str) -> MigrationFlags:
-        """What a device offers.
+        """Return what a device offers.
 
         :param device: Its name.
         """
         return self.flags.get(device, ALL_FLAGS)
 
+    def releases(
+        self, side: Timeline
+    ) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Return the oldest and the newest release that a side can be.
+
+        :param side: The timeline of one side.
+        :return: Major and minor numbers; None if nothing tells.
+        """
+        if self.release:
+            oldest = newest = release_number(self.release)
+        elif side.summary.versions is not None:
+            oldest, newest = map(release_number, side.summary.versions)
+        else:
+            return None
+        if self.p2p:
+            # Whatever the series is on top of, it counts as this release.
+            least = release_number(SERIES)
+            return max(oldest, least), max(newest, least)
+        return oldest, newest
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule broken, with the lines that show it.
+    """A broken rule, with the lines that show it.
 
-    :param rule: Name of the rule.
-    :param reason: Why it matters, one sentence.
-    :param side: Where.
-    :param message: What happened; names the devices.
+    :param rule: The name of the rule.
+    :param reason: Why the rule matters, in one sentence.
+    :param side: The side that broke it.
+    :param message: What happened, with the names of the devices.
     :param devices: The devices concerned.
-    :param file: Name of the trace log.
-    :param records: The offending lines; those of a device's own log name
-        that themselves.
+    :param file: The name of the trace log.
+    :param records: The offending lines; a line of a device's own log names
+        its file itself.
     """
 
     rule: str
@@ -120,14 +148,14 @@ class Finding:
     message: str
     devices: tuple[str, ...]
     file: str
-    records: tuple[Line, ...]
+    records: tuple[EvidenceLine, ...]
 
     def lines(self) -> list[str]:
-        """The offending lines as ``file:line: text``, fit to print."""
+        """Return the offending lines as ``file:line: text``, printable."""
         return _lines(self.file, self.records)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for one finding."""
+        """Return the finding as plain values, for `json.dumps`."""
         return {
             "rule": self.rule,
             "reason": self.reason,
@@ -140,25 +168,25 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Why a log cannot say that the rules hold.
+    """A reason why a log cannot show that the rules hold.
 
-    :param side: Whose log.
+    :param side: The side whose log it is.
     :param message: What is missing, and what would help.
-    :param file: Name of the log.
-    :param records: Where that shows.
+    :param file: The name of the log.
+    :param records: The lines that show the lack.
     """
 
     side: Side
     message: str
     file: str
-    records: tuple[Line, ...] = ()
+    records: tuple[EvidenceLine, ...] = ()
 
     def lines(self) -> list[str]:
-        """The lines as ``file:line: text``, fit to print."""
+        """Return the lines as ``file:line: text``, printable."""
         return _lines(self.file, self.records)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for one doubt."""
+        """Return the doubt as plain values, for `json.dumps`."""
         return {
             "side": str(self.side),
             "message": self.message,
@@ -167,46 +195,47 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """What a rule's check yields when the rule is broken.
+class Violation:
+    """What a rule's check yields where the rule is broken.
 
-    :param message: What happened, with the devices' names.
+    :param message: What happened, with the names of the devices.
     :param devices: The devices concerned.
     :param records: The offending lines.
     """
 
     message: str
     devices: tuple[str, ...]
-    records: tuple[Line, ...]
+    records: tuple[EvidenceLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """What a rule's check yields when lines are missing to decide.
+    """What a rule's check yields where missing lines prevent a decision.
 
     :param message: What is missing.
-    :param records: Where that shows.
+    :param records: The lines that show the lack.
     """
 
     message: str
-    records: tuple[Line, ...] = ()
+    records: tuple[EvidenceLine, ...] = ()
 
 
-Outcome = Broken | Unclear
+Objection = Violation | Unclear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """What a rule says.
+    """What a rule says, without how it is checked.
 
-    :param name: Short, used in reports.
-    :param reason: Why it matters, one sentence.
+    :param name: A short name, used in reports.
+    :param reason: Why the rule matters, in one sentence.
     :param source: Where the promise is made.
-    :param sides: On which sides it is checked.
-    :param since: First of QEMU's versions that keeps it, or whose trace shows
-        whether it does; a base with the series counts as 8.2.
-    :param needs: It is about devices that offer all of these.
-    :param logs: Only the devices' own logs show whether it holds.
+    :param sides: The sides on which it is checked.
+    :param since: The first release of QEMU that keeps the promise, or whose
+        trace shows whether it is kept.  Logs of an older QEMU are not held
+        to it.  A base with the series counts as `SERIES`.
+    :param needs: The flags that a device must offer to be concerned.
+    :param logs: Whether only the devices' own logs show if it is kept.
     """
 
     name: str
@@ -217,53 +246,73 @@ class Promise:
     needs: MigrationFlags = MigrationFlags.STOP_COPY
     logs: bool = False
 
-    def concerns(self, side: Timeline, expect: Expectation) -> bool:
-        """Whether it holds for what is on a side.
+    def concerns(self, side: Timeline, criteria: Criteria) -> bool:
+        """Return whether the promise is about what is on a side.
 
-        :param side: The timeline.
-        :param expect: What it is measured against.
+        :param side: The timeline of one side.
+        :param criteria: What it is judged by.
         """
         if side.side not in self.sides:
             return False
-        if self.since == SERIES and expect.p2p is False:
-            return False
+        if self.since == SERIES:
+            # What counts is the series: an old base can have it, and a
+            # new tree can lack it.
+            if criteria.p2p is False:
+                return False
+        else:
+            releases = criteria.releases(side)
+            if releases and releases[1] < release_number(self.since):
+                return False
         return any(
-            self.needs in expect.flags_of(device) for device in side.devices
+            self.needs in criteria.flags_of(device) for device in side.devices
+        )
+
+    def surely_concerns(self, side: Timeline, criteria: Criteria) -> bool:
+        """Return whether no QEMU older than the promise can be on a side.
+
+        :param side: The timeline of one side, which `concerns` the rule.
+        :param criteria: What it is judged by.
+        """
+        releases = criteria.releases(side)
+        return (
+            self.since == SERIES
+            or releases is None
+            or releases[0] >= release_number(self.since)
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule(Promise):
-    """A promise that the witnesses of one side can show to be broken.
+    """A promise that the logs of one side can show to be broken.
 
-    :param check: Yields what speaks against the promise.
+    :param check: Yields every objection to the promise.
     """
 
-    check: Callable[[Timeline, Expectation], Iterator[Outcome]]
+    check: Callable[[Timeline, Criteria], Iterator[Objection]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairRule(Promise):
-    """A promise about both sides; it is broken on the destination's.
+    """A promise about both sides; its findings are the destination's.
 
-    :param check: Yields what speaks against the promise, from the source's
-        and the destination's timeline.
+    :param check: Yields every objection to the promise, from the timelines
+        of the source and of the destination.
     """
 
-    check: Callable[[Timeline, Timeline, Expectation], Iterator[Outcome]]
+    check: Callable[[Timeline, Timeline, Criteria], Iterator[Objection]]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """The verdict on one migration.
 
-    :param verdict: FAIL with any finding, else INCONCLUSIVE with any note,
-        else PASS.
-    :param findings: Rules broken.
-    :param notes: Why the logs cannot say that the rules hold.
-    :param blackout: None without a destination.
-    :param unseen: Names of the rules that only devices' own logs could show
-        to be broken, where there are none.
+    :param verdict: FAIL if there is a finding, else INCONCLUSIVE if there is
+        a note, else PASS.
+    :param findings: The rules that were broken.
+    :param notes: Why the logs cannot show that the rules hold.
+    :param blackout: The blackout; None without a destination.
+    :param unseen: The names of the rules that only devices' own logs could
+        show to be broken, if there are no such logs.
     """
 
     verdict: Verdict
@@ -273,7 +322,7 @@ class Judgement:
     unseen: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, for `json.dumps`."""
+        """Return the judgement as plain values, for `json.dumps`."""
         return {
             "format": JSON_VERSION,
             "verdict": str(self.verdict),
@@ -289,7 +338,7 @@ class Judgement:
         }
 
 
-def _lines(file: str, records: tuple[Line, ...]) -> list[str]:
+def _lines(file: str, records: tuple[EvidenceLine, ...]) -> list[str]:
     return [
         f"{_file(file, record)}:{record.line}: {printable(record.text)}"
         for record in records
@@ -297,7 +346,7 @@ def _lines(file: str, records: tuple[Line, ...]) -> list[str]:
 
 
 def _json_lines(
-    file: str, records: tuple[Line, ...]
+    file: str, records: tuple[EvidenceLine, ...]
 ) -> list[dict[str, Any]]:
     return [
         {
@@ -310,5 +359,5 @@ def _json_lines(
     ]
 
 
-def _file(trace: str, record: Line) -> str:
-    return printable(record.file if isinstance(record, Entry) else trace)
+def _file(trace: str, record: EvidenceLine) -> str:
+    return printable(record.file if isinstance(record, LogEntry) else trace)

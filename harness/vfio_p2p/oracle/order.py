@@ -7,53 +7,53 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from vfio_p2p.oracle.model import Broken, Expectation, Outcome, Unclear
-from vfio_p2p.timeline import Epoch, Phase, Step, Timeline
+from vfio_p2p.oracle.model import Criteria, Objection, Unclear, Violation
+from vfio_p2p.timeline import Callback, Epoch, Pass, Timeline
 from vfio_p2p.trace import Kind, printable
 from vfio_p2p.uapi import MigrationFlags
 
 
-def count(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def count(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """Each device once per pass, where the pass concerns it.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     plugged = {m.device: m.line for m in side.marks_of(Kind.REALIZE)}
     for epoch in side.epochs:
-        found = Counter((step.phase, step.device) for step in epoch.steps)
+        found = Counter((step.pass_, step.device) for step in epoch.steps)
         for device in side.devices:
             if plugged.get(device, 0) > epoch.steps[-1].record.line:
                 continue
-            p2p = expect.flags_of(device) & MigrationFlags.P2P
-            due = {Phase.PREPARE: bool(expect.p2p and p2p), Phase.MAIN: True}
-            for phase, wanted in due.items():
-                if found[phase, device] > wanted:
-                    yield _too_many(epoch, phase, device, int(wanted))
-                elif found[phase, device] < wanted:
-                    yield _missing(side, epoch, phase, device)
+            p2p = criteria.flags_of(device) & MigrationFlags.P2P
+            due = {Pass.PREPARE: bool(criteria.p2p and p2p), Pass.MAIN: True}
+            for pass_, wanted in due.items():
+                if found[pass_, device] > wanted:
+                    yield _too_many(epoch, pass_, device, int(wanted))
+                elif found[pass_, device] < wanted:
+                    yield _missing(side, epoch, pass_, device)
 
 
 def _too_many(
-    epoch: Epoch, phase: Phase, device: str, wanted: int
-) -> Outcome:
-    steps = [step for step in epoch.of(phase) if step.device == device]
+    epoch: Epoch, pass_: Pass, device: str, wanted: int
+) -> Objection:
+    steps = [step for step in epoch.of(pass_) if step.device == device]
     records = tuple(step.record for step in steps)
     message = (
-        f"{epoch}: {len(steps)} {phase} callbacks of {printable(device)}, "
+        f"{epoch}: {len(steps)} {pass_} callbacks of {printable(device)}, "
         f"{wanted} expected"
     )
     if all(len(step.arcs) == 1 for step in steps):
-        return Broken(message, (device,), records)
+        return Violation(message, (device,), records)
     # A callback without its request is a doubled line, not a second call.
     return Unclear(message, records)
 
 
 def _missing(
-    side: Timeline, epoch: Epoch, phase: Phase, device: str
-) -> Outcome:
+    side: Timeline, epoch: Epoch, pass_: Pass, device: str
+) -> Objection:
     """A callback that was not seen: not made, or its line is missing."""
-    message = f"{epoch}: no {phase} callback of {printable(device)}"
+    message = f"{epoch}: no {pass_} callback of {printable(device)}"
     steps = [step for step in epoch.steps if step.device == device]
     records = tuple(step.record for step in steps)
     # A main callback can be still to come, or the device be unplugged, as
@@ -63,20 +63,20 @@ def _missing(
         *(arc.line for arc in side.arcs_of(device) if arc.cause),
         *(mark.line for mark in side.marks if mark.device == device),
     ]
-    over = steps if phase is Phase.PREPARE else max(heard, default=0) > end
+    over = steps if pass_ is Pass.PREPARE else max(heard, default=0) > end
     if over and not side.has_gap(device):
-        return Broken(message, (device,), records)
+        return Violation(message, (device,), records)
     return Unclear(message, records)
 
 
-def barrier(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def barrier(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """All prepares end before any main begins, across all devices.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     for epoch in side.epochs:
-        prepares, mains = epoch.of(Phase.PREPARE), epoch.of(Phase.MAIN)
+        prepares, mains = epoch.of(Pass.PREPARE), epoch.of(Pass.MAIN)
         early = [
             main
             for main in mains
@@ -87,7 +87,7 @@ def barrier(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
         begin = early[0].line
         late = [step for step in prepares if step.record.line > begin]
         devices = dict.fromkeys(step.device for step in (*early, *late))
-        yield Broken(
+        yield Violation(
             f"{epoch}: the main callback of {_names(early)} came before "
             f"the prepare callback of {_names(late)}",
             tuple(devices),
@@ -98,37 +98,37 @@ def barrier(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
         )
 
 
-def order(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def order(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """Forward on start, reverse on stop, the same in both passes.
 
     Which order is the forward one depends on how deep the devices are in
     the qdev tree; all passes must agree on one.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
-    reference: Sequence[Step] = ()
+    reference: Sequence[Callback] = ()
     origin = ""
     for epoch in side.epochs:
-        for phase in Phase:
-            steps = epoch.of(phase)
+        for pass_ in Pass:
+            steps = epoch.of(pass_)
             devices = [step.device for step in steps]
             if len(devices) < 2 or len(set(devices)) < len(devices):
                 continue
             forward = steps if epoch.running else steps[::-1]
             if not reference:
-                reference, origin = forward, f"{epoch}, {phase} pass"
-                if expect.same_depth:
+                reference, origin = forward, f"{epoch}, {pass_} pass"
+                if criteria.same_depth:
                     plugged = sorted(
-                        side.plugged, key=lambda name: name in expect.deep
+                        side.plugged, key=lambda name: name in criteria.deep
                     )
-                    yield from _plugged_order(plugged, epoch, phase, forward)
+                    yield from _plugged_order(plugged, epoch, pass_, forward)
                 continue
             pair = _swapped([s.device for s in reference], forward)
             if pair is not None:
                 first, second = pair
-                yield Broken(
-                    f"{epoch}, {phase} pass: the order of "
+                yield Violation(
+                    f"{epoch}, {pass_} pass: the order of "
                     f"{printable(first.device)} and "
                     f"{printable(second.device)} contradicts {origin}",
                     (first.device, second.device),
@@ -143,14 +143,14 @@ def order(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
 def _plugged_order(
     plugged: Sequence[str],
     epoch: Epoch,
-    phase: Phase,
-    forward: Sequence[Step],
-) -> Iterator[Outcome]:
+    pass_: Pass,
+    forward: Sequence[Callback],
+) -> Iterator[Objection]:
     pair = _swapped(plugged, forward)
     if pair is not None:
         first, second = pair
-        yield Broken(
-            f"{epoch}, {phase} pass: {printable(first.device)} and "
+        yield Violation(
+            f"{epoch}, {pass_} pass: {printable(first.device)} and "
             f"{printable(second.device)} are not in the order of their depth "
             f"and of their plugging, as it is for a {_way(epoch)}",
             (first.device, second.device),
@@ -163,8 +163,8 @@ def _way(epoch: Epoch) -> str:
 
 
 def _swapped(
-    reference: Sequence[str], steps: Sequence[Step]
-) -> tuple[Step, Step] | None:
+    reference: Sequence[str], steps: Sequence[Callback]
+) -> tuple[Callback, Callback] | None:
     """The first two steps that stand the other way round than they should.
 
     :param reference: Devices in the order that is due.
@@ -178,7 +178,7 @@ def _swapped(
     return None
 
 
-def _names(steps: Sequence[Step]) -> str:
+def _names(steps: Sequence[Callback]) -> str:
     return ", ".join(
         dict.fromkeys(printable(step.device) for step in steps)
     )

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from vfio_p2p.oracle.model import Broken, Expectation, Outcome, Unclear
-from vfio_p2p.timeline import Arc, Cause, Timeline
+from vfio_p2p.oracle.model import Criteria, Objection, Unclear, Violation
+from vfio_p2p.timeline import Cause, Timeline, TracedArc
 from vfio_p2p.trace import Kind, Record, printable
 from vfio_p2p.uapi import DeviceState
 
@@ -23,14 +23,14 @@ _RECOVER = {
 }
 
 
-def once(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def once(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """No function asks a device for the state that it just asked for.
 
     A log cannot feign it: the second request of the two is announced when
     the first has been seen to be done.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     for device in side.devices:
         for first, second in pairwise(side.arcs_of(device)):
@@ -46,7 +46,7 @@ def once(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
                 and second.attempt is not None
                 and second.done is None
             ):
-                yield Broken(
+                yield Violation(
                     f"{printable(device)} was asked twice in a row for "
                     f"{second.requested.name}",
                     (device,),
@@ -54,14 +54,14 @@ def once(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
                 )
 
 
-def sequence(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def sequence(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """Each device is asked for all that is due, in that order.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     plugged = {mark.device for mark in side.marks_of(Kind.REALIZE)}
-    for device, due in expect.sequences.items():
+    for device, due in criteria.sequences.items():
         if device not in plugged:
             continue
         arcs = [
@@ -78,22 +78,22 @@ def sequence(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
         )
         records = tuple(record for arc in arcs for record in arc.records[:1])
         # A run that was cut short may well end with a request.
-        damaged = side.has_gap if expect.ends else side.torn
+        damaged = side.has_gap if criteria.ends else side.torn
         if damaged(device):
             yield Unclear(message, records)
         else:
-            yield Broken(message, (device,), records)
+            yield Violation(message, (device,), records)
 
 
 def _states(states: Sequence[DeviceState]) -> str:
     return ", ".join(state.name for state in states) or "nothing"
 
 
-def recover(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def recover(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """Each request says what becomes of the device if it fails.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     for arc in side.arcs:
         due = _due(arc)
@@ -102,7 +102,7 @@ def recover(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
             continue
         said = arc.attempt.fields["recover"]
         if said != due.name:
-            yield Broken(
+            yield Violation(
                 f"{printable(arc.device)}, asked for {arc.requested.name}, "
                 f"would be left in {said} if that failed, not in {due.name}",
                 (arc.device,),
@@ -110,7 +110,7 @@ def recover(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
             )
 
 
-def _due(arc: Arc) -> DeviceState | None:
+def _due(arc: TracedArc) -> DeviceState | None:
     """The right state to recover to; None if it is not known."""
     match arc.cause:
         case None:
@@ -124,11 +124,11 @@ def _due(arc: Arc) -> DeviceState | None:
     return _RECOVER[arc.cause]
 
 
-def named(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def named(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """QEMU has a name for every state that it asks for.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     # A line that names no state is a gap in the timeline.
     found = [
@@ -141,7 +141,7 @@ def named(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
         lines: tuple[Record, ...] = tuple(
             record for record in found if record.device == device
         )
-        yield Broken(
+        yield Violation(
             f"{printable(device)} was asked for a state that QEMU calls "
             f"{_NAMELESS}",
             (device,),

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vfio_p2p.oracle.model import Broken, Expectation, Outcome
-from vfio_p2p.timeline import Epoch, Phase, Step, Timeline
+from vfio_p2p.oracle.model import Criteria, Objection, Violation
+from vfio_p2p.timeline import Callback, Epoch, Pass, Timeline
 from vfio_p2p.trace import Kind, Record, printable
 from vfio_p2p.trace.formats import FAILURE_MESSAGES
 from vfio_p2p.uapi import P2P_STATES, DeviceState, MigrationFlags, path
@@ -16,26 +16,26 @@ _S = DeviceState
 _SAVING_REASONS = {"finish-migrate", "paused"}
 
 
-def p2p(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def p2p(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """P2P states with the series, none without.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     asked = [arc for arc in side.arcs if arc.requested in P2P_STATES]
-    if expect.p2p is False and asked:
+    if criteria.p2p is False and asked:
         arc = asked[0]
-        yield Broken(
+        yield Violation(
             f"{printable(arc.device)} was asked for {arc.requested.name}",
             (arc.device,),
             arc.records,
         )
     capable = [
-        d for d in side.devices if expect.flags_of(d) & MigrationFlags.P2P
+        d for d in side.devices if criteria.flags_of(d) & MigrationFlags.P2P
     ]
-    if expect.p2p and side.epochs and capable and not asked:
+    if criteria.p2p and side.epochs and capable and not asked:
         names = ", ".join(printable(device) for device in capable)
-        yield Broken(
+        yield Violation(
             f"none of {names} was ever asked for a P2P state",
             tuple(capable),
             tuple(step.record for step in side.epochs[0].steps),
@@ -43,15 +43,15 @@ def p2p(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
 
 
 def _targets(
-    side: Timeline, phase: Phase
-) -> Iterator[tuple[Epoch, Step, DeviceState]]:
+    side: Timeline, pass_: Pass
+) -> Iterator[tuple[Epoch, Callback, DeviceState]]:
     """Steps with the state that they should have asked for."""
     for epoch in side.epochs:
-        for step in epoch.of(phase):
+        for step in epoch.of(pass_):
             if step.before is None:
                 continue
             saving = step.before in (_S.PRE_COPY, _S.PRE_COPY_P2P)
-            if phase is Phase.PREPARE:
+            if pass_ is Pass.PREPARE:
                 precopy = step.before is _S.PRE_COPY
                 yield (
                     epoch,
@@ -66,11 +66,11 @@ def _targets(
                 yield epoch, step, _S.STOP
 
 
-def _target(side: Timeline, phase: Phase) -> Iterator[Outcome]:
-    for epoch, step, target in _targets(side, phase):
+def _target(side: Timeline, pass_: Pass) -> Iterator[Objection]:
+    for epoch, step, target in _targets(side, pass_):
         assert step.before is not None
         if step.requested is not target:
-            yield Broken(
+            yield Violation(
                 f"{epoch}: {printable(step.device)}, in {step.before.name},"
                 f" was asked for {step.requested.name}, not {target.name}",
                 (step.device,),
@@ -79,37 +79,37 @@ def _target(side: Timeline, phase: Phase) -> Iterator[Outcome]:
 
 
 def prepare_target(
-    side: Timeline, expect: Expectation
-) -> Iterator[Outcome]:
+    side: Timeline, criteria: Criteria
+) -> Iterator[Objection]:
     """The prepare callback asks for the right state.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
-    yield from _target(side, Phase.PREPARE)
+    yield from _target(side, Pass.PREPARE)
 
 
-def main_target(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def main_target(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """The main callback asks for the right state.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
-    yield from _target(side, Phase.MAIN)
+    yield from _target(side, Pass.MAIN)
 
 
-def legal(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def legal(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """Every request is one that the uAPI allows.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     for arc in side.arcs:
         if arc.before is None:
             continue
-        flags = expect.flags_of(arc.device)
+        flags = criteria.flags_of(arc.device)
         if path(arc.before, arc.requested, flags) is None:
-            yield Broken(
+            yield Violation(
                 f"{printable(arc.device)}: {arc.before.name} to "
                 f"{arc.requested.name} is no legal transition",
                 (arc.device,),
@@ -117,16 +117,16 @@ def legal(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
             )
 
 
-def reached(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def reached(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """Every device came to where it was sent.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     for arc in side.arcs:
         if arc.reached not in (None, arc.requested):
             assert arc.reached is not None
-            yield Broken(
+            yield Violation(
                 f"{printable(arc.device)} was asked for "
                 f"{arc.requested.name} and is in {arc.reached.name}",
                 (arc.device,),
@@ -136,8 +136,8 @@ def reached(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
         if any(text in mark.text for text in FAILURE_MESSAGES):
             named = tuple(d for d in side.devices if d in mark.text)
             names = ", ".join(printable(d) for d in named) or "a device"
-            yield Broken(f"QEMU says that {names} failed", named, (mark,))
+            yield Violation(f"QEMU says that {names} failed", named, (mark,))
 
 
-def _step_records(step: Step) -> tuple[Record, ...]:
+def _step_records(step: Callback) -> tuple[Record, ...]:
     return (*(r for arc in step.arcs for r in arc.records), step.record)

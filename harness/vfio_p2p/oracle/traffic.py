@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
 
-from vfio_p2p.oracle.model import Broken, Expectation, Outcome, Unclear
+from vfio_p2p.oracle.model import Criteria, Objection, Unclear, Violation
 from vfio_p2p.timeline import Timeline
 from vfio_p2p.trace import DeviceLog, printable
 from vfio_p2p.trace.device import Close, Live, Lost, Peer
@@ -145,21 +145,21 @@ def _stopped(log: DeviceLog) -> bool:
     return bool(ends) and ends[-1].state is DeviceState.STOP
 
 
-def conservation(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def conservation(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """What was sent was received, all of it and once.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     # Others cannot keep it, and so must not migrate together.
     able = {
         device
         for device in side.devices
-        if expect.flags_of(device) & MigrationFlags.P2P
+        if criteria.flags_of(device) & MigrationFlags.P2P
     }
     found = [x for x in flows(side) if {x.sender, x.receiver} <= able]
     taking_part = {x for flow in found for x in (flow.sender, flow.receiver)}
-    due = expect.peers & able & side.logs.keys()
+    due = criteria.peers & able & side.logs.keys()
     if not all(_stopped(side.logs[device]) for device in taking_part | due):
         return
     for device in sorted(due - {x.sender for x in found if x.told.sent}):
@@ -171,9 +171,9 @@ def conservation(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
             yield _broken(flow)
 
 
-def _broken(flow: Flow) -> Broken:
+def _broken(flow: Flow) -> Violation:
     heard = [flow.heard] if flow.heard else []
-    return Broken(
+    return Violation(
         f"{printable(flow.sender)} sent {flow.told.sent} to "
         f"{printable(flow.receiver)}, which received {flow.received}: "
         f"{flow.told.lost} lost, {flow.doubled} doubled, "

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vfio_p2p.oracle.model import Broken, Expectation, Line, Outcome
-from vfio_p2p.timeline import Arc, Timeline
+from vfio_p2p.oracle.model import Criteria, EvidenceLine, Objection, Violation
+from vfio_p2p.timeline import Timeline, TracedArc
 from vfio_p2p.trace import DeviceLog, printable
 from vfio_p2p.trace.device import (
     Call,
     ChecksumBad,
     ChecksumOk,
+    DeviceReset,
     Peer,
-    Reset,
     Saved,
     Walked,
 )
@@ -22,11 +22,11 @@ from vfio_p2p.uapi import DeviceState
 _S = DeviceState
 
 
-def agreement(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def agreement(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """Both witnesses tell of the same requests, results and times.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     for device in side.devices:
         log = side.logs.get(device)
@@ -65,17 +65,17 @@ class _Walk:
     def __init__(self, device: str, log: DeviceLog) -> None:
         self.device = device
         self.rest = list(log.calls)
-        self.resets = log.of(Reset)
+        self.resets = log.of(DeviceReset)
 
-    def broken(self, what: str, records: Sequence[Line]) -> Broken:
+    def broken(self, what: str, records: Sequence[EvidenceLine]) -> Violation:
         """The two disagree."""
-        return Broken(
+        return Violation(
             f"{printable(self.device)} {what}",
             (self.device,),
             tuple(records),
         )
 
-    def follow(self, arc: Arc) -> Broken | None:
+    def follow(self, arc: TracedArc) -> Violation | None:
         """Find a traced request in the log; None if all is well."""
         if arc.done is None:
             return None     # moot: it was there already
@@ -87,7 +87,7 @@ class _Walk:
                 arc.records,
             )
         call = self.rest.pop(0)
-        records: tuple[Line, ...] = (*arc.records, *call.entries)
+        records: tuple[EvidenceLine, ...] = (*arc.records, *call.entries)
         if call.request.target is not arc.requested:
             return self.broken(
                 f"was asked for {_name(call.request.target)}, it says, not "
@@ -103,7 +103,7 @@ class _Walk:
             )
         return self._in_time(arc, call, last)
 
-    def give_up(self, arc: Arc) -> None:
+    def give_up(self, arc: TracedArc) -> None:
         """Leave out what QEMU did not live to see the end of."""
         if self.rest:
             self._outcome(self.rest.pop(0), arc)
@@ -122,7 +122,7 @@ class _Walk:
             self.rest.pop(0)
 
     def _outcome(
-        self, call: Call, arc: Arc
+        self, call: Call, arc: TracedArc
     ) -> tuple[Call, DeviceState | None]:
         """Where a request ended, with what QEMU did when it failed."""
         if call.result is None:
@@ -142,7 +142,9 @@ class _Walk:
                 return call, _S.RUNNING
         return call, call.result.state if call.result else None
 
-    def _in_time(self, arc: Arc, call: Call, last: Call) -> Broken | None:
+    def _in_time(
+        self, arc: TracedArc, call: Call, last: Call
+    ) -> Violation | None:
         """The device was at it between the two lines of the trace."""
         times_ns = [call.request.time_ns]
         times_ns += [step.end_ns for step in call.steps]
@@ -162,11 +164,11 @@ class _Walk:
         )
 
 
-def stream_end(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
+def stream_end(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """STOP_COPY ends with a stream that was read to its end.
 
-    :param side: The timeline.
-    :param expect: What it is measured against.
+    :param side: The timeline of one side.
+    :param criteria: What it is judged by.
     """
     for device in side.devices:
         log = side.logs.get(device)
@@ -181,7 +183,7 @@ def stream_end(side: Timeline, expect: Expectation) -> Iterator[Outcome]:
                         and not saved.complete
                         and _completed(side, entry.time_ns)
                     ):
-                        yield Broken(
+                        yield Violation(
                             f"{printable(device)} left STOP_COPY with data "
                             "that nobody had read",
                             (device,),
@@ -201,13 +203,13 @@ def _completed(side: Timeline, time_ns: int) -> bool:
 
 
 def checksum(
-    source: Timeline, destination: Timeline, expect: Expectation
-) -> Iterator[Outcome]:
+    source: Timeline, destination: Timeline, criteria: Criteria
+) -> Iterator[Objection]:
     """What was loaded is what was saved.
 
     :param source: The source's timeline.
     :param destination: The destination's.
-    :param expect: What they are measured against.
+    :param criteria: What they are judged by.
     """
     sides = (source, destination)
     for pair in zip(source.plugged, destination.plugged, strict=False):
@@ -230,7 +232,7 @@ def checksum(
 
 def _checked(
     side: Timeline, device: str, sent: Sequence[Saved], after: int = 0
-) -> Iterator[Outcome]:
+) -> Iterator[Objection]:
     """Judge what was loaded, after some line of the log."""
     log = side.logs[device]
     known = {entry.crc32 for entry in sent}
@@ -243,7 +245,7 @@ def _checked(
             # It is well to refuse such data, if the migration fails then.
             wrong = _completed(side, entry.time_ns)
         if wrong:
-            yield Broken(
+            yield Violation(
                 f"{printable(device)} was given other data than were saved",
                 (device,),
                 (*sent[-1:], entry),
@@ -252,7 +254,7 @@ def _checked(
 
 def _counters(
     pair: tuple[str, str], saver: DeviceLog, loader: DeviceLog
-) -> Iterator[Outcome]:
+) -> Iterator[Objection]:
     """The last that were loaded, against the last that were saved."""
     saved = {x.peer: x for x in saver.of(Peer) if x.when == "saved"}
     loaded = {x.peer: x for x in loader.of(Peer) if x.when == "loaded"}
@@ -262,7 +264,7 @@ def _counters(
     for peer in sorted(saved.keys() | loaded.keys()):
         given, taken = saved.get(peer), loaded.get(peer)
         if given is None or taken is None or given.counts != taken.counts:
-            yield Broken(
+            yield Violation(
                 f"{printable(pair[1])} does not count on where "
                 f"{printable(pair[0])} stopped, for peer {peer}",
                 pair,

@@ -11,7 +11,6 @@ import msgspec
 from vfio_p2p.bundle.manifest import MANIFEST, Inputs
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.downtime import Breakdown
-from vfio_p2p.downtime import bundle as downtime
 from vfio_p2p.errors import BundleError, InputError
 from vfio_p2p.oracle import Finding as OracleFinding
 from vfio_p2p.paths import is_special
@@ -30,9 +29,8 @@ from vfio_p2p.report.document import (
 from vfio_p2p.report.lanes import first_ns, lanes, marks
 from vfio_p2p.scenario.model import Device
 from vfio_p2p.scenario.profile import latencies
-from vfio_p2p.trace import Entry
-from vfio_p2p.verdict.assess import assess
-from vfio_p2p.verdict.migrations import timelines
+from vfio_p2p.trace import LogEntry
+from vfio_p2p.verdict import assess, read_run
 
 _MAX_BYTES = 256 << 20
 _KEY_LENGTH = 8
@@ -139,9 +137,10 @@ def run_of(bundle: Bundle) -> Run:
     :raise BundleError: When it is of a tree that we do not know.
     """
     manifest = bundle.manifest
-    found = assess(bundle)
-    sides = timelines(bundle)
-    parts = downtime.breakdown(bundle)
+    reading = read_run(bundle)
+    found = assess(bundle, run=reading)
+    sides = reading.timelines
+    parts = reading.breakdown
     zero_ns = parts.blackout.start_ns
     if zero_ns is None:
         zero_ns = first_ns(sides)
@@ -232,7 +231,11 @@ def _finding(found: OracleFinding) -> Finding:
         devices=found.devices,
         lines=tuple(
             Line(
-                file=record.file if isinstance(record, Entry) else found.file,
+                file=(
+                    record.file
+                    if isinstance(record, LogEntry)
+                    else found.file
+                ),
                 line=record.line,
                 time_ns=record.time_ns,
                 text=record.text,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
-from vfio_p2p.downtime.compare import Change, Comparison, Row
+from vfio_p2p.downtime.compare import Change, Comparison, MetricRow
 from vfio_p2p.downtime.metrics import DEVICE, PHASE
 from vfio_p2p.downtime.stats import LEVEL
 from vfio_p2p.trace import printable
@@ -136,7 +136,7 @@ def answer(found: Comparison) -> list[str]:
     return lines
 
 
-def _words(found: Comparison, row: Row) -> str:
+def _words(found: Comparison, row: MetricRow) -> str:
     effect = row.effect
     by_ns = abs(effect.difference_ns)
     if row.changed:

@@ -18,7 +18,7 @@ from vfio_p2p.timeline import Epoch, Timeline
 from vfio_p2p.trace import printable
 from vfio_p2p.trace.device import Lost
 from vfio_p2p.verdict.assess import Assessment
-from vfio_p2p.verdict.migrations import last_flows, timelines
+from vfio_p2p.verdict.reading import read_run
 
 _RULE = "conservation"
 _NOTHING = Traffic(0, 0, 0, 0)
@@ -98,8 +98,9 @@ def render(kept: Arm, broken: Arm) -> str:
 
 def _losses(arm: Arm) -> Iterator[str]:
     """For each ordered pair, what was lost, and in which states."""
-    sides = timelines(arm.bundle)
-    for flow in last_flows(arm.bundle):
+    reading = read_run(arm.bundle)
+    sides = reading.timelines
+    for flow in reading.flows:
         lost = flow.told.lost
         if not lost:
             continue

@@ -11,8 +11,14 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 from vfio_p2p.devices import Driver
-from vfio_p2p.downtime import Breakdown, Interval, Link, Phase, PhaseName
-from vfio_p2p.downtime.compare import Comparison, Sample, compare
+from vfio_p2p.downtime import (
+    BlackoutPhase,
+    Breakdown,
+    CriticalLink,
+    Interval,
+    PhaseName,
+)
+from vfio_p2p.downtime.compare import Comparison, RunSample, compare
 from vfio_p2p.downtime.metrics import PHASE
 from vfio_p2p.downtime.stats import Effect
 from vfio_p2p.oracle.verdict import Verdict, worst
@@ -234,7 +240,7 @@ def _row(name: str, having: Sequence[Group]) -> Row:
 def _compared(first: Group, second: Group) -> Comparison | None:
     samples = [
         [
-            Sample(run.seed, parts, run.bundle)
+            RunSample(run.seed, parts, run.bundle)
             for run in group.runs
             if (parts := _breakdown(run)) is not None
         ]
@@ -248,7 +254,7 @@ def _breakdown(run: Run) -> Breakdown | None:
     """The blackout of a run; None if it is not known, or no such thing."""
     try:
         path = tuple(
-            Link(
+            CriticalLink(
                 PhaseName(x.phase),
                 Interval(
                     x.side, x.device, x.activity, PhaseName(x.phase),
@@ -264,7 +270,7 @@ def _breakdown(run: Run) -> Breakdown | None:
         return Breakdown(
             Blackout(run.blackout_ns, True, "", 0),
             phases=tuple(
-                Phase(PhaseName(x.name), x.start_ns, x.end_ns)
+                BlackoutPhase(PhaseName(x.name), x.start_ns, x.end_ns)
                 for x in run.phases
             ),
             intervals=tuple(x.interval for x in path if x.interval),

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vfio_p2p.report.document import Arc, Lane, Mark, State
-from vfio_p2p.timeline import Arc as Request
 from vfio_p2p.timeline import Timeline
+from vfio_p2p.timeline import TracedArc as Request
 from vfio_p2p.trace import Kind, Record
 
 # Far above any run's: a log can name as many as it likes.

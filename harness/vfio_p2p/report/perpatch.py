@@ -19,8 +19,8 @@ from rich.table import Table
 
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.trace import printable
+from vfio_p2p.variant import SERIES_LENGTH
 from vfio_p2p.verdict.assess import Assessment
-from vfio_p2p.verdict.migrations import SERIES_LENGTH
 
 ONE = "one-device"
 TWO = "two-devices"

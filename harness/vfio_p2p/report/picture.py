@@ -22,7 +22,7 @@ from vfio_p2p.timeline import Timeline, blackout
 from vfio_p2p.timeline.blackout import final_stop
 from vfio_p2p.trace import printable
 from vfio_p2p.uapi import DeviceState
-from vfio_p2p.verdict.migrations import last_flows, timelines
+from vfio_p2p.verdict.reading import read_run
 
 _WIDTH = 960
 _LEFT = 72
@@ -178,7 +178,7 @@ def draw(panels: Sequence[Panel]) -> bytes:
         _text(svg, "dim", middle, y, text, "middle")
     y = float(_TITLE)
     for panel, sides in zip(panels, halves, strict=True):
-        lost = sum(flow.told.lost for flow in last_flows(panel.bundle))
+        lost = sum(flow.told.lost for flow in read_run(panel.bundle).flows)
         _panel(svg, y, panel.title, sides, windows, lost)
         y += _TITLE + _GAP + _LANE * len(sides[0].lanes)
     _axis(svg, y, windows)
@@ -196,7 +196,7 @@ def _style() -> str:
 
 
 def _halves(bundle: Bundle) -> tuple[_Half, _Half]:
-    sides = timelines(bundle)
+    sides = read_run(bundle).timelines
     whole = blackout(*sides)
     stop = final_stop(sides[0])
     if whole.start_ns is None or whole.end_ns is None or stop is None:

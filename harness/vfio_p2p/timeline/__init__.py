@@ -4,28 +4,28 @@
 from vfio_p2p.timeline.blackout import Blackout, blackout
 from vfio_p2p.timeline.build import build, read_log
 from vfio_p2p.timeline.model import (
-    Arc,
+    Callback,
     Cause,
     Epoch,
     Gap,
-    Migration,
-    Phase,
+    Pass,
     Side,
-    Step,
     Timeline,
+    TracedArc,
+    TracedMigration,
 )
 
 __all__ = [
-    "Arc",
     "Blackout",
+    "Callback",
     "Cause",
     "Epoch",
     "Gap",
-    "Migration",
-    "Phase",
+    "Pass",
     "Side",
-    "Step",
     "Timeline",
+    "TracedArc",
+    "TracedMigration",
     "blackout",
     "build",
     "read_log",

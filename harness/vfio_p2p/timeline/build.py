@@ -13,14 +13,14 @@ from pathlib import Path
 
 from vfio_p2p.errors import TraceError
 from vfio_p2p.timeline.model import (
-    Arc,
+    Callback,
     Cause,
     Epoch,
     Gap,
-    Phase,
+    Pass,
     Side,
-    Step,
     Timeline,
+    TracedArc,
 )
 from vfio_p2p.trace import Kind, Record, TraceReader, printable
 from vfio_p2p.trace.formats import FORMATS
@@ -143,7 +143,7 @@ class _Device:
 
     state: DeviceState | None = None
     attempt: Record | None = None
-    pending: list[Arc] = field(default_factory=list)
+    pending: list[TracedArc] = field(default_factory=list)
     failed: bool = False
     event: str = ""
 
@@ -153,12 +153,12 @@ class _Builder:
     plugged: list[str] = field(default_factory=list)
     devices: dict[str, _Device] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
-    arcs: list[Arc] = field(default_factory=list)
+    arcs: list[TracedArc] = field(default_factory=list)
     marks: list[Record] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     others: list[Record] = field(default_factory=list)
     dropped: list[Record] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Callback] = field(default_factory=list)
     notify: Record | None = None
 
     def add(self, record: Record) -> None:
@@ -230,7 +230,7 @@ class _Builder:
             requested = state if asked is None else asked
         elif record.kind is Kind.CHANGED:
             self._gap("a state was reached that nothing asked for", record)
-        arc = Arc(
+        arc = TracedArc(
             name, device.state, requested, state, device.attempt, record
         )
         device.attempt = None
@@ -251,10 +251,10 @@ class _Builder:
             self._gap("the outcome of this request is missing", record)
             reached = None
         self._put(
-            device, Arc(name, device.state, state, reached, record, None)
+            device, TracedArc(name, device.state, state, reached, record, None)
         )
 
-    def _put(self, device: _Device, arc: Arc) -> None:
+    def _put(self, device: _Device, arc: TracedArc) -> None:
         """File a finished request, under its cause if that is known."""
         device.state = arc.reached
         if arc.requested in _ASKED_BY:
@@ -271,7 +271,7 @@ class _Builder:
 
     def _claim(
         self, name: str, device: _Device, record: Record
-    ) -> tuple[Arc, ...]:
+    ) -> tuple[TracedArc, ...]:
         """The requests that the function behind `record` made."""
         self._settle(name, device)
         device.failed = False
@@ -291,7 +291,7 @@ class _Builder:
             )
         return claimed
 
-    def _step(self, record: Record, arcs: tuple[Arc, ...]) -> None:
+    def _step(self, record: Record, arcs: tuple[TracedArc, ...]) -> None:
         running = bool(record.fields["running"])
         reason = str(record.fields["reason"])
         state = self._state(record)
@@ -311,8 +311,8 @@ class _Builder:
                 if not self.steps:
                     self._gap("it does not belong to vm_state_notify", record)
                 self._end_epoch()
-        phase = Phase.PREPARE if record.kind is Kind.PREPARE else Phase.MAIN
-        self.steps.append(Step(record.device, phase, state, arcs, record))
+        pass_ = Pass.PREPARE if record.kind is Kind.PREPARE else Pass.MAIN
+        self.steps.append(Callback(record.device, pass_, state, arcs, record))
 
     def _end_epoch(self) -> None:
         if self.steps:

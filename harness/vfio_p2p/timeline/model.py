@@ -36,7 +36,7 @@ class Cause(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Arc:
+class TracedArc:
     """One request for a device state, with what became of it.
 
     :param device: Name of the device.
@@ -74,7 +74,7 @@ class Arc:
         return self.reached is not None and self.reached != self.before
 
 
-class Phase(StrEnum):
+class Pass(StrEnum):
     """The two passes over the devices in one run-state change."""
 
     PREPARE = "prepare"
@@ -82,20 +82,20 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Callback:
     """One callback of one device in an epoch.
 
     :param device: Name of the device.
-    :param phase: Which callback.
+    :param pass_: The pass that it belongs to.
     :param requested: The state it says it asked for.
     :param arcs: Its request; not exactly one when lines are missing.
     :param record: The line that it prints at its end.
     """
 
     device: str
-    phase: Phase
+    pass_: Pass
     requested: DeviceState
-    arcs: tuple[Arc, ...]
+    arcs: tuple[TracedArc, ...]
     record: Record
 
     @property
@@ -124,15 +124,15 @@ class Epoch:
     number: int
     running: bool
     reason: str
-    steps: tuple[Step, ...]
+    steps: tuple[Callback, ...]
     notify: Record | None
 
-    def of(self, phase: Phase) -> tuple[Step, ...]:
+    def of(self, pass_: Pass) -> tuple[Callback, ...]:
         """Steps of one pass, in the order of the log.
 
-        :param phase: Which pass.
+        :param pass_: The pass.
         """
-        return tuple(step for step in self.steps if step.phase is phase)
+        return tuple(step for step in self.steps if step.pass_ is pass_)
 
     def __str__(self) -> str:
         what = "start" if self.running else "stop"
@@ -152,7 +152,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Migration:
+class TracedMigration:
     """One migration, as this side reports its own part of it.
 
     :param begin: The line that reports its setup.
@@ -198,7 +198,7 @@ class Timeline:
     plugged: tuple[str, ...]
     devices: tuple[str, ...]
     epochs: tuple[Epoch, ...]
-    arcs: tuple[Arc, ...]
+    arcs: tuple[TracedArc, ...]
     marks: tuple[Record, ...]
     end: dict[str, DeviceState]
     gaps: tuple[Gap, ...]
@@ -207,18 +207,18 @@ class Timeline:
     logs: Mapping[str, DeviceLog] = field(default_factory=dict)
 
     @property
-    def migrations(self) -> tuple[Migration, ...]:
+    def migrations(self) -> tuple[TracedMigration, ...]:
         """Migrations in their order, with or without success."""
-        found: list[Migration] = []
+        found: list[TracedMigration] = []
         for mark in self.marks_of(Kind.STATUS):
             status = mark.fields["status"]
             if status == "setup":
-                found.append(Migration(mark, None))
+                found.append(TracedMigration(mark, None))
             elif status in _ENDS and found and found[-1].end is None:
-                found[-1] = Migration(found[-1].begin, mark)
+                found[-1] = TracedMigration(found[-1].begin, mark)
         return tuple(found)
 
-    def arcs_of(self, device: str) -> tuple[Arc, ...]:
+    def arcs_of(self, device: str) -> tuple[TracedArc, ...]:
         """Requests of one device, in the order of the log.
 
         :param device: Its name.

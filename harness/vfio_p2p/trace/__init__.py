@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Readers for QEMU's trace backends, by version, and devices' logs."""
 
-from vfio_p2p.trace.device import DeviceLog, Entry
+from vfio_p2p.trace.device import DeviceLog, LogEntry
 from vfio_p2p.trace.devicelog import read_device_log
 from vfio_p2p.trace.formats import VERSIONS, Kind
 from vfio_p2p.trace.reader import TraceReader
@@ -12,8 +12,8 @@ __all__ = [
     "Backend",
     "Clock",
     "DeviceLog",
-    "Entry",
     "Kind",
+    "LogEntry",
     "Record",
     "Summary",
     "TraceReader",

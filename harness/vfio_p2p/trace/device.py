@@ -15,7 +15,7 @@ from vfio_p2p.uapi import DeviceState
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """One line.
 
     :param file: Name of the log, as it is shown.
@@ -31,7 +31,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Live(Entry):
+class Live(LogEntry):
     """The device appeared; `settings` are as they were configured."""
 
     settings: Mapping[str, str]
@@ -44,31 +44,31 @@ class Live(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Gone(Entry):
+class Gone(LogEntry):
     """The device is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Open(Entry):
+class Open(LogEntry):
     """A user, QEMU, has it open."""
 
 
 @dataclass(frozen=True, slots=True)
-class Close(Entry):
+class Close(LogEntry):
     """The user is gone; `state` is the one that it left."""
 
     state: DeviceState
 
 
 @dataclass(frozen=True, slots=True)
-class Reset(Entry):
-    """Reset, and so RUNNING; `state` is the one before."""
+class DeviceReset(LogEntry):
+    """DeviceReset, and so RUNNING; `state` is the one before."""
 
     state: DeviceState
 
 
 @dataclass(frozen=True, slots=True)
-class Request(Entry):
+class Request(LogEntry):
     """A request arrived; `target` is None if no such state exists."""
 
     before: DeviceState
@@ -76,7 +76,7 @@ class Request(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Walked(Entry):
+class Walked(LogEntry):
     """One step of a request is over; `ret` is 0 or -errno."""
 
     before: DeviceState
@@ -87,7 +87,7 @@ class Walked(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Result(Entry):
+class RequestResult(LogEntry):
     """A request is over; `state` is the one that the device is in."""
 
     target: DeviceState | None
@@ -96,7 +96,7 @@ class Result(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Saved(Entry):
+class Saved(LogEntry):
     """A saving session ended; `complete`: all of it had been read."""
 
     size_bytes: int
@@ -105,7 +105,7 @@ class Saved(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded(Entry):
+class Loaded(LogEntry):
     """A loading session ended; `complete`: it had an end frame."""
 
     size_bytes: int
@@ -113,14 +113,14 @@ class Loaded(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class ChecksumOk(Entry):
+class ChecksumOk(LogEntry):
     """What was loaded has the checksum that was sent with it."""
 
     crc32: int
 
 
 @dataclass(frozen=True, slots=True)
-class ChecksumBad(Entry):
+class ChecksumBad(LogEntry):
     """It has not: `reason` is ``short``, ``broken``, ``mismatch``, ``peers``.
 
     With ``mismatch`` the checksums that were `sent` and `found` are given.
@@ -132,14 +132,14 @@ class ChecksumBad(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped(Entry):
+class Dropped(LogEntry):
     """The log was full: `count` events are not in it."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class Lost(Entry):
+class Lost(LogEntry):
     """A transaction was never answered.
 
     :param sender: Who sent it, a number in the group.
@@ -157,14 +157,14 @@ class Lost(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault(Entry):
+class Fault(LogEntry):
     """A configured fault struck; `what` is its configuration."""
 
     what: str
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet(Entry):
+class Quiet(LogEntry):
     """An arc waited until `outstanding` transactions were over."""
 
     waited_ns: int
@@ -172,7 +172,7 @@ class Quiet(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Peer(Entry):
+class Peer(LogEntry):
     """What passed between the device and one peer, up to now.
 
     :param peer: The other's number in their group.
@@ -201,7 +201,7 @@ class Peer(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class Heartbeat(Entry):
+class Heartbeat(LogEntry):
     """What a guest wrote to the device, from opening or reset up to now.
 
     All times are nanoseconds of CLOCK_REALTIME.  Without a beat those, and
@@ -244,17 +244,17 @@ class Call:
 
     request: Request
     steps: tuple[Walked, ...]
-    result: Result | None
+    result: RequestResult | None
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[LogEntry, ...]:
         """Beginning and end."""
         if self.result is None:
             return (self.request,)
         return (self.request, self.result)
 
 
-_Kind = TypeVar("_Kind", bound=Entry)
+_Kind = TypeVar("_Kind", bound=LogEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ class DeviceLog:
 
     name: str
     version: int
-    entries: tuple[Entry, ...]
+    entries: tuple[LogEntry, ...]
     calls: tuple[Call, ...]
 
     def of(self, kind: type[_Kind]) -> tuple[_Kind, ...]:
@@ -288,7 +288,7 @@ class DeviceLog:
         begin = max((x.line for x in opens if x.time_ns <= time_ns), default=0)
         end = min((x.line for x in opens if x.line > begin), default=None)
 
-        def inside(entry: Entry) -> bool:
+        def inside(entry: LogEntry) -> bool:
             return begin <= entry.line and (end is None or entry.line < end)
 
         return replace(

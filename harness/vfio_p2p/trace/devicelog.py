@@ -20,20 +20,20 @@ from vfio_p2p.trace.device import (
     ChecksumOk,
     Close,
     DeviceLog,
+    DeviceReset,
     Dropped,
-    Entry,
     Fault,
     Gone,
     Heartbeat,
     Live,
     Loaded,
+    LogEntry,
     Lost,
     Open,
     Peer,
     Quiet,
     Request,
-    Reset,
-    Result,
+    RequestResult,
     Saved,
     Walked,
 )
@@ -155,7 +155,7 @@ class _Shape:
     :param since: First version of the log with it.
     """
 
-    make: Callable[..., Entry]
+    make: Callable[..., LogEntry]
     keys: Mapping[str, tuple[str, Callable[[str], object]]] = field(
         default_factory=dict
     )
@@ -175,13 +175,15 @@ _SHAPES: Mapping[str, _Shape] = {
     "gone": _Shape(Gone),
     "open": _Shape(Open),
     "close": _Shape(Close, _same(state=_state)),
-    "reset": _Shape(Reset, _same(state=_state)),
+    "reset": _Shape(DeviceReset, _same(state=_state)),
     "request": _Shape(Request, {"from": ("before", _state), **_TO}),
     "arc": _Shape(
         Walked,
         {**_ARC, **_same(ret=_number, start_ns=_number, end_ns=_number)},
     ),
-    "result": _Shape(Result, {**_TO, **_same(state=_state, ret=_number)}),
+    "result": _Shape(
+        RequestResult, {**_TO, **_same(state=_state, ret=_number)}
+    ),
     "saved": _Shape(Saved, {**_SIZE, **_same(complete=_flag, crc32=_crc)}),
     "loaded": _Shape(Loaded, {**_SIZE, **_same(complete=_flag)}),
     "checksum ok": _Shape(ChecksumOk, _same(crc32=_crc)),
@@ -245,7 +247,7 @@ _SHAPES: Mapping[str, _Shape] = {
 _LINE = re.compile(r"(\d{1,20}) ([a-z]+(?: [a-z]+(?= |$))*)(?: (.*))?")
 
 
-def _parse(name: str, number: int, text: str, version: int) -> Entry:
+def _parse(name: str, number: int, text: str, version: int) -> LogEntry:
     match = _LINE.fullmatch(text)
     if match is None:
         raise _damaged(name, number, "no event stands here")
@@ -302,7 +304,7 @@ class _Calls:
     steps: list[Walked] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LogEntry) -> None:
         """Take the next entry."""
         match entry:
             case Request():
@@ -313,7 +315,7 @@ class _Calls:
                 if self.request is None:
                     raise self._misplaced(entry)
                 self.steps.append(entry)
-            case Result():
+            case RequestResult():
                 if (
                     self.request is None
                     or self.request.target is not entry.target
@@ -328,13 +330,13 @@ class _Calls:
         self._end(None)
         return tuple(self.calls)
 
-    def _end(self, result: Result | None) -> None:
+    def _end(self, result: RequestResult | None) -> None:
         if self.request is not None:
             self.calls.append(Call(self.request, tuple(self.steps), result))
         self.request = None
         self.steps = []
 
-    def _misplaced(self, entry: Entry) -> TraceError:
+    def _misplaced(self, entry: LogEntry) -> TraceError:
         return _damaged(
             entry.file, entry.line, "it does not follow from what is before"
         )

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What QEMU traces, by version: the `log` backend's lines as data.
+"""What QEMU traces, by version: the lines of the `log` backend as data.
 
-Copied from hw/vfio/trace-events, migration/trace-events and the run-state
-code's trace-events of the releases in `VERSIONS`; 11.0 was not seen and is
-taken to be like 10.2.  A template is the event's format string with names
-in place of conversions: ``{x}`` a word, ``{x:d}`` signed, ``{x:u}``
-unsigned, ``{x:x}`` hexadecimal behind ``0x``.
+The formats are those of hw/vfio/trace-events, migration/trace-events and the
+trace-events of the run-state code, in the releases of `VERSIONS`.  QEMU 11.0
+was not seen and is taken to be like 10.2.  A template is the event's format
+string with names in place of conversions: ``{x}`` is a word, ``{x:d}`` a
+signed number, ``{x:u}`` an unsigned one, and ``{x:x}`` a hexadecimal one
+behind ``0x``.
 
-One event can change its *meaning* with its text: vfio_migration_set_state
-says "done" up to 9.0 and "about to try" from 9.1.  `Kind` is the meaning.
+An event can change its *meaning* along with its text:
+vfio_migration_set_state says "done" up to 9.0 and "about to try" from 9.1.
+`Kind` is the meaning.
+
+A new release of QEMU is one more line in `VERSIONS`, as long as it changes
+no event of ours.  tests/functional/test_trace_events.py compares this table
+with the releases that Debian has.
 """
 
 from __future__ import annotations
@@ -33,6 +39,19 @@ VERSIONS = (
 )
 
 
+def release_number(version: str) -> tuple[int, int]:
+    """Return the numbers of a release, so that releases can be compared.
+
+    :param version: A text that begins with them, e.g. ``10.0`` or
+        ``10.0.13 (Debian)``.
+    :raise ValueError: When it does not.
+    """
+    found = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", version)
+    if not found:
+        raise ValueError(f"{version!r} is not a release such as '10.0'")
+    return int(found[1]), int(found[2])
+
+
 class Kind(Enum):
     """What a line says, whatever the version calls it."""
 
@@ -43,44 +62,49 @@ class Kind(Enum):
     MAIN = auto()           # the main callback returns
     NOTIFY = auto()         # a run-state change begins
     REALIZE = auto()        # a device that can migrate was plugged
-    SAVE_SETUP = auto()     # returns
+    SAVE_SETUP = auto()     # vfio_save_setup() returns
     COMPLETE = auto()       # the device's part of the stream is written
-    SAVE_CLEANUP = auto()   # returns
-    LOAD_CLEANUP = auto()   # returns
+    SAVE_CLEANUP = auto()   # vfio_save_cleanup() returns
+    LOAD_CLEANUP = auto()   # vfio_load_cleanup() returns
     STATUS = auto()         # the migration's own state
     NOTIFIER = auto()       # the device learns of the migration's end
     OTHER = auto()
-    MESSAGE = auto()        # no trace event: QEMU's own words on stderr
-    UNKNOWN = auto()        # an event we know, in words we do not
-    DROPPED = auto()        # QEMU says that it lost events
+    MESSAGE = auto()        # no trace event, but an error message of QEMU's
+    UNKNOWN = auto()        # a known event in an unknown format
+    DROPPED = auto()        # QEMU reports that it lost events
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """One event's text in a range of versions.
 
-    :param event: Name of the trace event.
-    :param since: First of `VERSIONS` with this text.
-    :param until: Last one.
+    :param event: The name of the trace event.
+    :param since: The first of `VERSIONS` with this text.
+    :param until: The last one; None if the newest still has it.
     :param template: The text after the event's name.
     :param kind: What such a line says.
     """
 
     event: str
     since: str
-    until: str
+    until: str | None
     template: str
     kind: Kind = Kind.OTHER
 
+    @property
+    def versions(self) -> tuple[str, str]:
+        """The first and the last of `VERSIONS` with this text."""
+        return self.since, self.until or VERSIONS[-1]
+
     def kind_of(self, fields: Mapping[str, object]) -> Kind:
-        """What the event says with these arguments.
+        """Return what the event says with these arguments.
 
         :param fields: A value for every field of the template.
         """
         return Kind.PREPARE if fields.get("pre") else self.kind
 
     def text(self, fields: Mapping[str, object]) -> str:
-        """The line that QEMU prints, without prefix.
+        """Return the line that QEMU prints, without a prefix.
 
         :param fields: A value for every field of the template.
         """
@@ -91,7 +115,7 @@ class Format:
 def _python_format(event: str, template: str) -> str:
     text = re.sub(r"\{(\w+):x\}", r"0x{\1:x}", template)
     text = re.sub(r"\{(\w+):u\}", r"{\1:d}", text)
-    # vfio's format strings begin with a blank of their own.
+    # The format strings of vfio's events begin with another blank.
     lead = " " if event.startswith("vfio_") else ""
     return f"{event} {lead}{text}"
 
@@ -107,9 +131,9 @@ _DOWNTIME = (
 
 
 def _hex_then_decimal(
-    event: str, template: str, until: str = "11.1"
+    event: str, template: str, until: str | None = None
 ) -> tuple[Format, Format]:
-    """Sizes were hexadecimal up to 9.1 (fa4e20defe)."""
+    """Make two formats: sizes were hexadecimal up to 9.1 (fa4e20defe)."""
     count = template.count("%s")
     return (
         Format(event, "8.1", "9.1", template % (("x",) * count)),
@@ -124,34 +148,35 @@ FORMATS: tuple[Format, ...] = (
     ),
     # 11ebce2a55 moved the line to the function's entry.
     Format(
-        "vfio_migration_set_state", "9.1", "11.1",
+        "vfio_migration_set_state", "9.1", None,
         f"{_DEVICE} new state {{state}}, recover state {{recover}}",
         Kind.ATTEMPT,
     ),
     Format(
-        "vfio_migration_set_device_state", "9.1", "11.1",
+        "vfio_migration_set_device_state", "9.1", None,
         f"{_DEVICE} state {{state}}", Kind.CHANGED,
     ),
     Format(
-        "vfio_vmstate_change", "8.1", "11.1",
+        "vfio_vmstate_change", "8.1", None,
         f"{_VMSTATE}device state {{state}}", Kind.MAIN,
     ),
-    # The first posting of the series, never released: one event for both.
+    # The first posting of the series had one event for both callbacks.  It
+    # was never released.
     Format(
         "vfio_vmstate_change", "8.1", "8.1",
         f"{_VMSTATE}pre state change {{pre:d}} device state {{state}}",
         Kind.MAIN,
     ),
-    # Released in 8.2; the series brings it to the base it is applied to.
+    # Released in 8.2; the series adds it to the base that it is applied to.
     Format(
-        "vfio_vmstate_change_prepare", "8.1", "11.1",
+        "vfio_vmstate_change_prepare", "8.1", None,
         f"{_VMSTATE}device state {{state}}", Kind.PREPARE,
     ),
     Format(
-        "vfio_migration_realize", "8.1", "11.1", _DEVICE, Kind.REALIZE
+        "vfio_migration_realize", "8.1", None, _DEVICE, Kind.REALIZE
     ),
     Format(
-        "vfio_migration_init", "11.1", "11.1",
+        "vfio_migration_init", "11.1", None,
         f"{_DEVICE} mig_flags {{flags:x}}, precopy_info_v2_used {{v2:d}}, "
         "dirty_pages_supported {dirty:d}",
     ),
@@ -160,7 +185,7 @@ FORMATS: tuple[Format, ...] = (
         f"{_DEVICE} state {{status}}", Kind.NOTIFIER,
     ),
     Format(
-        "vfio_migration_state_notifier", "9.0", "11.1",
+        "vfio_migration_state_notifier", "9.0", None,
         f"{_DEVICE} state {{type:d}}", Kind.NOTIFIER,
     ),
     *(
@@ -168,30 +193,30 @@ FORMATS: tuple[Format, ...] = (
             "vfio_save_setup", since, until,
             f"{_DEVICE} data buffer size {{size:{base}}}", Kind.SAVE_SETUP,
         )
-        for since, until, base in (("8.1", "9.1", "x"), ("9.2", "11.1", "u"))
+        for since, until, base in (("8.1", "9.1", "x"), ("9.2", None, "u"))
     ),
     *_hex_then_decimal("vfio_save_iterate", f"{_DEVICE} {_SIZES}"),
-    Format("vfio_save_iterate_start", "9.2", "11.1", _DEVICE),
-    Format("vfio_save_block", "8.1", "11.1", f"{_DEVICE} data_size {{n:d}}"),
-    Format("vfio_save_block_precopy_empty_hit", "9.2", "11.1", _DEVICE),
-    Format("vfio_save_complete_precopy_start", "9.2", "11.1", _DEVICE),
+    Format("vfio_save_iterate_start", "9.2", None, _DEVICE),
+    Format("vfio_save_block", "8.1", None, f"{_DEVICE} data_size {{n:d}}"),
+    Format("vfio_save_block_precopy_empty_hit", "9.2", None, _DEVICE),
+    Format("vfio_save_complete_precopy_start", "9.2", None, _DEVICE),
     Format(
-        "vfio_save_complete_precopy", "8.1", "11.1",
+        "vfio_save_complete_precopy", "8.1", None,
         f"{_DEVICE} ret {{ret:d}}", Kind.COMPLETE,
     ),
     Format(
-        "vfio_save_complete_precopy_thread_start", "10.0", "11.1",
+        "vfio_save_complete_precopy_thread_start", "10.0", None,
         f"{_DEVICE} idstr {{idstr}} instance {{instance:u}}",
     ),
-    # With multifd device state transfer this is where the reading ends.
+    # With multifd device state transfer the device is read up to here.
     Format(
-        "vfio_save_complete_precopy_thread_end", "10.0", "11.1",
+        "vfio_save_complete_precopy_thread_end", "10.0", None,
         f"{_DEVICE} ret {{ret:d}}", Kind.COMPLETE,
     ),
     Format(
-        "vfio_save_cleanup", "8.1", "11.1", _DEVICE, Kind.SAVE_CLEANUP
+        "vfio_save_cleanup", "8.1", None, _DEVICE, Kind.SAVE_CLEANUP
     ),
-    Format("vfio_save_device_config_state", "8.1", "11.1", _DEVICE),
+    Format("vfio_save_device_config_state", "8.1", None, _DEVICE),
     *_hex_then_decimal(
         "vfio_state_pending_estimate", f"{_ESTIMATE}{_SIZES}", "11.0"
     ),
@@ -199,91 +224,96 @@ FORMATS: tuple[Format, ...] = (
         "vfio_state_pending_exact", f"{_EXACT}{_SIZES}", "11.0"
     ),
     Format(
-        "vfio_state_pending", "11.1", "11.1",
+        "vfio_state_pending", "11.1", None,
         f"{_DEVICE} stopcopy size {{stopcopy:u}}, precopy initial size "
         "{initial:u}, precopy dirty size {dirty:u}, request switchover ack "
         "{ack:d}, exact {exact:d}, final {final:d}",
     ),
     Format(
-        "vfio_query_precopy_size", "11.1", "11.1",
+        "vfio_query_precopy_size", "11.1", None,
         f"{_DEVICE} init {{initial:u}}, dirty {{dirty:u}}, "
         "reinit {reinit:d}, ret {ret:d}",
     ),
     Format(
-        "vfio_query_precopy_size_request_switchover_ack", "11.1", "11.1",
+        "vfio_query_precopy_size_request_switchover_ack", "11.1", None,
         _DEVICE,
     ),
     Format(
-        "vfio_query_stop_copy_size", "11.1", "11.1",
+        "vfio_query_stop_copy_size", "11.1", None,
         f"{_DEVICE} stopcopy size {{stopcopy:u}} ret {{ret:d}}",
     ),
-    Format("vfio_send_init_data_flag", "11.1", "11.1", _DEVICE),
+    Format("vfio_send_init_data_flag", "11.1", None, _DEVICE),
     Format(
-        "vfio_load_cleanup", "8.1", "11.1", _DEVICE, Kind.LOAD_CLEANUP
+        "vfio_load_cleanup", "8.1", None, _DEVICE, Kind.LOAD_CLEANUP
     ),
-    Format("vfio_load_state", "8.1", "11.1", f"{_DEVICE} data {{flag:x}}"),
+    Format("vfio_load_state", "8.1", None, f"{_DEVICE} data {{flag:x}}"),
     *_hex_then_decimal(
         "vfio_load_state_device_data", f"{_DEVICE} size {{n:%s}} ret {{ret:d}}"
     ),
     Format("vfio_load_device_config_state", "8.1", "9.2", _DEVICE),
-    Format("vfio_load_device_config_state_start", "10.0", "11.1", _DEVICE),
-    Format("vfio_load_device_config_state_end", "10.0", "11.1", _DEVICE),
-    Format("vfio_load_bufs_thread_start", "10.0", "11.1", _DEVICE),
-    Format("vfio_load_bufs_thread_end", "10.0", "11.1", _DEVICE),
-    Format("vfio_load_state_device_buffer_start", "10.0", "11.1", _DEVICE),
-    Format("vfio_load_state_device_buffer_end", "10.0", "11.1", _DEVICE),
+    Format("vfio_load_device_config_state_start", "10.0", None, _DEVICE),
+    Format("vfio_load_device_config_state_end", "10.0", None, _DEVICE),
+    Format("vfio_load_bufs_thread_start", "10.0", None, _DEVICE),
+    Format("vfio_load_bufs_thread_end", "10.0", None, _DEVICE),
+    Format("vfio_load_state_device_buffer_start", "10.0", None, _DEVICE),
+    Format("vfio_load_state_device_buffer_end", "10.0", None, _DEVICE),
     *(
         Format(
-            f"vfio_load_state_device_buffer_{what}", "10.0", "11.1",
+            f"vfio_load_state_device_buffer_{what}", "10.0", None,
             f"{_DEVICE} idx {{index:u}}",
         )
         for what in ("incoming", "starved", "load_start", "load_end")
     ),
     Format(
-        "vm_state_notify", "8.1", "11.1",
+        "vm_state_notify", "8.1", None,
         "running {running:d} reason {number:d} ({reason})", Kind.NOTIFY,
     ),
     Format(
-        "migrate_set_state", "8.1", "11.1", "new state {status}", Kind.STATUS
+        "migrate_set_state", "8.1", None, "new state {status}", Kind.STATUS
     ),
-    Format("migration_completion_vm_stop", "8.1", "11.1", "ret {ret:d}"),
+    Format("migration_completion_vm_stop", "8.1", None, "ret {ret:d}"),
     Format("migration_return_path_end_after", "8.1", "8.1", "{error:d}"),
-    Format("migration_return_path_end_after", "8.2", "11.1", ""),
+    Format("migration_return_path_end_after", "8.2", None, ""),
     Format("migrate_fd_cleanup", "8.1", "9.2", ""),
-    Format("migration_cleanup", "10.0", "11.1", ""),
-    Format("migration_call_notifiers", "11.1", "11.1", "type={type:d}"),
-    Format("savevm_state_cleanup", "8.1", "11.1", ""),
+    Format("migration_cleanup", "10.0", None, ""),
+    Format("migration_call_notifiers", "11.1", None, "type={type:d}"),
+    Format("savevm_state_cleanup", "8.1", None, ""),
     Format(
         "process_incoming_migration_co_end", "8.1", "10.1",
         "ret={ret:d} postcopy-state={postcopy:d}",
     ),
     Format(
-        "process_incoming_migration_co_end", "10.2", "11.1", "ret={ret:d}"
+        "process_incoming_migration_co_end", "10.2", None, "ret={ret:d}"
     ),
     Format("source_return_path_thread_switchover_acked", "8.1", "10.2", ""),
     Format(
-        "source_return_path_thread_switchover_acked", "11.1", "11.1",
+        "source_return_path_thread_switchover_acked", "11.1", None,
         "switchover_ack_pending_num {pending:u}",
     ),
-    Format("vmstate_downtime_save", "8.2", "11.1", _DOWNTIME),
-    Format("vmstate_downtime_load", "8.2", "11.1", _DOWNTIME),
-    Format("vmstate_downtime_checkpoint", "8.2", "11.1", "{checkpoint}"),
+    Format("vmstate_downtime_save", "8.2", None, _DOWNTIME),
+    Format("vmstate_downtime_load", "8.2", None, _DOWNTIME),
+    Format("vmstate_downtime_checkpoint", "8.2", None, "{checkpoint}"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What can stand before an event's name.
+    """A text that can stand before an event's name.
 
-    :param pattern: Regular expression; its groups are thread, seconds,
-        microseconds and ISO 8601 time, where the prefix has them.
-    :param since: First of `VERSIONS` that prints it.
-    :param until: Last one.
+    :param pattern: A regular expression.  Its groups are the thread, seconds
+        and microseconds or ISO 8601 time, where the prefix has them.
+    :param since: The first of `VERSIONS` that prints it.
+    :param until: The last one; None if the newest still prints it.
     """
 
     pattern: str
     since: str
-    until: str
+    until: str | None
+
+    @property
+    def versions(self) -> tuple[str, str]:
+        """The first and the last of `VERSIONS` that print it."""
+        return self.since, self.until or VERSIONS[-1]
 
 
 PREFIXES: tuple[Prefix, ...] = (
@@ -292,24 +322,25 @@ PREFIXES: tuple[Prefix, ...] = (
         r"(?P<tid>\d{1,10})@(?P<sec>\d{1,11})\.(?P<usec>\d{6}):",
         "8.1", "10.0",
     ),
-    # util/log.c since 012842c075, likewise: no thread any more.  GLib drops
-    # the fraction when it is zero.
+    # util/log.c since 012842c075, with the same option: the thread is gone.
+    # GLib omits the fraction when it is zero.
     Prefix(
         r"(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z) ",
-        "10.1", "11.1",
+        "10.1", None,
     ),
-    # Posted in January 2026 and not seen in a release: guest, program and
-    # thread are printed as before an error message.
+    # Posted in January 2026 and not in 11.1: guest, program and thread are
+    # printed as they are before an error message.
     Prefix(
         r"(?:(?P<iso2>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z) )?"
         r"(?:\[[^\]]{1,128}\] )?[\w.+-]{1,64}:? ?"
         r"\((?P<tid2>\d{1,10}):[^)]{0,32}\): ",
-        "10.2", "11.1",
+        "10.2", None,
     ),
-    Prefix("", "8.1", "11.1"),
+    Prefix("", "8.1", None),
 )
 
-# QEMU's own words that bear on a verdict (hw/vfio, migration, util/error).
+# Error messages of QEMU that bear on a verdict (hw/vfio, migration,
+# util/error).
 MESSAGES: tuple[str, ...] = (
     "Failed setting device state to",
     "Failed setting device in recover state",
@@ -342,10 +373,10 @@ _WORDS = {
 
 
 def pattern(template: str) -> str:
-    """Regular expression of a template; one named group per field.
+    """Return the regular expression of a template.
 
-    Fields are bounded and cannot run into their neighbours, so that a
-    hostile line costs linear time.
+    It has one named group per field.  Fields are bounded and cannot run into
+    their neighbours, so that a hostile line costs linear time.
 
     :param template: As in `Format`.
     """
@@ -360,10 +391,11 @@ def pattern(template: str) -> str:
 
 
 def arguments(template: str) -> tuple[tuple[str, str], ...]:
-    """Names of the template's fields, in order, each with its conversion.
+    """Return the template's fields in order, each with its conversion.
 
-    They are the event's arguments: every trace event here prints them all,
-    once and in order.  A word's conversion is empty.
+    The fields are the event's arguments: every trace event of this table
+    prints all of its arguments, once and in order.  The conversion of a word
+    is empty.
 
     :param template: As in `Format`.
     """
@@ -372,7 +404,7 @@ def arguments(template: str) -> tuple[tuple[str, str], ...]:
 
 
 def numbers(template: str) -> set[str]:
-    """Names of the template's fields that are numbers.
+    """Return the names of the template's fields that are numbers.
 
     :param template: As in `Format`.
     """
@@ -381,9 +413,9 @@ def numbers(template: str) -> set[str]:
 
 @lru_cache(maxsize=4096)
 def is_word(name: str, text: str) -> bool:
-    """Whether a field of a template can have this value.
+    """Return whether a field of a template can have this value.
 
-    :param name: Name of a field that is no number.
+    :param name: The name of a field that is no number.
     :param text: The value.
     """
     return re.fullmatch(_WORDS.get(name, _WORD), text) is not None

@@ -143,7 +143,7 @@ def _parse(text: str, tally: Tally) -> Record | None:
         for i, prefix in enumerate(PREFIXES)
         if match[f"prefix{i}"] is not None
     )
-    tally.ranges |= {(x.since, x.until) for x in (fmt, prefix)}
+    tally.ranges |= {fmt.versions, prefix.versions}
     thread = match["tid"] or match["tid2"]
     return Record(
         tally.lines,

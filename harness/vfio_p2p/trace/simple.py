@@ -79,7 +79,7 @@ def _layouts() -> dict[str, tuple[_Layout, ...]]:
         key = tuple(conversion.replace("x", "u") for _, conversion in args)
         layouts = found.setdefault(fmt.event, {})
         since = layouts[key].versions[0] if key in layouts else fmt.since
-        layouts[key] = _Layout(fmt, args, (since, fmt.until))
+        layouts[key] = _Layout(fmt, args, (since, fmt.versions[1]))
     return {event: tuple(by.values()) for event, by in found.items()}
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a bundle to a verdict on the run.
 
-The oracle judges what the traces show; this also judges how the run ended
-against what the scenario expects of that tree.
+The oracle judges what the traces show.  The assessment also compares how the
+run ended with what the scenario expects of the tree under test.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import msgspec
 
 from vfio_p2p.bundle.manifest import SCENARIO
 from vfio_p2p.bundle.read import Bundle
-from vfio_p2p.downtime.bundle import breakdown
-from vfio_p2p.errors import BundleError
+from vfio_p2p.errors import BundleError, UnevenError, UsageError
 from vfio_p2p.oracle import Finding
 from vfio_p2p.oracle.traffic import Traffic
 from vfio_p2p.oracle.verdict import Verdict, worst
@@ -24,19 +23,21 @@ from vfio_p2p.scenario.model import Outcome
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.timeline import Side
 from vfio_p2p.trace import printable
-from vfio_p2p.verdict.ending import broken, side_of, stuck, wrong_ends
-from vfio_p2p.verdict.migrations import SERIES_LENGTH, completed, judge_bundle
+from vfio_p2p.variant import SERIES_LENGTH, parse_tree
+from vfio_p2p.verdict.ending import stuck, wrong_end, wrong_ends
+from vfio_p2p.verdict.migrations import judge_run
+from vfio_p2p.verdict.reading import RunReading, completed, read_run, side_of
 
-# What QEMU says when it refuses devices for what the series is about
-# (facts 1.4: the text before the series, and with it).
+# What QEMU says when it refuses devices for the reason that the series is
+# about: before the series, and with it.
 _REFUSALS = (
     "Migration is currently not supported with multiple VFIO devices",
     "Multiple VFIO devices migration is supported only if all of them "
     "support P2P migration",
 )
-# At the start, or, when migration is merely blocked, at "migrate".
-_NOES = (Outcome.REFUSED, Outcome.REJECTED)
-# Of these the bundle holds no run that came to an end of its own.
+# QEMU refuses at its start or, if migration is only blocked, at "migrate".
+_REFUSED = (Outcome.REFUSED, Outcome.REJECTED)
+# Runs that ended so did not come to their own end.
 _CUT_SHORT = (
     Outcome.TIMEOUT,
     Outcome.CRASHED,
@@ -45,7 +46,7 @@ _CUT_SHORT = (
 )
 _EXPECTED = "expected"
 _EXPECTED_REASON = (
-    "a scenario that shows a defect must tell when it is there no more"
+    "a scenario that shows a defect must tell when the defect is gone"
 )
 
 
@@ -54,15 +55,17 @@ class Assessment:
     """The verdict on one run.
 
     :param verdict: The verdict.
-    :param summary: How the run ended, a few words.
-    :param findings: Rules broken.
-    :param known: Rules broken, as the scenario expects.
-    :param notes: Why nothing is known, if so.
-    :param blackout_ns: From the source's first stop request to the
-        destination's last device running; None if there was none.
-    :param qmp_downtime_ms: What QMP says, which is another number.
-    :param traffic: What devices sent to one another over all migrations;
-        None if they did not.
+    :param summary: How the run ended, in a few words.
+    :param findings: The rules that were broken.
+    :param known: The rules that were broken as the scenario expects.
+    :param notes: Why the verdict is not certain, if so.
+    :param blackout_ns: The time from the source's first stop request to the
+        destination's last device running, in nanoseconds; None if there was
+        no blackout.
+    :param qmp_downtime_ms: The downtime that QMP reports, in milliseconds,
+        which is another quantity.
+    :param traffic: What the devices sent to one another over all migrations;
+        None if they sent nothing.
     """
 
     verdict: Verdict
@@ -76,57 +79,66 @@ class Assessment:
 
 
 def patches_of(variant: str) -> int:
-    """How many patches of the series a tree has.
+    """Return how many patches of the series a tree has.
 
-    :param variant: Its name; see `vfio_p2p.series.Variant`.
+    :param variant: The name of the tree; see `vfio_p2p.variant`.
     :raise BundleError: When there is no such tree.
     """
-    # All of them in a stock tree, too: they are upstream's.
-    trees = {"base": 0, "patched": SERIES_LENGTH, "stock": SERIES_LENGTH}
-    trees |= {f"patch-{n}": n for n in range(1, SERIES_LENGTH + 1)}
     try:
-        return trees[variant.partition("+")[0]]
-    except KeyError:
+        return parse_tree(variant).patches
+    except UsageError:
         raise BundleError(
             f"a tree named {variant!r} is not known",
-            "use the vfio-p2p that wrote the bundle, or a newer one",
+            "Use the vfio-p2p that wrote the bundle, or a newer one.",
         ) from None
 
 
-def assess(bundle: Bundle, followup: str | None = None) -> Assessment:
+def assess(
+    bundle: Bundle,
+    followup: str | None = None,
+    *,
+    run: RunReading | None = None,
+) -> Assessment:
     """Judge one run.
 
-    :param bundle: What it left.
-    :param followup: By what is due with this follow-up; by default the one
-        that its tree has, if it has one.
-    :raise BundleError: When it is of a tree that we do not know.
+    :param bundle: What the run left.
+    :param followup: The follow-up whose expectations apply; by default the
+        one that the tree has, if any.
+    :param run: The reading of this bundle, if the caller has one already.
+    :raise BundleError: When the tree is unknown, or the scenario damaged.
+    :raise TraceError: When a log is damaged.
     """
+    if run is None:
+        run = read_run(bundle)
     expect = bundle.scenario.expect
     variant = bundle.manifest.inputs.qemu.variant
     patches = patches_of(variant)
     expected = expect.base
     if patches >= SERIES_LENGTH:
-        on_top = variant.partition("+")[2] if followup is None else followup
+        on_top = parse_tree(variant).on_top if followup is None else followup
         expected = expect.followups.get(on_top, expect.patched)
-    found = _judge(bundle, patches, expected)
+    found = _judge(run, patches, expected)
     if bundle.manifest.result.outcome is Outcome.TIMEOUT:
-        found = _named(found, stuck(bundle))
-    return _adding_up(bundle, _but_known(found, expected.breaks))
+        found = _named(found, stuck(run))
+    return _adding_up(run, _but_known(found, expected.breaks))
 
 
-def _adding_up(bundle: Bundle, found: Assessment) -> Assessment:
-    """A blackout whose parts are not the whole is not known at all."""
+def _adding_up(run: RunReading, found: Assessment) -> Assessment:
+    """Withdraw a blackout whose phases do not add up to it."""
     if found.blackout_ns is None:
         return found
     try:
-        parts = breakdown(bundle).phases
+        parts = run.breakdown.phases
         whole_ns = sum(phase.duration_ns for phase in parts)
-        # There are none where a migration came after it that failed.
+        # If a failed migration came later, there are no phases.
         if not parts or whole_ns == found.blackout_ns:
             return found
-        why = f"its phases are {whole_ns} ns, and not {found.blackout_ns} ns"
-    except ValueError as err:
-        why = str(err)
+        why = (
+            f"its phases take {whole_ns} ns, the blackout itself "
+            f"{found.blackout_ns} ns"
+        )
+    except UnevenError as err:
+        why = err.why
     return replace(
         found,
         verdict=worst([found.verdict, Verdict.ERROR]),
@@ -136,16 +148,16 @@ def _adding_up(bundle: Bundle, found: Assessment) -> Assessment:
 
 
 def _judge(
-    bundle: Bundle, patches: int, expected: model.Expectation
+    run: RunReading, patches: int, expected: model.Expectation
 ) -> Assessment:
-    """The verdict, if no rule is known to be broken."""
-    result = bundle.manifest.result
+    """Judge a run as if its scenario expected no broken rule."""
+    result = run.bundle.manifest.result
     if result.outcome is not expected.outcome:
         found = _unexpected(expected.outcome, result)
-        # A broken order may well be why it did not end as it should. What
-        # ended elsewhere went another way.
+        # A broken order may be the reason for the wrong ending.  A run that
+        # ended in another way also took another sequence of states.
         other = msgspec.structs.replace(expected, sequences=())
-        judged = judge_bundle(bundle, other, patches, whole=False)
+        judged = judge_run(run, other, patches, whole=False)
         found = replace(found, traffic=judged.traffic)
         if not judged.findings:
             return found
@@ -154,7 +166,7 @@ def _judge(
             verdict=Verdict.FAIL,
             findings=judged.findings + found.findings,
         )
-    if result.outcome in _NOES and not _refuses(
+    if result.outcome in _REFUSED and not _refuses(
         result, expected.message, *_REFUSALS
     ):
         return _unknown(result, f"{result.outcome}, for another reason")
@@ -165,8 +177,8 @@ def _judge(
     if result.outcome is Outcome.REFUSED:
         return Assessment(Verdict.PASS, str(result.outcome))
     whole = result.outcome not in _CUT_SHORT
-    judged = judge_bundle(bundle, expected, patches, whole=whole)
-    findings = (*judged.findings, *wrong_ends(bundle, expected))
+    judged = judge_run(run, expected, patches, whole=whole)
+    findings = (*judged.findings, *wrong_ends(run, expected))
     verdict = Verdict.PASS
     if findings:
         verdict = Verdict.FAIL
@@ -185,7 +197,10 @@ def _judge(
 
 
 def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
-    """Tell what is known from what is not; what is missing is a finding."""
+    """Separate expected findings from unexpected ones.
+
+    An expected finding that did not occur is itself a finding.
+    """
     if not rules:
         return found
     known = tuple(x for x in found.findings if x.rule in rules)
@@ -196,7 +211,10 @@ def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
             rule=_EXPECTED,
             reason=_EXPECTED_REASON,
             side=Side.SOURCE,
-            message=f"nothing breaks the rule {printable(rule)}, as it should",
+            message=(
+                f"the rule {printable(rule)} should be broken here, and "
+                "is not"
+            ),
             devices=(),
             file=SCENARIO,
             records=(),
@@ -217,7 +235,7 @@ def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
 def _at_exit(
     found: Assessment, result: Result, *, whole: bool
 ) -> Assessment:
-    """A QEMU that migrates and then dies has not done well."""
+    """Judge how the QEMUs exited after the migration."""
     known = result.side if result.outcome is Outcome.CRASHED else ""
     crashed = _crashed(result, known)
     if crashed:
@@ -230,14 +248,15 @@ def _at_exit(
     if not whole:
         return found
     excused = set(result.killed)
-    # It cannot tell a source that gives up from a stream that breaks off.
+    # A destination cannot tell a source that gives up from a stream that
+    # breaks off, and exits with an error in both cases.
     excused |= {leg[1] for leg in result.legs if not completed(result, leg)}
     if any(
         state != 0
         for name, state in result.exit_states.items()
         if name not in excused
     ):
-        note = f"QEMU did not end well: {result.exit_states}"
+        note = f"QEMU did not exit normally: {result.exit_states}"
         return replace(
             found,
             verdict=worst([found.verdict, Verdict.ERROR]),
@@ -247,11 +266,11 @@ def _at_exit(
 
 
 def _crashed(result: Result, known: str = "") -> str:
-    """The sides whose QEMU died of a signal, by name, but for one."""
+    """Name the QEMUs that died of a signal, except for a known one."""
     return ", ".join(
         side
         for side, status in sorted(result.exit_states.items())
-        # SIGKILL (9) is somebody else's work, or ours.
+        # SIGKILL (9) was sent by somebody else, or by ourselves.
         if status is not None and status < 0 and status != -9
         if side != known
     )
@@ -262,7 +281,7 @@ def _said(result: Result) -> str:
 
 
 def _refuses(result: Result, *texts: str) -> bool:
-    """Whether QEMU said no, and not only failed to start."""
+    """Return whether QEMU refused, rather than merely failed to start."""
     if result.outcome is Outcome.REFUSED:
         status = result.exit_states.get(result.side)
         if not status or status < 0:
@@ -272,12 +291,12 @@ def _refuses(result: Result, *texts: str) -> bool:
 
 
 def _unexpected(expected: Outcome, result: Result) -> Assessment:
-    """Tell what the tree under test did wrong from what the machine did."""
+    """Separate mistakes of the tree under test from those of the machine."""
     crashed = _crashed(result)
     match result.outcome:
         case Outcome.MIGRATED:
             return _failed(result, f"migrated, but must be {expected}")
-        case outcome if outcome in _NOES and _refuses(result, *_REFUSALS):
+        case outcome if outcome in _REFUSED and _refuses(result, *_REFUSALS):
             return _failed(result, f"{outcome}, but must be {expected}")
         case Outcome.FAILED:
             return _failed(result, "the migration failed")
@@ -287,7 +306,7 @@ def _unexpected(expected: Outcome, result: Result) -> Assessment:
 
 
 def _named(found: Assessment, hang: str) -> Assessment:
-    """Say what hung, too, if that is known."""
+    """Add what hung, if that is known."""
     if not hang:
         return found
     notes = found.notes
@@ -297,13 +316,13 @@ def _named(found: Assessment, hang: str) -> Assessment:
 
 
 def _unknown(result: Result, summary: str) -> Assessment:
-    """Nothing that the tree under test can be blamed for."""
+    """Make the verdict on what the tree under test is not to blame for."""
     note = printable(_explained(result, summary))
     return Assessment(Verdict.ERROR, str(result.outcome), notes=(note,))
 
 
 def _failed(result: Result, summary: str) -> Assessment:
-    finding = broken(side_of(result.side), _explained(result, summary))
+    finding = wrong_end(side_of(result.side), _explained(result, summary))
     return Assessment(Verdict.FAIL, summary, findings=(finding,))
 
 

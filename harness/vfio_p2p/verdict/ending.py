@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a run ended, against how its scenario says that it should."""
+"""How a run ended, compared with how its scenario says it should end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vfio_p2p.scenario.step import Status
 from vfio_p2p.timeline import Side
 from vfio_p2p.trace import printable, read_device_log
 from vfio_p2p.trace.device import Close
-from vfio_p2p.verdict.migrations import witnesses
+from vfio_p2p.verdict.reading import RunReading, side_of
 
 OUTCOME = "outcome"
 _REASON = (
@@ -24,10 +24,10 @@ _REASON = (
 )
 
 
-def broken(side: Side, message: str) -> Finding:
-    """A run that did not end as it should.
+def wrong_end(side: Side, message: str) -> Finding:
+    """Make the finding for a run that did not end as it should.
 
-    :param side: Where.
+    :param side: The side that is concerned.
     :param message: What is wrong.
     """
     return Finding(
@@ -41,61 +41,52 @@ def broken(side: Side, message: str) -> Finding:
     )
 
 
-def side_of(name: str) -> Side:
-    """Which of the two a QEMU was at first.
+def stuck(run: RunReading) -> str:
+    """Say what hung when the time was up, for each QEMU.
 
-    :param name: That of its folder.
+    :param run: The run.
+    :return: Empty if no hang shows.
     """
-    if name.startswith(Side.DESTINATION):
-        return Side.DESTINATION
-    return Side.SOURCE
-
-
-def stuck(bundle: Bundle) -> str:
-    """What hung when the time was up, by QEMU; empty if nothing shows.
-
-    :param bundle: What the run left.
-    """
-    found = [(name, str(hang)) for name, hang in _hanging(bundle)]
+    found = [(name, str(hang)) for name, hang in _hanging(run)]
     told = [name for name, _ in found]
     found += [
         (name, "QEMU does not answer")
-        for name in bundle.manifest.result.mute
+        for name in run.bundle.manifest.result.mute
         if name not in told
     ]
     return "; ".join(f"{name}: {why}" for name, why in found)
 
 
-def _hanging(bundle: Bundle) -> Iterator[tuple[str, Hang]]:
-    for name, timeline in witnesses(bundle):
+def _hanging(run: RunReading) -> Iterator[tuple[str, Hang]]:
+    for name, timeline in run.witnesses:
         for hang in hangs(timeline):
             yield name, hang
 
 
-def wrong_ends(bundle: Bundle, expected: Expectation) -> Iterator[Finding]:
-    """In what state guests, migrations and devices should be, and are not.
+def wrong_ends(run: RunReading, expected: Expectation) -> Iterator[Finding]:
+    """Find guests, migrations and devices that ended in the wrong state.
 
-    :param bundle: What the run left.
-    :param expected: What should come of it.
+    :param run: The run.
+    :param expected: What the scenario expects of the run.
     """
-    result = bundle.manifest.result
+    result = run.bundle.manifest.result
     for name, wanted in expected.guest.items():
         said = result.guest.get(name, "nothing")
         if said != wanted:
-            yield broken(
+            yield wrong_end(
                 side_of(name), f"{name}: the guest is {said}, not {wanted}"
             )
     yield from _migrations(result, expected)
     for device, state in expected.ends.items():
-        left = _left_in(bundle, device)
+        left = _left_in(run.bundle, device)
         if left != state:
-            yield broken(
-                _side_with(bundle, device),
+            yield wrong_end(
+                _side_with(run, device),
                 f"{device} was left in {left}, not in {state}",
             )
-    # What is late for another reason waits for no device.
+    # A run that is late for any other reason waits for no device.
     if expected.hangs or expected.outcome is Outcome.TIMEOUT:
-        yield from _hangs(bundle, expected)
+        yield from _hangs(run, expected)
 
 
 def _migrations(
@@ -104,30 +95,30 @@ def _migrations(
     for name, status in expected.migration.items():
         told = result.migration.get(name) or ("nothing",)
         if told[-1] != status:
-            yield broken(
+            yield wrong_end(
                 side_of(name),
                 f"{name}: the migration is {told[-1]}, not {status}",
             )
         elif status is not Status.COMPLETED and Status.COMPLETED in told:
-            yield broken(
+            yield wrong_end(
                 side_of(name), f"{name}: the migration was called completed"
             )
 
 
-def _hangs(bundle: Bundle, expected: Expectation) -> Iterator[Finding]:
-    found = [(name, hang.device, hang.arc) for name, hang in _hanging(bundle)]
+def _hangs(run: RunReading, expected: Expectation) -> Iterator[Finding]:
+    found = [(name, hang.device, hang.arc) for name, hang in _hanging(run)]
     for name, device, arc in found:
         if expected.hangs.get(device) != arc:
-            yield broken(side_of(name), f"{device} hung in {arc}")
+            yield wrong_end(side_of(name), f"{device} hung in {arc}")
     for device, arc in expected.hangs.items():
         if (device, arc) not in [x[1:] for x in found]:
-            yield broken(
-                _side_with(bundle, device), f"{device} did not hang in {arc}"
+            yield wrong_end(
+                _side_with(run, device), f"{device} did not hang in {arc}"
             )
 
 
 def _left_in(bundle: Bundle, device: str) -> str:
-    """The state that a device says it was left in, by its last user."""
+    """Return the state in which a device's log says its last user left it."""
     path = device_log(device)
     data = bundle.files.get(path)
     if data is None:
@@ -136,9 +127,9 @@ def _left_in(bundle: Bundle, device: str) -> str:
     return closed[-1].state.name if closed else "no known state"
 
 
-def _side_with(bundle: Bundle, device: str) -> Side:
-    """The side whose trace knows a device."""
-    for name, timeline in witnesses(bundle):
+def _side_with(run: RunReading, device: str) -> Side:
+    """Return the side whose trace mentions a device."""
+    for name, timeline in run.witnesses:
         if device in timeline.devices:
             return side_of(name)
     return Side.SOURCE

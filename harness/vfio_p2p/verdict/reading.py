@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the logs of a bundle say, read once.
+
+Reading a run's logs is most of the work of judging it, and its verdict, its
+lanes and its breakdown all need them.  Whoever needs more than one of these
+makes one `RunReading` and passes it on.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from vfio_p2p.bundle.manifest import device_log, trace_file
+from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.downtime import (
+    Beside,
+    Breakdown,
+    NotObservable,
+    guest_gap,
+    phases,
+    stop_to_resume_ns,
+)
+from vfio_p2p.errors import UnevenError
+from vfio_p2p.oracle.traffic import Flow, flows
+from vfio_p2p.scenario import model
+from vfio_p2p.scenario.result import Result
+from vfio_p2p.scenario.step import Status
+from vfio_p2p.timeline import Side, Timeline
+from vfio_p2p.timeline import build as build_timeline
+from vfio_p2p.trace import DeviceLog, Kind, TraceReader, read_device_log
+
+
+@dataclass(frozen=True, slots=True)
+class NamedDevice:
+    """A device of a scenario, by the name that it has on one side.
+
+    :param name: Its name in the trace of that side.
+    :param number: Its number among all devices of the scenario, from 0.
+    :param table: The number of its table in the scenario, from 0.
+    :param spec: That table.
+    """
+
+    name: str
+    number: int
+    table: int
+    spec: model.Device
+
+
+def completed(result: Result, leg: tuple[str, str]) -> bool:
+    """Whether both QEMUs of a migration reported it as completed.
+
+    :param result: How the run ended.
+    :param leg: One of its migrations: its source and its destination.
+    """
+    return all(
+        Status.COMPLETED in result.migration.get(name, ()) for name in leg
+    )
+
+
+class RunReading:
+    """The timelines and the breakdown of one run, each made at most once.
+
+    :param bundle: What the run left.
+    :raise BundleError: When the bundle's scenario is damaged, or newer than
+        this program.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.scenario = bundle.scenario
+        #: The migrations: the names of their sources and destinations.
+        self.legs = bundle.manifest.result.legs or (
+            (str(Side.SOURCE), str(Side.DESTINATION)),
+        )
+        self._unplugged = self.scenario.unplugged()
+        # The number, the table and its number of each that can migrate.
+        self._devices = [
+            (number, table, spec)
+            for number, (table, spec) in enumerate(
+                (table, spec)
+                for table, spec in enumerate(self.scenario.devices)
+                for _ in range(spec.count)
+            )
+            if spec.flags
+        ]
+        self._timelines: dict[tuple[str, Side], Timeline] = {}
+
+    @property
+    def specs(self) -> tuple[model.Device, ...]:
+        """Every device that can migrate, as the scenario describes it."""
+        return tuple(spec for _, _, spec in self._devices)
+
+    @property
+    def staying(self) -> tuple[model.Device, ...]:
+        """The same without the devices that a step unplugs."""
+        return tuple(
+            spec
+            for number, _, spec in self._devices
+            if number not in self._unplugged
+        )
+
+    @cached_property
+    def timelines(self) -> tuple[Timeline, Timeline]:
+        """The source's and the destination's timeline of the last migration.
+
+        Devices that a step of the scenario unplugs do not occur in them.
+        """
+        source, destination = self.legs[-1]
+        return (
+            self.without_unplugged(source, Side.SOURCE),
+            self.without_unplugged(destination, Side.DESTINATION),
+        )
+
+    @cached_property
+    def flows(self) -> tuple[Flow, ...]:
+        """What had passed between the devices in the end, by ordered pair.
+
+        The counters migrate with their devices, so these flows cover all
+        migrations of the run.
+        """
+        leg = self.legs[-1]
+        if completed(self.bundle.manifest.result, leg):
+            return flows(self.timeline(leg[1], Side.DESTINATION))
+        return flows(self.timeline(leg[0], Side.SOURCE))
+
+    @cached_property
+    def witnesses(self) -> tuple[tuple[str, Timeline], ...]:
+        """Every QEMU of the run: its name and its timeline."""
+        return tuple(
+            (name, self.timeline(name, side_of(name)))
+            for name in self.bundle.manifest.result.exit_states
+        )
+
+    @cached_property
+    def breakdown(self) -> Breakdown:
+        """The blackout of the last migration, taken apart.
+
+        :raise UnevenError: When its parts do not add up to the blackout.
+        """
+        files = self.bundle.files
+        source, destination = self.timelines
+        beside = Beside(
+            qmp_downtime_ms=self.bundle.manifest.result.qmp_downtime_ms,
+            stop_to_resume_ns=stop_to_resume_ns(
+                files.get("source/qmp.jsonl", b""),
+                files.get("destination/qmp.jsonl", b""),
+            ),
+        )
+        try:
+            found = phases(source, destination, beside)
+        except ValueError as err:
+            raise UnevenError(self.bundle.path, str(err)) from err
+        gap = guest_gap(source, destination, found.blackout)
+        if isinstance(gap, NotObservable):
+            return replace(found, not_observable=(*found.not_observable, gap))
+        return replace(found, beside=replace(found.beside, guest_gap=gap))
+
+    def timeline(self, name: str, side: Side) -> Timeline:
+        """Return the timeline of a QEMU, with its devices' own logs.
+
+        :param name: The name of its folder in the bundle.
+        :param side: Its role in the migration in question.
+        :raise TraceError: When a log is damaged.
+        """
+        known = self._timelines.get((name, side))
+        if known is None:
+            log = trace_file(name)
+            # A missing file counts as an empty log, which proves nothing.
+            data = self.bundle.files.get(log, b"")
+            known = build_timeline(TraceReader(io.BytesIO(data), log), side)
+            known = replace(known, logs=dict(self._logs(known)))
+            self._timelines[name, side] = known
+        return known
+
+    def _logs(self, timeline: Timeline) -> Iterator[tuple[str, DeviceLog]]:
+        """Yield the devices' own logs of the time that a QEMU had them."""
+        files = self.bundle.files
+        for device in timeline.devices:
+            path = device_log(device)
+            if path not in files:
+                continue
+            log = read_device_log(io.BytesIO(files[path]), path)
+            for mark in timeline.marks_of(Kind.REALIZE, device=device):
+                if mark.time_ns is not None:
+                    log = log.opened_at(mark.time_ns)
+            yield device, log
+
+    def without_unplugged(self, name: str, side: Side) -> Timeline:
+        """Return a timeline without the devices that a step unplugs.
+
+        Nothing is expected of these, so no rule may look for them.
+
+        :param name: The name of the QEMU's folder in the bundle.
+        :param side: Its role in the migration in question.
+        """
+        whole = self.timeline(name, side)
+        gone = {
+            device.name
+            for device in self.named(whole)
+            if device.number in self._unplugged
+        }
+        return replace(
+            whole,
+            plugged=tuple(x for x in whole.plugged if x not in gone),
+            devices=tuple(x for x in whole.devices if x not in gone),
+        )
+
+    def named(self, timeline: Timeline) -> Iterator[NamedDevice]:
+        """Yield the devices by the names that they have on one side.
+
+        :param timeline: The timeline of that side.
+        """
+        for name, device in zip(
+            timeline.plugged, self._devices, strict=False
+        ):
+            yield NamedDevice(name, *device)
+
+
+def read_run(bundle: Bundle) -> RunReading:
+    """Read the logs of a run.
+
+    :param bundle: What the run left.
+    :raise BundleError: When the bundle's scenario is damaged, or newer than
+        this program.
+    """
+    return RunReading(bundle)
+
+
+def side_of(name: str) -> Side:
+    """Return the side that a QEMU had at first.
+
+    :param name: The name of its folder in the bundle.
+    """
+    if name.startswith(Side.DESTINATION):
+        return Side.DESTINATION
+    return Side.SOURCE
