@@ -430,7 +430,7 @@ def test_the_command(
     [
         (["--base", "v7"], "unknown base 'v7'"),
         (["--variant", "x"], "unknown variant 'x'"),
-        (["--mutant", "x"], "unknown mutant 'x'"),
+        (["--mutant", "x"], "unknown mutant or follow-up 'x'"),
         # The fake has not the files that the series is for.
         (["--variant", "patched"], "0001-vfio-migration"),
         # What can be built is not built either.

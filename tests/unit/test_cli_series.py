@@ -134,7 +134,7 @@ def test_nothing_is_taken_out(root: Path, capsys: Capture) -> None:
     [
         (["--upto", "3"], "--upto 3: there is no such patch"),
         (["--upto", "-1"], "--upto -1: there is no such patch"),
-        (["--mutant", "no"], "unknown mutant 'no'"),
+        (["--mutant", "no"], "unknown mutant or follow-up 'no'"),
     ],
 )
 def test_what_cannot_be_applied(
@@ -173,9 +173,9 @@ def conflict(text: bytes) -> bytes:
     ("damage", "words"),
     [
         (break_hunk, "hw/a.c: @@ -9,8 +9,7 @@"),
-        (escape, "a/../a.c: a path outside of the tree"),
-        (absolute, "a//etc/passwd: a path outside of the tree"),
-        (binary, "hw/a.c: a binary patch"),
+        (escape, "a/../a.c: the path leads outside of the tree"),
+        (absolute, "a//etc/passwd: the path leads outside of the tree"),
+        (binary, "hw/a.c: the patch is binary"),
         (conflict, "hw/a.c: @@ -9,7 +9,7 @@: the hunk does not apply"),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_link_is_not_followed(root: Path, capsys: Capture) -> None:
     (root / "hw/a.c").rename(outside)
     (root / "hw/a.c").symlink_to(outside)
     assert series("apply", root, "--base", "v10.0") == 2
-    assert "hw/a.c: is a symbolic link" in capsys.readouterr().err
+    assert "hw/a.c: the file is a symbolic link" in capsys.readouterr().err
     assert outside.read_text() == STATES[0]
 
 
@@ -298,13 +298,13 @@ def test_am_keeps_out_of_another_one(root: Path, capsys: Capture) -> None:
     (root / ".git/rebase-apply").mkdir()
     (root / ".git/rebase-apply/patch").touch()
     assert series("apply", root, "--am") == 2
-    assert "under way" in capsys.readouterr().err
+    assert "in progress" in capsys.readouterr().err
     assert (root / ".git/rebase-apply/patch").exists()
 
 
 def test_am_needs_git(root: Path, capsys: Capture) -> None:
     assert series("apply", root, "--am") == 2
-    assert "no git work tree" in capsys.readouterr().err
+    assert "not a git work tree" in capsys.readouterr().err
     assert content(root) == STATES[0]
 
 

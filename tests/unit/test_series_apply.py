@@ -89,7 +89,7 @@ def test_a_look_at_a_patch_alone() -> None:
     check_patch(Patch("x.patch", diff("no/such.c", FIRST).encode()))
     with pytest.raises(PatchError, match="outside"):
         check_patch(Patch("x.patch", diff("../x", FIRST).encode()))
-    with pytest.raises(PatchError, match="longer than it says"):
+    with pytest.raises(PatchError, match="longer than its header says"):
         check_patch(Patch("x.patch", diff("x", FIRST + "+x\n").encode()))
 
 
@@ -193,7 +193,7 @@ def test_paths_outside_of_the_tree(tree: FakeTree, path: str) -> None:
 
 def test_prefixes_are_required(tree: FakeTree) -> None:
     text = f"--- hw/a.c\n+++ hw/a.c\n{FIRST}"
-    assert "a/ and b/" in str(refused(tree, text))
+    assert "a/ or b/" in str(refused(tree, text))
 
 
 def test_a_link_is_not_followed(tree: FakeTree) -> None:
@@ -230,7 +230,7 @@ def test_a_mode_change_is_refused(tree: FakeTree) -> None:
 )
 def test_binary_patches_are_refused(tree: FakeTree, body: str) -> None:
     text = f"diff --git a/hw/b.c b/hw/b.c\nindex 1..2 100644\n{body}"
-    assert str(refused(tree, text)) == "1.patch: hw/b.c: a binary patch"
+    assert str(refused(tree, text)) == "1.patch: hw/b.c: the patch is binary"
 
 
 @pytest.mark.parametrize("text", ["", "not a patch\n", "\0\1\2"])
@@ -277,7 +277,7 @@ def test_git_makes_only_what_was_looked_at(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     error = refused(tree, diff("hw/a.c", FIRST))
-    assert str(error) == f"1.patch: {made}: an ambiguous patch"
+    assert str(error) == f"1.patch: {made}: the patch is ambiguous"
 
 
 def test_git_is_missing(

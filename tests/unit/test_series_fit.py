@@ -9,7 +9,7 @@ import pytest
 from small_series import FACTS, STATES, make_series, make_small_tree
 from vfio_p2p.errors import SourceError
 from vfio_p2p.series import (
-    Level,
+    SeriesLevel,
     applied_count,
     fitting_base,
     load_bases,
@@ -34,8 +34,8 @@ def root(tmp_path: Path) -> Path:
 def test_levels(tmp_path: Path) -> None:
     stock = make_small_tree(tmp_path / "stock", stock=True)
     base = make_small_tree(tmp_path / "base")
-    assert recognise(open_folder(stock)) is Level.SERIES
-    assert recognise(open_folder(base)) is Level.BASE
+    assert recognise(open_folder(stock)) is SeriesLevel.SERIES
+    assert recognise(open_folder(base)) is SeriesLevel.BASE
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_each_fact_counts(tmp_path: Path, path: str, text: str) -> None:
     root = make_small_tree(tmp_path / "qemu", stock=True)
     whole = (root / path).read_text()
     (root / path).write_text(whole.replace(text, ""))
-    assert recognise(open_folder(root)) is Level.PARTLY
+    assert recognise(open_folder(root)) is SeriesLevel.PARTLY
 
 
 def test_facts_of_older_trees(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_facts_of_older_trees(tmp_path: Path) -> None:
         root / "include/sysemu/runstate.h"
     )
     (root / "hw/vfio/migration.c").rename(root / "hw/vfio/common.c")
-    assert recognise(open_folder(root)) is Level.SERIES
+    assert recognise(open_folder(root)) is SeriesLevel.SERIES
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])

@@ -34,7 +34,7 @@ def test_kinds(root: Path) -> None:
 def test_what_is_not_qemu(root: Path) -> None:
     assert open_folder(root).version == "10.0.13"
     (root / "VERSION").unlink()
-    with pytest.raises(SourceError, match="not QEMU: no VERSION"):
+    with pytest.raises(SourceError, match="not QEMU: it contains no VERSION"):
         open_folder(root)
     with pytest.raises(SourceError, match="not QEMU"):
         open_folder(root / "no")

@@ -17,7 +17,7 @@ from small_series import (
 )
 from vfio_p2p.errors import MissingToolError, PatchError, SourceError
 from vfio_p2p.series import load_bases, open_folder
-from vfio_p2p.series.verify import State, Verified, verify
+from vfio_p2p.series.verify import PatchState, Verified, verify
 
 
 @pytest.fixture
@@ -43,7 +43,8 @@ def test_what_is_there_and_what_applies(
 ) -> None:
     (root / "hw/a.c").write_text(STATES[count])
     results = verified(root, folder)
-    expected = [State.APPLIED] * count + [State.APPLIES] * (3 - count)
+    expected = [PatchState.APPLIED] * count
+    expected += [PatchState.APPLIES] * (3 - count)
     assert [x.state for x in results] == expected
     assert all(x.good for x in results)
 
@@ -51,19 +52,20 @@ def test_what_is_there_and_what_applies(
 def test_a_conflict_is_named(root: Path, folder: Path) -> None:
     (root / "hw/a.c").write_text(numbers(x14="other"))
     pre, one, two = verified(root, folder)
-    assert (pre.state, one.state) == (State.APPLIES, State.CONFLICTS)
+    assert (pre.state, one.state) == (PatchState.APPLIES, PatchState.CONFLICTS)
     assert one.conflict
     assert one.conflict.file == "hw/a.c"
     assert one.conflict.hunk == "@@ -9,7 +9,7 @@"
     # For want of the first one.
-    assert two.state is State.CONFLICTS
+    assert two.state is PatchState.CONFLICTS
     assert [x.good for x in (pre, one, two)] == [True, False, False]
 
 
 def test_a_patch_picked_alone(root: Path, folder: Path) -> None:
     (root / "hw/a.c").write_text(numbers(x12="one"))
-    states = [x.state for x in verified(root, folder)]
-    assert states == [State.APPLIES, State.APPLIED, State.APPLIES]
+    assert [x.state for x in verified(root, folder)] == [
+        PatchState.APPLIES, PatchState.APPLIED, PatchState.APPLIES,
+    ]
 
 
 def test_a_patch_sees_all_before_it(root: Path, folder: Path) -> None:
@@ -75,7 +77,7 @@ def test_a_patch_sees_all_before_it(root: Path, folder: Path) -> None:
         mail("[PATCH 2/2] x", STATES[1], numbers(x4="both"))
     )
     states = {x.state for x in verified(root, folder)}
-    assert states == {State.APPLIES}
+    assert states == {PatchState.APPLIES}
 
 
 def test_style(root: Path, folder: Path) -> None:
@@ -86,7 +88,7 @@ def test_style(root: Path, folder: Path) -> None:
     assert (pre.good, one.good, two.good) == (True, True, False)
     assert (two.style.errors, two.style.warnings) == (1, 0)
     assert two.style.lines == ("-:7: ERROR: bad",)
-    assert two.state is State.APPLIES
+    assert two.state is PatchState.APPLIES
 
 
 def test_a_malformed_patch_is_no_conflict(root: Path, folder: Path) -> None:

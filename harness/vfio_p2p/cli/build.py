@@ -13,7 +13,7 @@ from vfio_p2p.errors import SourceError
 from vfio_p2p.qemu import Build, Source, build, find_source
 from vfio_p2p.series import (
     Base,
-    Level,
+    SeriesLevel,
     Variant,
     apply_patches,
     base_for,
@@ -83,7 +83,7 @@ def _base_of(source: Source) -> Base:
     try:
         return base_for(source.version)
     except SourceError:
-        if recognise(source) is not Level.SERIES:
+        if recognise(source) is not SeriesLevel.SERIES:
             raise
         return stock_base(source.version)
 

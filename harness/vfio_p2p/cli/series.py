@@ -24,7 +24,7 @@ from vfio_p2p.series import (
     parse_variant,
 )
 from vfio_p2p.series.fit import (
-    Level,
+    SeriesLevel,
     applied_count,
     fitting_base,
     misfit,
@@ -290,7 +290,7 @@ def _describe(tree: Folder, base: Base | None, count: int) -> str:
     level = recognise(tree)
     start = f"{tree.root}: QEMU {tree.version}"
     if base is None or count == 0:
-        if level is Level.SERIES:
+        if level is SeriesLevel.SERIES:
             pure = base is None or misfit(tree, base) is None
             return printable(
                 f"{start}, {level} ({'stock' if pure else 'changed'})"
@@ -336,7 +336,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _base_of(tree: Folder) -> Base | None:
     """The base to verify with; None if there is none, and no need."""
     covered = any(x.covers(tree.version) for x in load_bases())
-    if not covered and recognise(tree) is Level.SERIES:
+    if not covered and recognise(tree) is SeriesLevel.SERIES:
         return None
     try:
         return fitting_base(tree)

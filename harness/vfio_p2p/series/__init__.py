@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The series as data: bases, variants, patches, and applying them."""
+"""The series as data: bases, variants and patches, and how they apply."""
 
 from vfio_p2p.series.apply import Tree, apply_patches, check_patch
 from vfio_p2p.series.base import (
@@ -10,7 +10,12 @@ from vfio_p2p.series.base import (
     load_bases,
     stock_base,
 )
-from vfio_p2p.series.fit import Level, applied_count, fitting_base, recognise
+from vfio_p2p.series.fit import (
+    SeriesLevel,
+    applied_count,
+    fitting_base,
+    recognise,
+)
 from vfio_p2p.series.followup import Followup, load_followups
 from vfio_p2p.series.mutant import Mutant, load_mutants
 from vfio_p2p.series.patch import Patch
@@ -21,9 +26,9 @@ __all__ = [
     "Base",
     "Folder",
     "Followup",
-    "Level",
     "Mutant",
     "Patch",
+    "SeriesLevel",
     "Tree",
     "Variant",
     "applied_count",

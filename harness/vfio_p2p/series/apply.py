@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Applying patches strictly, and all or nothing.
+"""Apply patches strictly: all of them apply exactly, or none is applied.
 
-Patches are untrusted. They meet only copies of the files that they name,
-in a scratch folder outside of any repository; what comes out is a plain
-mapping, and the caller's tree is not touched.
+Patches are untrusted.  git applies them to copies of the files that they
+name, in a scratch folder outside of any repository.  The result is a plain
+mapping; the caller's tree stays as it is.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ PLAIN_MODE = "100644"
 
 
 class Tree(Protocol):
-    """What patches apply to; paths are relative, with slashes."""
+    """A tree of files that patches apply to.
+
+    Paths are relative to its top and have slashes.
+    """
 
     def kind_of(self, path: str) -> str | None:
-        """Return "f" for a file, "x" for a program, "l" for a link.
+        """Return the kind of a file.
 
-        None is anything else: nothing, or a folder.
+        :return: "f" for a plain file, "x" for an executable one, "l" for a
+                 symbolic link.  None if there is nothing, or a folder.
         """
 
     def read(self, path: str) -> bytes:
@@ -40,10 +44,10 @@ class Tree(Protocol):
 
 
 def check_patch(patch: Patch) -> None:
-    """Refuse a patch that no tree can take.
+    """Refuse a patch that cannot apply to any tree.
 
-    :raise PatchError: When it is malformed, binary, or reaches for what
-                       is not below a tree.
+    :raise PatchError: When the patch is malformed or binary, or names a
+                       path outside of the tree.
     """
     _paths(patch, _parse(patch))
 
@@ -53,14 +57,14 @@ def apply_patches(
 ) -> dict[str, bytes | None]:
     """Apply patches one after another.
 
-    :param tree: What they apply to.
+    :param tree: The tree that they apply to.
     :param patches: The patches, in order.
-    :param reverse: Take each out instead, in the same order.
-    :return: Each file that differs in the end, with its new content;
-             None is a file that is gone.
-    :raise PatchError: When one is malformed, does not apply exactly (line
-                       numbers may be off, context may not), or reaches
-                       for what is not a plain file of the tree.
+    :param reverse: Revert each patch instead, in the order given.
+    :return: The new content of each file that differs in the end; None for
+             a file that was deleted.
+    :raise PatchError: When a patch is malformed, does not apply exactly
+                       (line numbers may be off, context may not), or names
+                       anything but a plain file of the tree.
     :raise MissingToolError: When git is missing.
     """
     before: dict[str, bytes | None] = {}
@@ -87,28 +91,30 @@ def apply_patches(
 
 
 def _parse(patch: Patch) -> list[PatchedFile]:
-    """Read the patch as unidiff does, which knows more than git tells."""
-    # Only for a look: git gets the bytes as they are.
+    """Parse the patch with unidiff, which reports more than git does."""
+    # The decoded text is only examined: git gets the bytes as they are.
     text = patch.data.decode(errors="replace")
     try:
         files = list(PatchSet.from_string(text))
     except UnidiffParseError as error:
-        # It says what is wrong and not where, but it goes line by line.
+        # unidiff reports what is wrong, but not where.
         raise PatchError(
             patch.name, *_broken_hunk(text), str(error).strip()
         ) from error
     if not files:
-        raise PatchError(patch.name, None, None, "no diff in it")
+        raise PatchError(patch.name, None, None, "it contains no diff")
     for file in files:
         if file.is_binary_file:
-            raise PatchError(patch.name, file.path, None, "a binary patch")
+            raise PatchError(
+                patch.name, file.path, None, "the patch is binary"
+            )
         for line in map(str, file.patch_info or ()):
             mode = re.match(r"(?:new|new file|old) mode (\d+)", line)
             if mode and mode[1] != PLAIN_MODE:
                 raise PatchError(
                     patch.name, file.path, None,
-                    f"makes a file of mode {mode[1]}, "
-                    "only plain files are allowed",
+                    f"the patch gives the file mode {mode[1]}; only "
+                    f"{PLAIN_MODE} is allowed",
                 )
         _check_ends(patch, file, text.split("\n"))
     return files
@@ -117,21 +123,23 @@ def _parse(patch: Patch) -> list[PatchedFile]:
 def _check_ends(patch: Patch, file: PatchedFile, lines: list[str]) -> None:
     """Refuse a hunk that is longer than its header says.
 
-    git takes the surplus for the end of the mail, and leaves it out.
+    git would take the surplus lines for the end of the mail and ignore
+    them.
     """
     for hunk in file:
         end = hunk[-1].diff_line_no or 0
-        # A mail's signature starts with "--" as well, and the next file.
+        # The signature of a mail and the header of the next file start with
+        # "--", too.
         if any(re.match("[ +]|-(?!-( ?$|- ))", x) for x in lines[end:][:1]):
             raise PatchError(
                 patch.name, file.path, _header(str(hunk)),
-                "the hunk is longer than it says",
+                "the hunk is longer than its header says",
             )
 
 
 def _broken_hunk(text: str) -> tuple[str | None, str | None]:
-    """Find where a parser gives up: the file and the hunk."""
-    # Not splitlines(), which knows more ends of a line than a patch has.
+    """Find the file and the hunk at which the parser gives up."""
+    # splitlines() would also split at characters that end no line of a patch.
     lines = [f"{x}\n" for x in text.split("\n")]
     starts = [
         n for n, x in enumerate(lines) if x.startswith(("@@ ", "diff --git "))
@@ -150,12 +158,13 @@ def _broken_hunk(text: str) -> tuple[str | None, str | None]:
 
 
 def _header(line: str) -> str:
-    """A hunk's header without the function's name behind it."""
+    """Return a hunk's header without the function's name that follows it."""
     match = re.match(r"@@ .*? @@", line)
     return match[0] if match else line.strip()
 
 
 def _paths(patch: Patch, files: list[PatchedFile]) -> list[str]:
+    """Return the paths that a patch names, without their prefixes."""
     paths = []
     for file in files:
         for name, prefix in (
@@ -166,7 +175,8 @@ def _paths(patch: Patch, files: list[PatchedFile]) -> list[str]:
             path = name.removeprefix(prefix)
             if path == name:
                 raise PatchError(
-                    patch.name, name, None, "the prefixes a/ and b/ lack"
+                    patch.name, name, None,
+                    "the path lacks the prefix a/ or b/",
                 )
             parts = PurePosixPath(path).parts
             if (
@@ -176,33 +186,36 @@ def _paths(patch: Patch, files: list[PatchedFile]) -> list[str]:
                 or str(PurePosixPath(path)) != path
             ):
                 raise PatchError(
-                    patch.name, name, None, "a path outside of the tree"
+                    patch.name, name, None,
+                    "the path leads outside of the tree",
                 )
             paths.append(path)
     return paths
 
 
 def _check_place(tree: Tree, patch: Patch, path: str) -> None:
-    """Refuse links, and files below what is no folder."""
+    """Refuse a link, and a file whose parent is not a folder."""
     for parent in PurePosixPath(path).parents:
         if tree.kind_of(str(parent)):
             raise PatchError(
                 patch.name, path, None, f"{parent} is not a folder"
             )
     if tree.kind_of(path) == "l":
-        raise PatchError(patch.name, path, None, "is a symbolic link")
+        raise PatchError(
+            patch.name, path, None, "the file is a symbolic link"
+        )
 
 
 def _check_result(
     patch: Patch, known: Mapping[str, object], scratch: Path
 ) -> None:
-    """Refuse what git made of the patch and unidiff did not see in it."""
+    """Refuse a patch that git and unidiff read differently."""
     for path in scratch.rglob("*"):
         name = str(path.relative_to(scratch))
         mode = path.lstat().st_mode
         if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and name in known):
             continue
-        raise PatchError(patch.name, name, None, "an ambiguous patch")
+        raise PatchError(patch.name, name, None, "the patch is ambiguous")
 
 
 def _content(path: Path) -> bytes | None:
@@ -219,10 +232,10 @@ def _git_apply(
 ) -> None:
     environment = {x: y for x, y in os.environ.items() if x[:4] != "GIT_"}
     environment |= {
-        # Below a repository, git would take the patch's paths for paths
-        # of that repository, and skip them without a word.
+        # Inside a repository, git would resolve the patch's paths against
+        # its top and silently skip those outside of the current folder.
         "GIT_CEILING_DIRECTORIES": str(scratch.parent),
-        # apply.whitespace and apply.ignoreWhitespace make it lenient.
+        # apply.whitespace and apply.ignoreWhitespace would make git lenient.
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "LC_ALL": "C",
@@ -247,12 +260,12 @@ def _git_apply(
 def _explain(
     patch: Patch, files: list[PatchedFile], message: str
 ) -> PatchError:
-    """Turn git's words into the file and the hunk."""
+    """Turn git's message into an error with the file and the hunk."""
     match = re.search(r"patch failed: (.*):(\d+)$", message, re.MULTILINE)
     if match:
         for file in files:
             for hunk in file:
-                # For an empty file git says 1 where the hunk says 0.
+                # For an empty file, git prints 1 where the hunk has 0.
                 if file.path == match[1] and max(
                     hunk.source_start, 1
                 ) == int(match[2]):

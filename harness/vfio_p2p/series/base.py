@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from vfio_p2p.errors import PatchError, SourceError, UsageError
+from vfio_p2p.names import suggest
 from vfio_p2p.series.data import patches_folder, read_series
 from vfio_p2p.series.patch import Patch
 
@@ -17,12 +18,13 @@ class Base:
     """One QEMU version, and the series for it.
 
     :param name: E.g. ``v10.0``.
-    :param qemu: The versions it is for: ``10.0`` is every 10.0.x.
-    :param folder: Has the series, and ``pre/`` if something must be
-                   taken out of that QEMU first. None: that QEMU has
-                   upstream's series, and is judged as it is.
-    :param mutants: Folder of the mutants.
-    :param followups: Folder of the follow-up patches.
+    :param qemu: The release that it is for: ``10.0`` is every 10.0.x.
+    :param folder: The folder of the series, with a subfolder ``pre`` if
+                   something must be removed from that QEMU first.  None if
+                   that QEMU contains upstream's series and is judged as
+                   it is.
+    :param mutants: The folder of the mutants.
+    :param followups: The folder of the follow-ups.
     """
 
     name: str
@@ -33,7 +35,7 @@ class Base:
 
     @cached_property
     def pre(self) -> tuple[Patch, ...]:
-        """What is applied before the series, in order."""
+        """The patches that are applied before the series, in order."""
         return _load(self.folder / "pre") if self.folder else ()
 
     @cached_property
@@ -43,16 +45,16 @@ class Base:
 
     @property
     def sequence(self) -> tuple[Patch, ...]:
-        """All that lies between the source and the whole series."""
+        """All patches between the source and the whole series, in order."""
         return self.pre + self.patches
 
     def covers(self, version: str) -> bool:
-        """Whether the base is for this QEMU version."""
+        """Return whether the base is for this QEMU version."""
         return version == self.qemu or version.startswith(f"{self.qemu}.")
 
 
 def _load(folder: Path | None) -> tuple[Patch, ...]:
-    """Read the numbered patches of a folder, without a gap."""
+    """Read the numbered patches of a folder, and refuse gaps."""
     if folder is None:
         return ()
     paths = sorted(folder.glob("[0-9][0-9][0-9][0-9]-*.patch"))
@@ -61,26 +63,27 @@ def _load(folder: Path | None) -> tuple[Patch, ...]:
         if int(patch.name[:4]) != number:
             gap = int(patch.name[:4]) > number
             why = (
-                f"patch {number:04} is missing before it"
+                f"patch {number:04} is missing before this one"
                 if gap
-                else f"number {number:04} should come here"
+                else f"this patch should have the number {number:04}"
             )
             raise PatchError(patch.name, None, None, why)
     for number, patch in enumerate(patches, 1):
         if patch.position not in (None, (number, len(patches))):
             raise PatchError(
                 patch.name, None, None,
-                f"its subject begins with {patch.prefix}, "
-                f"and it is number {number} of {len(patches)}",
+                f"its subject begins with {patch.prefix}, but the patch is "
+                f"number {number} of {len(patches)}",
             )
     return patches
 
 
 def load_bases(folder: Path | None = None) -> tuple[Base, ...]:
-    """All bases, in the order of ``series.toml``.
+    """Return all bases, in the order of ``series.toml``.
 
     :param folder: The folder of patches; by default the project's own.
-    :raise UsageError: When ``series.toml`` is damaged or newer than us.
+    :raise UsageError: When ``series.toml`` is damaged, or has a newer
+                       format.
     """
     folder = folder or patches_folder()
     data = read_series(folder)
@@ -96,43 +99,50 @@ def load_bases(folder: Path | None = None) -> tuple[Base, ...]:
     )
 
 
-def default_base() -> Base:
-    """The base of users who name none: the newest with a series."""
-    return [base for base in load_bases() if base.patches][-1]
+def default_base(folder: Path | None = None) -> Base:
+    """Return the base of users who name none: the newest with a series.
 
-
-def find_base(name: str) -> Base:
-    """The base of that name.
-
-    :raise UsageError: When there is none.
+    :param folder: The folder of patches; by default the project's own.
     """
-    bases = load_bases()
+    return [base for base in load_bases(folder) if base.patches][-1]
+
+
+def find_base(name: str, folder: Path | None = None) -> Base:
+    """Return the base of that name.
+
+    :param name: E.g. ``v10.0``.
+    :param folder: The folder of patches; by default the project's own.
+    :raise UsageError: When there is no such base.
+    """
+    bases = load_bases(folder)
     for base in bases:
         if base.name == name:
             return base
-    known = ", ".join(x.name for x in bases)
-    raise UsageError(f"unknown base {name!r}", f"known bases: {known}")
+    raise UsageError(
+        f"unknown base {name!r}", suggest(name, [x.name for x in bases])
+    )
 
 
-def base_for(version: str) -> Base:
-    """The base for a QEMU version.
+def base_for(version: str, folder: Path | None = None) -> Base:
+    """Return the base for a QEMU version.
 
     :param version: As in QEMU's file ``VERSION``.
-    :raise SourceError: When the series does not exist for it.
+    :param folder: The folder of patches; by default the project's own.
+    :raise SourceError: When no base is for that version.
     """
-    bases = load_bases()
+    bases = load_bases(folder)
     for base in bases:
         if base.covers(version):
             return base
     known = ", ".join(f"{x.name} (QEMU {x.qemu}.x)" for x in bases)
     raise SourceError(
         f"no base for QEMU {version}",
-        f"known bases: {known}; --base tries one all the same",
+        f"Known bases: {known}.  Use --base to try one of them.",
     )
 
 
 def stock_base(version: str) -> Base:
-    """The base of a QEMU that has the series and none of our bases.
+    """Return a base for a QEMU that has the series, but no base of ours.
 
     :param version: As in QEMU's file ``VERSION``.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``series.toml``: what it may say."""
+"""The format of ``series.toml``, which lists bases, mutants, follow-ups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMAT = 1
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[\w-]+$")]
 
 
-class BaseData(msgspec.Struct, forbid_unknown_fields=True):
+class BaseData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One ``[[base]]``, see `vfio_p2p.series.Base`."""
 
     name: str
@@ -24,7 +24,7 @@ class BaseData(msgspec.Struct, forbid_unknown_fields=True):
     folder: str | None = None
 
 
-class MutantData(msgspec.Struct, forbid_unknown_fields=True):
+class MutantData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One ``[[mutant]]``, see `vfio_p2p.series.Mutant`."""
 
     name: _Name
@@ -34,7 +34,7 @@ class MutantData(msgspec.Struct, forbid_unknown_fields=True):
     waits_for: str = ""
 
 
-class FollowupData(msgspec.Struct, forbid_unknown_fields=True):
+class FollowupData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One ``[[followup]]``, see `vfio_p2p.series.Followup`."""
 
     name: _Name
@@ -43,7 +43,7 @@ class FollowupData(msgspec.Struct, forbid_unknown_fields=True):
     keeps: list[_Name] = []
 
 
-class SeriesData(msgspec.Struct, forbid_unknown_fields=True):
+class SeriesData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     format: int
@@ -60,31 +60,38 @@ def patches_folder() -> Path:
 
 
 def read_series(folder: Path) -> SeriesData:
-    """Read a folder's ``series.toml``.
+    """Read the file ``series.toml`` of a folder of patches.
 
-    :raise UsageError: When it is damaged or newer than us, or has a mutant
-                       or follow-up without a base or a name of its own.
+    :raise UsageError: When the file is damaged or has a newer format, or
+                       when a mutant or follow-up names an unknown base or
+                       has the name of another one.
     """
     path = folder / "series.toml"
+    hint = "Install vfio-p2p again: the file is part of it."
     try:
         data = msgspec.toml.decode(path.read_bytes(), type=SeriesData)
     except (OSError, msgspec.MsgspecError) as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{path}: {error}", hint) from error
     if data.format != FORMAT:
         raise UsageError(
-            f"{path}: format {data.format}, this program reads {FORMAT}",
-            "update the checkout and run 'make setup' again",
+            f"{path}: format {data.format} is unknown; this program reads "
+            f"format {FORMAT}",
+            hint,
         )
     bases = {x.name for x in data.base}
-    # One namespace: either is what follows the "+" of a variant.
+    # Mutants and follow-ups share a namespace: either can follow the "+" of
+    # a variant's name.
     names: set[str] = set()
     patches: list[MutantData | FollowupData] = [*data.mutant, *data.followup]
     for x in patches:
         if x.name in names:
-            raise UsageError(f"{path}: two patches are named {x.name!r}")
+            raise UsageError(
+                f"{path}: two patches are named {x.name!r}", hint
+            )
         if x.base not in bases:
             raise UsageError(
-                f"{path}: {x.name!r} is for the unknown base {x.base!r}"
+                f"{path}: {x.name!r} is for the unknown base {x.base!r}",
+                hint,
             )
         names.add(x.name)
     return data

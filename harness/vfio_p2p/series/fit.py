@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a tree has of the series, and which base is for it."""
+"""How much of the series a tree contains, and which base fits it."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 
 from vfio_p2p.errors import PatchError, SourceError
 from vfio_p2p.series.apply import Tree, apply_patches
@@ -13,8 +14,8 @@ from vfio_p2p.series.tree import Folder
 _RUNSTATE = ("include/system/runstate.h", "include/sysemu/runstate.h")
 _VFIO = ("hw/vfio/common.c", "hw/vfio/migration.c")
 
-# What patches 2, 3, 5 and 6 add for others to use or to see. The names
-# and the places hold for QEMU 8.1 to 10.2 (8.2 has the series first).
+# Visible additions of patches 2, 3, 5 and 6, and the files that have them.
+# These hold for QEMU 8.1 to 10.2; 8.2 is the first with the series.
 _FACTS = (
     ("qemu_add_vm_change_state_handler_prio_full(", _RUNSTATE),
     ("qdev_add_vm_change_state_handler_full(", _RUNSTATE),
@@ -23,19 +24,19 @@ _FACTS = (
 )
 
 
-class Level(StrEnum):
-    """How much of the series a tree has, in whatever form."""
+class SeriesLevel(StrEnum):
+    """How much of the series a tree contains, whoever wrote it."""
 
     BASE = "has none of the series"
     PARTLY = "has parts of the series"
     SERIES = "has the series"
 
 
-def recognise(tree: Tree) -> Level:
-    """Look for what the series adds, whoever wrote it.
+def recognise(tree: Tree) -> SeriesLevel:
+    """Return how much of the series a tree contains.
 
-    That is the same in ours and in what QEMU has since 8.2, so a tree
-    of any version can be told.
+    The series of this project and the one in QEMU since 8.2 add the same
+    names, so a tree of any version can be recognised.
     """
     found = [
         any(
@@ -46,15 +47,16 @@ def recognise(tree: Tree) -> Level:
         for text, paths in _FACTS
     ]
     if all(found):
-        return Level.SERIES
-    return Level.PARTLY if any(found) else Level.BASE
+        return SeriesLevel.SERIES
+    return SeriesLevel.PARTLY if any(found) else SeriesLevel.BASE
 
 
 def applied_count(tree: Tree, base: Base) -> int:
-    """How many patches of `Base.sequence` a tree has already.
+    """Return how many patches of `Base.sequence` a tree contains already.
 
-    Later patches change what earlier ones made, so it is the longest
-    row of them that can be taken out again, from its end.
+    Later patches change lines that earlier ones added.  Hence, the answer
+    is the longest run of first patches that can be reverted, last one
+    first.
     """
     for count in range(len(base.sequence), 0, -1):
         try:
@@ -67,33 +69,35 @@ def applied_count(tree: Tree, base: Base) -> int:
     return 0
 
 
-def fitting_base(tree: Folder) -> Base:
-    """The base for a tree, by its version and by its files.
+def fitting_base(tree: Folder, folder: Path | None = None) -> Base:
+    """Return the base that fits a tree's version and files.
 
-    :raise SourceError: When no base is for its version, or its files are
-                        not what the base is for.
+    :param tree: The tree.
+    :param folder: The folder of patches; by default the project's own.
+    :raise SourceError: When no base is for the tree's version, or the
+                        tree's files differ from those that the base is for.
     """
-    bases = [x for x in load_bases() if x.covers(tree.version)]
-    if not bases and recognise(tree) is Level.SERIES:
+    bases = [x for x in load_bases(folder) if x.covers(tree.version)]
+    if not bases and recognise(tree) is SeriesLevel.SERIES:
         raise stock_error(tree)
     if not bases:
-        return base_for(tree.version)
+        return base_for(tree.version, folder)
     for base in bases:
         why = misfit(tree, base)
         if why is None:
             return base
     raise SourceError(
-        f"{tree.root} says that it is QEMU {tree.version}, but is neither "
-        f"what base {base.name} is for nor that with its patches: {why}",
-        f"'vfio-p2p series verify {tree.root}' tries every patch",
+        f"{tree.root} says that it is QEMU {tree.version}, but base "
+        f"{base.name} does not fit it, with or without its patches: {why}",
+        f"Run 'vfio-p2p series verify {tree.root}' to try every patch.",
     )
 
 
 def misfit(tree: Tree, base: Base) -> str | None:
-    """What of a tree is not as a base expects; None if it fits."""
+    """Return why a base does not fit a tree; None if it fits."""
     if not base.sequence:
         level = recognise(tree)
-        return None if level is Level.SERIES else f"it {level}"
+        return None if level is SeriesLevel.SERIES else f"it {level}"
     try:
         apply_patches(tree, base.sequence[:1])
     except PatchError as error:
@@ -102,10 +106,10 @@ def misfit(tree: Tree, base: Base) -> str | None:
 
 
 def stock_error(tree: Folder) -> SourceError:
-    """The error for a tree that needs no patches, and for which are none."""
+    """Return the error for a tree that contains upstream's series."""
     return SourceError(
         f"{tree.root} is QEMU {tree.version}, which has the series already "
         "(stock): there is nothing to apply",
-        f"'vfio-p2p validate --source {tree.root} --variant stock' judges "
-        "it as it is",
+        f"Run 'vfio-p2p validate --source {tree.root} --variant stock' to "
+        "judge the tree as it is.",
     )

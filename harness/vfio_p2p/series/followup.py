@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Follow-ups: patches on top of the series that mend what it leaves."""
+"""Follow-ups: patches on top of the series that fix remaining defects."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from vfio_p2p.series.data import patches_folder, read_series
 
 @dataclass(frozen=True)
 class Followup:
-    """A patch on top of the whole series that mends a defect of QEMU.
+    """A patch on top of the whole series that fixes a defect of QEMU.
 
-    :param name: E.g. ``patched+NAME``; scenarios say under this name, in
-                 ``expect.followups``, what is due with it.
-    :param base: Name of the base that it is for.
+    :param name: E.g. ``stopped-vm-stays-stopped``, as in
+                 ``patched+stopped-vm-stays-stopped``.  Scenarios have their
+                 expectations of such a tree under this name in
+                 ``expect.followups``.
+    :param base: The name of the base that the follow-up is for.
     :param path: The patch file.
-    :param fixes: The scenarios that show the defect without it, and must
-                  not with it, by name.
-    :param keeps: Those that must pass with it all the same.
+    :param fixes: The names of the scenarios that show the defect without
+                  the follow-up, and must not show it with the follow-up.
+    :param keeps: The names of further scenarios that must pass with the
+                  follow-up.
     """
 
     name: str
@@ -30,10 +33,11 @@ class Followup:
 
 
 def load_followups(folder: Path | None = None) -> tuple[Followup, ...]:
-    """All follow-ups, in the order of ``series.toml``.
+    """Return all follow-ups, in the order of ``series.toml``.
 
     :param folder: The folder of patches; by default the project's own.
-    :raise UsageError: When ``series.toml`` is damaged or newer than us.
+    :raise UsageError: When ``series.toml`` is damaged, or has a newer
+                       format.
     """
     folder = folder or patches_folder()
     data = read_series(folder)

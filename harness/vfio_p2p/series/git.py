@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Trees that git looks after."""
+"""Git work trees: their revision, their local changes, ``git am``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from vfio_p2p.errors import MissingToolError, SourceError
 from vfio_p2p.series.patch import Patch
 
-# What `git format-patch` begins a mail with.
+# The line with which `git format-patch` begins a mail.
 MAIL_START = b"From " + b"0" * 40 + b" Mon Sep 17 00:00:00 2001\n"
 
-# Hooks run with these, and they win over the folder that we name.
+# Git sets these variables for hooks, and they override the folder in "-C".
 _ELSEWHERE = (
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -26,12 +26,15 @@ _ELSEWHERE = (
 )
 
 
+_REPAIR = "Repair the repository, or use a copy of the tree without it."
+
+
 @dataclass(frozen=True)
 class Revision:
     """A state of a work tree.
 
-    :param commit: Its commit; with ``+`` when files differ from that.
-    :param time_s: When it was committed, seconds of Unix time.
+    :param commit: The commit, followed by ``+`` when files differ from it.
+    :param time_s: The time of the commit, in seconds since the epoch.
     """
 
     commit: str
@@ -39,9 +42,9 @@ class Revision:
 
 
 def revision_of(root: Path) -> Revision | None:
-    """The revision of a work tree; None when git does not look after it.
+    """Return the revision of a work tree; None if it is not git's.
 
-    :param root: Its top.
+    :param root: The top of the work tree.
     """
     if not (root / ".git").exists():
         return None
@@ -54,23 +57,23 @@ def revision_of(root: Path) -> Revision | None:
 
 
 def in_order(root: Path) -> list[str]:
-    """All commits of a repository, each after its ancestors.
+    """Return all commits of a repository, each after its ancestors.
 
-    :raise SourceError: When git cannot say.
+    :raise SourceError: When git fails.
     """
     result = run_git(root, "rev-list", "--topo-order", "--reverse", "--all")
     if result.returncode:
-        raise SourceError(f"{root}: {reason(result.stderr)}")
+        raise SourceError(f"{root}: {reason(result.stderr)}", _REPAIR)
     return _text(result.stdout).split()
 
 
 def local_changes(root: Path) -> list[str]:
-    """Files of a work tree that differ from its last commit.
+    """Return the files of a work tree that differ from its last commit.
 
-    Files that git does not know are no changes: no patch overwrites them.
+    Untracked files do not count, as no patch overwrites them.
 
-    :param root: Any folder; outside of git there are none.
-    :raise SourceError: When git cannot say.
+    :param root: Any folder; outside of a work tree, no file differs.
+    :raise SourceError: When git fails.
     """
     result = run_git(
         root, "status", "--porcelain", "--untracked-files=no", "--", "."
@@ -78,29 +81,30 @@ def local_changes(root: Path) -> list[str]:
     if result.returncode == 0:
         return [x[3:] for x in _text(result.stdout).splitlines()]
     if (root / ".git").exists():
-        raise SourceError(f"{root}: {reason(result.stderr)}")
+        raise SourceError(f"{root}: {reason(result.stderr)}", _REPAIR)
     return []
 
 
 def commit_patches(root: Path, patches: Sequence[Patch]) -> None:
-    """Make commits of patches with ``git am``, all or none.
+    """Turn patches into commits with ``git am``, all of them or none.
 
     :param root: The top of a work tree without local changes.
-    :param patches: Mails, in order.
-    :raise SourceError: When it is no such tree, or git refuses one; the
-                        branch is then where it was.
+    :param patches: The patches, each a mail, in order.
+    :raise SourceError: When the folder is no such work tree, or git refuses
+                        a patch; the branch is then where it was.
     """
     if not (root / ".git").exists():
         raise SourceError(
-            f"{root} is no git work tree", "leave out --am to change files"
+            f"{root} is not a git work tree",
+            "Leave out --am to change only the files.",
         )
     under_way = root / _text(
         run_git(root, "rev-parse", "--git-path", "rebase-apply").stdout
     ).strip()
     if under_way.exists():
         raise SourceError(
-            f"{root}: a 'git am' or 'git rebase' is under way",
-            "finish it or abort it",
+            f"{root}: a 'git am' or 'git rebase' is in progress",
+            "Finish it or abort it.",
         )
     mails = b"".join(
         (b"" if x.data.startswith(b"From ") else MAIL_START) + x.data + b"\n"
@@ -115,12 +119,13 @@ def commit_patches(root: Path, patches: Sequence[Patch]) -> None:
     if result.returncode or stopped:
         raise SourceError(
             f"{root}: git am: {reason(result.stderr)}",
-            "the branch is where it was; without --am only files change",
+            "The branch has not moved.  Leave out --am to change only the "
+            "files.",
         )
 
 
 def git_environment() -> dict[str, str]:
-    """The environment in which git looks at the folder that we name."""
+    """Return an environment in which git uses the folder that it is given."""
     kept = {x: y for x, y in os.environ.items() if x not in _ELSEWHERE}
     return kept | {"LC_ALL": "C"}
 
@@ -131,8 +136,8 @@ def run_git(
     """Run git in a folder.
 
     :param root: The folder.
-    :param data: For its stdin.
-    :raise MissingToolError: When there is no git.
+    :param data: The standard input.
+    :raise MissingToolError: When git is not installed.
     """
     try:
         return subprocess.run(
@@ -151,7 +156,7 @@ def _text(data: bytes) -> str:
 
 
 def reason(message: bytes) -> str:
-    """What git said is wrong; hints come before and after it."""
+    """Return git's error message without the hints around it."""
     lines = _text(message).splitlines() or ["git gave no reason"]
     for line in lines:
         kind, colon, rest = line.partition(": ")

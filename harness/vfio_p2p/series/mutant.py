@@ -14,13 +14,13 @@ class Mutant:
     """A patch on top of the whole series that the suite must catch.
 
     :param name: E.g. ``one-pass``, as in ``patched+one-pass``.
-    :param base: Name of the base that it is for.
+    :param base: The name of the base that the mutant is for.
     :param path: The patch file.
-    :param trips: The rule that must catch it; ``outcome`` if the
-                  migration's outcome tells.
-    :param scenarios: Where it must be caught, by name.
-    :param waits_for: What has to come before it can be caught; empty if
-                      it is caught now.
+    :param trips: The rule that must catch the mutant; ``outcome`` if the
+                  outcome of the migration must.
+    :param scenarios: The names of the scenarios in which it must be caught.
+    :param waits_for: What is still missing before the mutant can be caught;
+                      empty if it can be caught now.
     """
 
     name: str
@@ -32,10 +32,11 @@ class Mutant:
 
 
 def load_mutants(folder: Path | None = None) -> tuple[Mutant, ...]:
-    """All mutants, in the order of ``series.toml``.
+    """Return all mutants, in the order of ``series.toml``.
 
     :param folder: The folder of patches; by default the project's own.
-    :raise UsageError: When ``series.toml`` is damaged or newer than us.
+    :raise UsageError: When ``series.toml`` is damaged, or has a newer
+                       format.
     """
     folder = folder or patches_folder()
     data = read_series(folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vfio_p2p.errors import PatchError
 
-# The whole series is 40 KiB. Patches are untrusted, so they are capped.
+# Patches are untrusted, so their size is limited; the whole series has 40 KiB.
 MAX_PATCH_BYTES = 4 << 20
 
 
@@ -20,8 +20,8 @@ MAX_PATCH_BYTES = 4 << 20
 class Patch:
     """A patch as ``git format-patch`` or ``diff -u`` writes it.
 
-    :param name: What messages call it.
-    :param data: The file as it is.
+    :param name: The name that messages use.
+    :param data: The content of the file.
     """
 
     name: str
@@ -31,8 +31,8 @@ class Patch:
     def load(cls, path: Path) -> Patch:
         """Read a patch file.
 
-        :raise PatchError: When it cannot be read, or is no patch by its
-                           size.
+        :raise PatchError: When the file cannot be read, or is larger than
+                           `MAX_PATCH_BYTES`.
         """
         try:
             with path.open("rb") as file:
@@ -44,13 +44,13 @@ class Patch:
         if len(data) > MAX_PATCH_BYTES:
             raise PatchError(
                 str(path), None, None,
-                f"larger than {MAX_PATCH_BYTES >> 20} MiB",
+                f"the file is larger than {MAX_PATCH_BYTES >> 20} MiB",
             )
         return cls(path.name, data)
 
     @property
     def sha256(self) -> str:
-        """Digest of the file."""
+        """SHA-256 of the file, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
     @cached_property
@@ -60,17 +60,17 @@ class Patch:
 
     @property
     def prefix(self) -> str:
-        """What stands before its subject: ``[PATCH n/m]``, or nothing."""
+        """The prefix of its subject, e.g. ``[PATCH 1/6]``; may be empty."""
         match = re.match(r"(\[[^]]*\]\s*)*", self._subject)
         return match[0].strip() if match else ""
 
     @property
     def subject(self) -> str:
-        """Subject of its mail, without the prefix; may be empty."""
+        """The subject of its mail, without the prefix; may be empty."""
         return self._subject.removeprefix(self.prefix).strip()
 
     @property
     def position(self) -> tuple[int, int] | None:
-        """Its number and how many there are, if the prefix says so."""
+        """Its number and the number of patches, if the prefix has them."""
         match = re.search(r"(\d+)/(\d+)\]$", self.prefix)
         return (int(match[1]), int(match[2])) if match else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Trees on the disk: looking at them, and changing them all or nothing."""
+"""Trees on disk: read them, and replace all of some files or none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vfio_p2p.series.apply import Tree
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder as it is now, git's or not; nothing is read in advance.
+    """A folder, a git work tree or not; files are read when asked for.
 
     :param root: The folder.
     """
@@ -35,7 +35,7 @@ class Folder:
             return None
         if stat.S_ISREG(mode):
             return "x" if mode & stat.S_IXUSR else "f"
-        # A pipe is as little to be followed as a link.
+        # A pipe must not be opened, and a link must not be followed.
         return "l"
 
     def read(self, path: str) -> bytes:
@@ -44,7 +44,7 @@ class Folder:
 
     @property
     def version(self) -> str:
-        """What QEMU's file ``VERSION`` says."""
+        """The version in QEMU's file ``VERSION``."""
         text = (self.root / "VERSION").read_text(errors="replace")
         return text.strip()
 
@@ -52,24 +52,24 @@ class Folder:
 def open_folder(path: Path) -> Folder:
     """Open a QEMU tree.
 
-    :raise SourceError: When it is none.
+    :raise SourceError: When the folder is not QEMU.
     """
     root = path.resolve()
     for name in ("VERSION", "hw/vfio/trace-events"):
         if not (root / name).is_file():
             raise SourceError(
-                f"{path} is not QEMU: no {name} in it",
-                "expected QEMU: a git checkout, or a release unpacked",
+                f"{path} is not QEMU: it contains no {name}",
+                "Give a git checkout of QEMU, or an unpacked release.",
             )
     return Folder(root)
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """A tree with changes that exist only here.
+    """A tree with changes that exist only in memory.
 
     :param below: The tree.
-    :param changes: New contents, as `apply_patches` returns them.
+    :param changes: The new contents, as `apply_patches` returns them.
     """
 
     below: Tree
@@ -90,15 +90,17 @@ class Overlay:
 
 
 def replace_files(root: Path, changes: Mapping[str, bytes | None]) -> None:
-    """Change files of a tree, all or none.
+    """Change files of a tree, all of them or none.
 
-    All is written before anything is replaced, and what is replaced is
-    kept until the end. Only a kill can leave a part of it; the old files
-    are then in ``.vfio-p2p-*`` in the tree.
+    All new files are written before any file is replaced, and copies of the
+    old files are kept until the end.  Only if the process is killed can
+    some files have changed and others not; the old files are then in
+    ``.vfio-p2p-*`` in the tree.
 
     :param root: The tree.
-    :param changes: As `apply_patches` returns them.
-    :raise OSError: When one cannot be replaced. All are as they were.
+    :param changes: The new contents, as `apply_patches` returns them.
+    :raise OSError: When a file cannot be replaced.  All files are then as
+                    they were.
     """
     with (
         tempfile.TemporaryDirectory(prefix=".vfio-p2p-", dir=root) as name,
@@ -114,7 +116,7 @@ def replace_files(root: Path, changes: Mapping[str, bytes | None]) -> None:
             place = root / path
             old = Path(name, f"{number}.old")
             if place.exists():
-                # Not moved: the file is to be there at any time.
+                # Copied, not moved, so that the file exists at any time.
                 shutil.copy2(place, old)
                 undo.callback(os.replace, old, place)
             else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Variants: which patches a tree has."""
+"""Variants: the patches that make a tree out of a source."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.errors import UsageError
+from vfio_p2p.names import suggest
 from vfio_p2p.series.base import Base
 from vfio_p2p.series.patch import Patch
+from vfio_p2p.variant import SERIES_LENGTH, parse_tree
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A tree: what is applied to a source, in order.
+    """A tree: the patches that are applied to a source, in order.
 
-    :param name: ``stock`` (the source as it is), ``base``, ``patch-1``
-                 and so on, ``patched`` (the whole series), each
-                 possibly followed by ``+`` and the name of a mutant or a
-                 follow-up.
-    :param patches: What is applied.
+    :param name: See `vfio_p2p.variant.parse_tree`.
+    :param patches: The patches.
     """
 
     name: str
@@ -28,43 +27,31 @@ class Variant:
 
 
 def parse_variant(base: Base, text: str) -> Variant:
-    """Find a variant by name; what is on top may be a path, too.
+    """Return a variant of a base.
 
-    :param base: The base that it is a variant of.
-    :param text: E.g. ``patched+main-before-prepare``.
-    :raise UsageError: When there is no such variant.
+    :param base: The base.
+    :param text: The name of the variant, e.g. ``patched+one-pass``, or
+                 ``patched+PATH`` with the path of a patch file.
+    :raise UsageError: When the base has no such variant.
     :raise PatchError: When a patch cannot be read.
     """
-    tree, plus, on_top = text.partition("+")
-    known = ["stock"]
-    if base.patches:
-        known.append("base")
-        known += [f"patch-{n + 1}" for n in range(len(base.patches))]
-        known.append("patched")
-    if tree not in known:
+    name = parse_tree(text, len(base.patches) or SERIES_LENGTH)
+    if name.tree != "stock" and not base.patches:
         raise UsageError(
-            f"unknown variant {tree!r}",
-            f"known variants: {', '.join(known)}",
+            f"base {base.name} has no variant {name.tree!r}",
+            "Use the variant 'stock': that QEMU contains the series already.",
         )
-    # The last patch makes the whole series: two names, one variant.
-    if tree == f"patch-{len(base.patches)}":
-        tree = "patched"
-    if tree == "stock":
-        patches: tuple[Patch, ...] = ()
-    elif tree == "base":
-        patches = base.pre
-    elif tree == "patched":
-        patches = base.pre + base.patches
-    else:
-        count = int(tree.removeprefix("patch-"))
-        patches = base.pre + base.patches[:count]
-    if not plus:
-        return Variant(tree, patches)
-    path = _find_on_top(base, on_top)
-    return Variant(f"{tree}+{path.stem}", (*patches, Patch.load(path)))
+    patches: tuple[Patch, ...] = ()
+    if name.tree != "stock":
+        patches = base.pre + base.patches[: name.patches]
+    if not name.on_top:
+        return Variant(name.tree, patches)
+    path = _find_on_top(base, name.on_top)
+    return Variant(f"{name.tree}+{path.stem}", (*patches, Patch.load(path)))
 
 
 def _find_on_top(base: Base, name: str) -> Path:
+    """Return the patch file of a mutant or a follow-up, or that path."""
     folders = (base.mutants, base.followups)
     if re.fullmatch(r"[\w-]+", name):
         for folder in folders:
@@ -73,12 +60,9 @@ def _find_on_top(base: Base, name: str) -> Path:
                 return path
     elif Path(name).is_file():
         return Path(name)
-    mutants, followups = (
-        ", ".join(sorted(x.stem for x in folder.glob("*.patch"))) or "none"
-        for folder in folders
-    )
+    known = [x.stem for folder in folders for x in folder.glob("*.patch")]
     raise UsageError(
-        f"unknown mutant {name!r}",
-        f"known mutants: {mutants}; follow-ups: {followups}; "
-        "or give the path of a patch file",
+        f"unknown mutant or follow-up {name!r}",
+        f"{suggest(name, known, 'vfio-p2p series list')}  "
+        "The path of a patch file will do as well.",
     )

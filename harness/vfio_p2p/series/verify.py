@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether each patch applies to a tree, and is in QEMU's style."""
+"""Check whether each patch applies to a tree and is in QEMU's style."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vfio_p2p.series.tree import Folder, Overlay
 CHECKPATCH = "scripts/checkpatch.pl"
 
 
-class State(StrEnum):
-    """What becomes of a patch on a tree."""
+class PatchState(StrEnum):
+    """How a patch relates to a tree."""
 
     APPLIES = "applies"
     APPLIED = "already applied"
@@ -29,11 +29,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Style:
-    """What checkpatch.pl says of a patch.
+    """The verdict of checkpatch.pl on a patch.
 
-    :param errors: How many errors.
-    :param warnings: How many warnings.
-    :param lines: Its words, a line for each.
+    :param errors: The number of errors.
+    :param warnings: The number of warnings.
+    :param lines: The messages, one line each.
     """
 
     errors: int
@@ -43,37 +43,39 @@ class Style:
 
 @dataclass(frozen=True)
 class Verified:
-    """One patch, verified.
+    """The result of verifying one patch.
 
     :param patch: The patch.
-    :param state: What becomes of it after those before it.
-    :param conflict: Which file and hunk does not apply, and why.
-    :param style: What checkpatch.pl says.
+    :param state: How it relates to the tree with the patches before it.
+    :param conflict: The file and the hunk that do not apply, and why; None
+                     if there is no conflict.
+    :param style: The verdict of checkpatch.pl.
     """
 
     patch: Patch
-    state: State
+    state: PatchState
     conflict: PatchError | None
     style: Style
 
     @property
     def good(self) -> bool:
-        """Whether there is nothing to complain of."""
+        """Whether the patch does not conflict and its style is clean."""
         clean = not (self.style.errors or self.style.warnings)
-        return clean and self.state is not State.CONFLICTS
+        return clean and self.state is not PatchState.CONFLICTS
 
 
 def verify(tree: Folder, base: Base) -> list[Verified]:
-    """Try every patch of a base, one after another; the tree stays.
+    """Try every patch of a base, in order, without changing the tree.
 
-    A patch that conflicts is left out for those after it, which may
-    conflict for want of it.
+    The patches after one that conflicts are tried without it, so they may
+    conflict because it is missing.
 
-    :param tree: QEMU, in any state between source and whole series.
-    :param base: Whose patches.
-    :raise PatchError: When a patch is malformed: no tree could take it.
+    :param tree: QEMU, with all, some or none of the patches applied.
+    :param base: The base that has the patches.
+    :raise PatchError: When a patch is malformed, so that it cannot apply to
+                       any tree.
     :raise MissingToolError: When perl or git is missing.
-    :raise SourceError: When checkpatch.pl does not work.
+    :raise SourceError: When checkpatch.pl is missing or fails.
     """
     for patch in base.sequence:
         check_patch(patch)
@@ -81,7 +83,7 @@ def verify(tree: Folder, base: Base) -> list[Verified]:
     changed: Overlay = Overlay(tree, {})
     results = []
     for number, patch in enumerate(base.sequence):
-        state, conflict = State.APPLIED, None
+        state, conflict = PatchState.APPLIED, None
         if number >= count:
             state, conflict, changed = _try(changed, patch)
         style = run_checkpatch(tree, patch)
@@ -91,19 +93,19 @@ def verify(tree: Folder, base: Base) -> list[Verified]:
 
 def _try(
     tree: Overlay, patch: Patch
-) -> tuple[State, PatchError | None, Overlay]:
+) -> tuple[PatchState, PatchError | None, Overlay]:
     try:
         changes = apply_patches(tree, [patch])
     except PatchError as error:
-        if _takes(tree, patch):
-            return State.APPLIED, None, tree
-        return State.CONFLICTS, error, tree
+        if _contains(tree, patch):
+            return PatchState.APPLIED, None, tree
+        return PatchState.CONFLICTS, error, tree
     merged = {**tree.changes, **changes}
-    return State.APPLIES, None, Overlay(tree.below, merged)
+    return PatchState.APPLIES, None, Overlay(tree.below, merged)
 
 
-def _takes(tree: Tree, patch: Patch) -> bool:
-    """Whether the patch can be taken out: somebody picked it alone."""
+def _contains(tree: Tree, patch: Patch) -> bool:
+    """Return whether the tree contains the patch, e.g. cherry-picked."""
     try:
         apply_patches(tree, [patch], reverse=True)
     except PatchError:
@@ -115,12 +117,12 @@ def run_checkpatch(tree: Folder, patch: Patch) -> Style:
     """Run the tree's own checkpatch.pl on a patch.
 
     :raise MissingToolError: When perl is missing.
-    :raise SourceError: When the script is missing, or fails.
+    :raise SourceError: When the script is missing or fails.
     """
     if not (tree.root / CHECKPATCH).is_file():
         raise SourceError(
             f"{tree.root} has no {CHECKPATCH}",
-            "take a checkout, or a release as QEMU publishes it",
+            "Give a git checkout of QEMU, or a release as QEMU publishes it.",
         )
     try:
         result = subprocess.run(
@@ -139,11 +141,12 @@ def run_checkpatch(tree: Folder, patch: Patch) -> Style:
         if match:
             words = (x for x in lines if x and x != line)
             return Style(int(match[1]), int(match[2]), tuple(words))
-    # Of a clean patch --terse says nothing.
+    # With --terse, the script prints nothing about a clean patch.
     if result.returncode == 0 and not result.stdout:
         return Style(0, 0, ())
     said = (result.stderr or result.stdout).decode(errors="replace")
     raise SourceError(
         f"{tree.root / CHECKPATCH} failed on {patch.name}: "
-        f"{next(iter(said.splitlines()), 'it gave no reason')}"
+        f"{next(iter(said.splitlines()), 'it gave no reason')}",
+        f"Run 'perl {CHECKPATCH} FILE' in that tree to see why.",
     )
