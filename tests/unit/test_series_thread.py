@@ -111,7 +111,7 @@ def test_a_mail_that_is_not_ascii_says_so(folder: Path) -> None:
 def test_a_bare_diff_is_no_mail(folder: Path) -> None:
     path = folder / "v10.0/0002-two.patch"
     path.write_bytes(path.read_bytes().partition(b"---\n\n")[2])
-    with pytest.raises(PatchError, match=r"0002-two\.patch: no mail"):
+    with pytest.raises(PatchError, match=r"0002-two\.patch: the patch is not"):
         thread(load_bases(folder)[0])
 
 
@@ -158,6 +158,6 @@ def test_nothing_is_overwritten(
     else:
         out.mkdir()
         (out / "mine").touch()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="not an empty folder"):
         export(base, out)
     assert out.is_file() or [x.name for x in out.iterdir()] == ["mine"]

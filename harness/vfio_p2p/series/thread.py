@@ -1,5 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The series as mails that are ready to send."""
+"""Write the series as a thread of mails that are ready to send.
+
+``git format-patch --thread`` cannot do this.  It formats commits, so it needs
+the source that the series applies to, and it computes every diff anew.  The
+ids of its mails contain the time of the call, which no option or variable
+changes, so two exports of one series would be two threads.  Here the patch
+files stay as they are, and the ids are computed from their contents.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +27,23 @@ MBOX = "series.mbox"
 
 
 def thread(base: Base) -> dict[str, bytes]:
-    """The mails of a series by file name, the cover letter first.
+    """Return the mails of a series by file name, the cover letter first.
 
-    All answer to the first one. Their ids are made of the contents: the
-    same series is the same thread.
+    Every mail but the first is a reply to the first.  The ids are computed
+    from the contents of all mails: the same series is the same thread.
 
-    The cover letter is ``0000-cover-letter.txt`` of the base, if there
-    is one: a mail, or a text with its subject in the first line.
+    The cover letter is the file ``0000-cover-letter.txt`` of the base, if
+    it exists.  That is a mail, or a text whose first line is the subject.
 
-    :raise PatchError: When a patch is no mail.
+    :param base: The base that has the series.
+    :raise PatchError: When a patch is not a mail.
     :raise UsageError: When the base has no series.
     """
     if not base.folder:
-        raise UsageError(f"base {base.name} has no series of ours")
+        raise UsageError(
+            f"base {base.name} has no series of this project",
+            "'vfio-p2p series list' prints the bases and their patches.",
+        )
     mails = [(x.name, x.data) for x in base.patches]
     for patch in base.patches:
         _split(patch.name, patch.data)
@@ -64,25 +75,26 @@ def thread(base: Base) -> dict[str, bytes]:
 
 
 def export(base: Base, folder: Path) -> list[Path]:
-    """Write the mails of a series, each alone and all in one mbox.
+    """Write the mails of a series, one file each, and all in one mbox.
 
-    :param base: Whose series; what comes before it is not for others.
-    :param folder: Where to; made when missing.
+    :param base: The base that has the series.  The patches that are applied
+                 before the series are not written.
+    :param folder: A folder that is empty or does not exist yet.
     :return: The files.
-    :raise PatchError: When a patch is no mail.
-    :raise UsageError: When the base has no series, or something is there
-                       already.
+    :raise PatchError: When a patch is not a mail.
+    :raise UsageError: When the base has no series, or the folder is not
+                       empty.
     """
     mails = thread(base)
     if folder.exists() and not (
         folder.is_dir() and next(folder.iterdir(), None) is None
     ):
         raise UsageError(
-            f"{folder} is there already, and not an empty folder",
-            "name a new one",
+            f"{folder} exists and is not an empty folder",
+            "Give the name of a new folder.",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # A blank line ends a mail in an mbox.
+    # A blank line separates the mails of an mbox.
     mails |= {MBOX: b"\n".join(mails.values())}
     for name, data in mails.items():
         (folder / name).write_bytes(data)
@@ -90,13 +102,14 @@ def export(base: Base, folder: Path) -> list[Path]:
 
 
 def _cover(text: bytes, patches: tuple[Patch, ...]) -> bytes:
+    """Return the cover letter as a mail like those of the patches."""
     if re.match(rb"(From |[\w-]+: )", text) and _header(text, "Subject"):
         start = b"" if text.startswith(b"From ") else MAIL_START
         return start + text
     subject, _, body = text.decode().partition("\n")
     first = patches[0]
     if not re.match(r"\[[^]]*PATCH", subject):
-        # "[PATCH v2 1/6]": the letter of version 2 says so as well.
+        # The letter of "[PATCH v2 1/6]" begins with "[PATCH v2 0/6]".
         words = first.prefix.strip("[]").partition(" 1/")[0] or "PATCH"
         subject = f"[{words} 0/{len(patches)}] {subject}"
     header = Header(subject, header_name="Subject").encode()
@@ -112,15 +125,17 @@ def _cover(text: bytes, patches: tuple[Patch, ...]) -> bytes:
 
 
 def _split(name: str, data: bytes) -> tuple[bytes, bytes]:
-    """A mail's header and the rest, which begins with the blank line."""
+    """Return a mail's header, and the rest from the blank line on."""
     header, blank, body = data.partition(b"\n\n")
     if not blank or not re.search(rb"^Subject: ", header, re.MULTILINE):
-        raise PatchError(name, None, None, "no mail: it has no subject")
+        raise PatchError(
+            name, None, None, "the patch is not a mail: it has no subject"
+        )
     return header + b"\n", b"\n" + body
 
 
 def _header(data: bytes, name: str) -> bytes:
-    """A header as it stands; nothing if it is not there."""
+    """Return a header's value as it stands; empty if it is missing."""
     match = re.search(
         rb"^" + name.encode() + rb": (.*(?:\n[ \t].*)*)",
         data.partition(b"\n\n")[0],
@@ -132,6 +147,7 @@ def _header(data: bytes, name: str) -> bytes:
 def _add_headers(
     name: str, data: bytes, headers: Mapping[str, str]
 ) -> bytes:
+    """Append headers to those of a mail."""
     header, rest = _split(name, data)
     added = "".join(f"{x}: {y}\n" for x, y in headers.items())
     return header + added.encode() + rest
