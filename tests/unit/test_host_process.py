@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""No child outlives us."""
+"""Children end with the process that started them."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,13 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
+from vfio_p2p.errors import MissingToolError
 from vfio_p2p.machine.process import (
+    bound,
     kill_session,
     owned,
     session_members,
 )
 
-# A leader that does not care for SIGTERM, and a child in another group.
+# A session's leader that ignores SIGTERM, with a child in another group.
 STUBBORN = """\
 import os, signal, subprocess, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -26,7 +29,7 @@ print(child.pid, flush=True)
 child.wait()
 """
 
-# Dies by SIGKILL with a child that it owns.
+# A process that owns a child and is killed.
 VICTIM = """\
 import os, signal
 from pathlib import Path
@@ -34,6 +37,14 @@ from vfio_p2p.machine.process import owned
 with owned(["sleep", "600"], cwd=Path("/"), env=os.environ) as child:
     print(child.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+# A process whose child says when it gets SIGTERM.
+PARENT = """\
+import signal, subprocess
+from vfio_p2p.machine.process import bound
+script = "trap 'echo SIGTERM; kill $!' TERM; sleep 600 & echo started; wait"
+subprocess.run(bound(["sh", "-c", script], signal.SIGTERM))
 """
 
 
@@ -50,10 +61,10 @@ def wait_until_gone(pid: int) -> None:
         if not is_running(pid):
             return
         time.sleep(0.01)
-    pytest.fail(f"process {pid} does not end")
+    pytest.fail(f"process {pid} did not end")
 
 
-def test_nothing_of_a_session_is_left(tmp_path: Path) -> None:
+def test_all_processes_of_a_session_end(tmp_path: Path) -> None:
     pids = []
 
     def interrupted() -> None:
@@ -71,7 +82,7 @@ def test_nothing_of_a_session_is_left(tmp_path: Path) -> None:
     assert not any(map(is_running, pids))
 
 
-def test_a_leader_may_end_by_itself(tmp_path: Path) -> None:
+def test_a_leader_may_end_upon_sigterm(tmp_path: Path) -> None:
     code = "trap 'kill $!; exit 7' TERM; sleep 600 & echo; wait"
     with owned(["sh", "-c", code], cwd=tmp_path, env=os.environ) as process:
         assert process.stdout
@@ -87,6 +98,52 @@ def test_a_child_dies_with_us() -> None:
     wait_until_gone(int(victim.stdout))
 
 
+def test_a_bound_program_has_the_pid_and_the_arguments() -> None:
+    words = ["-n", "a  b", "$HOME", "x=y", ""]
+    code = "import os, sys; print(os.getpid(), sys.argv[1:])"
+    with subprocess.Popen(
+        bound([sys.executable, "-c", code, *words]), stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout
+        text = child.stdout.read().decode()
+    assert text == f"{child.pid} {words}\n"
+    assert child.returncode == 0
+
+
+def test_the_signal_can_be_chosen() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == b"started\n"
+        parent.kill()
+        assert parent.stdout.read() == b"SIGTERM\n"
+
+
+def test_a_parent_that_died_too_early_is_noticed() -> None:
+    # The shell is not the process that bound() was called in, as a parent
+    # is not that died before the signal was armed.
+    line = shlex.join(bound(["echo", "started"]))
+    result = subprocess.run(
+        ["sh", "-c", f"{line}; exit $?"], stdout=subprocess.PIPE, check=False
+    )
+    assert (result.returncode, result.stdout) == (127, b"")
+
+
+def test_a_program_that_is_missing() -> None:
+    with pytest.raises(FileNotFoundError, match="no-such-program"):
+        bound(["no-such-program"])
+
+
+def test_setpriv_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingToolError, match="setpriv") as caught:
+        bound(["sh"])
+    assert caught.value.package == "util-linux"
+
+
 def test_output_and_input(tmp_path: Path) -> None:
     code = "cat; echo out; echo error >&2; pwd; echo $X"
     with owned(["sh", "-c", code], cwd=tmp_path, env={"X": "y"}) as process:
@@ -95,7 +152,7 @@ def test_output_and_input(tmp_path: Path) -> None:
     assert text.splitlines() == ["out", "error", str(tmp_path), "y"]
 
 
-def test_somebody_else_with_the_number_of_the_session() -> None:
+def test_a_session_that_is_not_ours_is_left_alone() -> None:
     other = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
         assert not kill_session(other.pid, led=False)

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -12,44 +14,74 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1            # <linux/prctl.h>
+from vfio_p2p.errors import MissingToolError
 
-# Looked up here, since little is safe between fork() and exec().
-_LIBC = ctypes.CDLL(None, use_errno=True)
+# setpriv arms the signal and then becomes this shell. A parent that died
+# before that would never be noticed: no signal comes, and the child has been
+# given to another process. The shell asks who its parent is only after the
+# signal was armed, so either the answer differs or the signal comes.
+_IF_PARENT_LIVES = '[ "$PPID" = "$1" ] || exit 127; shift; exec "$@"'
 
 
-def die_with_parent(
+def bound(
+    argv: Sequence[str | Path],
     signum: signal.Signals = signal.SIGKILL,
-) -> Callable[[], None]:
-    """Make a ``preexec_fn`` after which the child dies when we die.
+    *,
+    path: str | None = None,
+) -> list[str]:
+    """Return a command line whose process dies when we die.
 
-    The kernel means the *thread* that started the child: start it from
-    one that lives as long as the child shall (prctl(2)).
+    The process is the program itself, under the PID that `subprocess`
+    returns. The kernel means the *thread* that starts it: start it from a
+    thread that lives as long as the child shall (prctl(2)). The command
+    line is for children of the calling process only.
 
-    :param signum: The signal that the child gets.
+    :param argv: Program and arguments.
+    :param signum: The signal that the child gets when we die.
+    :param path: The child's ``PATH``, if it differs from ours.
+    :raise MissingToolError: When setpriv is missing.
+    :raise FileNotFoundError: When the program is not in ``PATH``, as
+                              `subprocess` would report.
     """
+    # By its whole path, since the child's PATH may lack it.
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise MissingToolError("setpriv", "util-linux")
+    program, *arguments = map(str, argv)
+    if "/" not in program and shutil.which(program, path=path) is None:
+        raise FileNotFoundError(
+            errno.ENOENT, os.strerror(errno.ENOENT), program
+        )
+    return [
+        setpriv, "--pdeathsig", signum.name.removeprefix("SIG"),
+        "/bin/sh", "-c", _IF_PARENT_LIVES, "sh", str(os.getpid()),
+        program, *arguments,
+    ]
+
+
+def die_with_parent() -> Callable[[], None]:
+    """Make a ``preexec_fn``; use `bound` instead of it."""
     parent = os.getpid()
+    prctl = ctypes.CDLL(None).prctl
 
     def arm() -> None:
-        failed = _LIBC.prctl(PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
-        # The parent may have died before the prctl() took effect.
-        if failed or os.getppid() != parent:
+        if prctl(1, int(signal.SIGKILL), 0, 0, 0) or os.getppid() != parent:
             os._exit(127)
 
     return arm
 
 
 def session_members(session: int) -> list[int]:
-    """Processes of a session, zombies left out.
+    """Return the processes of a session, without zombies.
 
-    A group is not enough to catch them all: ninja gives every command
+    A process group would not cover them all: ninja gives every command
     a process group of its own.
     """
     members = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        with suppress(OSError):             # it ended meanwhile
+        with suppress(OSError):             # the process ended meanwhile
             # The name, in parentheses, may contain anything.
             fields = (entry / "stat").read_text(
                 errors="replace"
@@ -60,15 +92,17 @@ def session_members(session: int) -> list[int]:
 
 
 def kill_session(session: int, *, led: bool) -> bool:
-    """Kill what is left of a session of ours; call it until that is gone.
+    """Kill the remaining processes of a session that we started.
 
-    :param session: Number of the session, which is its leader's.
+    Call it until it returns False: a process may fork meanwhile.
+
+    :param session: Number of the session, which is its leader's PID.
     :param led: Whether the leader has not been reaped yet.
-    :return: Whether anything was there to be killed.
+    :return: Whether there was anything to kill.
     """
     members = session_members(session)
-    # The number is not given away before the session is empty: if somebody
-    # has it whom we did not start, then nothing here is ours.
+    # The kernel does not reuse the number before the session is empty. If
+    # a process that we did not start has it, the session is not ours.
     if not led and session in members:
         return False
     for pid in members:
@@ -78,15 +112,15 @@ def kill_session(session: int, *, led: bool) -> bool:
 
 
 def end_session(process: subprocess.Popen[bytes], grace_s: float = 3) -> None:
-    """End the leader of a session, and whatever else is in it.
+    """End the leader of a session and all its other processes.
 
     :param process: Started with ``start_new_session=True``.
-    :param grace_s: Time for the leader to end by itself on SIGTERM.
+    :param grace_s: Time for the leader to end by itself upon SIGTERM.
     """
     if process.returncode is not None:
         return
-    # Nothing is reaped before the end: until then the number of the
-    # session cannot pass to somebody else.
+    # The leader is reaped last: until then, its PID, which is the number
+    # of the session, cannot be given to another process.
     with suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
@@ -107,18 +141,21 @@ def owned(
     env: Mapping[str, str],
     pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A child in a session of its own, gone on every way out of here.
+    """Run a child in a session of its own, which ends with this block.
 
-    Its stdout is a pipe that takes stderr too; its stdin is empty. When
-    we are killed it gets SIGTERM, on which ninja ends its own children.
+    The child's stdout is a pipe that takes its stderr as well; its stdin
+    is empty. If we are killed, the child gets SIGTERM, upon which ninja
+    ends its own children.
 
     :param argv: Program and arguments.
-    :param cwd: Its working directory.
-    :param env: Its whole environment.
-    :param pass_fds: File descriptors that it, and its children, inherit.
+    :param cwd: The child's working directory.
+    :param env: The child's whole environment.
+    :param pass_fds: File descriptors that the child inherits.
+    :raise MissingToolError: When setpriv is missing.
+    :raise FileNotFoundError: When the program is missing.
     """
     process = subprocess.Popen(
-        argv,
+        bound(argv, signal.SIGTERM, path=env.get("PATH", os.defpath)),
         cwd=cwd,
         env=env,
         pass_fds=pass_fds,
@@ -126,7 +163,6 @@ def owned(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=die_with_parent(signal.SIGTERM),
     )
     try:
         yield process

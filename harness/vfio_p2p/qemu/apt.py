@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vfio_p2p.errors import HostError, MissingToolError
 from vfio_p2p.machine.files import exclusive, write_whole
-from vfio_p2p.machine.process import die_with_parent
+from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.qemu.apt_sources import find_archive
 
@@ -229,7 +229,9 @@ class AptRoot:
         program, *rest = argv
         try:
             return subprocess.run(
-                [program, f"--config-file={self.home}/apt.conf", *rest],
+                bound(
+                    [program, f"--config-file={self.home}/apt.conf", *rest]
+                ),
                 cwd=cwd or self.home,
                 env=os.environ | {"LC_ALL": "C"},
                 stdin=subprocess.DEVNULL,
@@ -237,7 +239,6 @@ class AptRoot:
                 text=True,
                 errors="replace",
                 check=False,
-                preexec_fn=die_with_parent(),
             )
         except FileNotFoundError as error:
             raise MissingToolError(program, "apt") from error

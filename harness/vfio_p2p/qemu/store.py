@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from vfio_p2p.machine.files import exclusive, publishing
-from vfio_p2p.machine.process import die_with_parent
+from vfio_p2p.machine.process import bound
 from vfio_p2p.qemu.job import FORMAT, Job
 from vfio_p2p.qemu.ninja import check_status
 from vfio_p2p.qemu.worktree import BINARY
@@ -131,14 +131,13 @@ def _sha256(path: Path) -> str:
 
 def _run(log: Path, *argv: str) -> str:
     done = subprocess.run(
-        argv,
+        bound(argv),
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="backslashreplace",
         env={**os.environ, "LC_ALL": "C.UTF-8"},
-        preexec_fn=die_with_parent(),
     )
     with log.open("a") as file:
         file.write(done.stderr)
