@@ -40,55 +40,70 @@ STANZA = """\
 # A comment
 Types: deb
 # Another one
-URIs: mirror:/debian
+URIs: http://mirror.example/debian http://other.example/debian/
 Suites: bookworm bookworm-updates
 Components: contrib
 # One more
  main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+signed-by: /usr/share/keyrings/debian-archive-keyring.gpg
 """
 
 OTHERS = """\
-Types: deb
-URIs: other:/debian
-Suites: bookworm
-Components: main
-Signed-By: /usr/share/keyrings/other.gpg
+# A comment alone is no stanza.
 
 Types: deb
-URIs: mirror:/debian-security
+URIs: http://vendor.example/debian
+Suites: bookworm
+Components: main
+Signed-By: /usr/share/keyrings/vendor.gpg
+
+Types: deb
+URIs: http://mirror.example/debian-security
 Suites: bookworm-security
 Components: main
 
 """
 
 
+@needs_apt
 def test_sources_in_stanzas(etc: Path) -> None:
     sources(etc, OTHERS + STANZA)
     archive = find_archive(etc)
-    assert archive.uri == "mirror:/debian"
+    assert archive.uri == "http://mirror.example/debian"
     assert archive.stanza("deb-src", ("trixie", "sid")) == (
-        "Types: deb-src\nURIs: mirror:/debian\nSuites: trixie sid\n"
+        "Types: deb-src\nURIs: http://mirror.example/debian\n"
+        "Suites: trixie sid\n"
         "Components: main\nArchitectures: amd64\nTargets: Sources\n"
         "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
     )
 
 
+@needs_apt
 def test_a_key_in_the_stanza(etc: Path) -> None:
     key = "\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQ==\n =AAAA"
-    sources(etc, STANZA.rpartition("Signed-By")[0] + f"Signed-By:{key}\n")
+    sources(etc, STANZA.rpartition("signed-by")[0] + f"Signed-By:{key}\n")
     assert f"Signed-By: {key}\n" in find_archive(etc).stanza("deb", ("sid",))
 
 
+@needs_apt
 @pytest.mark.parametrize(
     ("line", "uri", "options"),
     [
-        ("deb mirror:/debian bookworm main", "mirror:/debian", ()),
-        ("deb  a:/debian\tstable  main # x", "a:/debian", ()),
         (
-            "deb [ arch=amd64 signed-by=/k/debian-archive.gpg ] a:/x sid main",
-            "a:/x",
-            (("Signed-By", "/k/debian-archive.gpg"),),
+            "deb http://mirror.example/debian bookworm main",
+            "http://mirror.example/debian",
+            (),
+        ),
+        (
+            "deb  mirror+file:/etc/apt/mirrors\tstable  main # x",
+            "mirror+file:/etc/apt/mirrors",
+            (),
+        ),
+        (
+            "deb [ arch=amd64 signed-by=/k/debian-archive.gpg trusted=yes ]"
+            " http://mirror.example/x/ sid main",
+            "http://mirror.example/x",
+            (("Signed-By", "/k/debian-archive.gpg"), ("Trusted", "yes")),
         ),
     ],
 )
@@ -100,15 +115,17 @@ def test_sources_in_lines(
     assert (archive.uri, archive.options) == (uri, options)
 
 
+@needs_apt
 @pytest.mark.parametrize(
     "text",
     [
         "",
-        OTHERS.partition("\n\n")[2],
+        OTHERS.rpartition("Types")[1] + OTHERS.rpartition("Types")[2],
         STANZA + "Enabled: no\n",
         STANZA.replace("deb\n", "deb-src\n"),
         STANZA.replace("bookworm bookworm-updates", "jammy"),
         STANZA.replace(" main", " stable"),
+        "Types: deb\nURIs: cdrom:[DVD]/\nSuites: sid\nComponents: main\n",
     ],
 )
 def test_no_debian_archive(etc: Path, text: str) -> None:
@@ -116,6 +133,14 @@ def test_no_debian_archive(etc: Path, text: str) -> None:
     with pytest.raises(HostError, match="no Debian archive") as caught:
         find_archive(etc)
     assert "--source" in caught.value.hint
+
+
+@needs_apt
+def test_sources_that_apt_cannot_read(etc: Path) -> None:
+    sources(etc, STANZA.replace("Types: deb", "Types: dep"))
+    with pytest.raises(HostError, match="cannot read its sources") as caught:
+        find_archive(etc)
+    assert "debian.sources" in caught.value.hint
 
 
 class FakeArchive:
@@ -314,8 +339,14 @@ def test_apt_is_missing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    root = AptRoot.open(["bookworm"], etc=etc)
+    setpriv = shutil.which("setpriv")
+    assert setpriv
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "setpriv").symlink_to(setpriv)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(MissingToolError, match="apt-get"):
+        AptRoot.open(["bookworm"], etc=etc)
+    root = AptRoot(tmp_path / "root", "")
     with pytest.raises(MissingToolError, match="apt-get"):
         root.update()
 

@@ -1,25 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where this machine gets its Debian packages from (sources.list(5))."""
+"""The Debian archive that this machine gets its packages from.
+
+apt itself tells which archives are configured, by way of ``apt-get
+indextargets``. It does not tell how their signatures are checked, so those
+options are read from the entry that apt names (sources.list(5)).
+"""
 
 from __future__ import annotations
 
+import email
+import os
 import re
-from collections.abc import Iterator
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vfio_p2p.errors import HostError
+from vfio_p2p.errors import HostError, MissingToolError
+from vfio_p2p.machine.process import bound
 
-# The names that a release of Debian goes by. What follows them, as in
-# bookworm-security, may be another archive.
+# The names that a release of Debian goes by. A suite whose name continues,
+# such as bookworm-security, may be in another archive.
 _SUITES = re.compile(
     r"(bullseye|bookworm|trixie|forky|sid"
     r"|(old)?(old)?stable|testing|unstable)(-backports|-updates)?"
 )
 
-# What else of an entry is as true for another suite of its archive.
+# The options of an entry that hold for other suites of its archive as well.
 _OPTIONS = ("Signed-By", "Trusted", "Check-Valid-Until")
+
+_FORMAT = "$(CREATED_BY)|$(COMPONENT)|$(RELEASE)|$(REPO_URI)|$(SOURCESENTRY)"
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Archive:
     options: tuple[tuple[str, str], ...]
 
     def stanza(self, kind: str, suites: tuple[str, ...]) -> str:
-        """Text of a ``.sources`` file for other suites of the archive.
+        """Return a ``.sources`` file for other suites of the archive.
 
         :param kind: "deb" or "deb-src".
         :param suites: E.g. ``bookworm``.
@@ -54,71 +66,96 @@ class Archive:
 
 
 def find_archive(etc: Path = Path("/etc/apt")) -> Archive:
-    """The Debian archive that this machine uses.
+    """Find the Debian archive that this machine uses.
 
     :param etc: Where apt's configuration is.
-    :raise HostError: When none is configured.
+    :raise MissingToolError: When there is no apt.
+    :raise HostError: When no Debian archive is configured.
     """
-    parts = etc / "sources.list.d"
-    entries: list[dict[str, str]] = []
-    for path in (etc / "sources.list", *sorted(parts.glob("*.list"))):
-        if path.is_file():
-            entries += _one_line_entries(path.read_text(errors="replace"))
-    for path in sorted(parts.glob("*.sources")):
-        entries += _stanzas(path.read_text(errors="replace"))
-    found = [x for x in entries if _is_debian(x)]
+    found = list(dict.fromkeys(_archives(etc)))
     if not found:
         raise HostError(
-            f"no Debian archive among the apt sources in {etc}",
-            "add one; for QEMU alone, '--source' does without",
+            f"no Debian archive is among the apt sources in {etc}",
+            "Add one. QEMU alone can be built without an archive from a "
+            "source of your own, with '--source'.",
         )
-    best = max(found, key=_likelihood)
-    return Archive(
-        best["uris"].split()[0],
-        tuple((x, best[x.lower()]) for x in _OPTIONS if x.lower() in best),
-    )
+    return max(found, key=_likelihood)
 
 
-def _is_debian(entry: dict[str, str]) -> bool:
-    return (
-        "deb" in entry.get("types", "").split()
-        and entry.get("enabled", "yes").lower() in ("yes", "true", "1")
-        and "main" in entry.get("components", "").split()
-        and bool(entry.get("uris"))
-        and any(map(_SUITES.fullmatch, entry.get("suites", "").split()))
-    )
+def _archives(etc: Path) -> Iterator[Archive]:
+    for line in _index_targets(etc):
+        target, component, suite, uri, entry = line.split("|")
+        if (
+            target == "Packages"
+            and component == "main"
+            and _SUITES.fullmatch(suite)
+            # A medium has no other suites.
+            and not uri.startswith("cdrom:")
+        ):
+            options = _options(entry)
+            yield Archive(
+                uri.removesuffix("/"),
+                tuple((x, options[x]) for x in _OPTIONS if x in options),
+            )
 
 
-def _likelihood(entry: dict[str, str]) -> tuple[bool, bool]:
+def _likelihood(archive: Archive) -> tuple[bool, bool]:
     """Other vendors name their suites after Debian's, too."""
-    keyring = entry.get("signed-by", "debian-archive")
-    path = urlsplit(entry["uris"].split()[0]).path
+    keyring = dict(archive.options).get("Signed-By", "debian-archive")
+    path = urlsplit(archive.uri).path
     return "debian-archive" in keyring, "debian" in path.split("/")
 
 
-def _one_line_entries(text: str) -> Iterator[dict[str, str]]:
-    for line in text.splitlines():
-        match = re.match(
-            r"\s*(deb|deb-src)\s+(?:\[([^]]*)\]\s*)?(\S+)\s+(\S+)\s*([^#]*)",
-            line,
+def _index_targets(etc: Path) -> list[str]:
+    """Return a line in `_FORMAT` for each index that apt would fetch."""
+    # An empty state: apt would load its lists, which takes a second, and
+    # complain where there are none.
+    with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as state:
+        try:
+            result = subprocess.run(
+                bound([
+                    "apt-get", "-o", f"Dir::Etc={etc.absolute()}",
+                    "-o", f"Dir::State={state}",
+                    "-o", f"Dir::State::lists={state}",
+                    "-o", "Dir::State::status=/dev/null",
+                    "-o", "Dir::Cache::pkgcache=",
+                    "-o", "Dir::Cache::srcpkgcache=",
+                    # The release files need not be here.
+                    "indextargets", "--no-release-info",
+                    "--format", _FORMAT,
+                ]),
+                env=os.environ | {"LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise MissingToolError("apt-get", "apt") from error
+    if result.returncode:
+        raise HostError(
+            f"apt cannot read its sources in {etc}",
+            "Correct the entry that apt complains about: "
+            f"{' '.join(result.stderr.split())}",
         )
-        if not match:
-            continue
-        kind, options, uri, suite, components = match.groups()
-        pairs = [x.partition("=") for x in (options or "").split()]
-        yield {name.lower(): value for name, _, value in pairs} | {
-            "types": kind,
-            "uris": uri,
-            "suites": suite,
-            "components": components,
-        }
+    return result.stdout.splitlines()
 
 
-def _stanzas(text: str) -> Iterator[dict[str, str]]:
-    lines = [x for x in text.splitlines() if not x.startswith("#")]
-    for block in re.split(r"\n\s*\n", "\n".join(lines)):
-        # A line that starts with a blank goes on with the one before.
-        fields = re.findall(
-            r"^([\w-]+):[ \t]*(.*(?:\n[ \t].*)*)", block, re.MULTILINE
-        )
-        yield {name.lower(): value.rstrip() for name, value in fields}
+def _options(entry: str) -> Mapping[str, str]:
+    """Return the options of an entry of the apt sources.
+
+    :param entry: As ``SOURCESENTRY`` has it: the file's path, a colon, and
+                  the number of the stanza, or of the line in a ``.list``.
+    """
+    name, _, number = entry.rpartition(":")
+    lines = Path(name).read_text(errors="replace").splitlines()
+    if not name.endswith(".sources"):
+        match = re.match(r"\s*\S+\s+\[([^]]*)\]", lines[int(number) - 1])
+        pairs = [x.partition("=") for x in match[1].split()] if match else []
+        return {key.title(): value for key, _, value in pairs}
+    text = "\n".join(x for x in lines if not x.startswith("#"))
+    # A stanza is a header as in mail. apt does not count empty ones.
+    stanzas = [x for x in re.split(r"\n\s*\n", text) if x.strip()]
+    fields = email.message_from_string(stanzas[int(number) - 1].lstrip())
+    return {key.title(): value for key, value in fields.items()}
