@@ -391,7 +391,8 @@ def test_a_tarball_that_is_here_stays(debian: FakeArchive) -> None:
     assert debian_tarball("10.0", silent) == old
     new = debian_tarball("10.0", silent, refresh=True)
     assert new.name == "qemu_10.0.13+ds.orig.tar.xz"
-    shutil.rmtree(debian.root)
+    # Not all of it: of such an archive, apt only makes a link to the file.
+    shutil.rmtree(debian.root / "dists")
     assert debian_tarball("10.0", silent) == new
 
 

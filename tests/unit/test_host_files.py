@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Folders that are whole or not there; locks."""
+"""Files that are either whole or absent, and locks between processes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 from vfio_p2p.errors import NoSpaceError
 from vfio_p2p.machine.files import (
     exclusive,
+    exclusive_if_free,
     publishing,
     remove_tree,
     room_for,
+    touch,
+    unused,
+    used,
     write_whole,
 )
 
@@ -74,6 +80,85 @@ def test_a_child_keeps_the_lock(tmp_path: Path) -> None:
     assert is_locked(path)
     child.communicate()
     assert not is_locked(path)
+
+
+def test_a_lock_that_is_taken_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with exclusive_if_free(path) as first, exclusive_if_free(path) as second:
+        assert (first, second) == (True, False)
+        assert is_locked(path)
+    with exclusive_if_free(path) as third:
+        assert third
+
+
+# A process that uses an entry until its input ends.
+USER = """\
+import sys
+from pathlib import Path
+from vfio_p2p.machine.files import used
+print(used(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_entry_is_used_until_the_process_ends(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "entry"
+    path.mkdir() if kind == "folder" else path.touch()
+    os.utime(path, (0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-c", USER, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as user:
+        assert user.stdout
+        assert user.stdout.readline() == b"True\n"
+        assert path.stat().st_mtime > 0
+        with unused(path) as free:
+            assert not free
+        user.communicate()
+    with unused(path) as free:
+        assert free
+
+
+def test_an_entry_that_is_missing_is_not_used(tmp_path: Path) -> None:
+    assert not used(tmp_path / "entry")
+    with unused(tmp_path / "entry") as free:
+        assert not free
+
+
+def test_an_entry_that_is_taken_away_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "entry"
+    path.touch()
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(used(path)))
+    with unused(path) as free:
+        assert free
+        thread.start()
+        path.rename(tmp_path / "gone")
+    thread.join()
+    assert answers == [False]
+
+
+def test_an_entry_that_was_made_again_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "entry"
+    path.touch()
+    assert used(path)
+    path.rename(tmp_path / "gone")
+    path.touch()
+    assert used(path)
+    with unused(path) as free:
+        assert not free
+
+
+def test_touching(tmp_path: Path) -> None:
+    os.utime(tmp_path, (0, 0))
+    touch(tmp_path)
+    assert tmp_path.stat().st_mtime > 0
+    touch(tmp_path / "missing")
+    assert os.listdir(tmp_path) == []
 
 
 def test_publishing_replaces(tmp_path: Path) -> None:

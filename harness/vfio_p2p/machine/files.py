@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files that are whole or not there, and locks that outlast a kill."""
+"""Files that are either whole or absent, and locks between processes.
+
+Three locks guard the cache. `exclusive` keeps two processes from making the
+same entry. `used` keeps an entry from being pruned, for as long as a process
+may read it. `unused` is what pruning takes: it fails while an entry is used.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vfio_p2p.errors import NoSpaceError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+# Descriptors of the entries that `used` holds, by device and inode.
+_HELD: dict[tuple[int, int], int] = {}
 
 
 @contextmanager
@@ -24,25 +32,49 @@ def exclusive(
 ) -> Iterator[int]:
     """Hold a lock between processes; yields its file descriptor.
 
-    A child that inherits the descriptor holds the lock as well: pass it
-    on to children that would go on working if we were killed.
+    A child that inherits the descriptor holds the lock as well. Pass it
+    to children that would continue to work if this process were killed.
 
-    :param path: The lock's file, made when it is missing and never
-                 removed by us.
-    :param waiting: Called once if somebody else holds the lock.
+    :param path: The lock's file, made when it is missing.
+    :param waiting: Called once if another process holds the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path, waiting, wait=True) as fd:
+        assert fd is not None
+        yield fd
+
+
+@contextmanager
+def exclusive_if_free(path: Path) -> Iterator[bool]:
+    """Hold a lock as `exclusive` does, or yield False if it is taken.
+
+    :param path: The lock's file, made when it is missing. It may be
+                 removed while the lock is held: whoever waits for it
+                 makes a new one.
+    """
+    with _locked(path, None, wait=False) as fd:
+        yield fd is not None
+
+
+@contextmanager
+def _locked(
+    path: Path, waiting: Callable[[], None] | None, *, wait: bool
+) -> Iterator[int | None]:
     while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not wait:
+                    yield None
+                    return
                 if waiting:
                     waiting()
+                    waiting = None
                 fcntl.flock(fd, fcntl.LOCK_EX)
-            # A cache may be deleted at any time, its locks included:
-            # then this is not the file that the next one will lock.
+            # A cache may be deleted at any time, including its locks. If
+            # the file was, the next process will lock another one.
             if _same_file(fd, path):
                 # Closed and not unlocked: unlocking would take the
                 # lock away from children that still run.
@@ -59,14 +91,78 @@ def _same_file(fd: int, path: Path) -> bool:
         return False
 
 
+def touch(path: Path) -> None:
+    """Note that an entry of the cache is used now.
+
+    :param path: A file or folder. A cache that is read-only, and an entry
+                 that is missing, are left as they are.
+    """
+    with suppress(OSError):
+        os.utime(path)
+
+
+def used(path: Path) -> bool:
+    """Note that an entry is used now, and until this process ends.
+
+    Until then `unused` fails for it, so that it is not pruned. Call it
+    before the entry is looked at: an entry that is there after the call
+    stays.
+
+    :param path: A file or folder.
+    :return: Whether the entry is there.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    inode = os.fstat(fd)
+    key = inode.st_dev, inode.st_ino
+    if key in _HELD:
+        os.close(fd)
+    else:
+        # The wait is for a renaming at most.
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        _HELD[key] = fd
+    if not _same_file(_HELD[key], path):
+        os.close(_HELD.pop(key))
+        return False
+    touch(path)
+    return True
+
+
+@contextmanager
+def unused(path: Path) -> Iterator[bool]:
+    """Keep others from beginning to use an entry; False if it is used.
+
+    Rename the entry within the block if it shall go: whoever waits to use
+    it then finds it missing.
+
+    :param path: A file or folder; it counts as used when it is missing.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield _same_file(fd, path)
+    finally:
+        os.close(fd)
+
+
 @contextmanager
 def publishing(final: Path) -> Iterator[Path]:
     """Make a folder under another name, and rename it when it is whole.
 
-    Call it with a lock held that covers `final`; what is found there
-    is replaced.
+    Call it with a lock held that covers `final`. A folder of that name is
+    replaced.
 
-    :param final: The folder's name in the end.
+    :param final: The folder's final name.
     """
     partial = final.with_name(f".{final.name}.partial")
     remove_tree(partial)
@@ -94,7 +190,7 @@ def _sync(folder: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace a file in one step; its folder is made when missing."""
+    """Replace a file in one step; its folder is made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -108,12 +204,12 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all that is in it, or nothing if it is gone.
+    """Remove a folder and everything in it, if it is there.
 
-    It gets another name first: a folder that is half removed must not
-    be taken for a whole one.
+    The folder is renamed first: one that is half removed must not be
+    mistaken for a whole one.
 
-    :param path: The folder; of a link, the link alone is removed.
+    :param path: The folder. If it is a link, only the link is removed.
     """
     doomed = path.with_name(f".{path.name}.doomed")
     _remove(doomed)
@@ -131,12 +227,12 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def room_for(path: Path, needed_bytes: int) -> Iterator[None]:
-    """Work that needs room on the disk.
+    """Do work that needs room on the disk.
 
-    :param path: Where it works; need not exist yet.
-    :param needed_bytes: How much it needs.
-    :raise NoSpaceError: When there is too little, or it ran out on the
-                         way.
+    :param path: Where the work is done; need not exist yet.
+    :param needed_bytes: How much room the work needs.
+    :raise NoSpaceError: When there is too little room, or when the work
+                         has filled the disk.
     """
     there = next(x for x in (path, *path.parents) if x.exists())
     if shutil.disk_usage(there).free < needed_bytes:
@@ -150,7 +246,7 @@ def room_for(path: Path, needed_bytes: int) -> Iterator[None]:
 
 
 def out_of_space(path: Path, needed_bytes: int) -> NoSpaceError:
-    """The error that says how much room there is under `path` now."""
+    """Return the error that says how much room is left under `path`."""
     there = next(x for x in (path, *path.parents) if x.exists())
     free_bytes = shutil.disk_usage(there).free
     return NoSpaceError(path, needed_bytes, free_bytes)

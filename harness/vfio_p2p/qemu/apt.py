@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vfio_p2p.errors import HostError, MissingToolError
-from vfio_p2p.machine.files import exclusive, write_whole
+from vfio_p2p.machine.files import exclusive, used, write_whole
 from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.qemu.apt_sources import find_archive
@@ -61,6 +61,10 @@ class AptRoot:
     def __init__(self, home: Path, stanza: str) -> None:
         self.home = home
         self._trouble = ""
+        # The folder may be pruned until it is in use.
+        home.mkdir(parents=True, exist_ok=True)
+        while not used(home):
+            home.mkdir(parents=True, exist_ok=True)
         for folder in (
             "cache/archives/partial", "log", "state/lists/partial"
         ):
@@ -188,7 +192,8 @@ class AptRoot:
         def cached(name: str, version: str) -> Path | None:
             # apt writes the epoch's colon as %3a.
             stem = f"{name}_{version.replace(':', '%3a')}"
-            return next(iter(sorted(pool.glob(f"{stem}_*.deb"))), None)
+            found = sorted(pool.glob(f"{stem}_*.deb"))
+            return next((x for x in found if used(x)), None)
 
         wanted = [
             f"{name}={version}"
@@ -211,6 +216,7 @@ class AptRoot:
         with tempfile.TemporaryDirectory(
             dir=destination, prefix=".download-"
         ) as name:
+            used(Path(name))
             result = self._run("apt-get", *arguments, cwd=Path(name))
             if result.returncode:
                 raise HostError(

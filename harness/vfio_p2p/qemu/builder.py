@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_p2p.machine.files import exclusive, room_for
+from vfio_p2p.machine.files import exclusive, room_for, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.job import Job
@@ -90,6 +90,8 @@ def build(
         with room_for(cache_dir(), work.needed_bytes):
             log.parent.mkdir(parents=True, exist_ok=True)
             log.unlink(missing_ok=True)
+            log.touch()
+            used(log)
             binary = work.compile(job, log, lock, progress)
             stored = store.add(job, binary, log)
         log.unlink()

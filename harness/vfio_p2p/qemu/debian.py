@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vfio_p2p.errors import HostError
-from vfio_p2p.machine.files import exclusive, room_for
+from vfio_p2p.machine.files import exclusive, room_for, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu.apt import AptRoot
@@ -35,7 +35,7 @@ def debian_tarball(
     ):
         here = {x.name: x for x in folder.glob("qemu_*.orig.tar.*")}
         name = _newest(here, qemu, r"qemu_(.*)\.orig\.tar\.\w+")
-        if name and not refresh:
+        if name and used(here[name]) and not refresh:
             return here[name]
         progress(0, 0, f"looking for QEMU {qemu} in Debian")
         apt = AptRoot.open(SUITES, sources=True)
@@ -48,7 +48,9 @@ def debian_tarball(
                 "give a source of your own with '--source'",
             )
         progress(0, 0, f"downloading QEMU {version}")
-        return apt.download_source_tarball("qemu", version, folder)
+        path = apt.download_source_tarball("qemu", version, folder)
+        used(path)
+        return path
 
 
 def _newest(names: Iterable[str], qemu: str, pattern: str) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from vfio_p2p.errors import MissingToolError, SourceError
-from vfio_p2p.machine.files import exclusive, publishing, room_for
+from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.debian import debian_tarball
@@ -149,7 +149,7 @@ def _from_tarball(path: Path, kind: str, progress: Progress) -> Source:
         exclusive(home.with_name(f"{home.name}.lock")),
         room_for(home, 0 if listing.exists() else UNPACKED_BYTES),
     ):
-        if not listing.exists():
+        if not (used(home) and listing.exists()):
             progress(0, 0, f"unpacking {path.name}")
             with publishing(home) as partial:
                 tree = partial / "tree"
@@ -160,6 +160,7 @@ def _from_tarball(path: Path, kind: str, progress: Progress) -> Source:
                 (partial / "files.json").write_bytes(
                     msgspec.json.encode(files)
                 )
+            used(home)
         files = msgspec.json.decode(
             listing.read_bytes(), type=dict[str, str]
         )

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from vfio_p2p.machine.files import exclusive, publishing
+from vfio_p2p.machine.files import exclusive, publishing, used
 from vfio_p2p.machine.process import bound
 from vfio_p2p.qemu.job import FORMAT, Job
 from vfio_p2p.qemu.ninja import check_status
@@ -73,8 +73,13 @@ class Store:
     home: Path
 
     def find(self, key: str) -> Stored | None:
-        """The build of that key; None also if it is damaged."""
+        """Find a build; None if it is missing or damaged.
+
+        A build that was found is not pruned before this process ends.
+        """
         directory = self.home / key
+        if not used(directory):
+            return None
         try:
             info = msgspec.json.decode(
                 (directory / "build.json").read_bytes(), type=BuildInfo
@@ -101,6 +106,7 @@ class Store:
             directory = self.home / job.key
             with publishing(directory) as partial:
                 info = _fill(partial, job, binary, log)
+            used(directory)
         return Stored(directory, info)
 
 
