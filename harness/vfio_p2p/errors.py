@@ -63,17 +63,19 @@ class UsageError(InputError):
 
 
 class MissingToolError(InputError):
-    """A program, header or module that we need is missing.
+    """A program, library or module that a command needs is missing.
 
-    :param tool: What is missing, e.g. ``ninja``.
+    :param tool: The missing thing, e.g. ``ninja``.
     :param package: The Debian package that has it.
+    :param hint: How to get it, if not by installing the package.
     """
 
-    def __init__(self, tool: str, package: str) -> None:
+    def __init__(self, tool: str, package: str, hint: str = "") -> None:
         super().__init__(
             f"{tool} is missing",
-            f"install the package {package}: "
-            f"'make setup' as root does, or prints the command",
+            hint
+            or f"Install the Debian package {package} as root: "
+            f"'apt-get install {package}'.",
         )
         self.tool = tool
         self.package = package

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Header(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """``qemu.toml``: the same for every build."""
+    """The content of ``qemu.toml``, which holds for every build."""
 
     format: int
     configure: tuple[str, ...]
@@ -48,10 +48,10 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return msgspec.toml.decode(path.read_bytes(), type=cls)
 
     def arguments(self, *, werror: bool) -> tuple[str, ...]:
-        """Arguments of QEMU's configure.
+        """Return the arguments of QEMU's configure.
 
-        :param werror: Whether compiler warnings are errors. Off for runs:
-                       another compiler warns of other things.
+        :param werror: Whether compiler warnings are errors. They are not
+                       for runs, since each compiler warns of other things.
         """
         return (
             *self.configure,
@@ -60,9 +60,9 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         )
 
     def libraries_for(self, version: str) -> Mapping[str, str]:
-        """Names for pkg-config, and the Debian packages.
+        """Return the names for pkg-config, with their Debian packages.
 
-        :param version: Of QEMU, e.g. ``10.0.13``.
+        :param version: The version of QEMU, e.g. ``10.0.13``.
         """
         found = dict(self.libraries)
         for bound, libraries in self.libraries_before.items():
@@ -71,9 +71,9 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return found
 
     def device_list(self, version: str) -> bytes:
-        """Content of ``configs/devices/x86_64-softmmu/<name>.mak``.
+        """Return ``configs/devices/x86_64-softmmu/<name>.mak``.
 
-        :param version: Of QEMU, e.g. ``10.0.13``.
+        :param version: The version of QEMU, e.g. ``10.0.13``.
         """
         found = list(self.devices)
         for bound, devices in self.devices_from.items():
@@ -84,12 +84,12 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 @dataclass(frozen=True)
 class Toolchain:
-    """What compiles, as far as it can make a difference.
+    """The tools that compile, as far as they can make a difference.
 
     :param compiler: First line of ``cc --version``.
     :param meson: Version of meson.
-    :param python: The interpreter that QEMU's configure gets; meson and
-                   pycotap come with it.
+    :param python: The interpreter that QEMU's configure is given. It has
+                   meson and pycotap.
     """
 
     compiler: str
@@ -98,46 +98,79 @@ class Toolchain:
 
 
 def find_toolchain(recipe: Recipe, version: str) -> Toolchain:
-    """Look for all that a build needs before one is started.
+    """Look for everything that a build needs before one is started.
 
     :param recipe: Says what is needed.
-    :param version: Of the QEMU to build.
-    :raise MissingToolError: When something is missing; names the package.
+    :param version: The version of the QEMU to build.
+    :raise MissingToolError: When something is missing.
     """
-    for program, package in recipe.programs.items():
-        if shutil.which(program) is None:
-            raise MissingToolError(program, package)
+    for error in missing_tools(recipe, version):
+        raise error
+    return Toolchain(
+        _compiler(), importlib.metadata.version("meson"), sys.executable
+    )
+
+
+def missing_tools(recipe: Recipe, version: str) -> Iterator[MissingToolError]:
+    """Yield an error for each thing that a build needs and is missing.
+
+    Libraries are looked for only if no program is missing, since the
+    programs are needed to find them.
+
+    :param recipe: Says what is needed.
+    :param version: The version of the QEMU to build.
+    """
+    programs = [
+        MissingToolError(program, package)
+        for program, package in recipe.programs.items()
+        if shutil.which(program) is None
+    ]
+    yield from programs
+    if not programs:
+        yield from _missing_libraries(recipe, version)
+    for module in "meson", "pycotap":
+        try:
+            importlib.metadata.version(module)
+        except importlib.metadata.PackageNotFoundError:
+            yield MissingToolError(
+                f"Python module {module}",
+                f"python3-{module}",
+                "It is a requirement of vfio-p2p. Install vfio-p2p again, "
+                "with its requirements.",
+            )
+    if not programs and not _compiler():
+        yield MissingToolError("a cc that works", "gcc")
+
+
+def _missing_libraries(
+    recipe: Recipe, version: str
+) -> Iterator[MissingToolError]:
     environment = build_environment()
     for library, package in recipe.libraries_for(version).items():
         if not _runs(["pkg-config", "--exists", library], environment):
-            raise MissingToolError(f"library {library}", package)
+            yield MissingToolError(f"library {library}", package)
     for item in recipe.headers:
         if not _links(item, environment):
-            raise MissingToolError(f"header {item.header}", item.package)
-    versions = {}
-    for module in "meson", "pycotap":
-        try:
-            versions[module] = importlib.metadata.version(module)
-        except importlib.metadata.PackageNotFoundError as error:
-            raise MissingToolError(
-                f"Python module {module}", f"{module} (with pip)"
-            ) from error
+            yield MissingToolError(f"header {item.header}", item.package)
+
+
+def _compiler() -> str:
+    """Return the first line of ``cc --version``; empty if that fails."""
     banner = subprocess.run(
         ["cc", "--version"],
-        env=environment, capture_output=True, text=True, check=False,
+        env=build_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if banner.returncode:
-        raise MissingToolError("a cc that works", "gcc")
-    return Toolchain(
-        banner.stdout.partition("\n")[0], versions["meson"], sys.executable
-    )
+    return "" if banner.returncode else banner.stdout.partition("\n")[0]
 
 
 def build_environment() -> Mapping[str, str]:
-    """The whole environment of a build.
+    """Return the whole environment of a build.
 
-    CFLAGS and their kind are left out: they would change the binary and
-    are not in its key.
+    CFLAGS and similar variables are left out: they would change the
+    binary, and they are not part of its key.
     """
     kept = ("PATH", "HOME", "TMPDIR")
     return {x: os.environ[x] for x in kept if x in os.environ} | {
