@@ -23,7 +23,7 @@ from vfio_p2p.errors import TestbedError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.image import get_image
-from vfio_p2p.places.sealed.load import Program
+from vfio_p2p.qemu.program import Program
 from vfio_p2p.scenario.model import (
     Device,
     Limits,
@@ -78,7 +78,7 @@ class Exact(Test):
         patch = Path(self.workdir, "comment.patch")
         patch.write_text(_COMMENT)
         trees = [program(x) for x in ("base", f"base+{patch}")]
-        self.assertNotEqual(trees[0].build, trees[1].build)
+        self.assertNotEqual(trees[0].what.build, trees[1].what.build)
         self.assertEqual(
             *(sha256(x.binary.read_bytes()).hexdigest() for x in trees)
         )
@@ -110,12 +110,9 @@ class Trouble(Test):
     timeout = 900
 
     def test_qemu_that_dies_at_start_is_an_error(self) -> None:
-        false = Program("patched", "none", "none", Path("/bin/false"))
-        # The VM starts /qemu/qemu-system-x86_64, whatever that is.
-        copy = Path(self.workdir, "qemu-system-x86_64")
-        copy.write_bytes(false.binary.read_bytes())
-        copy.chmod(0o755)
-        qemu = Program("patched", "none", "none", copy)
+        qemu = Program.at(
+            Path("/bin/false"), variant="patched", version="none"
+        )
         bundle = run(qemu, "two-devices", Path(self.workdir, "b"))
         self.assertEqual(bundle.manifest.result.outcome, Outcome.REFUSED)
         self.assertEqual(assess(bundle).verdict, Verdict.ERROR)

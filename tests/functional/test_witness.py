@@ -63,7 +63,7 @@ class Mtty(Test):
         first = self.on_mtty("patched", "two-devices", "1")
         second = self.on_mtty("patched", "two-devices", "2")
         self.assertEqual(first.digest, second.digest)
-        self.assertEqual(first.manifest.inputs.testbed.driver, "mtty")
+        self.assertEqual(first.manifest.inputs.place.driver, "mtty")
 
     def test_refuses_two_devices_without_the_series(self) -> None:
         bundle = self.on_mtty("base", "two-devices", "b")

@@ -6,13 +6,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from vfio_p2p.bundle.read import Bundle, open_bundle
+from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.devices import Driver
-from vfio_p2p.places.sealed.image import get_image
-from vfio_p2p.places.sealed.load import Program
-from vfio_p2p.places.sealed.outer import find_outer
-from vfio_p2p.places.sealed.sealed import LIMIT_S, Testbed
+from vfio_p2p.places import LIMIT_S, CachedPlace, Job, open_place
 from vfio_p2p.qemu import build, find_source
+from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import default_base, parse_variant
@@ -40,11 +38,12 @@ def run(
 ) -> Bundle:
     """One sealed run; returns its bundle, checked."""
     what = load(scenario) if isinstance(scenario, str) else scenario
-    testbed = Testbed(find_outer(), get_image(driver=driver))
-    asyncio.run(
-        testbed.run(qemu, what, seed, path, limit_s, rerun=rerun)
+    place = CachedPlace(
+        open_place("sealed", driver=driver, programs=KnownPrograms([qemu])),
+        rerun=rerun,
     )
-    return open_bundle(path)
+    job = Job.of(qemu.what, what, seed)
+    return asyncio.run(place.run(job, path, limit_s=limit_s))
 
 
 def judged(variant: str, scenario: str | Scenario, path: Path) -> Assessment:

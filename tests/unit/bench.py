@@ -14,13 +14,17 @@ from typing import Any
 import msgspec
 import pytest
 from vfio_p2p.scenario import result as result_format
-from vfio_p2p.scenario.argv import Program
+from vfio_p2p.scenario.argv import Launcher
 from vfio_p2p.scenario.model import Device, Limits, Scenario
 from vfio_p2p.scenario.result import Result
-from vfio_p2p.scenario.runner import SIDES, run
+from vfio_p2p.scenario.runner import run
+from vfio_p2p.side import Side
 
 FAKE = Path(__file__).with_name("fake_qmp.py")
-DEVICES = {side: ["sysfsdev=/a", "sysfsdev=/b"] for side in SIDES}
+SOURCE = Side.SOURCE.value
+DESTINATION = Side.DESTINATION.value
+SIDES = (SOURCE, DESTINATION)
+DEVICES = {side: ["sysfsdev=/a", "sysfsdev=/b"] for side in Side}
 SCENARIO = Scenario(
     name="fake",
     devices=(Device(count=2),),
@@ -28,8 +32,14 @@ SCENARIO = Scenario(
 )
 
 
-def program(plan: Path) -> Program:
-    return Program((sys.executable, str(FAKE), str(plan)), Path("/firmware"))
+def launchers(*argv: str) -> dict[Side, Launcher]:
+    """The same program for both sides."""
+    return {side: Launcher(argv, Path("/firmware")) for side in Side}
+
+
+def fakes(plan: Path) -> dict[Side, Launcher]:
+    """Fakes that act as planned."""
+    return launchers(sys.executable, str(FAKE), str(plan))
 
 
 def alive(pid: int) -> bool:
@@ -75,7 +85,7 @@ class Bench:
         self.out.mkdir()
         found = await run(
             scenario,
-            program(self.plan(**sides)),
+            fakes(self.plan(**sides)),
             DEVICES,
             self.out,
             before_migration,

@@ -13,11 +13,11 @@ from vfio_p2p.bundle.manifest import (
     RESULT,
     SCENARIO,
     Inputs,
-    QemuInput,
-    TestbedInput,
+    ProgramInput,
     device_log,
     trace_file,
 )
+from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Outcome, Scenario
@@ -107,6 +107,13 @@ def make_bundle(
                 before + log.partition(b"\n")[2] if before else log
             )
     said |= logs or {}
+    program = ProgramInput(
+        variant=variant,
+        build=build,
+        version=version,
+        sha256="0" * 64,
+        libraries={"libc.so.6": "1" * 64},
+    )
     with writing(path) as partial:
         files = {
             **traces,
@@ -125,16 +132,11 @@ def make_bundle(
         seal(
             partial,
             Inputs(
-                qemu=QemuInput(
-                    variant=variant,
-                    build=build,
-                    version=version,
-                    sha256="0" * 64,
-                    libraries={"libc.so.6": "1" * 64},
-                ),
+                source=program,
+                destination=program,
                 scenario=scenario.digest,
                 seed=seed,
-                testbed=TestbedInput(
+                place=SealedProvenance(
                     image={"vmlinuz": "2" * 64},
                     outer="QEMU 7.2",
                     outer_sha256="3" * 64,

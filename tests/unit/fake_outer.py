@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A testbed whose outer VM is a script."""
+"""A sealed place whose outer VM is a script."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from bundles import MIGRATED
 from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.outer import Outer
-from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.places.sealed.place import SealedPlace
+from vfio_p2p.qemu.program import KnownPrograms, Program, Programs
 
 # What a VM that has a job does, on the host's side of its devices.
 GOOD = """\
@@ -21,8 +23,26 @@ mailbox.post(folder / "out")
 """
 
 
-def outer_vm(folder: Path) -> Callable[[str], Testbed]:
-    """Makes testbeds whose outer VM does what a script says.
+@dataclass(frozen=True)
+class FakeTestbed:
+    """The parts of a sealed place; any of them can be replaced."""
+
+    outer: Outer
+    image: Image
+
+    def place(self, *programs: Program) -> SealedPlace:
+        """Make the place; it knows these programs."""
+        return self.with_programs(KnownPrograms(programs))
+
+    def with_programs(self, programs: Programs) -> SealedPlace:
+        """Make the place; it asks for its programs."""
+        return SealedPlace(
+            self.image.driver, programs, outer=self.outer, image=self.image
+        )
+
+
+def outer_vm(folder: Path) -> Callable[[str], FakeTestbed]:
+    """Make testbeds whose outer VM does what a script says.
 
     :param folder: What such a VM leaves is in its ``out``.
     """
@@ -35,7 +55,7 @@ def outer_vm(folder: Path) -> Callable[[str], Testbed]:
     image.initramfs.write_bytes(b"")
     outer = folder / "qemu-system-x86_64"
 
-    def make(script: str) -> Testbed:
+    def make(script: str) -> FakeTestbed:
         outer.write_text(
             f"#!{sys.executable}\n"
             "import os, sys, time\n"
@@ -45,6 +65,6 @@ def outer_vm(folder: Path) -> Callable[[str], Testbed]:
             f"{script}"
         )
         outer.chmod(0o755)
-        return Testbed(Outer(str(outer), "QEMU 7.2", ""), image)
+        return FakeTestbed(Outer(str(outer), "QEMU 7.2", ""), image)
 
     return make

@@ -337,7 +337,7 @@ def command(
             sys.executable, str(HERE / "fake_bisect.py"),
             "--source", str(repository.path), *arguments,
         ],
-        env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1] / "harness")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -21,11 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vfio_p2p.bundle.manifest import (
     DIGEST,
+    FORMAT,
     MANIFEST,
     RESULT,
     SCENARIO,
-    TestbedInput,
 )
+from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import check_replaceable, pack, seal, writing
 from vfio_p2p.cli import main
@@ -141,11 +142,11 @@ def edit_manifest(
 
 def test_newer_format(copy: Path) -> None:
     def change(tree: dict[str, Any]) -> None:
-        tree["format"] = 2
+        tree["format"] = FORMAT + 1
         tree["inputs"] = "something that we cannot know"
 
     edit_manifest(copy, change)
-    assert "format 2 is newer" in refusal(copy)
+    assert f"format {FORMAT + 1} is newer" in refusal(copy)
 
 
 def test_newer_format_of_the_result(copy: Path) -> None:
@@ -434,4 +435,5 @@ def test_only_whole_bundles_are_replaced(tmp_path: Path) -> None:
 def test_manifest_that_names_no_driver() -> None:
     # Those of before there was a choice.
     testbed = {"image": {}, "outer": "", "outer_sha256": "", "arguments": []}
-    assert msgspec.convert(testbed, TestbedInput).driver == "p2psim"
+    place = {**testbed, "place": "sealed"}
+    assert msgspec.convert(place, SealedProvenance).driver == "p2psim"

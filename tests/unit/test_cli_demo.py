@@ -16,8 +16,8 @@ from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.cli import demo, main, session, validate
 from vfio_p2p.cli.session import Wanted
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.places.sealed.load import Program
 from vfio_p2p.plans.matrix import Cell, Run
+from vfio_p2p.qemu.program import Program
 from vfio_p2p.report.model import Report, Row
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant, find_base
@@ -172,7 +172,9 @@ def test_every_seed_is_run(
         runs = []
         for x in cells:
             asked.append((x.variant.name, x.scenario.name, x.seed))
-            program = Program(x.variant.name, "0" * 32, "10.0", Path("q"))
+            program = Program.at(
+                Path("/bin/true"), variant=x.variant.name, version="10.0"
+            )
             cell = Cell(program, x.scenario, x.seed)
             runs.append(Run(cell, good, None, ""))
         return runs, "QEMU"

@@ -81,7 +81,7 @@ class Machine:
         if variant.name.partition("+")[2] in self.refuses:
             raise BuildError("ninja failed", Path("x.log"))
         version = f"QEMU {source.version}"
-        return [build_of(source, variant, version, Path("/qemu"))]
+        return [build_of(source, variant, version, Path("/bin/true"))]
 
     def run_cells(self, cells: Sequence[Cell], args: object) -> list[Run]:
         """Likewise."""
@@ -89,7 +89,7 @@ class Machine:
         for cell in cells:
             self.ran.append(cell.name)
             found = self.found.get(cell.name, PASS)
-            if name := cell.program.variant.partition("+")[2]:
+            if name := cell.program.what.variant.partition("+")[2]:
                 findings = broken(OURS[name].trips, *self.also)
                 found = Assessment(Verdict.FAIL, "migrated", findings)
             runs.append(Run(cell, found, None, ""))

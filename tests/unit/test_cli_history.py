@@ -76,7 +76,7 @@ def test_a_testbed_is_the_same_for_every_seed(bundle: Path) -> None:
             read.manifest,
             inputs=msgspec.structs.replace(
                 inputs,
-                testbed=msgspec.structs.replace(inputs.testbed, **changes),
+                place=msgspec.structs.replace(inputs.place, **changes),
             ),
         )
         return entry_of(
@@ -105,7 +105,7 @@ def test_a_revision_by_hand(
 def test_the_revision_that_the_store_knows(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key = open_bundle(bundle).manifest.inputs.qemu.build
+    key = open_bundle(bundle).manifest.inputs.source.build
     folder = cache_dir() / "builds" / key
     folder.mkdir(parents=True)
     (folder / "qemu-system-x86_64").write_bytes(b"")

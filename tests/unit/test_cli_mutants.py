@@ -63,7 +63,7 @@ class Machine:
             if err := self.refuses.get(variant.name.partition("+")[2]):
                 raise err
         return [
-            build_of(source, variant, "QEMU 10.0.99", Path("/qemu"))
+            build_of(source, variant, "QEMU 10.0.99", Path("/bin/true"))
             for variant in variants
         ]
 
@@ -71,7 +71,7 @@ class Machine:
         """Likewise."""
         runs = []
         for cell in cells:
-            variant, scenario = cell.program.variant, cell.scenario.name
+            variant, scenario = cell.program.what.variant, cell.scenario.name
             self.ran.append((variant, scenario))
             name = variant.partition("+")[2]
             found = Assessment(Verdict.PASS, "migrated")

@@ -35,11 +35,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         binary,
     )
     for name, fake in {
-        "find_outer": lambda: testbed.outer,
+        "open_place": lambda _, driver, programs: testbed.with_programs(
+            programs
+        ),
         "choose_source": lambda _: (base, source),
         "choose_variants": lambda *_: [SimpleNamespace(name="patched")],
         "build_all": lambda *_: [made],
-        "get_image": lambda *_: testbed.image,
     }.items():
         monkeypatch.setattr(run, name, fake)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from vfio_p2p.scenario.fault import ERRNOS, check_fault
-from vfio_p2p.scenario.model import Device, FaultSide, Flag
+from vfio_p2p.scenario.model import Device, Flag
+from vfio_p2p.side import Side
 from vfio_p2p.uapi import ALL_FLAGS, MigrationFlags
 
 NO_P2P = MigrationFlags.STOP_COPY | MigrationFlags.PRE_COPY
@@ -87,20 +88,20 @@ def test_flags_and_size_of_the_device_count() -> None:
     device = Device(
         flags=(Flag.STOP_COPY, Flag.PRE_COPY),
         faults=("arc PRE_COPY STOP_COPY 1 fail EIO", "save 1 corrupt 65535"),
-        fault_side=FaultSide.SOURCE,
+        fault_side=Side.SOURCE,
     )
     assert device.migration_flags == NO_P2P
     with pytest.raises(ValueError, match=r"^faults: PRE_COPY to PRE_COPY_P2P"):
         Device(
             flags=(Flag.STOP_COPY, Flag.PRE_COPY),
             faults=("arc PRE_COPY PRE_COPY_P2P 1 fail EIO",),
-            fault_side=FaultSide.SOURCE,
+            fault_side=Side.SOURCE,
         )
     with pytest.raises(ValueError, match=r"^faults: '4096' is not an offset"):
         Device(
             size_bytes=4096,
             faults=("save 1 corrupt 4096",),
-            fault_side=FaultSide.SOURCE,
+            fault_side=Side.SOURCE,
         )
 
 

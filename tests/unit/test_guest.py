@@ -9,7 +9,7 @@ import pytest
 from vfio_p2p import resources
 from vfio_p2p.errors import BuildError, ScenarioError
 from vfio_p2p.places.sealed import image
-from vfio_p2p.scenario.argv import HEARTBEAT, Program, qemu_argv
+from vfio_p2p.scenario.argv import HEARTBEAT, Launcher, qemu_argv
 from vfio_p2p.scenario.load import load, parse
 from vfio_p2p.scenario.model import GuestProgram, Scenario
 
@@ -29,7 +29,7 @@ def scenario(guest: str, port: bool = False) -> Scenario:
 
 def options(what: Scenario, *, incoming: bool) -> dict[str, str]:
     """Those that choose what the guest runs."""
-    program = Program(("qemu",), Path("/firmware"))
+    program = Launcher(("qemu",), Path("/firmware"))
     argv = qemu_argv(program, what, "x", ["p"], incoming=incoming)
     return {
         argv[i]: argv[i + 1]

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 from bundles import MIGRATED, make_bundle
+from vfio_p2p.bundle.manifest import ProgramInput
+from vfio_p2p.bundle.provenance import AttachedProvenance, Provenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.errors import (
     BuildError,
@@ -23,55 +25,64 @@ from vfio_p2p.errors import (
     UsageError,
 )
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.places.sealed.image import Image
-from vfio_p2p.places.sealed.load import Program
-from vfio_p2p.places.sealed.outer import Outer
-from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.places import Job
 from vfio_p2p.plans.matrix import Cell, run_matrix
+from vfio_p2p.progress import Progress
+from vfio_p2p.qemu.program import Program
 from vfio_p2p.scenario.load import load
-from vfio_p2p.scenario.model import Outcome, Scenario
+from vfio_p2p.scenario.model import Outcome
 
-CELLS = [
-    Cell(
-        Program(variant, "0" * 32, "10.0.99", Path("/qemu")),
-        load("two-devices"),
-        seed,
+PROGRAMS = {
+    variant: Program(
+        ProgramInput(
+            variant=variant,
+            build="0" * 32,
+            version="10.0.99",
+            sha256="0" * 64,
+            libraries={},
+        ),
+        Path("/qemu"),
+        {},
     )
     for variant in ("patched", "stock")
+}
+CELLS = [
+    Cell(program, load("two-devices"), seed)
+    for program in PROGRAMS.values()
     for seed in (1, 2, 3)
 ]
 
 
-OUTER = Outer("/outer", "QEMU 7.2", "0" * 64)
-IMAGE = Image("0" * 32, Path("/image"), {})
-
-
 @dataclass(frozen=True)
-class FakeTestbed(Testbed):
+class FakePlace:
     """Runs nothing; `accident` may say what goes wrong.
 
     :param accident: Called with the seed.
     :param damages: Unusual parts of bundles, by seed; see `make_bundle`.
     """
 
-    outer: Outer = OUTER
-    image: Image = IMAGE
+    name: str = "fake"
+    exact: bool = True
+    capacity: int | None = None
     accident: Callable[[int], object] = int
     damages: Mapping[int, dict[str, Any]] = field(default_factory=dict)
     running: list[int] = field(default_factory=list)
     most: list[int] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
 
+    def check(self) -> None:
+        """All is well."""
+
+    def prepare(self, progress: Progress) -> None:
+        """Nothing is needed."""
+
+    def provenance(self, job: Job) -> Provenance:
+        return AttachedProvenance()
+
     async def run(
-        self,
-        program: Program,
-        scenario: Scenario,
-        seed: int,
-        bundle: Path,
-        limit_s: float = 1.0,
-        *,
-        rerun: bool = False,
-    ) -> str:
+        self, job: Job, out: Path, *, limit_s: float = 1.0
+    ) -> Bundle:
+        seed = job.seed
         self.running.append(seed)
         self.order.append(seed)
         self.most.append(len(self.running))
@@ -81,12 +92,12 @@ class FakeTestbed(Testbed):
         self.running.remove(seed)
         self.accident(seed)
         make_bundle(
-            bundle,
-            scenario=scenario,
-            variant=program.variant,
+            out,
+            scenario=job.scenario,
+            variant=job.source.variant,
             **self.damages.get(seed, {}),
         )
-        return open_bundle(bundle).digest
+        return open_bundle(out)
 
 
 def accident(err: Exception, *, seed: int) -> Callable[[int], None]:
@@ -100,7 +111,7 @@ def accident(err: Exception, *, seed: int) -> Callable[[int], None]:
 
 
 async def test_runs_come_in_the_order_of_the_cells(tmp_path: Path) -> None:
-    runs = await run_matrix(FakeTestbed(), CELLS, tmp_path, 4)
+    runs = await run_matrix(FakePlace(), CELLS, tmp_path, 4)
     assert [run.cell for run in runs] == CELLS
     for run in runs:
         assert run.assessment.verdict is Verdict.PASS
@@ -115,9 +126,9 @@ async def test_long_ones_first(tmp_path: Path) -> None:
         replace(CELLS[0], scenario=load(name), seed=seed)
         for seed, name in enumerate(names)
     ]
-    testbed = FakeTestbed()
-    runs = await run_matrix(testbed, cells, tmp_path, 1)
-    assert [names[seed] for seed in testbed.order] == [
+    place = FakePlace()
+    runs = await run_matrix(place, cells, tmp_path, 1)
+    assert [names[seed] for seed in place.order] == [
         "ping-pong", "sixteen-devices", "two-devices", "one-device",
     ]
     assert [run.cell for run in runs] == cells
@@ -125,9 +136,9 @@ async def test_long_ones_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 3, 99])
 async def test_no_more_jobs_than_asked_for(tmp_path: Path, jobs: int) -> None:
-    testbed = FakeTestbed()
-    await run_matrix(testbed, CELLS, tmp_path, jobs)
-    assert max(testbed.most) == min(jobs, len(CELLS))
+    place = FakePlace()
+    await run_matrix(place, CELLS, tmp_path, jobs)
+    assert max(place.most) == min(jobs, len(CELLS))
 
 
 async def test_progress(tmp_path: Path) -> None:
@@ -136,7 +147,7 @@ async def test_progress(tmp_path: Path) -> None:
     def progress(done: int, total: int, text: str) -> None:
         told.append((done, total))
 
-    await run_matrix(FakeTestbed(), CELLS, tmp_path, 2, progress)
+    await run_matrix(FakePlace(), CELLS, tmp_path, 2, progress)
     assert told == [(done, len(CELLS)) for done in range(len(CELLS) + 1)]
 
 
@@ -151,8 +162,8 @@ async def test_progress(tmp_path: Path) -> None:
 async def test_one_cell_is_not_run(
     tmp_path: Path, err: HarnessError
 ) -> None:
-    testbed = FakeTestbed(accident=accident(err, seed=2))
-    runs = await run_matrix(testbed, CELLS, tmp_path, 2)
+    place = FakePlace(accident=accident(err, seed=2))
+    runs = await run_matrix(place, CELLS, tmp_path, 2)
     verdicts = [run.assessment.verdict for run in runs]
     ok, bad = Verdict.PASS, Verdict.ERROR
     assert verdicts == [ok, bad, ok, ok, bad, ok]
@@ -165,28 +176,28 @@ async def test_one_cell_is_not_run(
 
 async def test_bad_input_stops_all(tmp_path: Path) -> None:
     err = NoSpaceError(tmp_path)
-    testbed = FakeTestbed(accident=accident(err, seed=3))
+    place = FakePlace(accident=accident(err, seed=3))
     with pytest.raises(NoSpaceError) as caught:
-        await run_matrix(testbed, CELLS, tmp_path, 2)
+        await run_matrix(place, CELLS, tmp_path, 2)
     assert caught.value is err
     # Those that ran are stopped, those that wait are never started.
-    assert len(testbed.most) < len(CELLS)
+    assert len(place.most) < len(CELLS)
 
 
 async def test_bad_input_of_several(tmp_path: Path) -> None:
     def happen(_: int) -> None:
         raise NoSpaceError(tmp_path)
 
-    testbed = FakeTestbed(accident=happen)
+    place = FakePlace(accident=happen)
     with pytest.raises(NoSpaceError):
-        await run_matrix(testbed, CELLS, tmp_path, len(CELLS))
+        await run_matrix(place, CELLS, tmp_path, len(CELLS))
 
 
 async def test_a_mistake_of_ours_is_one_cells_trouble(
     tmp_path: Path,
 ) -> None:
-    testbed = FakeTestbed(accident=accident(ZeroDivisionError("x"), seed=1))
-    runs = await run_matrix(testbed, CELLS, tmp_path, 2)
+    place = FakePlace(accident=accident(ZeroDivisionError("x"), seed=1))
+    runs = await run_matrix(place, CELLS, tmp_path, 2)
     verdicts = [run.assessment.verdict for run in runs]
     ok, bad = Verdict.PASS, Verdict.ERROR
     assert verdicts == [bad, ok, ok, bad, ok, ok]
@@ -204,8 +215,8 @@ async def test_a_mistake_of_ours_is_one_cells_trouble(
 async def test_a_log_that_cannot_be_read(
     tmp_path: Path, name: str, damage: dict[str, Any]
 ) -> None:
-    testbed = FakeTestbed(damages={2: damage})
-    runs = await run_matrix(testbed, CELLS, tmp_path, 2)
+    place = FakePlace(damages={2: damage})
+    runs = await run_matrix(place, CELLS, tmp_path, 2)
     verdicts = [run.assessment.verdict for run in runs]
     ok, bad = Verdict.PASS, Verdict.ERROR
     assert verdicts == [ok, bad, ok, ok, bad, ok]
@@ -219,8 +230,8 @@ async def test_a_log_that_cannot_be_read(
 
 async def test_a_bundle_that_cannot_be_made(tmp_path: Path) -> None:
     err = BundleError("the run left no result", "run it again")
-    testbed = FakeTestbed(accident=accident(err, seed=2))
-    runs = await run_matrix(testbed, CELLS, tmp_path, 2)
+    place = FakePlace(accident=accident(err, seed=2))
+    runs = await run_matrix(place, CELLS, tmp_path, 2)
     verdicts = [run.assessment.verdict for run in runs]
     ok, bad = Verdict.PASS, Verdict.ERROR
     assert verdicts == [ok, bad, ok, ok, bad, ok]
@@ -231,24 +242,24 @@ async def test_what_is_there_is_seen_before_anything_runs(
     tmp_path: Path,
 ) -> None:
     (tmp_path / CELLS[-1].name).mkdir()
-    testbed = FakeTestbed()
+    place = FakePlace()
     with pytest.raises(UsageError, match="is there already"):
-        await run_matrix(testbed, CELLS, tmp_path, 2)
-    assert testbed.most == []
+        await run_matrix(place, CELLS, tmp_path, 2)
+    assert place.most == []
 
 
 async def test_two_of_one_name(tmp_path: Path) -> None:
     first, *_ = CELLS
-    testbed = FakeTestbed()
+    place = FakePlace()
     with pytest.raises(UsageError, match="would be named"):
-        await run_matrix(testbed, [first, first], tmp_path, 2)
+        await run_matrix(place, [first, first], tmp_path, 2)
     other = replace(first, prefix="v10.2-")
-    runs = await run_matrix(testbed, [first, other], tmp_path, 2)
+    runs = await run_matrix(place, [first, other], tmp_path, 2)
     assert len({run.bundle for run in runs}) == 2
 
 
 async def test_no_cells(tmp_path: Path) -> None:
-    assert await run_matrix(FakeTestbed(), [], tmp_path, 2) == []
+    assert await run_matrix(FakePlace(), [], tmp_path, 2) == []
 
 
 async def test_each_bundle_is_recorded_as_soon_as_it_is_there(
@@ -264,9 +275,9 @@ async def test_each_bundle_is_recorded_as_soon_as_it_is_there(
         assert verdict is Verdict.PASS
         recorded.append(bundle.path.name)
 
-    testbed = FakeTestbed(accident=accident(TestbedError("no"), seed=2))
+    place = FakePlace(accident=accident(TestbedError("no"), seed=2))
     runs = await run_matrix(
-        testbed, CELLS, tmp_path, 1, progress, record=record
+        place, CELLS, tmp_path, 1, progress, record=record
     )
     made = [x for x in runs if x.bundle]
     assert recorded == [x.cell.name for x in made]
@@ -279,7 +290,7 @@ async def test_what_cannot_be_recorded_ends_it(tmp_path: Path) -> None:
         raise HistoryError("db: another program has locked it")
 
     with pytest.raises(HistoryError, match="locked"):
-        await run_matrix(FakeTestbed(), CELLS, tmp_path, 2, record=record)
+        await run_matrix(FakePlace(), CELLS, tmp_path, 2, record=record)
 
 
 @pytest.mark.parametrize(
@@ -298,10 +309,10 @@ async def test_one_that_cannot_be_recorded(
     damage = {"result": msgspec.structs.replace(
         MIGRATED, outcome=Outcome.FAILED
     )}  # fmt: skip
-    testbed = FakeTestbed(
+    place = FakePlace(
         damages={2: {"seed": 2}, 3: damage}
     )
-    runs = await run_matrix(testbed, CELLS[:3], tmp_path, 2, record=record)
+    runs = await run_matrix(place, CELLS[:3], tmp_path, 2, record=record)
     verdicts = [run.assessment.verdict for run in runs]
     assert verdicts == [Verdict.PASS, Verdict.ERROR, Verdict.FAIL]
     assert sorted(told) == [Verdict.FAIL, Verdict.PASS, Verdict.PASS]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pytest
-
 from vfio_p2p.errors import UsageError
 from vfio_p2p.names import nearest, suggest
 from vfio_p2p.scenario.load import names

@@ -9,7 +9,8 @@ import pytest
 from vfio_p2p.devices import p2psim
 from vfio_p2p.devices.p2psim import peers_of, simulated_devices
 from vfio_p2p.errors import HostError
-from vfio_p2p.scenario.model import Device, FaultSide, Flag, Peers
+from vfio_p2p.scenario.model import Device, Flag, Peers
+from vfio_p2p.side import Side
 
 
 class Configfs:
@@ -153,8 +154,8 @@ def test_traffic(configfs: Configfs) -> None:
         assert configfs.told[-1] == ("src1", "traffic", "1")
 
 
-@pytest.mark.parametrize("side", FaultSide)
-def test_faults_of_a_side(configfs: Configfs, side: FaultSide) -> None:
+@pytest.mark.parametrize("side", Side)
+def test_faults_of_a_side(configfs: Configfs, side: Side) -> None:
     lines = ("save 1 short 1", "reset 1 fail EIO")
     specs = (
         Device(faults=lines, fault_side=side),

@@ -29,7 +29,7 @@ TEMPLATES = Path(picture.__file__).parent / "templates"
 
 def arm(path: Path) -> Arm:
     bundle = open_bundle(path)
-    return Arm(bundle.manifest.inputs.qemu.variant, assess(bundle), bundle)
+    return Arm(bundle.manifest.inputs.source.variant, assess(bundle), bundle)
 
 
 @pytest.fixture

@@ -154,8 +154,8 @@ def test_command_names_the_qemu(
 ) -> None:
     (run,) = run_document(tmp_path).runs
     assert run.inputs
-    qemu = replace(run.inputs.qemu, version=version)
-    again = replace(run, inputs=replace(run.inputs, qemu=qemu))
+    qemu = replace(run.inputs.source, version=version)
+    again = replace(run, inputs=replace(run.inputs, source=qemu))
     # Where each run tells, a report's own base is of no account.
     (command,) = figures.commands(Document.of((again,), base="v7"))
     assert command == (
@@ -166,11 +166,11 @@ def test_command_names_the_qemu(
 def test_command_names_the_device(tmp_path: Path) -> None:
     (run,) = run_document(tmp_path).runs
     assert run.inputs
-    testbed = replace(run.inputs.testbed, driver="mtty")
+    testbed = replace(run.inputs.place, driver="mtty")
     on_mtty = replace(
         run,
         scenario=mtty.adapt(load("one-device")).name,
-        inputs=replace(run.inputs, testbed=testbed),
+        inputs=replace(run.inputs, place=testbed),
     )
     (command,) = figures.commands(Document.of((on_mtty,)))
     assert command == (
@@ -186,9 +186,9 @@ def test_exact_command(tmp_path: Path) -> None:
         source="5" * 64, version="10.0.99", patches=(), compiler="cc",
         meson="1",
     )
-    qemu = replace(run.inputs.qemu, made_of=made_of)
+    qemu = replace(run.inputs.source, made_of=made_of)
     known = replace(
-        run, bundle="a b", inputs=replace(run.inputs, qemu=qemu)
+        run, bundle="a b", inputs=replace(run.inputs, source=qemu)
     )
     for runs, command in (
         ((run, known), "vfio-p2p reproduce 'a b'"),

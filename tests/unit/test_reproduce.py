@@ -14,15 +14,17 @@ import msgspec
 import pytest
 from builds import build_of
 from bundles import make_bundle
-from fake_outer import GOOD, outer_vm
+from fake_outer import GOOD, FakeTestbed, outer_vm
 from vfio_p2p.bundle.inputs import Difference, differences
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import pack, seal
 from vfio_p2p.cli import main, reproduce
+from vfio_p2p.devices import Driver
 from vfio_p2p.errors import HostError
-from vfio_p2p.places.sealed.load import Program
-from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.places import CachedPlace, Job
+from vfio_p2p.places.sealed.place import SealedPlace
 from vfio_p2p.qemu import Build, Source
+from vfio_p2p.qemu.program import Program, Programs
 from vfio_p2p.scenario.load import load
 from vfio_p2p.series import Patch, Variant, load_mutants
 
@@ -42,7 +44,7 @@ class Machine:
     """What there is to make a run from; all of it can be another."""
 
     def __init__(self, folder: Path) -> None:
-        self.make: Callable[[str], Testbed] = outer_vm(folder)
+        self.make: Callable[[str], FakeTestbed] = outer_vm(folder)
         self.testbed = self.make(GOOD)
         self.source = Source("5" * 64, "debian", "10.0.99", "x", folder, {})
         self.binary = folder / "qemu"
@@ -65,7 +67,9 @@ class Machine:
         """A bundle of a run that was made with all of it."""
         made = self.build(self.source, Variant("patched", (patch(),)), None)
         # Which keeps it as well, in the results' store.
-        await self.testbed.run(Program.of(made), SCENARIO, 42, path)
+        program = Program.of(made)
+        place = CachedPlace(self.testbed.place(program))
+        await place.run(Job.of(program.what, SCENARIO, 42), path)
         self.built.clear()
         return path
 
@@ -73,10 +77,12 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     found = Machine(tmp_path)
-    monkeypatch.setattr(
-        reproduce, "get_image", lambda *_: found.testbed.image
-    )
-    monkeypatch.setattr(reproduce, "find_outer", lambda: found.testbed.outer)
+
+    def opened(name: str, driver: Driver, programs: Programs) -> SealedPlace:
+        assert name == "sealed"
+        return found.testbed.with_programs(programs)
+
+    monkeypatch.setattr(reproduce, "open_place", opened)
     monkeypatch.setattr(reproduce, "find_source", found.find_source)
     monkeypatch.setattr(reproduce, "build", found.build)
     return found
@@ -149,7 +155,7 @@ def test_source_of_another_version(
         machine.source, key="6" * 64, version="10.0.100"
     )
     assert missing(bundle, capsys) == {
-        "qemu.made_of.source": (
+        "source.made_of.source": (
             f"{'5' * 64} (QEMU 10.0.99)", f"{'6' * 64} (QEMU 10.0.100)"
         )
     }
@@ -166,7 +172,7 @@ def test_source_that_is_nowhere(
         raise HostError("Debian has no QEMU 10.0.x")
 
     monkeypatch.setattr(reproduce, "find_source", nowhere)
-    found = missing(bundle, capsys)["qemu.made_of.source"]
+    found = missing(bundle, capsys)["source.made_of.source"]
     assert found[1] == "none: Debian has no QEMU 10.0.x"
 
 
@@ -180,7 +186,7 @@ def test_patch_that_is_another(
     folder = tmp_path / "patches"
     folder.mkdir()
     monkeypatch.setattr(reproduce, "patches_folder", lambda: folder)
-    name = f"qemu.made_of.patches.{patch().name}"
+    name = f"source.made_of.patches.{patch().name}"
     assert missing(bundle, capsys) == {name: (patch().sha256, "none")}
     other = Patch(patch().name, patch().data + b"more\n")
     (folder / other.name).write_bytes(other.data)
@@ -197,14 +203,14 @@ def test_other_image_and_outer_qemu(
     bundle: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     testbed = machine.testbed
-    machine.testbed = Testbed(
+    machine.testbed = FakeTestbed(
         replace(testbed.outer, version="QEMU 9", sha256="9" * 64),
         replace(testbed.image, files={"vmlinuz": "8" * 64}),
     )
     assert missing(bundle, capsys) == {
-        "testbed.image.vmlinuz": ("none", "8" * 64),
-        "testbed.outer": ("QEMU 7.2", "QEMU 9"),
-        "testbed.outer_sha256": ("none", "9" * 64),
+        "place.image.vmlinuz": ("none", "8" * 64),
+        "place.outer": ("QEMU 7.2", "QEMU 9"),
+        "place.outer_sha256": ("none", "9" * 64),
     }
     assert machine.built == []
 
@@ -213,7 +219,9 @@ def test_build_that_is_another(
     bundle: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.binary.write_bytes(machine.binary.read_bytes() + b"\0")
-    assert list(missing(bundle, capsys)) == ["qemu.sha256"]
+    assert list(missing(bundle, capsys)) == [
+        "source.sha256", "destination.sha256",
+    ]
     assert machine.built == ["patched"]
 
 
@@ -231,7 +239,7 @@ def test_bundle_of_before(
     tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = missing(make_bundle(tmp_path / "old" / "one"), capsys)
-    assert found["qemu.made_of.source"] == ("none", "none")
+    assert found["source.made_of.source"] == ("none", "none")
 
 
 def test_the_bundle_is_not_replaced(
@@ -271,7 +279,7 @@ def test_a_driver_of_later(
     inputs = open_bundle(bundle).manifest.inputs
     other = msgspec.structs.replace(
         inputs,
-        testbed=msgspec.structs.replace(inputs.testbed, driver="later"),
+        place=msgspec.structs.replace(inputs.place, driver="later"),
     )
     seal(bundle, other)
     assert call(bundle) == 2
@@ -284,15 +292,15 @@ async def test_differences_are_named(bundle: Path) -> None:
     other = msgspec.structs.replace(
         inputs,
         seed=43,
-        testbed=msgspec.structs.replace(
-            inputs.testbed, arguments=("-cpu", "max")
+        place=msgspec.structs.replace(
+            inputs.place, arguments=("-cpu", "max")
         ),
     )
     seed, arguments = differences(inputs, other)
     assert seed == Difference("seed", "42", "43")
     assert seed.matters
-    assert arguments.name == "testbed.arguments"
+    assert arguments.name == "place.arguments"
     assert arguments.present == "-cpu max"
     assert "-cpu Nehalem-v1" in arguments.recorded
-    assert not Difference("testbed.kernel", "a", "b").matters
-    assert not Difference("qemu.made_of.compiler", "a", "b").matters
+    assert not Difference("place.kernel", "a", "b").matters
+    assert not Difference("source.made_of.compiler", "a", "b").matters

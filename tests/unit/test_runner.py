@@ -15,17 +15,25 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import DEVICES, FAKE, SCENARIO, Bench, alive
+from bench import (
+    DESTINATION,
+    DEVICES,
+    FAKE,
+    SCENARIO,
+    SIDES,
+    SOURCE,
+    Bench,
+    alive,
+    launchers,
+)
 from qemu_log import PREFIXES, prefix
 from vfio_p2p.scenario import runner
-from vfio_p2p.scenario.argv import Program
 from vfio_p2p.scenario.model import Limits, Outcome
 from vfio_p2p.scenario.result import Result
-from vfio_p2p.scenario.runner import DESTINATION, SIDES, SOURCE, run
+from vfio_p2p.scenario.runner import run
 
 RETURNED = '{"return": {}, "id": "ID"}\r\n'
 REFUSAL = "Migration is currently not supported with multiple VFIO devices"
@@ -122,7 +130,7 @@ async def test_death_at_start(bench: Bench, signum: signal.Signals) -> None:
 
 async def test_no_such_program(bench: Bench) -> None:
     bench.out.mkdir()
-    missing = Program(("/nonexistent/qemu",), Path("/firmware"))
+    missing = launchers("/nonexistent/qemu")
     found = await run(SCENARIO, missing, DEVICES, bench.out)
     assert found.outcome is Outcome.REFUSED
     assert "/nonexistent/qemu: No such file" in found.message
@@ -467,9 +475,9 @@ VICTIM = """\
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from bench import DEVICES, SCENARIO, program
+from bench import DEVICES, SCENARIO, fakes
 from vfio_p2p.scenario.runner import run
-asyncio.run(run(SCENARIO, program(Path({plan!r})), DEVICES, Path({out!r})))
+asyncio.run(run(SCENARIO, fakes(Path({plan!r})), DEVICES, Path({out!r})))
 """
 
 

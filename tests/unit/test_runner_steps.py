@@ -9,7 +9,13 @@ import signal
 
 import msgspec
 import pytest
-from bench import SCENARIO, Bench
+from bench import (
+    DESTINATION,
+    SCENARIO,
+    SIDES,
+    SOURCE,
+    Bench,
+)
 from vfio_p2p.scenario.model import (
     Device,
     Expect,
@@ -20,7 +26,6 @@ from vfio_p2p.scenario.model import (
     Scenario,
 )
 from vfio_p2p.scenario.result import Result
-from vfio_p2p.scenario.runner import DESTINATION, SIDES, SOURCE
 from vfio_p2p.scenario.step import (
     PLAIN,
     Cancel,
@@ -30,7 +35,6 @@ from vfio_p2p.scenario.step import (
     LoadVM,
     Migrate,
     Reset,
-    Role,
     SaveVM,
     Status,
     Step,
@@ -39,6 +43,7 @@ from vfio_p2p.scenario.step import (
     Unplug,
     Wait,
 )
+from vfio_p2p.side import Side
 
 ANY = Expect(
     base=Expectation(outcome=Outcome.IDLE),
@@ -57,7 +62,7 @@ CANCEL = steps(
     Cancel(),
     Wait(status=Status.CANCELLED),
 )
-DEST = Role.DESTINATION
+DEST = Side.DESTINATION
 ACTIVE = {"active": [["skip"]]}
 
 

@@ -14,7 +14,6 @@ from vfio_p2p.errors import ScenarioError, UsageError
 from vfio_p2p.scenario.load import load, load_profile, names, parse
 from vfio_p2p.scenario.model import (
     Device,
-    FaultSide,
     Flag,
     Limits,
     Outcome,
@@ -22,6 +21,7 @@ from vfio_p2p.scenario.model import (
     Scenario,
     from_json,
 )
+from vfio_p2p.side import Side
 
 GOOD = """\
 # A comment.
@@ -412,7 +412,7 @@ DEVICES = st.builds(
     peer_period_us=st.integers(10, 1000),
     peer_completion_us=st.integers(0, 1000),
     faults=st.just(("reset 1 fail EIO",)),
-    fault_side=st.sampled_from(FaultSide),
+    fault_side=st.sampled_from(Side),
 )
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from vfio_p2p.errors import ScenarioError, UsageError
 from vfio_p2p.scenario.load import load, names, parse
-from vfio_p2p.scenario.model import FaultSide, Outcome
+from vfio_p2p.scenario.model import Outcome
 from vfio_p2p.scenario.step import PLAIN
+from vfio_p2p.side import Side
 
 GOOD = """\
 name = "all"
@@ -59,9 +60,9 @@ def test_each_case_is_a_scenario() -> None:
     ]
     assert [x.summary for x in (one, two)] == ["common", "its own"]
     assert one.devices[0].faults == ("arc PRE_COPY PRE_COPY_P2P 1 fail EIO",)
-    assert one.devices[0].fault_side is FaultSide.SOURCE
+    assert one.devices[0].fault_side is Side.SOURCE
     assert not one.devices[1].faults
-    assert two.devices[1].fault_side is FaultSide.DESTINATION
+    assert two.devices[1].fault_side is Side.DESTINATION
     assert not any(x.faults for x in (*control.devices, two.devices[0]))
     assert one.steps == control.steps == PLAIN
     assert len(two.steps) == 1

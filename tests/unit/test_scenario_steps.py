@@ -12,11 +12,11 @@ from vfio_p2p.scenario.step import (
     Kill,
     Migrate,
     Reset,
-    Role,
     Status,
     Stop,
     Wait,
 )
+from vfio_p2p.side import Side
 from vfio_p2p.uapi import DeviceState
 
 HEAD = 'name = "x"\ndevices = [{}, {root_port = true}]\n'
@@ -51,7 +51,7 @@ def test_steps() -> None:
     assert found.steps == (
         Migrate(cut_bytes=5),
         Stop(),
-        Kill(on=Role.DESTINATION),
+        Kill(on=Side.DESTINATION),
         Reset(),
         Wait(status=Status.PRE_SWITCHOVER),
     )

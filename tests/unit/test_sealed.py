@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_outer import GOOD, outer_vm
+from fake_outer import GOOD, FakeTestbed, outer_vm
+from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.paths import cache_dir
-from vfio_p2p.places.sealed.load import Program
-from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.places import CachedPlace, Job
+from vfio_p2p.qemu.program import Program
 from vfio_p2p.scenario.load import load
 
 HANG = """\
@@ -34,7 +35,7 @@ def _no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def vm(tmp_path: Path) -> Callable[[str], Testbed]:
+def vm(tmp_path: Path) -> Callable[[str], FakeTestbed]:
     """A testbed whose outer VM does what a script says."""
     return outer_vm(tmp_path)
 
@@ -43,21 +44,37 @@ def program() -> Program:
     """A program that ldd(1) can read."""
     found = shutil.which("true")
     assert found
-    return Program("patched", "1" * 32, "10.0.99", Path(found))
+    return Program.at(
+        Path(found), variant="patched", build="1" * 32, version="10.0.99"
+    )
 
 
-async def failure(testbed: Testbed, bundle: Path) -> TestbedError:
+async def run(
+    testbed: FakeTestbed,
+    path: Path,
+    *,
+    seed: int = 42,
+    rerun: bool = False,
+    limit_s: float = 60.0,
+) -> str:
+    """Run a job unless it was run before; returns the bundle's digest."""
+    place = CachedPlace(testbed.place(program()), rerun=rerun)
+    job = Job.of(program().what, SCENARIO, seed)
+    return (await place.run(job, path, limit_s=limit_s)).digest
+
+
+async def failure(testbed: FakeTestbed, bundle: Path) -> TestbedError:
     with pytest.raises(TestbedError) as caught:
-        await testbed.run(program(), SCENARIO, 42, bundle)
+        await run(testbed, bundle)
     assert not bundle.parent.exists() or not list(bundle.parent.iterdir())
     return caught.value
 
 
 async def test_bundle_of_a_good_run(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     path = tmp_path / "bundles" / "one"
-    digest = await vm(GOOD).run(program(), SCENARIO, 42, path)
+    digest = await run(vm(GOOD), path)
     bundle = open_bundle(path)
     assert bundle.digest == digest
     assert set(bundle.files) == {
@@ -68,62 +85,64 @@ async def test_bundle_of_a_good_run(
     inputs = bundle.manifest.inputs
     assert inputs.seed == 42
     assert inputs.scenario == SCENARIO.digest
-    assert inputs.qemu.variant == "patched"
-    assert "ld.so" in inputs.qemu.libraries
-    assert not any(str(tmp_path) in x for x in inputs.testbed.arguments)
-    assert inputs.testbed.driver == "p2psim"
+    assert inputs.source.variant == "patched"
+    assert "ld.so" in inputs.source.libraries
+    assert inputs.destination == inputs.source
+    assert isinstance(inputs.place, SealedProvenance)
+    assert not any(str(tmp_path) in x for x in inputs.place.arguments)
+    assert inputs.place.driver == "p2psim"
 
 
 async def test_whose_devices_is_part_of_the_bundle(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     testbed = vm(GOOD)
     other = replace(testbed, image=replace(testbed.image, driver=Driver.MTTY))
     digests = [
-        await each.run(program(), SCENARIO, 42, tmp_path / "b" / name)
+        await run(each, tmp_path / "b" / name)
         for each, name in ((testbed, "one"), (other, "two"))
     ]
     assert digests[0] != digests[1]
     inputs = open_bundle(tmp_path / "b" / "two").manifest.inputs
-    assert inputs.testbed.driver == "mtty"
+    assert inputs.place.driver == "mtty"
 
 
 async def test_another_seed_is_another_run(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     testbed = vm(GOOD)
     one, two = [
-        await testbed.run(program(), SCENARIO, seed, tmp_path / f"b{seed}")
+        await run(testbed, tmp_path / f"b{seed}", seed=seed)
         for seed in (1, 2)
     ]
     assert one != two
 
 
 async def test_one_run_is_enough(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     one, two = tmp_path / "b" / "one", tmp_path / "b" / "two"
-    digest = await vm(GOOD).run(program(), SCENARIO, 42, one)
-    assert await vm("").run(program(), SCENARIO, 42, two) == digest
+    digest = await run(vm(GOOD), one)
+    assert await run(vm(""), two) == digest
     assert open_bundle(two).files == open_bundle(one).files
 
 
 async def test_a_damaged_one_is_run_again(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     path = tmp_path / "b" / "one"
-    digest = await vm(GOOD).run(program(), SCENARIO, 42, path)
+    digest = await run(vm(GOOD), path)
     for kept in (cache_dir() / "results").rglob("trace.log"):
         kept.write_text("other")
     await failure(vm(""), tmp_path / "c" / "one")
-    assert await vm(GOOD).run(program(), SCENARIO, 42, path) == digest
-    assert await vm("").run(program(), SCENARIO, 42, path) == digest
+    assert await run(vm(GOOD), path) == digest
+    assert await run(vm(""), path) == digest
 
 
-async def test_rerun(tmp_path: Path, vm: Callable[[str], Testbed]) -> None:
+async def test_rerun(tmp_path: Path, vm: Callable[[str], FakeTestbed]) -> None:
     path = tmp_path / "b" / "one"
-    digest = await vm(GOOD).run(program(), SCENARIO, 42, path)
-    again = await vm(GOOD).run(program(), SCENARIO, 42, path, rerun=True)
+    digest = await run(vm(GOOD), path)
+    again = await run(vm(GOOD), path, rerun=True)
     assert again == digest
 
 
@@ -137,26 +156,26 @@ async def test_rerun(tmp_path: Path, vm: Callable[[str], Testbed]) -> None:
 )
 async def test_rerun_that_differs(
     tmp_path: Path,
-    vm: Callable[[str], Testbed],
+    vm: Callable[[str], FakeTestbed],
     name: str,
     text: str,
     where: str,
 ) -> None:
     path = tmp_path / "b" / "one"
-    digest = await vm(GOOD).run(program(), SCENARIO, 42, path)
+    digest = await run(vm(GOOD), path)
     changed = tmp_path / "out" / name
     changed.parent.mkdir(exist_ok=True)
     changed.write_text(text)
     with pytest.raises(TestbedError, match="run again, it is not the") as err:
-        await vm(GOOD).run(program(), SCENARIO, 42, path, rerun=True)
+        await run(vm(GOOD), path, rerun=True)
     assert where in err.value.what
     # What was found first stays.
     assert open_bundle(path).digest != digest
-    assert await vm("").run(program(), SCENARIO, 42, path) == digest
+    assert await run(vm(""), path) == digest
 
 
 async def test_vm_that_leaves_nothing(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     err = await failure(vm(""), tmp_path / "bundles" / "one")
     assert "without leaving a bundle" in err.what
@@ -166,16 +185,16 @@ async def test_vm_that_leaves_nothing(
 
 
 async def test_vm_that_says_what_went_wrong(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     (tmp_path / "out" / "error.txt").write_text("no p2psim\nload it\n")
     err = await failure(vm(GOOD), tmp_path / "bundles" / "one")
     assert err.what == "no p2psim"
-    assert err.hint.startswith("load it (")
+    assert err.hint.startswith("load it The VM's")
 
 
 async def test_vm_that_leaves_no_result(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     (tmp_path / "out" / "result.json").unlink()
     err = await failure(vm(GOOD), tmp_path / "bundles" / "one")
@@ -183,7 +202,7 @@ async def test_vm_that_leaves_no_result(
 
 
 async def test_outer_qemu_that_fails(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     testbed = vm("sys.exit('qemu: cannot allocate memory')")
     err = await failure(testbed, tmp_path / "bundles" / "one")
@@ -191,20 +210,20 @@ async def test_outer_qemu_that_fails(
 
 
 async def test_outer_vm_that_hangs(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     path = tmp_path / "bundles" / "one"
     with pytest.raises(TestbedError, match="did not end within 1 s"):
-        await vm(HANG).run(program(), SCENARIO, 42, path, limit_s=1)
+        await run(vm(HANG), path, limit_s=1)
     gone(tmp_path)
     assert list(path.parent.iterdir()) == []
 
 
 async def test_cancelled_run_leaves_nothing(
-    tmp_path: Path, vm: Callable[[str], Testbed]
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:
     path = tmp_path / "bundles" / "one"
-    task = asyncio.create_task(vm(HANG).run(program(), SCENARIO, 42, path))
+    task = asyncio.create_task(run(vm(HANG), path))
     await asyncio.to_thread(wait_for, tmp_path / "pid")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -21,8 +21,9 @@ from vfio_p2p.errors import SourceError, TestbedError
 from vfio_p2p.places.sealed import mailbox
 from vfio_p2p.places.sealed.cpio import Layer
 from vfio_p2p.places.sealed.image import Image
-from vfio_p2p.places.sealed.load import Program, write_initramfs
+from vfio_p2p.places.sealed.load import write_initramfs
 from vfio_p2p.places.sealed.outer import sealed_arguments
+from vfio_p2p.qemu.program import Program
 
 NAMES = st.text("abcXYZ.-_", min_size=1, max_size=20).filter(
     lambda name: name not in (".", "..")
@@ -155,21 +156,21 @@ def test_initramfs_is_the_image_and_the_job(tmp_path: Path) -> None:
     image.initramfs.write_bytes(sample().to_bytes())
     path = tmp_path / "whole"
     files = {"qemu-system-x86_64": b"QEMU", "lib/ld.so": b"loader"}
-    write_initramfs(path, image, files, b"{}")
+    write_initramfs(path, image, files, scenario=b"{}")
     assert path.read_bytes().startswith(image.initramfs.read_bytes())
     found = parse(path.read_bytes())
-    assert found["qemu/qemu-system-x86_64"].data == b"QEMU"
-    assert found["qemu/lib/ld.so"].mode & 0o111
+    assert found["qemu/source/qemu-system-x86_64"].data == b"QEMU"
+    assert found["qemu/source/lib/ld.so"].mode & 0o111
     assert found["job/scenario.json"].data == b"{}"
     again = tmp_path / "again"
-    write_initramfs(again, image, files, b"{}")
+    write_initramfs(again, image, files, scenario=b"{}")
     assert again.read_bytes() == path.read_bytes()
 
 
 def test_program_brings_its_libraries() -> None:
     true = shutil.which("true")
     assert true
-    found = Program("v", "k", "1", Path(true)).files()
+    found = Program.at(Path(true), variant="v", version="1").files()
     assert found["true"] == Path(true).read_bytes()
     assert found["lib/ld.so"].startswith(b"\x7fELF")
     assert any(name.startswith("lib/libc.so") for name in found)
@@ -179,7 +180,7 @@ def test_program_that_is_none(tmp_path: Path) -> None:
     script = tmp_path / "qemu-system-x86_64"
     script.write_text("#!/bin/sh\n")
     with pytest.raises(SourceError, match="not a dynamic program"):
-        Program("v", "k", "1", script).files()
+        Program.at(script, variant="v", version="1")
 
 
 def test_seed_is_all_that_differs() -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import asyncio
 
-from bench import Bench, program
+from bench import Bench, fakes
 from qemu.qmp import Message
 from vfio_p2p.machine.qemu import Qemu
+from vfio_p2p.side import Side
 
 
 async def test_a_wait_ends_when_cancelled(bench: Bench) -> None:
     """At whatever point an event and the end of a time limit meet."""
-    argv = [*program(bench.plan()).argv, "-name", "source"]
+    argv = [*fakes(bench.plan())[Side.SOURCE].argv, "-name", "source"]
     event = Message({"event": "MIGRATION_PASS"})
     finished = False
     async with Qemu("source", argv, bench.folder) as vm:

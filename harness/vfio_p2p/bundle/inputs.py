@@ -13,14 +13,17 @@ from vfio_p2p.bundle.manifest import Inputs
 # The rest tells how these came to be: where they are equal, it makes no
 # difference.
 _DETERMINE = (
-    "qemu.sha256",
-    "qemu.libraries",
+    "source.sha256",
+    "source.libraries",
+    "destination.sha256",
+    "destination.libraries",
     "scenario",
     "seed",
-    "testbed.image",
-    "testbed.outer_sha256",
-    "testbed.arguments",
-    "testbed.driver",
+    "place.place",
+    "place.image",
+    "place.outer_sha256",
+    "place.arguments",
+    "place.driver",
 )
 NONE = "none"
 

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.scenario.result import Result
 
-FORMAT = 1
+# Of the formats up to this one, 1 had one QEMU for both sides.
+FORMAT = 2
 
 MANIFEST = "manifest.json"
 DIGEST = "digest"
@@ -45,39 +47,45 @@ def digest_file(digest: str) -> bytes:
     return f"{digest}\n".encode("ascii")
 
 
-class Patch(msgspec.Struct, frozen=True, kw_only=True):
-    """One patch, as it was applied."""
+class AppliedPatch(msgspec.Struct, frozen=True, kw_only=True):
+    """One patch, as it was applied.
+
+    :param name: The name of its file.
+    :param sha256: The SHA-256 of that file.
+    """
 
     name: str
     sha256: str
 
 
 class MadeOf(msgspec.Struct, frozen=True, kw_only=True):
-    """What the QEMU under test was built from, and with.
+    """The parts from which a QEMU was built, and the tools that built it.
 
-    :param source: SHA-256 over all files of the source.
-    :param version: As in the source's file ``VERSION``.
-    :param patches: What was applied to it, in order.
-    :param compiler: First line of what the compiler says it is.
-    :param meson: Version of meson.
+    :param source: The SHA-256 over all files of the source.
+    :param version: The content of the source's file ``VERSION``.
+    :param patches: The patches that were applied to the source, in order.
+    :param compiler: The first line of the version that the compiler
+        reports.
+    :param meson: The version of meson.
     """
 
     source: str
     version: str
-    patches: tuple[Patch, ...]
+    patches: tuple[AppliedPatch, ...]
     compiler: str
     meson: str
 
 
-class QemuInput(msgspec.Struct, frozen=True, kw_only=True):
-    """The QEMU under test.
+class ProgramInput(msgspec.Struct, frozen=True, kw_only=True):
+    """A QEMU under test, by its content.
 
-    :param variant: Name of the tree, e.g. ``base`` or ``patched``.
-    :param build: Key in the build store.
+    :param variant: The name of the tree, e.g. ``base`` or ``patched``.
+    :param build: The key of the build in the build store.
     :param version: QEMU's version string.
-    :param sha256: Of the binary.
-    :param libraries: SHA-256 by name of the libraries that it ran with.
-    :param made_of: What it was built from; None if that is not known.
+    :param sha256: The SHA-256 of the binary.
+    :param libraries: SHA-256 by name of the libraries that it runs with.
+    :param made_of: The parts from which it was built; None if they are not
+        known.
     """
 
     variant: str
@@ -88,37 +96,42 @@ class QemuInput(msgspec.Struct, frozen=True, kw_only=True):
     made_of: MadeOf | None = None
 
 
-class TestbedInput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sealed run ran in.
+class Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that determines a run, as far as it can be known.
 
-    :param image: SHA-256 by name of the image's files: the kernel, the
-        initramfs (modules, Python, the harness) and the firmware.
-    :param outer: Version string of the QEMU that ran the outer VM.
-    :param outer_sha256: Of its binary.
-    :param arguments: Its arguments, without the paths of files.
-    :param driver: The kernel module whose devices it had.
-    :param kernel: Name and version of the kernel's package.
-    :param compiler: First line of what the driver's compiler says it is.
+    :param source: The QEMU of the source.
+    :param destination: The QEMU of the destination.
+    :param scenario: The digest of the scenario.
+    :param seed: The seed, which fixes everything random.
+    :param place: What the place contributes.
     """
 
-    __test__ = False        # not a test class, whatever pytest thinks
-
-    image: dict[str, str]
-    outer: str
-    outer_sha256: str
-    arguments: tuple[str, ...]
-    driver: str = "p2psim"
-    kernel: str = ""
-    compiler: str = ""
-
-
-class Inputs(msgspec.Struct, frozen=True, kw_only=True):
-    """All that determines a sealed run."""
-
-    qemu: QemuInput
+    source: ProgramInput
+    destination: ProgramInput
     scenario: str
     seed: int
-    testbed: TestbedInput
+    place: Provenance
+
+
+def inputs_from(raw: dict[str, Any]) -> Inputs:
+    """Convert the ``inputs`` of a manifest or of a report.
+
+    Those of format 1 have one QEMU for both sides, ``qemu``, and were all
+    made in the testbed, ``testbed``.
+
+    :param raw: The decoded JSON object.
+    :raise msgspec.ValidationError: When it has neither format.
+    """
+    if "qemu" in raw and "testbed" in raw:
+        testbed = msgspec.convert(raw["testbed"], dict[str, Any])
+        raw = {
+            "source": raw["qemu"],
+            "destination": raw["qemu"],
+            "scenario": raw.get("scenario"),
+            "seed": raw.get("seed"),
+            "place": {**testbed, "place": "sealed"},
+        }
+    return msgspec.convert(raw, Inputs)
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +149,12 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """See the module's docstring; `files` is by relative path."""
+    """The manifest; see the module's docstring.
+
+    :param inputs: What determines the run.
+    :param result: How the run ended.
+    :param files: Every other file of the bundle, by its relative path.
+    """
 
     format: int = FORMAT
     kind: Literal["vfio-p2p bundle"] = "vfio-p2p bundle"
@@ -145,7 +163,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, File]
 
     def to_json(self) -> bytes:
-        """One JSON document, the same bytes for the same manifest."""
+        """Encode it: the same manifest always gives the same bytes."""
         return msgspec.json.format(
             msgspec.json.encode(self, order="sorted"), indent=1
         )
+
+
+def manifest_from_json(data: bytes) -> Manifest:
+    """Decode a manifest of any format up to `FORMAT`.
+
+    :param data: The content of ``manifest.json``.
+    :raise msgspec.DecodeError: When it is not a manifest.
+    """
+    raw = msgspec.json.decode(data, type=dict[str, Any])
+    if raw.get("format") == 1 and isinstance(raw.get("inputs"), dict):
+        raw["inputs"] = msgspec.to_builtins(inputs_from(raw["inputs"]))
+    return msgspec.convert(raw, Manifest)

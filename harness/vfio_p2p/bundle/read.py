@@ -27,6 +27,7 @@ from vfio_p2p.bundle.manifest import (
     File,
     Manifest,
     digest_file,
+    manifest_from_json,
 )
 from vfio_p2p.errors import BundleError
 from vfio_p2p.paths import is_special
@@ -129,7 +130,7 @@ def _decode(path: Path, data: bytes) -> Manifest:
                 f"program, which knows up to {FORMAT}",
                 "use a newer vfio-p2p",
             )
-        return msgspec.json.decode(data, type=Manifest)
+        return manifest_from_json(data)
     except (msgspec.DecodeError, RecursionError) as err:
         raise BundleError(f"{path}: not a bundle: {err}") from err
 

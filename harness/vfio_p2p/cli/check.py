@@ -104,7 +104,7 @@ def _check_bundle(args: argparse.Namespace) -> int:
             "give the bundle alone",
         )
     bundle = open_bundle(args.source)
-    qemu = bundle.manifest.inputs.qemu
+    qemu = bundle.manifest.inputs.source
     row = Row(
         variant=qemu.variant,
         scenario=bundle.scenario.name,

@@ -325,11 +325,11 @@ def _kind(bundle: Bundle) -> tuple[str, ...]:
     """What runs have in common that are samples of the same."""
     inputs = bundle.manifest.inputs
     return (
-        inputs.qemu.variant,
+        inputs.source.variant,
         bundle.scenario.name,
         f"({inputs.scenario[:_SHOWN]})",
-        inputs.qemu.version,
-        f"(build {inputs.qemu.build[:_SHOWN]})",
+        inputs.source.version,
+        f"(build {inputs.source.build[:_SHOWN]})",
     )
 
 
@@ -366,7 +366,7 @@ def _of_bundles(side: _Side, judged: Sequence[_Judged]) -> _Runs:
             parts = read_run(bundle).breakdown
             samples.append(RunSample(seed, parts, bundle.path.name))
     first, _ = judged[0]
-    qemu, scenario = first.manifest.inputs.qemu, first.scenario
+    qemu, scenario = first.manifest.inputs.source, first.scenario
     name = side.text
     if not side.is_tree:
         name = f"{qemu.variant} in {side.text}"

@@ -18,9 +18,9 @@ from vfio_p2p.cli.session import (
     run_cells,
     write_reports,
 )
-from vfio_p2p.places.sealed.load import Program
 from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.qemu import Build, Source, find_source
+from vfio_p2p.qemu.program import Program
 from vfio_p2p.report import everything as report_everything
 from vfio_p2p.report.everything import EverythingReport
 from vfio_p2p.report.model import Report

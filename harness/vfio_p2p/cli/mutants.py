@@ -15,9 +15,9 @@ from vfio_p2p.cli.session import (
     write_reports,
 )
 from vfio_p2p.errors import BuildError, PatchError, UsageError
-from vfio_p2p.places.sealed.load import Program
 from vfio_p2p.plans.matrix import Cell, Run
 from vfio_p2p.qemu import Build, Source
+from vfio_p2p.qemu.program import Program
 from vfio_p2p.report import mutants as report_mutants
 from vfio_p2p.report.mutants import MutantReport, Trial
 from vfio_p2p.scenario.load import load, names

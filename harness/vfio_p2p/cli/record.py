@@ -89,7 +89,7 @@ def entry(
     revision_s = None
     if revision is None:
         store = Store(cache_dir() / "builds")
-        built = store.find(bundle.manifest.inputs.qemu.build)
+        built = store.find(bundle.manifest.inputs.source.build)
         revision = built.info.revision if built else ""
         revision_s = built.info.revision_s if built else None
     return entry_of(

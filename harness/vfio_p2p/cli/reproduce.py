@@ -18,19 +18,16 @@ from vfio_p2p.cli.progress import Display, display
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import BundleError, HostError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.places.sealed import results
-from vfio_p2p.places.sealed.image import get_image
-from vfio_p2p.places.sealed.load import Program
-from vfio_p2p.places.sealed.outer import find_outer
-from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.places import Job, Place, cache, open_place
 from vfio_p2p.qemu import build, find_source
+from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.series.data import patches_folder
 from vfio_p2p.trace import printable
 
 FORMAT = 1
-_SOURCE = "qemu.made_of.source"
-_PATCHES = "qemu.made_of.patches"
+_SOURCE = "source.made_of.source"
+_PATCHES = "source.made_of.patches"
 
 
 class _Missing(Exception):
@@ -100,17 +97,14 @@ def run(args: argparse.Namespace) -> int:
     verdict = Verdict.PASS
     missing: tuple[Difference, ...] = ()
     try:
-        testbed, program = _prepared(known, args)
+        place, job = _prepared(known, args)
     except _Missing as err:
         verdict = Verdict.SKIP
         missing = err.inputs
     else:
-        inputs = known.manifest.inputs
         with claimed(out.parent):
-            asyncio.run(
-                testbed.make(program, known.scenario, inputs.seed, out)
-            )
-            results.check_same(known, open_bundle(out))
+            made = asyncio.run(place.run(job, out))
+            cache.check_same(known, made)
     if args.json:
         document = {
             "format": FORMAT,
@@ -129,33 +123,41 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepared(
     known: Bundle, args: argparse.Namespace
-) -> tuple[Testbed, Program]:
+) -> tuple[Place, Job]:
     """All that the run was made from.
 
     :raise _Missing: When something of that cannot be had.
     """
     inputs = known.manifest.inputs
-    outer = find_outer()
+    programs = KnownPrograms()
+    place = open_place(
+        "sealed", driver=_driver(known), programs=programs
+    )
+    place.check()
+    job = Job.of(
+        inputs.source,
+        known.scenario,
+        inputs.seed,
+        destination=inputs.destination,
+    )
     with display() as shown:
         line = shown.line("testbed")
-        testbed = Testbed(outer, get_image(line, _driver(known)))
+        place.prepare(line)
         line.end("ready")
-        found = differences(
-            inputs.testbed, testbed.input(inputs.seed), "testbed"
-        )
-        made_of = inputs.qemu.made_of
+        found = differences(inputs.place, place.provenance(job), "place")
+        made_of = inputs.source.made_of
         if made_of is None:
             raise _Missing((*found, Difference(_SOURCE, NONE, NONE)))
         patches = list(_patches(made_of, args.patch))
         found += [x for x in patches if isinstance(x, Difference)]
         variant = Variant(
-            inputs.qemu.variant,
+            inputs.source.variant,
             tuple(x for x in patches if isinstance(x, Patch)),
         )
         program = _built(made_of, variant, args, found, shown)
-    present = testbed.inputs(program, known.scenario, inputs.seed)
-    _check(inputs, present)
-    return testbed, program
+    job = Job.of(programs.add(program), known.scenario, inputs.seed)
+    _check(inputs, job.inputs(place.provenance(job)))
+    return place, job
 
 
 def _check(recorded: Inputs, present: Inputs) -> None:
@@ -165,7 +167,7 @@ def _check(recorded: Inputs, present: Inputs) -> None:
 
 
 def _driver(known: Bundle) -> Driver:
-    name = known.manifest.inputs.testbed.driver
+    name = known.manifest.inputs.place.driver
     try:
         return Driver(name)
     except ValueError:

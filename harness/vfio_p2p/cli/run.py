@@ -8,7 +8,6 @@ import asyncio
 import json
 from pathlib import Path
 
-from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import check_replaceable, claimed, pack
 from vfio_p2p.cli.build import (
     add_source_arguments,
@@ -27,10 +26,8 @@ from vfio_p2p.cli.device import (
 from vfio_p2p.cli.progress import display
 from vfio_p2p.cli.record import add_history_argument, recording
 from vfio_p2p.machine.files import remove_tree
-from vfio_p2p.places.sealed.image import get_image
-from vfio_p2p.places.sealed.load import Program
-from vfio_p2p.places.sealed.outer import find_outer
-from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.places import CachedPlace, Job, open_place
+from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.report import machine, text
 from vfio_p2p.report.model import Report, Row
 from vfio_p2p.scenario.load import names
@@ -80,7 +77,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     driver = driver_of(args)
     scenario = load_for(driver, args.scenario, args.profile)
-    outer = find_outer()
+    programs = KnownPrograms()
+    place = CachedPlace(
+        open_place("sealed", driver=driver, programs=programs),
+        rerun=args.rerun,
+    )
+    place.check()
     base, source = choose_source(args)
     check_qemu(driver, source.version)
     (variant,) = choose_variants(base, source, [args.variant])
@@ -94,20 +96,14 @@ def run(args: argparse.Namespace) -> int:
         with display() as shown:
             (made,) = build_all(source, [variant], shown)
             line = shown.line("testbed")
-            testbed = Testbed(outer, get_image(line, driver))
+            place.prepare(line)
             line.end("ready")
         with claimed(out.parent):
             try:
-                asyncio.run(
-                    testbed.run(
-                        Program.of(made),
-                        scenario,
-                        args.seed,
-                        folder,
-                        rerun=args.rerun,
-                    )
+                what = programs.add(Program.of(made))
+                bundle = asyncio.run(
+                    place.run(Job.of(what, scenario, args.seed), folder)
                 )
-                bundle = open_bundle(folder)
                 if zipped:
                     pack(bundle, out)
             finally:

@@ -29,12 +29,11 @@ from vfio_p2p.cli.record import (
     recording,
 )
 from vfio_p2p.machine.files import write_whole
-from vfio_p2p.places.sealed.image import get_image
-from vfio_p2p.places.sealed.load import Program
+from vfio_p2p.places import CachedPlace, open_place
 from vfio_p2p.places.sealed.outer import find_outer
-from vfio_p2p.places.sealed.sealed import Testbed
 from vfio_p2p.plans.matrix import Cell, Run, run_matrix
 from vfio_p2p.qemu import Source
+from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.report.model import Report, Row
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.profile import latencies
@@ -187,7 +186,14 @@ def run_cells(cells: Sequence[Cell], args: argparse.Namespace) -> list[Run]:
     :param args: With the options of `add_run_arguments`.
     :return: One run for each cell, in the same order.
     """
-    outer = find_outer()
+    place = CachedPlace(
+        open_place(
+            "sealed",
+            driver=driver_of(args),
+            programs=KnownPrograms(cell.program for cell in cells),
+        ),
+        rerun=args.rerun,
+    )
     with display() as shown:
         line = shown.line("runs")
         waiting = partial(line, 0, 0, "waiting for another vfio-p2p")
@@ -196,16 +202,15 @@ def run_cells(cells: Sequence[Cell], args: argparse.Namespace) -> list[Run]:
             claimed(args.out, waiting),
         ):
             image_line = shown.line("testbed")
-            testbed = Testbed(outer, get_image(image_line, driver_of(args)))
+            place.prepare(image_line)
             image_line.end("ready")
             runs = asyncio.run(
                 run_matrix(
-                    testbed,
+                    place,
                     cells,
                     args.out,
                     args.jobs,
                     line,
-                    rerun=args.rerun,
                     record=record,
                 )
             )
@@ -216,7 +221,7 @@ def run_cells(cells: Sequence[Cell], args: argparse.Namespace) -> list[Run]:
 def row_of(run: Run) -> Row:
     """A run as the reports show it."""
     return Row(
-        variant=run.cell.program.variant,
+        variant=run.cell.program.what.variant,
         scenario=run.cell.scenario.name,
         seed=run.cell.seed,
         assessment=run.assessment,

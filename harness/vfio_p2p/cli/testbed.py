@@ -20,10 +20,11 @@ from vfio_p2p.cli.progress import display
 from vfio_p2p.errors import UsageError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places.sealed.image import get_image
-from vfio_p2p.places.sealed.load import Program, write_initramfs
+from vfio_p2p.places.sealed.load import write_initramfs
 from vfio_p2p.places.sealed.outer import find_outer
 from vfio_p2p.places.sealed.selftest import run_selftest
 from vfio_p2p.places.sealed.shell import run_shell
+from vfio_p2p.qemu.program import Program
 from vfio_p2p.trace import printable
 
 
@@ -138,7 +139,10 @@ def _shell(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
         initramfs = Path(name, "initramfs.cpio")
         write_initramfs(
-            initramfs, image, program.files(), scenario.to_json()
+            initramfs,
+            image,
+            program.files(),
+            scenario=scenario.to_json(),
         )
         run_shell(outer, image, initramfs)
     return 0

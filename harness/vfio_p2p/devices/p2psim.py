@@ -160,7 +160,7 @@ def simulated_devices(
     :param prefix: Their names are this and a number, from 0.  It is also
         the group of those with peers: other sides are other groups.
     :param specs: One for each device, in order.
-    :param side: Side whose faults they have; see `FaultSide`.
+    :param side: Side whose faults they have; one of `Side`.
     :raise HostError: When the kernel refuses one.
     """
     names = [f"{prefix}{number}" for number in range(len(specs))]

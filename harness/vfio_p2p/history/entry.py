@@ -32,16 +32,22 @@ def entry_of(
     if run is None:
         run = read_run(bundle)
     inputs = bundle.manifest.inputs
+    place = msgspec.to_builtins(inputs.place)
     # The arguments have the seed, and else only what the harness settles.
-    testbed = msgspec.structs.replace(inputs.testbed, arguments=())
+    # Entries of before there were other places do not name theirs.
+    testbed = {
+        key: () if key == "arguments" else value
+        for key, value in place.items()
+        if (key, value) != ("place", "sealed")
+    }
     return Entry(
         recorded_s=recorded_s,
         digest=bundle.digest,
         qemu_revision=qemu_revision,
         qemu_revision_s=qemu_revision_s,
-        qemu_version=inputs.qemu.version,
-        variant=inputs.qemu.variant,
-        build=inputs.qemu.build,
+        qemu_version=inputs.source.version,
+        variant=inputs.source.variant,
+        build=inputs.source.build,
         project_revision=project_revision,
         scenario=bundle.scenario.name,
         scenario_digest=inputs.scenario,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_p2p.bundle.read import Bundle, open_bundle
+from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.bundle.write import check_replaceable
 from vfio_p2p.errors import (
     BundleError,
@@ -20,9 +20,9 @@ from vfio_p2p.errors import (
     UsageError,
 )
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.places.sealed.load import Program
-from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.places import Job, Place
 from vfio_p2p.progress import Progress, silent
+from vfio_p2p.qemu.program import Program
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.verdict.assess import Assessment, assess
 
@@ -49,8 +49,13 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of its bundle."""
-        tree = f"{self.prefix}{self.program.variant}"
+        tree = f"{self.prefix}{self.program.what.variant}"
         return f"{tree}-{self.scenario.name}{self.suffix}-s{self.seed}"
+
+    @property
+    def job(self) -> Job:
+        """What a place is told."""
+        return Job.of(self.program.what, self.scenario, self.seed)
 
 
 @dataclass(frozen=True)
@@ -70,23 +75,21 @@ class Run:
 
 
 async def run_matrix(
-    testbed: Testbed,
+    place: Place,
     cells: Sequence[Cell],
     out: Path,
     jobs: int,
     progress: Progress = silent,
     *,
-    rerun: bool = False,
     record: Callable[[Bundle, Verdict], None] = lambda bundle, verdict: None,
 ) -> list[Run]:
     """Run and judge every cell.
 
-    :param testbed: Where they run.
+    :param place: Where they run.
     :param cells: What to run.
     :param out: Folder for the bundles.
     :param jobs: How many at a time.
     :param progress: Told when one is done.
-    :param rerun: Run again what was run before.
     :param record: Given each bundle that was judged, as soon as it is
         there, and its verdict.
     :return: One for each cell, in the same order; what could not be run,
@@ -100,7 +103,7 @@ async def run_matrix(
     async def one(cell: Cell) -> Run:
         nonlocal done
         async with room:
-            run = await _run(testbed, cell, out, rerun, record)
+            run = await _run(place, cell, out, record)
         done += 1
         progress(done, len(cells), "sealed runs")
         return run
@@ -145,17 +148,14 @@ def _first(group: BaseExceptionGroup[InputError]) -> InputError:
 
 
 async def _run(
-    testbed: Testbed,
+    place: Place,
     cell: Cell,
     out: Path,
-    rerun: bool,
     record: Callable[[Bundle, Verdict], None],
 ) -> Run:
     bundle = out / cell.name
     try:
-        digest = await testbed.run(
-            cell.program, cell.scenario, cell.seed, bundle, rerun=rerun
-        )
+        made = await place.run(cell.job, bundle)
     except BundleError as err:
         # Bad input, but for the fact that it is our own.
         return Run(cell, _not_known("not run", err), None, "")
@@ -169,19 +169,18 @@ async def _run(
     except Exception as err:
         return Run(cell, _not_known("not run", err), None, "")
     try:
-        made = open_bundle(bundle)
         assessment = assess(made)
     except Exception as err:
         # Also of a log that cannot be read: it is of our own making.
-        return Run(cell, _not_known("not judged", err), bundle, digest)
+        return Run(cell, _not_known("not judged", err), bundle, made.digest)
     try:
         record(made, assessment.verdict)
     except (HistoryError, NoSpaceError):
         # It would be the same for every other run.
         raise
     except Exception as err:
-        return Run(cell, _not_known("not recorded", err), bundle, digest)
-    return Run(cell, assessment, bundle, digest)
+        return Run(cell, _not_known("not recorded", err), bundle, made.digest)
+    return Run(cell, assessment, bundle, made.digest)
 
 
 def _not_known(summary: str, err: Exception) -> Assessment:

@@ -88,7 +88,7 @@ def _read_folder(path: Path) -> Document:
 
 
 def _of_bundles(runs: list[Run]) -> Document:
-    versions = [run.inputs.qemu.version for run in runs if run.inputs]
+    versions = [run.inputs.source.version for run in runs if run.inputs]
     return Document.of(tuple(runs), qemu=_common(versions))
 
 
@@ -145,7 +145,7 @@ def run_of(bundle: Bundle) -> Run:
     if zero_ns is None:
         zero_ns = first_ns(sides)
     run = Run(
-        variant=manifest.inputs.qemu.variant,
+        variant=manifest.inputs.source.variant,
         scenario=bundle.scenario.name,
         seed=manifest.inputs.seed,
         verdict=found.verdict,
@@ -290,4 +290,4 @@ def _by_tree(runs: Sequence[Run]) -> list[Run]:
 
 
 def _build(inputs: Inputs | None) -> str:
-    return inputs.qemu.build if inputs else ""
+    return inputs.source.build if inputs else ""

@@ -365,7 +365,7 @@ def exact_command(document: Document) -> str:
     bundles = [
         run.bundle
         for run in document.runs
-        if run.bundle and run.inputs and run.inputs.qemu.made_of
+        if run.bundle and run.inputs and run.inputs.source.made_of
     ]
     if not bundles:
         return ""
@@ -375,14 +375,14 @@ def exact_command(document: Document) -> str:
 
 def _base(run: Run) -> str:
     """The base for the QEMU of a run: its release; empty if not known."""
-    version = run.inputs.qemu.version if run.inputs else ""
+    version = run.inputs.source.version if run.inputs else ""
     found = re.search(r"[0-9]+\.[0-9]+", version)
     return f"v{found[0]}" if found else ""
 
 
 def _scenario(run: Run) -> tuple[str, ...]:
     """A scenario of other devices or latencies has another name."""
-    driver = run.inputs.testbed.driver if run.inputs else Driver.P2PSIM
+    driver = run.inputs.place.driver if run.inputs else Driver.P2PSIM
     if driver != Driver.P2PSIM:
         name = run.scenario.removesuffix(f"-{driver}")
         return (name, "--device", driver)

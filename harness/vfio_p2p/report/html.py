@@ -256,7 +256,7 @@ def _setups(document: Document) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for run in document.runs:
         inputs = run.inputs
-        key = (run.tree, inputs.qemu.build if inputs else "")
+        key = (run.tree, inputs.source.build if inputs else "")
         setup = found.setdefault(
             key, {"tree": run.tree, "inputs": inputs, "devices": {}}
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.downtime.compare import Comparison
 from vfio_p2p.report import compare, figures
 from vfio_p2p.report.document import Document, Run
@@ -54,9 +55,10 @@ def _setup(document: Document) -> list[str]:
     lines += _field(
         "testbed",
         _unique(
-            f"nested, outer {run.inputs.testbed.outer}"
+            f"nested, outer {run.inputs.place.outer}"
             for run in runs
             if run.inputs
+            and isinstance(run.inputs.place, SealedProvenance)
         ),
     )
     lines += _field("latency", figures.latencies(document))
@@ -77,7 +79,7 @@ def _setup(document: Document) -> list[str]:
 def _tree(run: Run) -> str:
     if run.inputs is None:
         return run.tree
-    build = run.inputs.qemu.build
+    build = run.inputs.source.build
     name = run.tree
     if run.variant not in name:
         name += f": {run.variant}"
@@ -164,7 +166,7 @@ def _compared(table: Table, comparison: Comparison) -> list[str]:
 
 
 def _version(run: Run) -> str:
-    return run.inputs.qemu.version if run.inputs else ""
+    return run.inputs.source.version if run.inputs else ""
 
 
 def _row(row: Row) -> str:

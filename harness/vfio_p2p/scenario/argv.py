@@ -14,11 +14,12 @@ HEARTBEAT = "vfio-p2p-heartbeat.bin"
 
 
 @dataclass(frozen=True)
-class Program:
-    """The QEMU under test.
+class Launcher:
+    """How to start a QEMU under test.
 
-    :param argv: What to run, e.g. a dynamic loader and the binary.
-    :param firmware: Folder with ``bios-256k.bin`` and `HEARTBEAT`.
+    :param argv: The program and its first arguments, e.g. a dynamic loader
+        and the binary.
+    :param firmware: The folder with ``bios-256k.bin`` and `HEARTBEAT`.
     """
 
     argv: tuple[str, ...]
@@ -26,7 +27,7 @@ class Program:
 
 
 def qemu_argv(
-    program: Program,
+    launcher: Launcher,
     scenario: Scenario,
     name: str,
     devices: Sequence[str],
@@ -35,18 +36,18 @@ def qemu_argv(
 ) -> list[str]:
     """The command line, less QMP and tracing.
 
-    :param program: The QEMU under test.
+    :param launcher: The QEMU under test.
     :param scenario: What it is for.
     :param name: What it calls itself.
     :param devices: vfio-pci's properties for each device.
     :param incoming: Whether it waits for a migration.
     """
     argv = [
-        *program.argv,
+        *launcher.argv,
         *("-name", name),
         *("-machine", "q35,accel=tcg"),
         *("-m", str(scenario.guest.ram_mib)),
-        *("-L", str(program.firmware)),
+        *("-L", str(launcher.firmware)),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         # An option ROM that only Windows guests look for.
         *("-global", "apic-common.vapic=off"),

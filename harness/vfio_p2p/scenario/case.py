@@ -22,11 +22,11 @@ from msgspec import Meta
 
 from vfio_p2p.scenario.model import (
     Expectation,
-    FaultSide,
     Name,
     Scenario,
 )
 from vfio_p2p.scenario.step import Step
+from vfio_p2p.side import Side
 
 
 class _Strict(
@@ -51,7 +51,7 @@ class Case(_Strict, frozen=True, kw_only=True):
 
     name: Name
     summary: str = ""
-    side: FaultSide | None = None
+    side: Side | None = None
     device: Annotated[int, Meta(ge=0)] = 0
     faults: tuple[str, ...] = ()
     steps: tuple[Step, ...] | None = None

@@ -31,6 +31,7 @@ from vfio_p2p.scenario.step import (
     Unplug,
     Wait,
 )
+from vfio_p2p.side import Side
 
 FORMAT = 1
 
@@ -75,13 +76,6 @@ class Peers(StrEnum):
     NONE = "none"
     PAIRS = "pairs"
     MESH = "mesh"
-
-
-class FaultSide(StrEnum):
-    """Whose device has the faults."""
-
-    SOURCE = "source"
-    DESTINATION = "destination"
 
 
 def check_arc(key: str, arc: str) -> None:
@@ -129,7 +123,7 @@ class Device(_Strict, frozen=True, kw_only=True):
     peer_period_us: Annotated[int, Meta(ge=10, le=60_000_000)] = 500
     peer_completion_us: Annotated[int, Meta(ge=0, le=60_000_000)] = 10
     faults: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
-    fault_side: FaultSide | None = None
+    fault_side: Side | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.flags)) != len(self.flags):

@@ -24,16 +24,12 @@ from typing import NoReturn
 
 from vfio_p2p.errors import OutputLimitError, VMError
 from vfio_p2p.machine.qemu import Qemu
-from vfio_p2p.scenario.argv import Program, qemu_argv
+from vfio_p2p.scenario.argv import Launcher, qemu_argv
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.outcome import result
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.scenario.session import Session
-from vfio_p2p.scenario.step import Role
-
-SOURCE = Role.SOURCE.value
-DESTINATION = Role.DESTINATION.value
-SIDES = (SOURCE, DESTINATION)
+from vfio_p2p.side import Side
 
 # Of all QEMUs. With what else there is it must fit into the mailbox of a
 # sealed VM; a run that ends leaves less than a hundredth of that.
@@ -72,41 +68,42 @@ async def _run_within_limits(session: Session) -> None:
 
 async def run(
     scenario: Scenario,
-    program: Program,
-    devices: Mapping[str, Sequence[str]],
+    launchers: Mapping[Side, Launcher],
+    devices: Mapping[Side, Sequence[str]],
     out: Path,
     before_migration: Callable[[], None] | None = None,
 ) -> Result:
     """Run one scenario.
 
     :param scenario: What is to happen.
-    :param program: The QEMU under test, the same everywhere.
-    :param devices: By side, vfio-pci's properties for each device.
+    :param launchers: How to start the QEMUs, by the side whose devices they
+        get.
+    :param devices: vfio-pci's properties for each device, by side.
     :param out: Existing empty folder for what it leaves.
     :param before_migration: Called when both sides run, before the first
         migration.
     :return: How it ended, which is also in ``result.json``.
     """
     error: VMError | None = None
-    made: Counter[Role] = Counter()
+    made: Counter[Side] = Counter()
     async with AsyncExitStack() as stack:
         # sun_path is short, and `out` may not be.
         private = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="vfio-p2p-")
         )
 
-        async def make(side: Role) -> Qemu:
+        async def make(side: Side) -> Qemu:
             made[side] += 1
             again = f"-{made[side]}" if made[side] > 1 else ""
             name = f"{side}{again}"
             directory = out / name
             directory.mkdir()
             argv = qemu_argv(
-                program,
+                launchers[side],
                 scenario,
                 name,
                 devices[side],
-                incoming=name != SOURCE,
+                incoming=name != Side.SOURCE,
             )
             return await stack.enter_async_context(
                 Qemu(name, argv, directory)

@@ -29,7 +29,6 @@ from vfio_p2p.scenario.step import (
     LoadVM,
     Migrate,
     Reset,
-    Role,
     SaveVM,
     Status,
     Step,
@@ -38,6 +37,7 @@ from vfio_p2p.scenario.step import (
     Unplug,
     Wait,
 )
+from vfio_p2p.side import Side
 
 _POLL_S = 0.1
 _CLEANUP = b"vfio_save_cleanup "
@@ -89,7 +89,7 @@ class Session:
     def __init__(
         self,
         scenario: Scenario,
-        make: Callable[[Role], Awaitable[Qemu]],
+        make: Callable[[Side], Awaitable[Qemu]],
         stack: AsyncExitStack,
         private: Path,
         before_migration: Callable[[], None] | None,
@@ -101,8 +101,8 @@ class Session:
         self._private = private
         self._before_migration = before_migration
         # Whose devices a role has now.
-        self._sides = {role: role for role in Role}
-        self._cast: dict[Role, Qemu] = {}
+        self._sides = {role: role for role in Side}
+        self._cast: dict[Side, Qemu] = {}
         self.vms: list[Qemu] = []
         self.legs: list[Leg] = []
         self.killed: list[str] = []
@@ -112,7 +112,7 @@ class Session:
 
     async def prepare(self) -> None:
         """Make the QEMUs to begin with."""
-        for role in Role:
+        for role in Side:
             await self._add(role)
 
     async def run(self) -> None:
@@ -120,9 +120,9 @@ class Session:
 
         :raise VMError: When a step cannot be done.
         """
-        for role in Role:
+        for role in Side:
             await self._cast[role].start(self._limits.launch_s)
-        for role in Role:
+        for role in Side:
             await self._configure(self._cast[role])
         for number, step in enumerate(self._scenario.steps, 1):
             self.at = f"step {number} ({step})"
@@ -179,7 +179,7 @@ class Session:
                     await self.ask(vm, limit_s)
                     await vm.quit(limit_s)
 
-    async def _add(self, role: Role) -> Qemu:
+    async def _add(self, role: Side) -> Qemu:
         vm = await self._make(self._sides[role])
         self._cast[role] = vm
         self.vms.append(vm)
@@ -222,10 +222,10 @@ class Session:
             case Reset(on=role):
                 await self._reset(self._cast[role])
             case Cancel():
-                await self._execute(Role.SOURCE, "migrate_cancel")
+                await self._execute(Side.SOURCE, "migrate_cancel")
             case Continue():
                 await self._execute(
-                    Role.SOURCE,
+                    Side.SOURCE,
                     "migrate-continue",
                     state=Status.PRE_SWITCHOVER.value,
                 )
@@ -233,36 +233,36 @@ class Session:
                 self.killed.append(self._cast[role].side)
                 await self._cast[role].kill()
             case Unplug(device=number):
-                for role in Role:
+                for role in Side:
                     await self._unplug(self._cast[role], f"vfio{number}")
             case SaveVM():
-                vm = self._cast[Role.SOURCE]
+                vm = self._cast[Side.SOURCE]
                 image = self._private / f"{vm.side}.qcow2"
                 await snapshot.save(vm, image, self._limits)
             case LoadVM():
-                await snapshot.load(self._cast[Role.SOURCE], self._limits)
+                await snapshot.load(self._cast[Side.SOURCE], self._limits)
             case Turn():
                 await self._turn()
             case _:
                 assert_never(step)
 
     async def _execute(
-        self, role: Role, command: str, **arguments: str
+        self, role: Side, command: str, **arguments: str
     ) -> None:
         await self._cast[role].execute(
             command, arguments or None, limit_s=self._limits.command_s
         )
 
     async def _migrate(self, step: Migrate) -> None:
-        source = self._cast[Role.SOURCE]
-        destination = self._cast[Role.DESTINATION]
+        source = self._cast[Side.SOURCE]
+        destination = self._cast[Side.DESTINATION]
         if not destination.running:
             destination = await self._fresh()
         if not self.legs and self._before_migration:
             self._before_migration()
         path = self._private / f"migration-{len(self.legs) + 1}"
         await self._execute(
-            Role.DESTINATION, "migrate-incoming", uri=f"unix:{path}"
+            Side.DESTINATION, "migrate-incoming", uri=f"unix:{path}"
         )
         if step.cut_bytes is not None:
             target, path = path, path.with_suffix(".cut")
@@ -275,24 +275,24 @@ class Session:
             len(source.statuses),
             _log(source).count(_CLEANUP),
         )
-        await self._execute(Role.SOURCE, "migrate", uri=f"unix:{path}")
+        await self._execute(Side.SOURCE, "migrate", uri=f"unix:{path}")
         # One that was refused is none.
         self.legs.append(leg)
 
     async def _fresh(self) -> Qemu:
         """Give the destination's devices a new QEMU."""
-        vm = await self._add(Role.DESTINATION)
+        vm = await self._add(Side.DESTINATION)
         await vm.start(self._limits.launch_s)
         await self._configure(vm)
         return vm
 
     async def _turn(self) -> None:
-        old = self._cast[Role.SOURCE]
+        old = self._cast[Side.SOURCE]
         await self.ask(old, self._limits.command_s)
         await old.quit(self._limits.quit_s)
-        source, destination = (self._sides[role] for role in Role)
-        self._sides = {Role.SOURCE: destination, Role.DESTINATION: source}
-        self._cast[Role.SOURCE] = self._cast[Role.DESTINATION]
+        source, destination = (self._sides[role] for role in Side)
+        self._sides = {Side.SOURCE: destination, Side.DESTINATION: source}
+        self._cast[Side.SOURCE] = self._cast[Side.DESTINATION]
         await self._fresh()
 
     async def _unplug(self, vm: Qemu, name: str) -> None:
@@ -319,10 +319,10 @@ class Session:
                 await vm.check_alive("trace")
                 await asyncio.sleep(_POLL_S)
 
-    async def _await(self, role: Role, status: Status) -> None:
+    async def _await(self, role: Side, status: Status) -> None:
         """Wait for a status of the migration, and what belongs to it."""
         leg = self.legs[-1]
-        if role is Role.DESTINATION:
+        if role is Side.DESTINATION:
             await self._reaches(leg, leg.destination, status)
             return
         killed = leg.destination.side in self.killed

@@ -22,12 +22,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-
-class Role(StrEnum):
-    """What a QEMU is in a migration."""
-
-    SOURCE = "source"
-    DESTINATION = "destination"
+from vfio_p2p.side import Side
 
 
 class Status(StrEnum):
@@ -60,7 +55,7 @@ class _Step(
 
 
 class _OnOne(_Step, frozen=True, kw_only=True):
-    on: Role = Role.SOURCE
+    on: Side = Side.SOURCE
 
 
 class Migrate(_Step, frozen=True, kw_only=True, tag="migrate"):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Epochs, arcs and intervals per device, from the records of one side."""
 
+from vfio_p2p.side import Side
 from vfio_p2p.timeline.blackout import Blackout, blackout
 from vfio_p2p.timeline.build import build, read_log
 from vfio_p2p.timeline.model import (
@@ -9,7 +10,6 @@ from vfio_p2p.timeline.model import (
     Epoch,
     Gap,
     Pass,
-    Side,
     Timeline,
     TracedArc,
     TracedMigration,

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vfio_p2p.errors import TraceError
+from vfio_p2p.side import Side
 from vfio_p2p.timeline.model import (
     Callback,
     Cause,
     Epoch,
     Gap,
     Pass,
-    Side,
     Timeline,
     TracedArc,
 )

@@ -11,15 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from vfio_p2p.side import Side
 from vfio_p2p.trace import DeviceLog, Kind, Record, Summary
 from vfio_p2p.uapi import DeviceState
-
-
-class Side(StrEnum):
-    """Which QEMU of the two."""
-
-    SOURCE = "source"
-    DESTINATION = "destination"
 
 
 class Cause(Enum):

@@ -21,12 +21,12 @@ from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.scenario import model
 from vfio_p2p.scenario.model import Outcome
 from vfio_p2p.scenario.result import Result
-from vfio_p2p.timeline import Side
+from vfio_p2p.side import Side, side_of
 from vfio_p2p.trace import printable
 from vfio_p2p.variant import SERIES_LENGTH, parse_tree
 from vfio_p2p.verdict.ending import stuck, wrong_end, wrong_ends
 from vfio_p2p.verdict.migrations import judge_run
-from vfio_p2p.verdict.reading import RunReading, completed, read_run, side_of
+from vfio_p2p.verdict.reading import RunReading, completed, read_run
 
 # What QEMU says when it refuses devices for the reason that the series is
 # about: before the series, and with it.
@@ -111,7 +111,7 @@ def assess(
     if run is None:
         run = read_run(bundle)
     expect = bundle.scenario.expect
-    variant = bundle.manifest.inputs.qemu.variant
+    variant = bundle.manifest.inputs.source.variant
     patches = patches_of(variant)
     expected = expect.base
     if patches >= SERIES_LENGTH:

@@ -13,10 +13,10 @@ from vfio_p2p.oracle.hang import Hang, hangs
 from vfio_p2p.scenario.model import Expectation, Outcome
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.scenario.step import Status
-from vfio_p2p.timeline import Side
+from vfio_p2p.side import Side, side_of
 from vfio_p2p.trace import printable, read_device_log
 from vfio_p2p.trace.device import Close
-from vfio_p2p.verdict.reading import RunReading, side_of
+from vfio_p2p.verdict.reading import RunReading
 
 OUTCOME = "outcome"
 _REASON = (

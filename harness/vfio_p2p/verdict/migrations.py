@@ -141,7 +141,7 @@ def _criteria(
         ),
         release=release,
         # Linux's mtty keeps no log.
-        logs=inputs.testbed.driver == "p2psim",
+        logs=inputs.place.driver == "p2psim",
         runs=not run.scenario.guest.paused,
         beats=frozenset(
             device
@@ -167,7 +167,7 @@ def _criteria(
 
 def _release(run: RunReading) -> str:
     """Return the version of the QEMU under test; empty if none is known."""
-    version = run.bundle.manifest.inputs.qemu.version
+    version = run.bundle.manifest.inputs.source.version
     found = re.search(r"\d{1,4}\.\d{1,4}(?!\d).*", version)
     return found[0] if found else ""
 

@@ -28,7 +28,8 @@ from vfio_p2p.oracle.traffic import Flow, flows
 from vfio_p2p.scenario import model
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.scenario.step import Status
-from vfio_p2p.timeline import Side, Timeline
+from vfio_p2p.side import Side, side_of
+from vfio_p2p.timeline import Timeline
 from vfio_p2p.timeline import build as build_timeline
 from vfio_p2p.trace import DeviceLog, Kind, TraceReader, read_device_log
 
@@ -227,13 +228,3 @@ def read_run(bundle: Bundle) -> RunReading:
         this program.
     """
     return RunReading(bundle)
-
-
-def side_of(name: str) -> Side:
-    """Return the side that a QEMU had at first.
-
-    :param name: The name of its folder in the bundle.
-    """
-    if name.startswith(Side.DESTINATION):
-        return Side.DESTINATION
-    return Side.SOURCE

@@ -17,31 +17,35 @@ from vfio_p2p.devices.mtty import mtty_devices
 from vfio_p2p.devices.p2psim import simulated_devices
 from vfio_p2p.errors import HarnessError
 from vfio_p2p.places.sealed.mailbox import post
-from vfio_p2p.scenario.argv import Program
+from vfio_p2p.scenario.argv import Launcher
 from vfio_p2p.scenario.model import Device, Scenario, from_json
-from vfio_p2p.scenario.runner import DESTINATION, SOURCE, run
+from vfio_p2p.scenario.runner import run
+from vfio_p2p.side import Side
 
 SCENARIO = Path("/job/scenario.json")
 DRIVER = Path("/modules/driver")
 OUT = Path("/out")
-# The loader and the libraries of the machine that built QEMU come along,
+# The loader and the libraries of the machine that built a QEMU come along,
 # so that they need not be those of the image.
-PROGRAM = Program(
-    argv=(
-        "/qemu/lib/ld.so",
-        "--library-path",
-        "/qemu/lib",
-        "/qemu/qemu-system-x86_64",
-    ),
-    firmware=Path("/usr/share/seabios"),
-)
+LAUNCHERS = {
+    side: Launcher(
+        argv=(
+            f"/qemu/{side}/lib/ld.so",
+            "--library-path",
+            f"/qemu/{side}/lib",
+            f"/qemu/{side}/qemu-system-x86_64",
+        ),
+        firmware=Path("/usr/share/seabios"),
+    )
+    for side in Side
+}
 ERROR = "error.txt"
 
-_PREFIXES = {SOURCE: "src", DESTINATION: "dst"}
+_PREFIXES = {Side.SOURCE: "src", Side.DESTINATION: "dst"}
 
 
 def _devices(
-    driver: Driver, prefix: str, specs: tuple[Device, ...], side: str
+    driver: Driver, prefix: str, specs: tuple[Device, ...], side: Side
 ) -> AbstractContextManager[tuple[VfioDevice, ...]]:
     if driver is Driver.MTTY:
         return mtty_devices(prefix, specs)
@@ -58,7 +62,7 @@ def run_job(scenario: Scenario, driver: Driver, out: Path) -> None:
     """
     specs = scenario.each_device()
     with ExitStack() as stack:
-        devices: dict[str, tuple[VfioDevice, ...]] = {
+        devices: dict[Side, tuple[VfioDevice, ...]] = {
             side: stack.enter_context(_devices(driver, prefix, specs, side))
             for side, prefix in _PREFIXES.items()
         }
@@ -68,10 +72,10 @@ def run_job(scenario: Scenario, driver: Driver, out: Path) -> None:
         }
 
         def start_traffic() -> None:
-            for device in devices[SOURCE]:
+            for device in devices[Side.SOURCE]:
                 device.start_traffic()
 
-        asyncio.run(run(scenario, PROGRAM, properties, out, start_traffic))
+        asyncio.run(run(scenario, LAUNCHERS, properties, out, start_traffic))
         logs = out / "devices"
         logs.mkdir()
         for of_side in devices.values():

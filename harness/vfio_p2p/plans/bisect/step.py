@@ -9,17 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.devices import Driver
 from vfio_p2p.errors import SourceError
 from vfio_p2p.history.database import Entry
 from vfio_p2p.history.entry import entry_of
 from vfio_p2p.machine.files import remove_tree
-from vfio_p2p.places.sealed.image import get_image
-from vfio_p2p.places.sealed.load import Program
-from vfio_p2p.places.sealed.outer import find_outer
-from vfio_p2p.places.sealed.sealed import Testbed
+from vfio_p2p.places import CachedPlace, open_place
+from vfio_p2p.places import Job as PlaceJob
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu import build, find_source
+from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
 
@@ -104,11 +103,17 @@ def measure(
     """
     source = find_source(tree, "", progress)
     made = build(source, _AS_IT_IS, progress)
-    testbed = Testbed(find_outer(), get_image(progress))
+    programs = KnownPrograms()
+    what = programs.add(Program.of(made))
+    place = CachedPlace(
+        open_place("sealed", driver=Driver.P2PSIM, programs=programs)
+    )
+    place.prepare(progress)
     progress(0, 0, f"running {scenario.name}")
     path = home / "bundle"
-    asyncio.run(testbed.run(Program.of(made), scenario, job.seed, path))
-    bundle = open_bundle(path)
+    bundle = asyncio.run(
+        place.run(PlaceJob.of(what, scenario, job.seed), path)
+    )
     remove_tree(path)
     revision = source.revision
     entry = entry_of(

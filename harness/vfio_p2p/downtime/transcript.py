@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the QMP transcripts of a run tell about its downtime."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Timestamp(msgspec.Struct):
+    seconds: int
+    microseconds: int
+
+
+class _Message(msgspec.Struct):
+    event: str = ""
+    timestamp: _Timestamp | None = None
+
+
+class _Line(msgspec.Struct):
+    msg: _Message
+
+
+def stop_to_resume_ns(source: bytes, destination: bytes) -> int | None:
+    """Measure from the event STOP to the event RESUME, as management does.
+
+    :param source: QMP transcript of the source.
+    :param destination: QMP transcript of the destination.
+    :return: Nanoseconds, or None if one of the events is missing.
+    """
+    resumed = _events(destination, "RESUME")
+    if not resumed:
+        return None
+    stopped = [x for x in _events(source, "STOP") if x <= resumed[0]]
+    return resumed[0] - stopped[-1] if stopped else None
+
+
+def _events(transcript: bytes, name: str) -> list[int]:
+    """Return the times of an event, in nanoseconds since 1970, in order."""
+    found = []
+    for line in transcript.splitlines():
+        # Most lines are no events, and a line that is no JSON was cut off.
+        try:
+            message = msgspec.json.decode(line, type=_Line).msg
+        except (msgspec.DecodeError, RecursionError):
+            continue
+        at = message.timestamp
+        if message.event == name and at is not None:
+            found.append((at.seconds * 10**6 + at.microseconds) * 1000)
+    return sorted(found)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The interface of all places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from vfio_p2p.bundle.provenance import Provenance
+from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.places.job import Job
+from vfio_p2p.progress import Progress
+
+# On the clock of the machine that runs us.  A sealed run takes about 10 s
+# on an idle machine.
+LIMIT_S = 900.0
+
+
+class Place(Protocol):
+    """Where jobs run.
+
+    Call `check` before anything is built, and `prepare` before the first
+    job.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name by which `open_place` finds it."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the same job always gives the same bundle."""
+
+    @property
+    def capacity(self) -> int | None:
+        """How many jobs it can run at a time.
+
+        None means that it has no limit of its own: each job takes one core
+        of this machine.
+        """
+
+    def check(self) -> None:
+        """See that it can be used at all; takes no time, builds nothing.
+
+        :raise InputError: When it cannot.
+        """
+
+    def prepare(self, progress: Progress) -> None:
+        """Make ready whatever all jobs need; may take minutes once.
+
+        :param progress: Told of each step.
+        :raise HostError: When something cannot be had.
+        :raise BuildError: When a part does not build.
+        """
+
+    def provenance(self, job: Job) -> Provenance:
+        """Tell what it contributes to the result of a job.
+
+        :param job: The job.
+        """
+
+    async def run(
+        self, job: Job, out: Path, *, limit_s: float = LIMIT_S
+    ) -> Bundle:
+        """Run a job.
+
+        :param job: The job.
+        :param out: The folder that the bundle will be; it does not exist,
+            or is a bundle, which is replaced.
+        :param limit_s: The limit in seconds of this machine's time.
+        :return: The bundle, checked.
+        :raise HostError: When the place, and not the QEMU under test, is
+            at fault.
+        :raise SourceError: When it does not have one of the programs.
+        :raise NoSpaceError: When the disk is too full.
+        """

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A QEMU under test: its binary, with everything that it needs to run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from vfio_p2p.bundle.manifest import AppliedPatch, MadeOf, ProgramInput
+from vfio_p2p.errors import MissingToolError, SourceError
+from vfio_p2p.qemu.builder import Build
+
+# The name of the dynamic loader, wherever a distribution has it.
+LOADER = "ld.so"
+
+# One line of ldd(1): "libz.so.1 => /lib/libz.so.1 (0x...)", or the loader
+# alone, "/lib64/ld-linux-x86-64.so.2 (0x...)".
+_LIBRARY = re.compile(r"^\s*(?:(\S+) => )?(/\S+) \(0x")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A QEMU under test on this machine.
+
+    :param what: The program, by its content.
+    :param binary: The path of the binary.
+    :param libraries: The path of every library by its name, the loader
+        being `LOADER`.
+    """
+
+    what: ProgramInput
+    binary: Path
+    libraries: Mapping[str, Path]
+
+    @classmethod
+    def of(cls, build: Build) -> Program:
+        """Make a build from the store into a program.
+
+        :param build: The build.
+        :raise SourceError: When it is not a program of this machine.
+        """
+        return cls.at(
+            build.path,
+            variant=build.variant,
+            build=build.key,
+            version=build.version,
+            made_of=MadeOf(
+                source=build.job.source.key,
+                version=build.job.source.version,
+                patches=tuple(
+                    AppliedPatch(name=x.name, sha256=x.sha256)
+                    for x in build.patches
+                ),
+                compiler=build.job.toolchain.compiler,
+                meson=build.job.toolchain.meson,
+            ),
+        )
+
+    @classmethod
+    def at(
+        cls,
+        binary: Path,
+        *,
+        variant: str,
+        version: str,
+        build: str = "",
+        made_of: MadeOf | None = None,
+    ) -> Program:
+        """Make a binary into a program.
+
+        :param binary: The path of the binary.
+        :param variant: The name of the tree that it was built from.
+        :param version: QEMU's version string.
+        :param build: The key in the build store; empty without one.
+        :param made_of: The parts from which it was built, if known.
+        :raise SourceError: When it is not a program of this machine.
+        """
+        libraries = _libraries(binary)
+        return cls(
+            what=ProgramInput(
+                variant=variant,
+                build=build,
+                version=version,
+                sha256=_sha256_of(binary),
+                libraries={
+                    name: _sha256_of(path)
+                    for name, path in libraries.items()
+                },
+                made_of=made_of,
+            ),
+            binary=binary,
+            libraries=libraries,
+        )
+
+    def files(self) -> dict[str, bytes]:
+        """Read the binary (by its name) and the libraries (``lib/NAME``).
+
+        :raise SourceError: When a file is no longer what `what` says.
+        """
+        found = {}
+        for name, path, sha256 in (
+            (self.binary.name, self.binary, self.what.sha256),
+            *(
+                (f"lib/{name}", path, self.what.libraries.get(name))
+                for name, path in self.libraries.items()
+            ),
+        ):
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise SourceError(
+                    f"{path} has changed since it was examined",
+                    "Start the command again when the file is at rest.",
+                )
+            found[name] = data
+        return found
+
+
+class Programs(Protocol):
+    """The programs that a place can find on its machine."""
+
+    def find(self, what: ProgramInput) -> Program:
+        """Find a program by its content.
+
+        :param what: The program, as a job names it.
+        :raise SourceError: When this machine does not have it.
+        """
+
+
+class KnownPrograms:
+    """Programs that were found or built before the jobs were made.
+
+    :param programs: The programs to begin with.
+    """
+
+    def __init__(self, programs: Iterable[Program] = ()) -> None:
+        self._programs: dict[str, Program] = {}
+        for program in programs:
+            self.add(program)
+
+    def add(self, program: Program) -> ProgramInput:
+        """Make a program known.
+
+        :param program: The program.
+        :return: Its name in jobs.
+        """
+        self._programs[_content(program.what)] = program
+        return program.what
+
+    def find(self, what: ProgramInput) -> Program:
+        """Find a program by its content; see `Programs.find`."""
+        try:
+            return self._programs[_content(what)]
+        except KeyError:
+            raise SourceError(
+                f"this machine does not have the QEMU {what.version} "
+                f"({what.variant}) with the SHA-256 {what.sha256}",
+                "Build it here first, with 'vfio-p2p build'.",
+            ) from None
+
+
+def _content(what: ProgramInput) -> str:
+    """What identifies a program, whatever it is called."""
+    text = "\n".join(
+        [what.sha256, *map("=".join, sorted(what.libraries.items()))]
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _libraries(binary: Path) -> dict[str, Path]:
+    try:
+        ldd = subprocess.run(
+            ["ldd", str(binary)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError as err:
+        raise MissingToolError("ldd", "libc-bin") from err
+    found = {}
+    for line in ldd.stdout.splitlines():
+        library = _LIBRARY.match(line)
+        if library:
+            name = Path(library[1]).name if library[1] else LOADER
+            found[name] = Path(library[2])
+    if ldd.returncode or LOADER not in found:
+        raise SourceError(
+            f"{binary} is not a dynamic program of this machine",
+            "Build QEMU with 'vfio-p2p build'.",
+        )
+    return found
+
+
+def _sha256_of(path: Path) -> str:
+    # Hundreds of runs share a few files.
+    found = path.stat()
+    return _sha256(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@cache
+def _sha256(path: Path, size_bytes: int, mtime_ns: int, inode: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
