@@ -203,7 +203,7 @@ def test_peers_without_a_peer(peers: str, count: int) -> None:
 def test_inline_tables() -> None:
     text = 'name = "x"\n\ndevices = [\n  { count = 1 },\n  { count = 0 },\n]\n'
     found = refusal(text)
-    assert found.line == 3
+    assert found.line == 5
     assert "devices.1.count" in str(found)
 
 
@@ -279,7 +279,7 @@ def test_more_than_the_testbed_has_room_for(
         assert parse(text.encode(), "x.toml")
         return
     found = refusal(text)
-    assert str(found).startswith("x.toml: devices: source and destination")
+    assert str(found).startswith("x.toml:4: devices: source and destination")
     assert "the testbed has room for 640 MiB" in str(found)
 
 

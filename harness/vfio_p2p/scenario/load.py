@@ -13,7 +13,7 @@ from vfio_p2p.errors import ScenarioError, UsageError
 from vfio_p2p.scenario.case import Cases
 from vfio_p2p.scenario.model import Scenario, check_format
 from vfio_p2p.scenario.profile import Profile
-from vfio_p2p.scenario.strict import Document, read
+from vfio_p2p.scenario.strict import TomlDocument, read
 
 _LIBRARY = resources.resource("scenario", "library")
 
@@ -113,7 +113,7 @@ def _parse(
         return [(scenario, "")]
     made: list[tuple[Scenario, str]] = []
     cases = {"cases": file.tree["cases"]}
-    found = Document(path, file.text, cases).convert(Cases).cases
+    found = TomlDocument(path, file.text, cases).convert(Cases).cases
     for number, case in enumerate(found):
         keys: list[str | int] = ["cases", number]
         if case.name in [name for _, name in made]:
@@ -125,9 +125,9 @@ def _parse(
     return made
 
 
-def _known(data: bytes, path: Path | str) -> Document:
+def _known(data: bytes, path: Path | str) -> TomlDocument:
     """A file of a format that we know."""
-    file = Document.of(data, path)
+    file = TomlDocument.of(data, path)
     try:
         check_format(file.tree.get("format", 1))
     except ValueError as err:
@@ -135,7 +135,7 @@ def _known(data: bytes, path: Path | str) -> Document:
     return file
 
 
-def _filled_in(scenario: Scenario, file: Document) -> Scenario:
+def _filled_in(scenario: Scenario, file: TomlDocument) -> Scenario:
     """With what the profiles say that its devices name."""
     devices = list(scenario.devices)
     for number, device in enumerate(devices):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Read TOML files, and say by key and line what is wrong in them."""
+"""Read TOML files, and report errors in them by key and line."""
 
 from __future__ import annotations
 
-import copy
 import re
 import tomllib
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,24 +14,30 @@ import msgspec
 
 from vfio_p2p.errors import ScenarioError
 from vfio_p2p.paths import is_special
+from vfio_p2p.scenario.positions import Key, line_of, positions
 
 _Kind = TypeVar("_Kind")
 
 _MAX_BYTES = 1 << 20
+# Far more than any format here has.  tomllib takes quadratic time for a key
+# of many parts, and recurses for nested values.
+_MAX_DEPTH = 64
 
-_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"""^\s*([A-Za-z0-9_-]+|"[^"]*"|'[^']*')\s*[.=]""")
+_WHERE = re.compile(
+    r"(?P<why>.*) - at (?P<key>`key` in )?`\$(?P<where>[^`]*)`", re.DOTALL
+)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
 _UNKNOWN = re.compile(r".*unknown field `([^`]*)`", re.DOTALL)
-_OWN_KEY = re.compile(r"([a-z_]+): ")       # what our own checks begin with
-_QUOTES = re.compile(r"""\"{3}|'{3}""")
+# Our own checks begin their messages with the key.
+_OWN_KEY = re.compile(r"([a-z_]+): ")
 
 
 def read(path: Path) -> bytes:
-    """Contents of a file.
+    """Return the contents of a file.
 
-    :raise ScenarioError: When it is too large to be what it should be, or
-        no file at all.
+    :param path: The file.
+    :raise ScenarioError: When it is not a regular file, or is too large for
+        a scenario.
     """
     if is_special(path):
         raise ScenarioError(path, None, "not a regular file")
@@ -43,12 +49,12 @@ def read(path: Path) -> bytes:
 
 
 @dataclass(frozen=True)
-class Document:
-    """The text of a file.
+class TomlDocument:
+    """A TOML file.
 
-    :param path: Where it is from, for messages.
-    :param text: All of it.
-    :param tree: What it says.
+    :param path: The file's path, for messages.
+    :param text: Its text.
+    :param tree: Its values.
     """
 
     path: Path | str
@@ -56,30 +62,38 @@ class Document:
     tree: dict[str, Any]
 
     @classmethod
-    def of(cls, data: bytes, path: Path | str) -> Document:
+    def of(cls, data: bytes, path: Path | str) -> TomlDocument:
         """Decode a file.
 
-        :raise ScenarioError: When it is not TOML.
+        :param data: Its contents.
+        :param path: Its path, for messages.
+        :raise ScenarioError: When it is not TOML, or nested too deeply.
         """
         try:
             text = data.decode()
-            return cls(path, text, tomllib.loads(text))
         except UnicodeDecodeError as err:
             line = data.count(b"\n", 0, err.start) + 1
             raise ScenarioError(path, line, "not UTF-8 text") from None
+        for keys, line in positions(text):
+            if len(keys) > _MAX_DEPTH:
+                why = f"nested more than {_MAX_DEPTH} levels deep"
+                raise ScenarioError(path, line, why)
+        try:
+            return cls(path, text, tomllib.loads(text))
         except tomllib.TOMLDecodeError as err:
             found = re.search(r"at line (\d+)", str(err))
             line = int(found[1]) if found else text.count("\n") + 1
             raise ScenarioError(path, line, f"not TOML: {err}") from None
-        except (RecursionError, ValueError) as err:
-            # Brackets in thousands, or a number of as many digits.
+        except ValueError as err:
+            # Python refuses to convert thousands of digits to a number.
             raise ScenarioError(path, None, f"not TOML: {err}") from None
 
-    def wrong(self, keys: list[str | int], why: str) -> ScenarioError:
-        """What to raise when a value is not what it should be.
+    def wrong(self, keys: list[Key], why: str) -> ScenarioError:
+        """Return the error for a value that is wrong.
 
-        :param keys: They lead to the value.
-        :param why: May begin with one more, and a colon.
+        :param keys: The path of keys and indices that leads to the value.
+        :param why: What is wrong.  It may begin with one more key and a
+            colon.
         """
         if own := _OWN_KEY.match(why):
             keys = [*keys, own[1]]
@@ -87,41 +101,50 @@ class Document:
         name = ".".join(str(key) for key in keys)
         return ScenarioError(
             self.path,
-            _line_of(self.text, keys),
+            line_of(self.text, keys),
             f"{name}: {why}" if name else why,
         )
 
     def convert(self, kind: type[_Kind], *without: str) -> _Kind:
-        """All of it as a value.
+        """Convert the file's values to a type.
 
-        :param without: Keys that are not part of that.
-        :raise ScenarioError: When it is not such a value.
+        :param kind: The type.
+        :param without: Top-level keys that do not belong to it.
+        :raise ScenarioError: When a key is unknown, or a value is missing
+            or wrong.
         """
         tree = {x: y for x, y in self.tree.items() if x not in without}
         try:
             return msgspec.convert(tree, kind)
         except msgspec.ValidationError as err:
-            keys, why = _locate(copy.deepcopy(tree), kind, err)
+            keys, why = _locate(tree, kind, str(err))
             raise self.wrong(keys, why) from None
 
 
 def _locate(
-    tree: dict[str, Any], kind: type, err: msgspec.ValidationError
-) -> tuple[list[str | int], str]:
-    """Keys that lead to what is wrong, as far as they are known, and why.
+    tree: dict[str, Any], kind: type, message: str
+) -> tuple[list[Key], str]:
+    """Return the path to what msgspec complains about, and the complaint.
 
-    `tree` is of no use afterwards.
+    :param tree: The values.
+    :param kind: The type to which they could not be converted.
+    :param message: What msgspec said.
     """
-    why, _, where = f"{err}".rpartition(" - at `")
-    if not why:
-        why, where = where, ""
-    keys: list[str | int] = []
+    found = _WHERE.fullmatch(message)
+    why = found["why"] if found else message
+    steps = _STEP.findall(found["where"]) if found else []
+    if found and found["key"]:
+        # A key of the last table is wrong, and not a value in it.
+        steps.append(("", ""))
+    keys: list[Key] = []
     node: Any = tree
-    for step in _STEP.finditer(where.rstrip("`").removeprefix("$")):
-        if step[0] != "[...]":
-            keys.append(int(step[2]) if step[2] else step[1])
-        elif name := _culprit(tree, kind, node, str(err)):
-            keys.append(name)
+    for name, index in steps:
+        if name or index:
+            keys.append(name or int(index))
+        elif culprit := _culprit(tree, kind, keys, message):
+            # Another key of the same table may have the same error.
+            tree = _with(tree, keys, {culprit: node[culprit]})
+            keys.append(culprit)
         else:
             break
         node = node[keys[-1]]
@@ -131,54 +154,42 @@ def _locate(
 
 
 def _culprit(
-    tree: dict[str, Any], kind: type, table: dict[str, Any], message: str
+    tree: dict[str, Any], kind: type, keys: list[Key], message: str
 ) -> str | None:
-    """The key of `table` that the message is about: it does not say."""
-    for name, value in dict(table).items():
-        table.clear()
-        table[name] = value
-        try:
-            msgspec.convert(tree, kind)
-        except msgspec.ValidationError as err:
-            if str(err) == message:
-                return name
-    return None
+    """Return the key of a table that a message is about.
 
+    Of a table with keys of the user's own, msgspec does not say which one it
+    complains about.  As it converts them in order and stops at the first
+    error, the last key that the error needs is the culprit.
 
-def _line_of(text: str, keys: list[str | int]) -> int | None:
-    """Line that sets `keys`, or that of its nearest table, 1 is the first.
-
-    The parser reports no positions, so this walks the headers and keys of
-    the file; what is inside inline tables counts for the line they are on.
+    :param tree: The values.
+    :param kind: The type to which they cannot be converted.
+    :param keys: The path that leads to the table.
+    :param message: What msgspec said.
     """
-    wanted = tuple(str(key) for key in keys)
-    best, best_depth = None, 0
-    table: tuple[str, ...] = ()
-    last: dict[tuple[str, ...], int] = {}
-    inside = False
-    for number, line in enumerate(text.split("\n"), 1):
-        header, key = _HEADER.match(line), _KEY.match(line)
-        was_inside = inside
-        inside ^= len(_QUOTES.findall(line)) % 2 == 1
-        if was_inside:
-            continue
-        if header:
-            *above, name = (x.strip(" \t\"'") for x in header[2].split("."))
-            table = ()
-            for part in above:
-                table += (part,)
-                if table in last:
-                    table += (str(last[table]),)
-            table += (name,)
-            if header[1] == "[[":
-                last[table] = last.get(table, -1) + 1
-                table += (str(last[table]),)
-            here = table
-        elif key:
-            here = (*table, key[1].strip("\"'"))
-        else:
-            continue
-        depth = len(here)
-        if wanted[:depth] == here and depth > best_depth:
-            best, best_depth = number, depth
-    return best
+    table: Any = tree
+    for key in keys:
+        table = table[key]
+    if not isinstance(table, dict):
+        return None
+    names = list(table)
+
+    def fails(count: int) -> bool:
+        part = {name: table[name] for name in names[:count]}
+        try:
+            msgspec.convert(_with(tree, keys, part), kind)
+        except msgspec.ValidationError as err:
+            return str(err) == message
+        return False
+
+    count = bisect_left(range(len(names) + 1), True, key=fails)
+    return names[count - 1] if 0 < count <= len(names) else None
+
+
+def _with(tree: Any, keys: list[Key], value: object) -> Any:
+    """Return a tree in which one value is replaced."""
+    if not keys:
+        return value
+    copy = tree.copy()
+    copy[keys[0]] = _with(tree[keys[0]], keys[1:], value)
+    return copy
