@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command `vfio-p2p series`, on a small tree."""
+"""The command `vfio-p2p series`, with a small series and a small tree."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,17 +21,32 @@ from small_series import (
     snapshot,
 )
 from vfio_p2p.cli import main
+from vfio_p2p.cli.series import add_parser
+from vfio_p2p.errors import HarnessError
 
 Capture = pytest.CaptureFixture[str]
+Command = Callable[..., int]
 Damage = Callable[[bytes], bytes]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(
-        "vfio_p2p.resources.patches", lambda: tmp_path / "qemu-patches"
-    )
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     return make_series(tmp_path)
+
+
+@pytest.fixture
+def series(folder: Path) -> Command:
+    def run(*arguments: object) -> int:
+        parser = argparse.ArgumentParser()
+        add_parser(parser.add_subparsers(), folder)
+        args = parser.parse_args(["series", *map(str, arguments)])
+        try:
+            return int(args.run(args))
+        except HarnessError as error:
+            print(error.what, error.hint, sep="\n", file=sys.stderr)
+            return error.exit_code
+
+    return run
 
 
 @pytest.fixture
@@ -37,15 +54,11 @@ def root(tmp_path: Path) -> Path:
     return make_small_tree(tmp_path / "qemu")
 
 
-def series(*arguments: object) -> int:
-    return main(["series", *map(str, arguments)])
-
-
 def content(root: Path) -> str:
     return (root / "hw/a.c").read_text()
 
 
-def test_list(capsys: Capture) -> None:
+def test_list(series: Command, capsys: Capture) -> None:
     assert series("list") == 0
     out = capsys.readouterr().out
     for words in (
@@ -60,7 +73,7 @@ def test_list(capsys: Capture) -> None:
         assert words in out
 
 
-def test_list_as_json(capsys: Capture) -> None:
+def test_list_as_json(series: Command, capsys: Capture) -> None:
     assert series("list", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     first, second = document["bases"]
@@ -100,7 +113,9 @@ def test_list_as_json(capsys: Capture) -> None:
         (["--base", "v10.0"], 3),
     ],
 )
-def test_apply(root: Path, options: list[str], state: int) -> None:
+def test_apply(
+    series: Command, root: Path, options: list[str], state: int
+) -> None:
     before = snapshot(root)
     assert series("apply", root, *options) == 0
     changed = before | {"hw/a.c": STATES[state].encode()}
@@ -108,7 +123,7 @@ def test_apply(root: Path, options: list[str], state: int) -> None:
 
 
 def test_applying_goes_on_from_where_the_tree_is(
-    root: Path, capsys: Capture
+    series: Command, root: Path, capsys: Capture
 ) -> None:
     for options, words in (
         (["--upto", "0"], "has none of the series"),
@@ -122,7 +137,9 @@ def test_applying_goes_on_from_where_the_tree_is(
     assert content(root) == STATES[4]
 
 
-def test_nothing_is_taken_out(root: Path, capsys: Capture) -> None:
+def test_nothing_is_taken_out(
+    series: Command, root: Path, capsys: Capture
+) -> None:
     (root / "hw/a.c").write_text(STATES[3])
     assert series("apply", root, "--upto", "1") == 2
     assert "more of the series" in capsys.readouterr().err
@@ -138,7 +155,11 @@ def test_nothing_is_taken_out(root: Path, capsys: Capture) -> None:
     ],
 )
 def test_what_cannot_be_applied(
-    root: Path, capsys: Capture, options: list[str], words: str
+    series: Command,
+    root: Path,
+    capsys: Capture,
+    options: list[str],
+    words: str,
 ) -> None:
     assert series("apply", root, *options) == 2
     assert words in capsys.readouterr().err
@@ -180,7 +201,12 @@ def conflict(text: bytes) -> bytes:
     ],
 )
 def test_a_damaged_series_is_refused(
-    root: Path, folder: Path, capsys: Capture, damage: Damage, words: str
+    series: Command,
+    root: Path,
+    folder: Path,
+    capsys: Capture,
+    damage: Damage,
+    words: str,
 ) -> None:
     path = folder / "v10.0/0002-two.patch"
     path.write_bytes(damage(path.read_bytes()))
@@ -191,7 +217,7 @@ def test_a_damaged_series_is_refused(
 
 
 def test_also_what_is_not_wanted_must_be_whole(
-    root: Path, folder: Path
+    series: Command, root: Path, folder: Path
 ) -> None:
     path = folder / "v10.0/0002-two.patch"
     path.write_bytes(binary(path.read_bytes()))
@@ -199,7 +225,9 @@ def test_also_what_is_not_wanted_must_be_whole(
     assert content(root) == STATES[0]
 
 
-def test_wrong_order(root: Path, folder: Path, capsys: Capture) -> None:
+def test_wrong_order(
+    series: Command, root: Path, folder: Path, capsys: Capture
+) -> None:
     one, two = folder / "v10.0/0001-one.patch", folder / "v10.0/0002-two.patch"
     one.rename(folder / "x")
     two.rename(one)
@@ -219,7 +247,9 @@ def test_wrong_order(root: Path, folder: Path, capsys: Capture) -> None:
     assert content(root) == STATES[0]
 
 
-def test_a_link_is_not_followed(root: Path, capsys: Capture) -> None:
+def test_a_link_is_not_followed(
+    series: Command, root: Path, capsys: Capture
+) -> None:
     outside = root.parent / "outside.c"
     (root / "hw/a.c").rename(outside)
     (root / "hw/a.c").symlink_to(outside)
@@ -228,7 +258,7 @@ def test_a_link_is_not_followed(root: Path, capsys: Capture) -> None:
     assert outside.read_text() == STATES[0]
 
 
-def test_a_dirty_tree(root: Path, capsys: Capture) -> None:
+def test_a_dirty_tree(series: Command, root: Path, capsys: Capture) -> None:
     make_repository(root)
     (root / "VERSION").write_text("10.0.14\n")
     (root / "untracked").touch()
@@ -244,7 +274,7 @@ def test_a_dirty_tree(root: Path, capsys: Capture) -> None:
     assert (root / "VERSION").read_text() == "10.0.14\n"
 
 
-def test_a_folder_of_a_dirty_tree(tmp_path: Path) -> None:
+def test_a_folder_of_a_dirty_tree(series: Command, tmp_path: Path) -> None:
     root = make_small_tree(tmp_path / "all/qemu")
     make_repository(tmp_path / "all")
     (root / "VERSION").write_text("10.0.14\n")
@@ -252,7 +282,9 @@ def test_a_folder_of_a_dirty_tree(tmp_path: Path) -> None:
     assert content(root) == STATES[0]
 
 
-def test_files_change_and_the_branch_does_not(root: Path) -> None:
+def test_files_change_and_the_branch_does_not(
+    series: Command, root: Path
+) -> None:
     make_repository(root)
     (root / "untracked").touch()
     assert series("apply", root) == 0
@@ -260,7 +292,9 @@ def test_files_change_and_the_branch_does_not(root: Path) -> None:
     assert git(root, "status", "--short", "-uno") == " M hw/a.c\n"
 
 
-def test_am(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_am(
+    series: Command, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_repository(root)
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert series("apply", root, "--am", "--mutant", "swap") == 0
@@ -277,7 +311,7 @@ def test_am(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_am_is_all_or_nothing(
-    root: Path, tmp_path: Path, capsys: Capture
+    series: Command, root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     make_repository(root)
     # It applies, but git am wants an author.
@@ -293,7 +327,9 @@ def test_am_is_all_or_nothing(
     assert not (root / ".git/rebase-apply").exists()
 
 
-def test_am_keeps_out_of_another_one(root: Path, capsys: Capture) -> None:
+def test_am_keeps_out_of_another_one(
+    series: Command, root: Path, capsys: Capture
+) -> None:
     make_repository(root)
     (root / ".git/rebase-apply").mkdir()
     (root / ".git/rebase-apply/patch").touch()
@@ -302,13 +338,15 @@ def test_am_keeps_out_of_another_one(root: Path, capsys: Capture) -> None:
     assert (root / ".git/rebase-apply/patch").exists()
 
 
-def test_am_needs_git(root: Path, capsys: Capture) -> None:
+def test_am_needs_git(series: Command, root: Path, capsys: Capture) -> None:
     assert series("apply", root, "--am") == 2
     assert "not a git work tree" in capsys.readouterr().err
     assert content(root) == STATES[0]
 
 
-def test_a_broken_repository(root: Path, capsys: Capture) -> None:
+def test_a_broken_repository(
+    series: Command, root: Path, capsys: Capture
+) -> None:
     (root / ".git").mkdir()
     assert series("apply", root) == 2
     assert f"{root}: not a git repository" in capsys.readouterr().err
@@ -316,7 +354,9 @@ def test_a_broken_repository(root: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("version", ["9.1.0", "10.2.2"])
-def test_stock(tmp_path: Path, capsys: Capture, version: str) -> None:
+def test_stock(
+    series: Command, tmp_path: Path, capsys: Capture, version: str
+) -> None:
     root = make_small_tree(tmp_path / "qemu", version, stock=True)
     assert series("verify", root) == 0
     assert f"QEMU {version}, has the series (stock)" in (
@@ -328,7 +368,7 @@ def test_stock(tmp_path: Path, capsys: Capture, version: str) -> None:
     assert "--variant stock" in said
 
 
-def test_verify(root: Path, capsys: Capture) -> None:
+def test_verify(series: Command, root: Path, capsys: Capture) -> None:
     assert series("verify", root) == 0
     out = capsys.readouterr().out
     assert "QEMU 10.0.13, has none of the series" in out
@@ -337,7 +377,7 @@ def test_verify(root: Path, capsys: Capture) -> None:
 
 
 def test_verify_complains(
-    root: Path, folder: Path, capsys: Capture
+    series: Command, root: Path, folder: Path, capsys: Capture
 ) -> None:
     (root / "hw/a.c").write_text(numbers(x14="other"))
     (folder / "v10.0/pre/0001-pre.patch").write_bytes(
@@ -350,7 +390,7 @@ def test_verify_complains(
 
 
 def test_verify_says_how_a_changed_tree_is(
-    tmp_path: Path, capsys: Capture
+    series: Command, tmp_path: Path, capsys: Capture
 ) -> None:
     root = make_small_tree(tmp_path / "qemu", stock=True)
     (root / "hw/a.c").write_text(numbers(x4="other"))
@@ -358,7 +398,7 @@ def test_verify_says_how_a_changed_tree_is(
     assert "has the series (changed)" in capsys.readouterr().out
 
 
-def test_verify_as_json(root: Path, capsys: Capture) -> None:
+def test_verify_as_json(series: Command, root: Path, capsys: Capture) -> None:
     (root / "hw/a.c").write_text(numbers(x14="other"))
     assert series("verify", root, "--json") == 1
     document = json.loads(capsys.readouterr().out)
@@ -375,7 +415,7 @@ def test_verify_as_json(root: Path, capsys: Capture) -> None:
     }
 
 
-def test_export(tmp_path: Path, capsys: Capture) -> None:
+def test_export(series: Command, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
     assert series("export", "--base", "v10.0", out) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -387,5 +427,19 @@ def test_export(tmp_path: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("action", ["apply", "verify"])
-def test_a_tree_that_is_none(tmp_path: Path, action: str) -> None:
+def test_a_tree_that_is_none(
+    series: Command, tmp_path: Path, action: str
+) -> None:
     assert series(action, tmp_path) == 2
+
+
+def test_the_project_s_own_series(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["series", "list"]) == 0
+    assert "v10.0, for QEMU 10.0.x" in capsys.readouterr().out
+    assert main(["series", "export", "--base", "v8.1", "out"]) == 0
+    assert len(list((tmp_path / "out").iterdir())) == 8
+    assert main(["series", "export", "--base", "v8.2", "out"]) == 2
+    assert "Did you mean 'v8.1'" in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``vfio-p2p series``: the patches."""
+"""``vfio-p2p series``: list, apply, verify and export the patches."""
 
 from __future__ import annotations
 
@@ -8,33 +8,21 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from vfio_p2p.errors import SourceError, UsageError
-from vfio_p2p.series import (
-    Base,
-    Followup,
-    Mutant,
-    Patch,
-    apply_patches,
-    base_for,
-    check_patch,
-    find_base,
-    load_bases,
-    load_followups,
-    load_mutants,
-    parse_variant,
+from vfio_p2p.plans.series import (
+    ApplyRequest,
+    ExportRequest,
+    ListedBase,
+    ListRequest,
+    TreeStatus,
+    VerifiedSeries,
+    VerifyRequest,
+    apply_series,
+    export_series,
+    list_series,
+    verify_series,
 )
-from vfio_p2p.series.fit import (
-    SeriesLevel,
-    applied_count,
-    fitting_base,
-    misfit,
-    recognise,
-    stock_error,
-)
-from vfio_p2p.series.git import commit_patches, local_changes
-from vfio_p2p.series.thread import export
-from vfio_p2p.series.tree import Folder, open_folder, replace_files
-from vfio_p2p.series.verify import Verified, verify
+from vfio_p2p.series import Patch, SeriesLevel
+from vfio_p2p.series.verify import Verified
 from vfio_p2p.trace import printable
 
 FORMAT = 1
@@ -42,13 +30,18 @@ FORMAT = 1
 
 def add_parser(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    folder: Path | None = None,
 ) -> None:
-    """Add the command ``series``."""
+    """Add the command ``series``.
+
+    :param folder: The folder of patches; by default the project's own.
+    """
     parser = commands.add_parser(
         "series",
         help="the patches: list, apply, verify, export",
         description="The series as patches, for each QEMU that it is for.",
     )
+    parser.set_defaults(folder=folder)
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _add_list(actions)
     _add_apply(actions)
@@ -61,25 +54,13 @@ def _add_list(
 ) -> None:
     parser = actions.add_parser(
         "list",
-        help="bases, their patches, mutants and follow-ups",
-        description="List the bases, the QEMU versions that each is for, "
-        "its patches, its mutants with what must catch them, and its "
-        "follow-ups with what they mend.",
+        help="list bases, patches, mutants and follow-ups",
+        description="List the bases, the QEMU version that each is for, its "
+        "patches, its mutants with the rule that must catch each, and its "
+        "follow-ups with the scenarios that each fixes.",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document"
-    )
+    _add_json_argument(parser)
     parser.set_defaults(run=_list)
-
-
-def _add_tree_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tree", type=Path, metavar="TREE", help="QEMU")
-    parser.add_argument(
-        "--base",
-        metavar="B",
-        help="whose patches; by default those of the base that is for the "
-        "tree's version",
-    )
 
 
 def _add_apply(
@@ -88,16 +69,17 @@ def _add_apply(
     parser = actions.add_parser(
         "apply",
         help="apply the series to a tree",
-        description="Apply the series, and what has to come before it, to a "
-        "QEMU tree: all or nothing. What the tree has already is not "
-        "applied again.",
+        description="Apply the series to a QEMU tree, together with the "
+        "patches that must come before it.  Either all of them are applied "
+        "or none.  Patches that the tree contains already are not applied "
+        "again.",
     )
     _add_tree_arguments(parser)
     parser.add_argument(
         "--upto",
         type=int,
         metavar="N",
-        help="only the first N patches; 0 is the base (default: all)",
+        help="apply only the first N patches; 0 is the base (default: all)",
     )
     parser.add_argument(
         "--mutant",
@@ -113,7 +95,7 @@ def _add_apply(
     how.add_argument(
         "--allow-dirty",
         action="store_true",
-        help="even if the tree has local changes, which are kept",
+        help="accept a tree with local changes, and keep them",
     )
     parser.set_defaults(run=_apply)
 
@@ -123,15 +105,14 @@ def _add_verify(
 ) -> None:
     parser = actions.add_parser(
         "verify",
-        help="whether each patch applies, and checkpatch.pl likes it",
-        description="Say for every patch whether it applies, is applied, or "
-        "where it conflicts, and what the tree's checkpatch.pl says. The "
-        "tree is not touched. Exit code 1: there is something to mend.",
+        help="try each patch on a tree, and run checkpatch.pl on it",
+        description="Report for every patch whether it applies, is applied "
+        "already, or where it conflicts, and what the tree's own "
+        "checkpatch.pl says about it.  The tree does not change.  The exit "
+        "code is 1 if a patch conflicts or checkpatch.pl complains.",
     )
     _add_tree_arguments(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document"
-    )
+    _add_json_argument(parser)
     parser.set_defaults(run=_verify)
 
 
@@ -141,56 +122,114 @@ def _add_export(
     parser = actions.add_parser(
         "export",
         help="write the series as mails, ready to send",
-        description="Write the series as a thread of mails, one file each "
-        "for 'git send-email', and as one mbox, which 'git am --empty=drop' "
-        "takes.",
+        description="Write the series as a thread of mails: one file each "
+        "for 'git send-email', and one mbox for 'git am --empty=drop'.  The "
+        "same series always gives the same mails.",
     )
-    parser.add_argument("--base", required=True, metavar="B", help="whose")
     parser.add_argument(
-        "folder", type=Path, metavar="DIR", help="a new or empty folder"
+        "--base",
+        required=True,
+        metavar="B",
+        help="the base that has the series",
+    )
+    parser.add_argument(
+        "out", type=Path, metavar="DIR", help="a new or empty folder"
     )
     parser.set_defaults(run=_export)
 
 
+def _add_tree_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "tree", type=Path, metavar="TREE", help="the QEMU tree"
+    )
+    parser.add_argument(
+        "--base",
+        metavar="B",
+        help="the base that has the patches (default: the one for the "
+        "tree's version)",
+    )
+
+
+def _add_json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document"
+    )
+
+
 def _list(args: argparse.Namespace) -> int:
-    bases = load_bases()
-    mutants = load_mutants()
-    followups = load_followups()
+    bases = list_series(ListRequest(args.folder))
     if args.json:
-        document = {
-            "format": FORMAT,
-            "bases": [_base_document(x, mutants, followups) for x in bases],
-        }
-        print(json.dumps(document, indent=2))
-        return 0
-    for base in bases:
-        where = base.folder or "has upstream's series, judged as it is"
-        print(f"{base.name}, for QEMU {base.qemu}.x: {where}")
-        for kind, patches in (("pre", base.pre), ("", base.patches)):
-            for number, patch in enumerate(patches, 1):
-                print(f"  {kind:3} {number}  {printable(patch.subject)}")
-        for mutant in mutants:
-            if mutant.base == base.name:
-                _show_mutant(mutant)
-        for followup in followups:
-            if followup.base == base.name:
-                fixes = ", ".join(followup.fixes)
-                print(f"  follow-up {followup.name}: mends {fixes}")
+        _print_json({"bases": [_base_document(x) for x in bases]})
+    else:
+        for listed in bases:
+            _show_base(listed)
     return 0
 
 
-def _show_mutant(mutant: Mutant) -> None:
-    print(
-        f"  mutant {mutant.name}: {mutant.trips} "
-        f"in {', '.join(mutant.scenarios)}"
+def _apply(args: argparse.Namespace) -> int:
+    request = ApplyRequest(
+        tree=args.tree,
+        base=args.base,
+        upto=args.upto,
+        on_top=args.mutant,
+        am=args.am,
+        allow_dirty=args.allow_dirty,
+        folder=args.folder,
     )
-    if mutant.waits_for:
-        print(f"    waits for: {printable(mutant.waits_for)}")
+    done = apply_series(request)
+    print(_describe(done.before))
+    if done.local_changes:
+        first, *others = done.local_changes
+        more = f" and {len(others)} more" if others else ""
+        what = f"{done.before.root} has local changes: {first}{more}"
+        print(f"{printable(what)}; they are kept")
+    for patch in done.patches:
+        print(f"applied {printable(patch.name)}")
+    if not done.patches:
+        print("nothing to do")
+    return 0
 
 
-def _base_document(
-    base: Base, mutants: Sequence[Mutant], followups: Sequence[Followup]
-) -> dict[str, object]:
+def _verify(args: argparse.Namespace) -> int:
+    found = verify_series(VerifyRequest(args.tree, args.base, args.folder))
+    if args.json:
+        _print_json(_verified_series_document(found))
+    else:
+        _show_verified_series(found)
+    return 0 if found.good else 1
+
+
+def _export(args: argparse.Namespace) -> int:
+    for path in export_series(
+        ExportRequest(args.base, args.out, args.folder)
+    ):
+        print(path)
+    return 0
+
+
+def _print_json(document: dict[str, object]) -> None:
+    print(json.dumps({"format": FORMAT} | document, indent=2))
+
+
+def _show_base(listed: ListedBase) -> None:
+    base = listed.base
+    where = base.folder or "has upstream's series, judged as it is"
+    print(f"{base.name}, for QEMU {base.qemu}.x: {where}")
+    for kind, patches in (("pre", base.pre), ("", base.patches)):
+        for number, patch in enumerate(patches, 1):
+            print(f"  {kind:3} {number}  {printable(patch.subject)}")
+    for mutant in listed.mutants:
+        scenarios = ", ".join(mutant.scenarios)
+        print(f"  mutant {mutant.name}: {mutant.trips} in {scenarios}")
+        if mutant.waits_for:
+            print(f"    waits for: {printable(mutant.waits_for)}")
+    for followup in listed.followups:
+        fixes = ", ".join(followup.fixes)
+        print(f"  follow-up {followup.name}: mends {fixes}")
+
+
+def _base_document(listed: ListedBase) -> dict[str, object]:
+    base = listed.base
     return {
         "name": base.name,
         "qemu": base.qemu,
@@ -205,8 +244,7 @@ def _base_document(
                 "scenarios": list(x.scenarios),
                 "waits_for": x.waits_for or None,
             }
-            for x in mutants
-            if x.base == base.name
+            for x in listed.mutants
         ],
         "followups": [
             {
@@ -215,8 +253,7 @@ def _base_document(
                 "fixes": list(x.fixes),
                 "keeps": list(x.keeps),
             }
-            for x in followups
-            if x.base == base.name
+            for x in listed.followups
         ],
     }
 
@@ -228,121 +265,32 @@ def _patch_documents(patches: Sequence[Patch]) -> list[dict[str, object]]:
     ]
 
 
-def _apply(args: argparse.Namespace) -> int:
-    tree = open_folder(args.tree)
-    base = find_base(args.base) if args.base else fitting_base(tree)
-    if not base.sequence:
-        raise stock_error(tree)
-    for patch in base.sequence:
-        check_patch(patch)
-    wanted = _wanted(base, args.upto, args.mutant)
-    count = applied_count(tree, base)
-    print(_describe(tree, base, count))
-    length = len(wanted) - (1 if args.mutant else 0)
-    if count > length:
-        raise SourceError(
-            f"{tree.root} has more of the series than that already",
-            "take a fresh tree: nothing is taken out here",
-        )
-    patches = wanted[count:]
-    if not patches:
-        print("nothing to do")
-        return 0
-    _check_clean(tree, args)
-    changes = apply_patches(tree, patches)
-    if args.am:
-        commit_patches(tree.root, patches)
-    else:
-        replace_files(tree.root, changes)
-    for patch in patches:
-        print(f"applied {patch.name}")
-    return 0
-
-
-def _wanted(
-    base: Base, upto: int | None, mutant: str | None
-) -> tuple[Patch, ...]:
-    last = len(base.patches)
-    if upto is not None and not 0 <= upto <= last:
-        raise UsageError(
-            f"--upto {upto}: there is no such patch",
-            f"{base.name} has patches 1 to {last}; 0 is the base",
-        )
-    name = "patched" if upto is None else f"patch-{upto}" if upto else "base"
-    plus = "" if mutant is None else f"+{mutant}"
-    return parse_variant(base, f"{name}{plus}").patches
-
-
-def _check_clean(tree: Folder, args: argparse.Namespace) -> None:
-    changed = local_changes(tree.root)
-    if not changed:
-        return
-    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-    what = f"{tree.root} has local changes: {changed[0]}{more}"
-    if not args.allow_dirty:
-        other = "" if args.am else ", or give --allow-dirty"
-        raise SourceError(what, f"commit or stash them{other}")
-    print(f"{printable(what)}; they are kept")
-
-
-def _describe(tree: Folder, base: Base | None, count: int) -> str:
-    """What a tree is, in one line."""
-    level = recognise(tree)
-    start = f"{tree.root}: QEMU {tree.version}"
-    if base is None or count == 0:
-        if level is SeriesLevel.SERIES:
-            pure = base is None or misfit(tree, base) is None
-            return printable(
-                f"{start}, {level} ({'stock' if pure else 'changed'})"
-            )
-        return printable(f"{start}, {level}")
-    series = count - len(base.pre)
-    if series < 0:
+def _describe(status: TreeStatus) -> str:
+    """Return one line about what a tree contains."""
+    start = f"{status.root}: QEMU {status.version}"
+    if status.base is None or status.count == 0:
+        how = ""
+        if status.level is SeriesLevel.SERIES:
+            how = " (stock)" if status.stock else " (changed)"
+        return printable(f"{start}, {status.level}{how}")
+    name = status.base.name
+    patches = status.count - len(status.base.pre)
+    if patches < 0:
         return printable(
-            f"{start}, with pre-patches 1 to {count} of {base.name}"
+            f"{start}, with pre-patches 1 to {status.count} of {name}"
         )
-    if series == 0:
-        return printable(f"{start}, is base {base.name}")
-    return printable(
-        f"{start}, is base {base.name} with patches 1 to {series}"
-    )
+    more = f" with patches 1 to {patches}" if patches else ""
+    return printable(f"{start}, is base {name}{more}")
 
 
-def _verify(args: argparse.Namespace) -> int:
-    tree = open_folder(args.tree)
-    base = find_base(args.base) if args.base else _base_of(tree)
-    results = verify(tree, base) if base else []
-    if args.json:
-        document = {
-            "format": FORMAT,
-            "tree": str(tree.root),
-            "version": tree.version,
-            "series": recognise(tree).name.lower(),
-            "base": base.name if base else None,
-            "patches": [_verified_document(x) for x in results],
-        }
-        print(json.dumps(document, indent=2))
-    else:
-        count = applied_count(tree, base) if base else 0
-        print(_describe(tree, base, count))
-        if not results:
-            print("there is nothing to apply")
-        for number, result in enumerate(results):
-            pre = base is not None and number < len(base.pre)
-            _show_verified(result, "pre/" if pre else "")
-    return 0 if all(x.good for x in results) else 1
-
-
-def _base_of(tree: Folder) -> Base | None:
-    """The base to verify with; None if there is none, and no need."""
-    covered = any(x.covers(tree.version) for x in load_bases())
-    if not covered and recognise(tree) is SeriesLevel.SERIES:
-        return None
-    try:
-        return fitting_base(tree)
-    except SourceError:
-        # What of it does not fit is what we are asked for.
-        return base_for(tree.version)
+def _show_verified_series(found: VerifiedSeries) -> None:
+    print(_describe(found.status))
+    if not found.patches:
+        print("there is nothing to apply")
+    base = found.status.base
+    for number, result in enumerate(found.patches):
+        pre = base is not None and number < len(base.pre)
+        _show_verified(result, "pre/" if pre else "")
 
 
 def _show_verified(result: Verified, folder: str) -> None:
@@ -360,6 +308,17 @@ def _show_verified(result: Verified, folder: str) -> None:
         )
         for line in style.lines:
             print(f"      {printable(line)}")
+
+
+def _verified_series_document(found: VerifiedSeries) -> dict[str, object]:
+    status = found.status
+    return {
+        "tree": str(status.root),
+        "version": status.version,
+        "series": status.level.name.lower(),
+        "base": status.base.name if status.base else None,
+        "patches": [_verified_document(x) for x in found.patches],
+    }
 
 
 def _verified_document(result: Verified) -> dict[str, object]:
@@ -381,9 +340,3 @@ def _verified_document(result: Verified) -> dict[str, object]:
             "lines": list(result.style.lines),
         },
     }
-
-
-def _export(args: argparse.Namespace) -> int:
-    for path in export(find_base(args.base), args.folder):
-        print(path)
-    return 0
