@@ -20,7 +20,7 @@ from vfio_p2p.report.compare import Group, render
 from vfio_p2p.report.model import Report, Row
 from vfio_p2p.scenario.load import load, load_profile, parse, profiles
 from vfio_p2p.scenario.model import Device, Flag, Scenario, from_json
-from vfio_p2p.scenario.profile import Arc, Profile, latencies
+from vfio_p2p.scenario.profile import ArcLatency, Profile, latencies
 from vfio_p2p.verdict.assess import Assessment
 
 STOP = "STOP_COPY>STOP"
@@ -125,7 +125,7 @@ def test_a_long_name_is_still_one() -> None:
         ("profile = 7", "x.toml:3: devices.0.profile: Expected `str`"),
         (
             'flags = ["stop_copy"]\nprofile = "cx7"',
-            "x.toml:4: devices.0.profile: it is of devices with all flags",
+            "x.toml:4: devices.0.profile: profiles are for devices",
         ),
     ],
 )
@@ -148,7 +148,7 @@ ARC = f'[[arcs]]\narc = "{STOP}"\nus = 5\nsource = "assumed"\n'
         (GOOD + ARC.replace("= 5", "= -5"), "6: arcs.0.us"),
         (GOOD + ARC.replace("= 5", "= 5.5"), "6: arcs.0.us"),
         (GOOD + ARC.replace(">", "-"), "arcs: 'STOP_COPY-STOP' is not an"),
-        (GOOD + ARC + ARC, "arcs: STOP_COPY>STOP is there twice"),
+        (GOOD + ARC + ARC, "arcs: STOP_COPY>STOP is listed twice"),
         (GOOD + ARC + "colour = 3\n", "8: arcs.0.colour"),
         (GOOD.replace("1", "2") + ARC, "1: format: format 2 is newer"),
         ("format = 1\nname = 'x'\narcs = []\n", "field `summary`"),
@@ -190,7 +190,7 @@ def test_modes_with_latencies_of_their_own(
 def test_profile_of_each_kind() -> None:
     profile = Profile(
         format=1, name="x", summary="x",
-        arcs=(Arc(arc=STOP, us=5, source="assumed"),),
+        arcs=(ArcLatency(arc=STOP, us=5, source="assumed"),),
     )
     devices = (profile.of(Device()), Device(), profile.of(Device(count=2)))
     assert latencies(Scenario(name="x", devices=devices)) == (

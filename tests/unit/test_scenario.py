@@ -80,6 +80,9 @@ def test_scenarios_that_come_with_the_tool(name: str) -> None:
 def test_not_found() -> None:
     with pytest.raises(UsageError, match="no scenario 'nonsense'") as caught:
         load("nonsense")
+    assert "vfio-p2p scenario list" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        load("two-device")
     assert "two-devices" in caught.value.hint
 
 

@@ -87,8 +87,8 @@ def line(number: int, text: str) -> str:
         (12, 'name = "One"', "cases.0.name", "regex"),
         (13, 'side = "both"', "cases.0.side", "both"),
         (13, "colour = 1", "cases.0.colour", "unknown"),
-        (13, "", "cases.0.side", "goes with"),
-        (14, "", "cases.0.side", "goes with"),
+        (13, "", "cases.0.side", "both a side and"),
+        (14, "", "cases.0.side", "both a side and"),
         (14, 'faults = ["arc 1"]', "cases.0.faults", "is none of"),
         (14, 'faults = ["arc STOP RUNNING 1 fail EIO"]', "cases.0.f", "arc"),
         (17, 'outcome = "fine"', "cases.0.expect.patched.outcome", "fine"),
@@ -132,7 +132,8 @@ def test_case_by_its_name(tmp_path: Path) -> None:
     for what in (path, f"{path}:three", f"{path}:"):
         with pytest.raises(UsageError) as caught:
             load(what)
-        assert f"{path}:one" in caught.value.hint
+        assert f"{path}:CASE" in caught.value.hint
+        assert "one" in caught.value.hint
     path.write_text(GOOD.partition("[[cases]]")[0])
     assert load(path).name == "all"
     with pytest.raises(UsageError, match="no case 'one'"):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Many scenarios in one file, that differ in a fault and what comes of it.
+"""Several scenarios in one file that differ in a fault and its outcome.
 
-Beside the keys of a scenario such a file has a table for each case, which
-makes a scenario of its own, named after both, with a digest of its own::
+Such a file contains the keys of a scenario and a table for each case.  Each
+case is a scenario with a digest of its own; its name is the name of the file's
+scenario followed by that of the case::
 
     name = "source-fault"
     ...
@@ -36,17 +37,17 @@ class _Strict(
 
 
 class CaseExpect(_Strict, frozen=True, kw_only=True):
-    """What to expect in place of what the file does, by tree."""
+    """The expectations that replace those of the file, by tree."""
 
     base: Expectation | None = None
     patched: Expectation | None = None
 
 
 class Case(_Strict, frozen=True, kw_only=True):
-    """One case; what it leaves out is as the file has it.
+    """One case; keys that it leaves out keep the values of the file.
 
-    `faults` are those of the table number `device` of [[devices]], on the
-    side `side`.
+    `faults` replaces the faults of the devices in one table of [[devices]],
+    on the side `side`.  `device` is the number of that table, from 0.
     """
 
     name: Name
@@ -59,17 +60,21 @@ class Case(_Strict, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if bool(self.faults) != (self.side is not None):
-            raise ValueError("side: it goes with faults, and they with it")
+            raise ValueError(
+                "side: a case has both a side and faults, or neither"
+            )
 
     def of(self, common: Scenario) -> Scenario:
-        """The scenario that it makes.
+        """Return the scenario that this case makes.
 
-        :param common: What the file says of all.
-        :raise ValueError: When they do not fit.
+        :param common: The scenario of the file, without any case.
+        :raise ValueError: When the case does not fit it.
         """
         devices = list(common.devices)
         if self.device >= len(devices):
-            raise ValueError(f"device: there are {len(devices)} tables")
+            raise ValueError(
+                f"device: [[devices]] has only {len(devices)} tables"
+            )
         if self.faults:
             devices[self.device] = msgspec.structs.replace(
                 devices[self.device],
@@ -91,6 +96,6 @@ class Case(_Strict, frozen=True, kw_only=True):
 
 
 class Cases(_Strict, frozen=True, kw_only=True):
-    """What such a file has beside a scenario."""
+    """The keys of such a file that are not those of a scenario."""
 
     cases: Annotated[tuple[Case, ...], Meta(min_length=1)]

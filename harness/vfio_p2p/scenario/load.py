@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Scenarios and latency profiles, by name or from a file."""
+"""Load scenarios and latency profiles by name or from a file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 
 from vfio_p2p import resources
 from vfio_p2p.errors import ScenarioError, UsageError
+from vfio_p2p.names import suggest
 from vfio_p2p.scenario.case import Cases
 from vfio_p2p.scenario.model import Scenario, check_format
 from vfio_p2p.scenario.profile import Profile
@@ -20,7 +21,7 @@ _LIBRARY = resources.resource("scenario", "library")
 
 @cache
 def _library() -> dict[str, tuple[Path, str]]:
-    """By name: the file of a scenario, and its case in it, if it is one."""
+    """Return the file of each scenario by name, and its case, if any."""
     found = {path.stem: (path, "") for path in _LIBRARY.glob("*.toml")}
     for path in _LIBRARY.glob("cases/*.toml"):
         for scenario, case in _parse(read(path), path):
@@ -29,51 +30,74 @@ def _library() -> dict[str, tuple[Path, str]]:
 
 
 def names() -> list[str]:
-    """Names of the scenarios that come with the tool."""
+    """Return the names of the scenarios that come with the program."""
     return sorted(_library())
 
 
-def load(what: str | Path) -> Scenario:
-    """Read a scenario.
+def locate(what: str | Path) -> tuple[Path, str]:
+    """Return the file of a scenario, and the name of its case, if any.
 
-    :param what: Name of one that comes with the tool, or a file's path; of
-        a file with cases ``PATH:CASE``.
-    :raise UsageError: When there is neither.
-    :raise ScenarioError: When the file is not a scenario.
+    :param what: The name of a scenario that comes with the program, the
+        path of a file, or ``PATH:CASE``.
+    :raise UsageError: When there is no such scenario or file.
     """
     path, case = _library().get(str(what), (Path(what), ""))
     if not path.exists():
         text, _, case = str(what).rpartition(":")
         path = Path(text)
-    try:
-        found = _parse(read(path), path)
-    except (FileNotFoundError, IsADirectoryError):
+    if not path.exists() or path.is_dir():
         raise UsageError(
             f"no scenario {str(what)!r}",
-            f"give a file, or one of: {', '.join(names())}",
-        ) from None
-    for scenario, name in found:
-        if name == case:
-            return scenario
-    cases = [name for _, name in found if name]
+            suggest(str(what), names(), "vfio-p2p scenario list")
+            + "  The path of a file will do as well.",
+        )
+    return path, case
+
+
+def load(what: str | Path) -> Scenario:
+    """Read a scenario.
+
+    :param what: The name of a scenario that comes with the program, the
+        path of a file, or ``PATH:CASE`` for a case in a file.
+    :raise UsageError: When there is no such scenario, file or case.
+    :raise ScenarioError: When the file is not a scenario.
+    """
+    path, case = locate(what)
+    found = load_cases(path)
+    if case in found:
+        return found[case]
+    if "" in found:
+        raise UsageError(
+            f"{path}: no case {case!r}",
+            f"Give {path} alone: it contains one scenario and no cases.",
+        )
     raise UsageError(
-        f"{path}: no case {case!r}" if case else f"{path} is all cases",
-        f"give one of: {', '.join(f'{path}:{x}' for x in cases)}"
-        if cases
-        else "leave the colon out, and what follows: it has no cases",
+        f"{path}: no case {case!r}" if case else f"{path} defines only cases",
+        f"Choose one as {path}:CASE.  {suggest(case, found)}",
     )
 
 
+def load_cases(path: Path) -> dict[str, Scenario]:
+    """Return the scenarios in a file by the names of their cases.
+
+    :param path: The file.
+    :return: The scenario of a file without cases is under the empty name.
+    :raise ScenarioError: When the file is not a scenario.
+    """
+    return {case: scenario for scenario, case in _parse(read(path), path)}
+
+
 def profiles() -> list[str]:
-    """Names of the latency profiles that come with the tool."""
+    """Return the names of the profiles that come with the program."""
     return sorted(path.stem for path in _profiles().glob("*.toml"))
 
 
 def load_profile(what: str | Path) -> Profile:
     """Read a latency profile.
 
-    :param what: Name of one that comes with the tool, or a file's path.
-    :raise UsageError: When there is neither.
+    :param what: The name of a profile that comes with the program, or the
+        path of a file.
+    :raise UsageError: When there is no such profile or file.
     :raise ScenarioError: When the file is not a profile.
     """
     path = Path(what)
@@ -84,7 +108,8 @@ def load_profile(what: str | Path) -> Profile:
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(
             f"no profile {str(what)!r}",
-            f"give a file, or one of: {', '.join(profiles())}",
+            suggest(str(what), profiles())
+            + "  The path of a file will do as well.",
         ) from None
     return _known(data, path).convert(Profile)
 
@@ -94,11 +119,12 @@ def _profiles() -> Path:
 
 
 def parse(data: bytes, path: Path | str) -> tuple[Scenario, ...]:
-    """Decode the text of a scenario, or of one with cases.
+    """Decode the contents of a scenario file.
 
-    :param path: Where it is from, for messages.
-    :return: One for each case; without any, that one.
-    :raise ScenarioError: When it is not a scenario.
+    :param data: The contents.
+    :param path: The path of the file, for messages.
+    :return: One scenario for each case, or a single one without cases.
+    :raise ScenarioError: When the file is not a scenario.
     """
     return tuple(scenario for scenario, _ in _parse(data, path))
 
@@ -106,7 +132,7 @@ def parse(data: bytes, path: Path | str) -> tuple[Scenario, ...]:
 def _parse(
     data: bytes, path: Path | str
 ) -> list[tuple[Scenario, str]]:
-    """All scenarios in a file, each with the name of its case, if any."""
+    """Return all scenarios in a file with the names of their cases."""
     file = _known(data, path)
     scenario = _filled_in(file.convert(Scenario, "cases"), file)
     if "cases" not in file.tree:
@@ -117,7 +143,9 @@ def _parse(
     for number, case in enumerate(found):
         keys: list[str | int] = ["cases", number]
         if case.name in [name for _, name in made]:
-            raise file.wrong([*keys, "name"], "another case has it")
+            raise file.wrong(
+                [*keys, "name"], "another case has the same name"
+            )
         try:
             made.append((case.of(scenario), case.name))
         except ValueError as err:
@@ -126,7 +154,7 @@ def _parse(
 
 
 def _known(data: bytes, path: Path | str) -> TomlDocument:
-    """A file of a format that we know."""
+    """Decode a file whose format is not newer than this program."""
     file = TomlDocument.of(data, path)
     try:
         check_format(file.tree.get("format", 1))
@@ -136,7 +164,7 @@ def _known(data: bytes, path: Path | str) -> TomlDocument:
 
 
 def _filled_in(scenario: Scenario, file: TomlDocument) -> Scenario:
-    """With what the profiles say that its devices name."""
+    """Return a scenario with the latencies of the profiles that it names."""
     devices = list(scenario.devices)
     for number, device in enumerate(devices):
         if not device.profile:
@@ -144,7 +172,7 @@ def _filled_in(scenario: Scenario, file: TomlDocument) -> Scenario:
         try:
             devices[number] = load_profile(device.profile).of(device)
         except (UsageError, ScenarioError, ValueError) as err:
-            hint = f"; {err.hint}" if isinstance(err, UsageError) else ""
+            hint = f".  {err.hint}" if isinstance(err, UsageError) else ""
             keys: list[str | int] = ["devices", number, "profile"]
             raise file.wrong(keys, f"{err}{hint}") from None
     return msgspec.structs.replace(scenario, devices=tuple(devices))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Latency profiles: how long the arcs of a kind of device take, as data.
+"""Latency profiles: how long each arc of a kind of device takes, as data.
 
-A profile is a model: p2psim sleeps where a card would work.  So each figure
-says where it is from, and reports say that it is a model.  The files are
-images/p2psim/profiles/*.toml; docs/profiles.md tells how near they come.
+A profile is a model: p2psim sleeps where a card would work.  Hence, each
+figure states its source, and reports say that the latencies are a model.
+The files are images/p2psim/profiles/*.toml; docs/profiles.md compares them
+with published measurements.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from vfio_p2p.scenario.model import (
 MODEL = "a model"
 
 
-class Arc(
+class ArcLatency(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 ):
-    """What one arc takes.
+    """How long one arc takes.
 
     :param arc: The arc, as ``FROM>TO`` with the uAPI's names.
-    :param us: What it takes, in microseconds.
-    :param source: Where that is from, or the word ``assumed``.
+    :param us: Its duration in microseconds.
+    :param source: The source of that figure, or the word ``assumed``.
     """
 
     arc: str
@@ -44,12 +45,15 @@ class Arc(
 class Profile(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 ):
-    """One kind of device.  Arcs that are not listed take no time."""
+    """The latencies of one kind of device.
+
+    Arcs that are not listed take no time.
+    """
 
     format: Annotated[int, Meta(ge=1)]
     name: Name
     summary: Annotated[str, Meta(min_length=1)]
-    arcs: tuple[Arc, ...]
+    arcs: tuple[ArcLatency, ...]
 
     def __post_init__(self) -> None:
         check_format(self.format)
@@ -57,22 +61,23 @@ class Profile(
         for each in self.arcs:
             check_arc("arcs", each.arc)
             if each.arc in seen:
-                raise ValueError(f"arcs: {each.arc} is there twice")
+                raise ValueError(f"arcs: {each.arc} is listed twice")
             seen.add(each.arc)
 
     @property
     def latency_us(self) -> dict[str, int]:
-        """What each arc takes, as `Device.latency_us`."""
+        """The duration of each arc in microseconds, by its name."""
         return {each.arc: each.us for each in self.arcs}
 
     def of(self, device: Device) -> Device:
-        """A device with these latencies, but for those that it has itself.
+        """Return a device with these latencies.
 
-        :raise ValueError: When it is not of the kind that profiles are of.
+        :param device: The device; its own latencies override the profile's.
+        :raise ValueError: When the device does not have all flags.
         """
         if set(device.flags) != set(Flag):
-            # It would take other arcs, of which nothing is known.
-            raise ValueError("it is of devices with all flags")
+            # Such a device takes other arcs, whose latencies are unknown.
+            raise ValueError("profiles are for devices with all flags")
         own = ", ".join(device.latency_us)
         return msgspec.structs.replace(
             device,
@@ -81,16 +86,15 @@ class Profile(
         )
 
     def replace(self, scenario: Scenario) -> Scenario:
-        """A scenario with these latencies in place of its own.
+        """Return a scenario with these latencies in place of its own.
 
-        That is another scenario, and has a name of its own.
-
-        :raise ValueError: When one of its devices is not of the kind.
+        :param scenario: The scenario.  The result has a name of its own.
+        :raise ValueError: When a device does not have all flags.
         """
         suffix = f"-{self.name}"
         return msgspec.structs.replace(
             scenario,
-            # As long as a name may be.
+            # A name has at most 63 characters.
             name=f"{scenario.name[: 63 - len(suffix)]}{suffix}",
             devices=tuple(
                 self.of(msgspec.structs.replace(device, latency_us={}))
@@ -100,10 +104,10 @@ class Profile(
 
 
 def latencies(scenario: Scenario) -> str:
-    """What reports say of latencies that are from a profile.
+    """Return what reports say about latencies that come from a profile.
 
-    :param scenario: As it was run.
-    :return: E.g. ``profile cx7, a model``; empty when there is none.
+    :param scenario: The scenario as it was run.
+    :return: E.g. ``profile cx7, a model``; empty if there is no profile.
     """
     found = dict.fromkeys(x.profile for x in scenario.devices if x.profile)
     return "; ".join(f"profile {name}, {MODEL}" for name in found)
