@@ -4,14 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 from avocado import Test
-
-# Avocado imports a test by its path, without the folder that it is in.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from browser import Browser, find_chromium
 from msgspec.structs import replace
 from testbed import program, run

@@ -3,14 +3,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from avocado import Test
-
-# Avocado imports a test by its path, without the folder that it is in.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from testbed import program, run
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.scenario.model import Outcome

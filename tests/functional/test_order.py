@@ -8,10 +8,6 @@ import sys
 from pathlib import Path
 
 from avocado import Test
-
-# Avocado imports a test by its path, without the folder that it is in.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from testbed import judged, program, run
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.scenario.model import Device, Flag, Scenario

@@ -13,10 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from avocado import Test
-
-# Avocado imports a test by its path, without the folder that it is in.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from testbed import SEED, program, run
 from vfio_p2p.downtime.compare import Change, RunSample, compare
 from vfio_p2p.errors import TestbedError

@@ -4,14 +4,9 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 from avocado import Test
-
-# Avocado imports a test by its path, without the folder that it is in.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from testbed import program, run
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.devices import Driver
