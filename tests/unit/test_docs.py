@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""README and docs: commands parse, links resolve, references are whole.
+
+The generators of the references are tested here as well.  The site itself is
+built by ``make docs``, with warnings as errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import pkgutil
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import msgspec
+import pytest
+from vfio_p2p import plans
+from vfio_p2p.cli.main import COMMANDS, make_parser
+from vfio_p2p.oracle import RULES
+from vfio_p2p.scenario.load import names, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.glob("*.md")),
+    ROOT / "images" / "guest" / "README.md",
+    ROOT / "images" / "p2psim" / "README.md",
+)
+_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+_COLUMNS = 79
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.fixture(params=PAGES, ids=_IDS)
+def page(request: pytest.FixtureRequest) -> Path:
+    """Each page in turn."""
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture(scope="module")
+def generators() -> dict[str, ModuleType]:
+    """The modules of docs/extensions, by name."""
+    folder = DOCS / "extensions"
+    spec = importlib.util.spec_from_file_location(
+        "docs_extensions",
+        folder / "__init__.py",
+        submodule_search_locations=[str(folder)],
+    )
+    assert spec
+    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    return {
+        path.stem: importlib.import_module(f"{spec.name}.{path.stem}")
+        for path in folder.glob("[a-z]*.py")
+    }
+
+
+def blocks(text: str) -> Iterator[str]:
+    """Every block of code in a page: indented or fenced."""
+    yield from re.findall(r"^```.*?\n(.*?)^```", text, re.M | re.S)
+    without = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    for indented in re.findall(
+        r"(?:^\n|\A)((?:^(?: {4}.*)?\n)+)", without, re.M
+    ):
+        yield re.sub(r"^ {4}", "", indented, flags=re.M)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The arguments of every ``vfio-p2p`` command in blocks of code."""
+    for block in blocks(text):
+        whole = block.replace("\\\n", " ")
+        for line in whole.splitlines():
+            if re.match(r"(?:\S*/)?vfio-p2p ", line):
+                yield shlex.split(line, comments=True)[1:]
+
+
+def parses(arguments: list[str]) -> None:
+    """Require that the command line accepts some arguments."""
+    said = io.StringIO()
+    known = next((x for x in arguments if x in COMMANDS), None)
+    try:
+        with contextlib.redirect_stderr(said):
+            make_parser(known).parse_args(arguments)
+    except SystemExit as err:
+        if err.code:
+            pytest.fail(f"vfio-p2p {shlex.join(arguments)}: "
+                        f"{said.getvalue()}")
+
+
+def test_commands_parse(page: Path) -> None:
+    for arguments in commands(page.read_text()):
+        parses(arguments)
+
+
+def test_commands_are_found() -> None:
+    found = list(commands((ROOT / "README.md").read_text()))
+    assert len(found) > 4
+    assert [
+        "check", "source/trace.log", "--destination",
+        "destination/trace.log", "--devices", "2", "--expect-p2p",
+    ] in found
+    with pytest.raises(pytest.fail.Exception, match="--nonsense"):
+        parses(["run", "two-devices", "--nonsense"])
+    with pytest.raises(pytest.fail.Exception, match="nonsense"):
+        parses(["nonsense"])
+
+
+def test_links_resolve(page: Path) -> None:
+    for link in _LINK.findall(page.read_text()):
+        target, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        path = page.parent / target if target else page
+        assert path.exists(), link
+        if anchor and "generated:" not in path.read_text():
+            assert anchor in _anchors(path.read_text()), link
+
+
+def _anchors(text: str) -> set[str]:
+    """What GitHub and MyST make of headings."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text, re.M)
+    }
+
+
+def test_lines_are_short(page: Path) -> None:
+    """Rows of tables, code and the output of commands are exempt."""
+    text = page.read_text()
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    for line in text.splitlines():
+        if not line.startswith(("|", "    ")):
+            assert len(line) <= _COLUMNS, line
+
+
+def test_every_page_is_on_the_site() -> None:
+    text = (DOCS / "index.md").read_text()
+    trees = re.findall(r"```\{toctree\}\n(?::[^\n]*\n)*\n(.*?)```", text, re.S)
+    listed = [name for tree in trees for name in tree.split()]
+    assert sorted([*listed, "index"]) == sorted(
+        path.stem for path in DOCS.glob("*.md")
+    )
+
+
+def test_scenarios_in_pages_are_valid() -> None:
+    found = [
+        parse(block.encode(), path)
+        for path in DOCS.glob("*.md")
+        for block in blocks(path.read_text())
+        if block.lstrip().startswith("format = ")
+    ]
+    assert len(found) >= 3
+
+
+def test_scenarios_that_reproduce_findings_exist() -> None:
+    text = (DOCS / "findings.md").read_text()
+    paragraphs = re.findall(r"\*\*Reproduce\.\*\*(.*?)\n\n", text, re.S)
+    assert len(paragraphs) == 7
+    for name in re.findall(r"`([a-z0-9-]+)`", " ".join(paragraphs)):
+        if name not in ("run-state", "reached"):
+            assert name in names()
+
+
+def test_every_plan_is_documented() -> None:
+    text = (DOCS / "python-api.md").read_text()
+    documented = re.findall(r"automodule:: (\S+)", text)
+    for module in pkgutil.walk_packages(plans.__path__, "vfio_p2p.plans."):
+        if module.ispkg or module.name.endswith("__main__"):
+            continue
+        requests = [
+            name
+            for name, value in vars(
+                importlib.import_module(module.name)
+            ).items()
+            if name.endswith("Request")
+            and getattr(value, "__module__", "") == module.name
+        ]
+        if requests:
+            assert module.name in documented
+
+
+def test_the_newest_version_is_described() -> None:
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    text = (DOCS / "changes.md").read_text()
+    newest = re.findall(r"^## (\S+)$", text, re.M)[0]
+    assert newest == package["project"]["version"]
+
+
+# --- the generators ------------------------------------------------------
+
+
+def test_all_marks_can_be_filled_in(
+    generators: dict[str, ModuleType],
+) -> None:
+    generated = generators["generated"]
+    used = []
+    for path in DOCS.glob("*.md"):
+        text = path.read_text()
+        used += re.findall(r"^<!-- generated: (\S+) -->$", text, re.M)
+        assert "<!-- generated" not in generated.fill_in(text)
+    assert sorted(used) == sorted(generated.GENERATORS)
+
+
+def test_unknown_mark(generators: dict[str, ModuleType]) -> None:
+    with pytest.raises(ValueError, match="'nothing'"):
+        generators["generated"].fill_in("<!-- generated: nothing -->")
+
+
+class _Colour(StrEnum):
+    """A colour."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class _Nested(msgspec.Struct, frozen=True, kw_only=True):
+    """A nested table.
+
+    :param size_bytes: A size,
+        which has two lines.
+    """
+
+    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=8)] = 2
+
+
+class _Whole(msgspec.Struct, frozen=True, kw_only=True):
+    """A file.
+
+    It has a second paragraph, with a ``literal`` and a | bar.
+
+    :param name: A name.
+    :param colour: A colour.
+    :param nested: Tables.
+    :param ratio: A ratio.
+    :param rest: More tables.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern="^(a|b)$")]
+    colour: _Colour | None = None
+    nested: Annotated[tuple[_Nested, ...], msgspec.Meta(min_length=1)]
+    ratio: Annotated[float, msgspec.Meta(gt=0)] = 0.5
+    rest: dict[str, _Nested] = {}
+
+
+class _Bare(msgspec.Struct, frozen=True, kw_only=True):
+    """A file whose field has no documentation."""
+
+    nested: _Nested = _Nested()
+    silent: int = 0
+
+
+def test_reference_of_a_model(generators: dict[str, ModuleType]) -> None:
+    text = generators["scenario_reference"]._tables(_Whole)
+    assert text.splitlines() == [
+        "### The top of the file",
+        "",
+        "A file.",
+        "",
+        r"It has a second paragraph, with a `literal` and a \| bar.",
+        "",
+        "| key | type | default | meaning |",
+        "| --- | --- | --- | --- |",
+        r"| `name` | text that matches `^(a\|b)$` | required | A name. |",
+        "| `colour` | `red` or `blue` | none | A colour. |",
+        "| `nested` | list of: table, at least 1 | required | Tables. |",
+        "| `ratio` | number, more than 0 | `0.5` | A ratio. |",
+        "| `rest` | table from text to table | empty | More tables. |",
+        "",
+        r"### \[\[nested\]\], \[rest.NAME\]",
+        "",
+        "A nested table.",
+        "",
+        "| key | type | default | meaning |",
+        "| --- | --- | --- | --- |",
+        "| `size_bytes` | integer, 1 to 8 | `2` "
+        "| A size, which has two lines. |",
+    ]
+
+
+def test_field_without_documentation(
+    generators: dict[str, ModuleType],
+) -> None:
+    undocumented = generators["pages"].UndocumentedError
+    with pytest.raises(undocumented) as caught:
+        generators["scenario_reference"]._tables(_Bare)
+    assert str(caught.value) == (
+        "no documentation: _Bare.nested, _Bare.silent"
+    )
+
+
+def test_every_key_of_a_scenario_is_in_the_reference(
+    generators: dict[str, ModuleType],
+) -> None:
+    text = generators["scenario_reference"].render_keys()
+    for key in ("size_bytes", "dirty_pages_per_s", "breaks", "since"):
+        assert f"| `{key}` |" in text
+    steps = generators["scenario_reference"].render_steps()
+    for step in ("migrate", "wait", "turn", "loadvm"):
+        assert f"### {step}\n" in steps
+
+
+def test_rule_without_source(generators: dict[str, ModuleType]) -> None:
+    reference = generators["rule_reference"]
+    assert reference.render().count("\n## ") == len(RULES)
+    bare = replace(RULES[0], source="")
+    with pytest.raises(ValueError, match=f"rule {bare.name}"):
+        reference.render((bare, *RULES[1:]))
+
+
+def test_every_command_is_in_the_reference(
+    generators: dict[str, ModuleType],
+) -> None:
+    text = generators["command_reference"].render()
+    for name in COMMANDS:
+        assert f"## {name}\n" in text
+    assert "`--variant V`\n: " in text
+    assert "### series apply\n" in text
+
+
+def test_option_without_help(generators: dict[str, ModuleType]) -> None:
+    parser = argparse.ArgumentParser(prog="vfio-p2p run")
+    parser.add_argument("--silent")
+    parser.add_argument("--hidden", help=argparse.SUPPRESS)
+    with pytest.raises(ValueError, match="vfio-p2p run --silent") as caught:
+        generators["command_reference"].render([(parser, "run it")])
+    assert "--hidden" not in str(caught.value)
