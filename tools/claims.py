@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The figures and the plots of docs/claims.md.
+"""Measure the figures of docs/claims.md, and draw its plots.
 
-    tools/claims.py measure     runs what docs/claims.csv does not have yet
-    tools/claims.py plot        draws docs/claims-*.svg from it
+    tools/claims.py measure     makes the runs that docs/claims.csv lacks
+    tools/claims.py plot        draws docs/claims-*.svg from docs/claims.csv
 
-A sealed run is a function, so one seed is enough for a sample, and a run
-that was made is not made again.  To begin anew, remove docs/claims.csv.
+A sealed run is a function, so one seed is one sample, and no run is made
+twice.  To measure everything anew, remove docs/claims.csv.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ DOCS = ROOT / "docs"
 DATA = DOCS / "claims.csv"
 SEED = 42
 
-# What a P2P device does in a blackout, besides being stopped and started.
+# The arcs of a blackout that only P2P devices have.
 P2P_ARCS = ("PRE_COPY>PRE_COPY_P2P", "STOP>RUNNING_P2P",
             "RUNNING_P2P>RUNNING")
 _STOP_BACK = "patched+stop-in-complete-precopy"
 
-# All have one name: another would be another course of events.
+# All runs share one name, since another name changes the course of events.
 _SCENARIO = """\
 format = 1
 name = "claims"
@@ -51,13 +51,13 @@ profile = "cx7"
 class Run:
     """One run.
 
-    :param claim: Which it is about: ``stop`` or ``p2p``.
-    :param devices: How many.
-    :param latency_us: Of each arc that the claim is about.
+    :param claim: The claim that the run examines: ``stop`` or ``p2p``.
+    :param devices: The number of devices.
+    :param latency_us: The latency of each arc that the claim is about.
     :param tree: The variant.
     :param seed: The seed.
-    :param blackout_ns: What came of it.
-    :param digest: Of its bundle.
+    :param blackout_ns: The blackout; 0 before the run was made.
+    :param digest: The digest of the bundle.
     """
 
     claim: str
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def scenario(self) -> str:
-        """The scenario, as a file has it."""
+        """The text of the scenario file."""
         arcs = P2P_ARCS if self.claim == "p2p" else ("STOP_COPY>STOP",)
         return _SCENARIO.format(
             devices=self.devices,
@@ -79,7 +79,7 @@ class Run:
 
 
 def wanted() -> Iterator[Run]:
-    """All runs that the document is about, what matters most first."""
+    """Yield all runs of the page, the most important ones first."""
     for ms in (0, 80, 20, 40, 10, 5):
         yield from (Run("stop", 1, ms * 1000, x) for x in ("base", "patch-1"))
     for ms in (0, 20):
@@ -96,7 +96,7 @@ def wanted() -> Iterator[Run]:
 
 
 def read() -> list[Run]:
-    """What was measured."""
+    """Return the runs that were measured."""
     if not DATA.exists():
         return []
     with DATA.open(newline="") as file:
@@ -111,7 +111,7 @@ def read() -> list[Run]:
 
 
 def write(runs: list[Run]) -> None:
-    """Put down what was measured, in an order of its own."""
+    """Write the runs that were measured, in a fixed order."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(x.name for x in fields(Run))
@@ -120,7 +120,11 @@ def write(runs: list[Run]) -> None:
 
 
 def measure(command: list[str], out: Path) -> None:
-    """Run all that is missing."""
+    """Make all runs that are missing.
+
+    :param command: The arguments that start vfio-p2p.
+    :param out: The folder for the bundles.
+    """
     runs = read()
     known = {replace(x, blackout_ns=0, digest="") for x in runs}
     missing = [x for x in wanted() if x not in known]
@@ -132,7 +136,7 @@ def measure(command: list[str], out: Path) -> None:
 
 
 def _measured(run: Run, command: list[str], bundle: Path) -> Run:
-    """Make a run; what is no measurement ends the program."""
+    """Make a run; exit the program if it gives no measurement."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "claims.toml")
         path.write_text(run.scenario)
@@ -147,7 +151,7 @@ def _measured(run: Run, command: list[str], bundle: Path) -> Run:
     if done.returncode not in (0, 1):
         sys.exit(done.returncode)
     (found,) = json.loads(done.stdout)["runs"]
-    # The mutant breaks a rule, as it should.
+    # Runs of the mutant break a rule, as they should.
     failed = done.returncode == 1 and run.tree != _STOP_BACK
     if failed or found["blackout_ns"] is None:
         sys.exit(f"{bundle}: {found['verdict']}, {found['summary']}")
@@ -167,14 +171,14 @@ _DASHES = ("", "7 4", "2 3", "9 3 2 3")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot: its label, and points in milliseconds."""
+    """One line of a plot, with its points in milliseconds."""
 
     label: str
     points: tuple[tuple[float, float], ...]
 
 
 def stop_lines(runs: list[Run]) -> list[Line]:
-    """What patch 1 saves, over the latency of STOP_COPY>STOP."""
+    """Return what patch 1 saves, over the latency of STOP_COPY>STOP."""
     lines = []
     for devices, pair in ((1, ("base", "patch-1")),
                           (2, (_STOP_BACK, "patched")),
@@ -189,7 +193,7 @@ def stop_lines(runs: list[Run]) -> list[Line]:
 
 
 def p2p_lines(runs: list[Run]) -> list[Line]:
-    """How a blackout grows with the latency of the P2P arcs."""
+    """Return how a blackout grows with the latency of the P2P arcs."""
     lines = []
     for devices, tree in ((1, "patch-4"), (1, "patch-5"), (2, "patched"),
                           (4, "patched")):
@@ -218,7 +222,7 @@ def _devices(count: int) -> str:
 
 
 def ticks(largest: float) -> list[float]:
-    """Round numbers from 0 on, of which the last is not exceeded."""
+    """Return round numbers from 0 on; the last is at least `largest`."""
     step = 1.0
     while step * 6 < largest:
         step *= 2.5 if f"{step:g}"[0] == "2" else 2
@@ -229,7 +233,7 @@ def ticks(largest: float) -> list[float]:
 
 
 def plot(title: str, across: str, up: str, lines: list[Line]) -> str:
-    """An SVG of its own, the same for the same lines."""
+    """Return a standalone SVG, the same for the same lines."""
     across_ticks = ticks(max(x for line in lines for x, _ in line.points))
     up_ticks = ticks(max(y for line in lines for _, y in line.points))
 
@@ -283,12 +287,14 @@ def draw(folder: Path) -> None:
 
 
 def main() -> None:
-    """See the module's docstring."""
+    """Measure or plot, as the arguments say."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("measure", "plot"))
+    parser.add_argument(
+        "what", choices=("measure", "plot"), help="see above"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("out/claims"),
         help="folder for the bundles (default: %(default)s)",
