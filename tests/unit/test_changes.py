@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ChangePoint points: those that were planted, and no others."""
+"""Change points: those that were planted, and no others."""
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,14 @@ FEW = 99
 values = st.lists(
     st.integers(0, 10**9).map(float), min_size=0, max_size=40
 )
+
+
+# What apache-otava 0.8.0 found in these rows with its own implementation of
+# the same algorithm.  It cannot be installed next to the harness: it pins
+# numpy to 2.2.0, and requires the clients of BigQuery, Slack and PostgreSQL.
+OTAVA = json.loads(
+    (Path(__file__).parent / "data" / "otava-0.8.0.json").read_text()
+)["rows"]
 
 
 def planted(
@@ -170,3 +181,16 @@ def test_a_level_of_one_value_has_no_spread() -> None:
 
 def test_from_nothing_there_are_no_percents() -> None:
     assert ChangePoint(3, 0, 5, 0.01).percent is None
+
+
+@pytest.mark.parametrize("row", OTAVA, ids=lambda row: row["name"])
+def test_the_same_change_points_as_another_implementation(
+    row: dict[str, Any],
+) -> None:
+    found = [change.index for change in change_points(row["values"])]
+    assert found == row["indices"]
+
+
+def test_the_other_implementation_found_something() -> None:
+    assert sum(len(row["indices"]) for row in OTAVA) > 10
+    assert any(not row["indices"] for row in OTAVA)
