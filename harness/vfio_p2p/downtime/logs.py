@@ -17,7 +17,8 @@ from vfio_p2p.downtime.model import Beside
 from vfio_p2p.downtime.phases import phases
 from vfio_p2p.downtime.transcript import stop_to_resume_ns
 from vfio_p2p.errors import TraceError
-from vfio_p2p.timeline import Side, read_log
+from vfio_p2p.side import Side
+from vfio_p2p.timeline import Timeline, read_log
 
 _TRACE = "trace.log"
 _QMP = "qmp.jsonl"
@@ -28,11 +29,13 @@ class HostRun:
     """A run of a real host.
 
     :param sample: Its blackout.
+    :param sides: The timelines of the source and of the destination.
     :param versions: The oldest and the newest QEMU that could have written
         its logs; empty if they do not tell.
     """
 
     sample: RunSample
+    sides: tuple[Timeline, Timeline]
     versions: tuple[str, ...]
 
 
@@ -63,7 +66,11 @@ def read_host_run(folder: Path) -> HostRun:
         ),
     )
     versions = source.summary.versions or ()
-    return HostRun(RunSample(None, parts, folder.name), tuple(versions))
+    return HostRun(
+        RunSample(None, parts, folder.name),
+        (source, destination),
+        tuple(versions),
+    )
 
 
 def _transcript(path: Path) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The history for a terminal: lists and plots of 79 columns; and as JSON."""
+"""The history as lists and plots of 79 columns, and as JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from vfio_p2p.history.database import Entry
 from vfio_p2p.history.trend import Point, Shift, Trend
+from vfio_p2p.report.scale import Scale
 from vfio_p2p.trace import printable
 
 FORMAT = 1
@@ -17,7 +18,7 @@ FORMAT = 1
 _WIDTH = 79
 _ROWS = 10
 _LABELS = 12
-# What a list's columns are wide, in this order.
+# The columns of a list, in order, with their widths.
 _COLUMNS = {
     "recorded (UTC)": 16,
     "QEMU": 12,
@@ -28,10 +29,10 @@ _COLUMNS = {
 
 
 def listing(entries: Iterable[Entry], metric: str) -> str:
-    """One line for each result.
+    """List results, one on each line.
 
     :param entries: The results.
-    :param metric: Name of the one that is shown.
+    :param metric: The name of the metric that is shown.
     """
     room = _WIDTH - sum(_COLUMNS.values()) - len(_COLUMNS)
     heads = [_cell(name, width) for name, width in _COLUMNS.items()]
@@ -52,9 +53,9 @@ def listing(entries: Iterable[Entry], metric: str) -> str:
 
 
 def plot(trend: Trend) -> str:
-    """A metric over revisions, and what changed it.
+    """Plot a metric over revisions, and list its changes.
 
-    :param trend: At least one point.
+    :param trend: The trend, of at least one point.
     """
     what = (trend.scenario, trend.variant, trend.host)
     title = f"{trend.metric} of {', '.join(what)}"
@@ -66,7 +67,10 @@ def plot(trend: Trend) -> str:
 
 
 def as_json(entries: Iterable[Entry]) -> dict[str, Any]:
-    """All that the history knows, as a document."""
+    """All results of a history, as plain values.
+
+    :param entries: The results.
+    """
     return {
         "format": FORMAT,
         "results": [
@@ -83,7 +87,10 @@ def as_json(entries: Iterable[Entry]) -> dict[str, Any]:
 
 
 def revision(entry: Entry) -> str:
-    """What a reader knows a QEMU by: its commit, or else its version."""
+    """The name by which readers know a QEMU: its commit, or its version.
+
+    :param entry: A result of that QEMU.
+    """
     version = entry.qemu_version.rpartition("version ")[2]
     return entry.qemu_revision[:12] or version.partition(" ")[0]
 
@@ -94,25 +101,26 @@ def _canvas(trend: Trend) -> list[str]:
     step = min(4, max(1, columns // len(points)))
     low = min(x.value for x in points)
     high = max(x.value for x in points)
-    canvas = [[" "] * columns for _ in range(_ROWS)]
+    flat = high <= low
+    down = Scale(low, high, _ROWS - 1, 0)
+    canvas = [[" "] * columns for _ in range(1 if flat else _ROWS)]
 
     def column(index: int) -> int:
         # With more points than columns, several share one.
         return min(index * step, index * columns // len(points))
 
     for index, point in enumerate(points):
-        up = (point.value - low) / (high - low) if high > low else 0
-        row = _ROWS - 1 - round(up * (_ROWS - 1))
+        row = 0 if flat else round(down.at(point.value))
         canvas[row][column(index)] = "*"
     axis = ["-"] * columns
     for shift in trend.shifts:
         axis[column(shift.change.index)] = "^"
-    labels = {0: high, _ROWS - 1: low} if high > low else {_ROWS - 1: low}
+    # If all values are equal, that of the last row is enough.
+    labels = {0: high, len(canvas) - 1: low}
     lines = [
         f"{amount(labels[y], trend.unit) if y in labels else '':>{_LABELS}}"
         f"|{''.join(row)}"
         for y, row in enumerate(canvas)
-        if high > low or y == _ROWS - 1
     ]
     lines.append(f"{'':{_LABELS}}+{''.join(axis)}")
     lines.append(_ends(points, columns))
@@ -148,10 +156,11 @@ def _shift(shift: Shift, unit: str) -> list[str]:
 
 
 def difference(value: float, percent: float | None, unit: str) -> str:
-    """A difference as people read it, e.g. ``+3.011 ms (+1.00 %)``.
+    """Format a difference, e.g. as ``+3.011 ms (+1.00 %)``.
 
-    :param value: In `unit`.
+    :param value: The difference.
     :param percent: The same in percent, if that makes sense.
+    :param unit: The unit; ``ns`` is shown in milliseconds.
     """
     sign = "+" if value >= 0 else "-"
     text = f"{sign}{amount(abs(value), unit)}"
@@ -159,10 +168,10 @@ def difference(value: float, percent: float | None, unit: str) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """A value as people read it.
+    """Format a value.
 
-    :param value: In `unit`.
-    :param unit: ``ns`` is shown in milliseconds.
+    :param value: The value.
+    :param unit: The unit; ``ns`` is shown in milliseconds.
     """
     if unit == "ns":
         return f"{value / 1e6:.3f} ms"

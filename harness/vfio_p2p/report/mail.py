@@ -6,11 +6,18 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from vfio_p2p.bundle.provenance import SealedProvenance
-from vfio_p2p.downtime.compare import Comparison
-from vfio_p2p.report import compare, figures
-from vfio_p2p.report.document import Document, Run
-from vfio_p2p.report.figures import TOTAL, Group, Row, Table, ms
+from msgspec.structs import replace
+
+from vfio_p2p.report import figures
+from vfio_p2p.report.commands import commands, exact_command, latencies
+from vfio_p2p.report.comparison import comparison_lines
+from vfio_p2p.report.document import Document
+from vfio_p2p.report.figures import TOTAL, PhaseRow, PhaseTable, ms
+from vfio_p2p.report.groups import RunGroup, by_scenario
+from vfio_p2p.report.run import Run
+from vfio_p2p.report.section_tables import section_tables
+from vfio_p2p.report.sections import ComparedRuns, ComparedSets
+from vfio_p2p.report.setup import build_of, place_of
 from vfio_p2p.trace import printable
 
 WIDTH = 79
@@ -21,15 +28,15 @@ _MOST_LINES = 6
 _MOST_COMMANDS = 6
 _MOST_NOTES = 5
 
-_NAME = 21          # of a column with a phase
-_FIGURE = 12        # of a column with a figure
+_NAME = 21          # the width of the column of names
+_FIGURE = 12        # the width of a column of figures
 _TREES = (WIDTH - _NAME) // _FIGURE
 
 
 def render(document: Document) -> str:
-    """The whole text.
+    """Render the whole text.
 
-    :param document: What to show.
+    :param document: The document.
     """
     lines = [
         "Tested with vfio-p2p",
@@ -37,31 +44,24 @@ def render(document: Document) -> str:
         *_setup(document),
         "",
         *_verdict(document),
+        *_sections(document),
         *_findings(document),
         *(line for x in figures.tables(document) for line in _table(x)),
-        "",
         *_commands(document),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def _setup(document: Document) -> list[str]:
-    runs = [run for run in document.runs if run.inputs]
     qemu = document.qemu or "not known"
     if document.base:
         qemu += f", base {document.base}"
     lines = _field("QEMU", [qemu])
     lines += _field("trees", _unique(_tree(run) for run in document.runs))
     lines += _field(
-        "testbed",
-        _unique(
-            f"nested, outer {run.inputs.place.outer}"
-            for run in runs
-            if run.inputs
-            and isinstance(run.inputs.place, SealedProvenance)
-        ),
+        "testbed", _unique(x for run in document.runs if (x := place_of(run)))
     )
-    lines += _field("latency", figures.latencies(document))
+    lines += _field("latency", latencies(document))
     kinds: dict[str, dict[int, None]] = {}
     for run in document.runs:
         for device in run.devices:
@@ -77,18 +77,16 @@ def _setup(document: Document) -> list[str]:
 
 
 def _tree(run: Run) -> str:
-    if run.inputs is None:
-        return run.tree
-    build = run.inputs.source.build
+    build = build_of(run)
     name = run.tree
-    if run.variant not in name:
+    if build and run.variant not in name:
         name += f": {run.variant}"
     return f"{name}, build {build[:12]}" if build else name
 
 
 def _verdict(document: Document) -> list[str]:
     lines = [f"Verdict: {document.verdict}"]
-    for group in figures.groups(document):
+    for group in by_scenario(document):
         lines += _wrap(_group(group), 2)
     notes = _unique(x for run in document.runs for x in run.notes)
     for note in notes[:_MOST_NOTES]:
@@ -97,22 +95,41 @@ def _verdict(document: Document) -> list[str]:
     return lines
 
 
-def _group(group: Group) -> str:
-    seeds = "seed" if len(group.runs) == 1 else "seeds"
+def _group(group: RunGroup) -> str:
     return (
-        f"{group.scenario}, {group.tree}, {seeds} {group.seeds}: "
+        f"{group.scenario}, {group.tree}, {group.names}: "
         f"{group.counts if len(group.runs) > 1 else group.verdict}, "
         f"{group.outcomes}"
     )
 
 
+def _sections(document: Document) -> list[str]:
+    """The sections that are tables, as lists: a table would not fit."""
+    lines = []
+    for section in section_tables(document):
+        lines += ["", f"{section.title}:"]
+        rows = zip(section.rows, section.verdicts, strict=True)
+        for (name, *cells), verdict in rows:
+            said = [
+                f"{head} {cell}".strip()
+                for head, cell in zip(section.heads[1:], cells, strict=True)
+                if cell
+            ]
+            lines += _wrap(f"{name}: {verdict} ({', '.join(said)})", 2)
+        for remark in section.remarks:
+            lines += _wrap(remark, 2)
+    if document.comparison is not None:
+        lines += ["", *_comparison(document.comparison)]
+    return lines
+
+
 def _findings(document: Document) -> list[str]:
-    found = figures.broken(document)
+    found = figures.breaches(document)
     lines = []
     for one in found[:_MOST_FINDINGS]:
         finding = one.finding
         first = document.runs[one.runs[0]]
-        where = f"{first.scenario}, {first.tree}, seed {first.seed}"
+        where = f"{first.scenario}, {first.tree}, {first.name}"
         if len(one.runs) > 1:
             where += f" and {len(one.runs) - 1} more"
         lines.append("")
@@ -127,9 +144,14 @@ def _findings(document: Document) -> list[str]:
     return lines + _more(len(found) - _MOST_FINDINGS, "findings")
 
 
-def _table(table: Table) -> list[str]:
+def _table(table: PhaseTable) -> list[str]:
     if table.comparison is not None:
-        return _compared(table, table.comparison)
+        return [
+            "",
+            *_comparison(table.comparison),
+            *_beside(table),
+            *_unseen(table),
+        ]
     groups = table.groups[:_TREES]
     lines = [
         "",
@@ -143,37 +165,42 @@ def _table(table: Table) -> list[str]:
         lines.append(_row(row))
     lines += [_row(row) for row in table.beside]
     if any(len(group.runs) > 1 for group in groups):
-        lines += _wrap("medians over the seeds, which need not add up", 2)
+        lines += _wrap("medians over the runs, which need not add up", 2)
     lines += _more(len(table.groups) - _TREES, "trees")
     return lines + _unseen(table)
 
 
-def _compared(table: Table, comparison: Comparison) -> list[str]:
-    first, second = (
-        compare.Group(
-            _fit(x.tree), _fit(_version(x.runs[0])), _fit(x.scenario),
-            _fit(x.runs[0].latencies),
-        )
-        for x in table.groups
-    )
-    lines = [""]
-    for line in compare.render(first, second, comparison).splitlines():
+def _comparison(found: ComparedSets) -> list[str]:
+    lines = []
+    shown = replace(found, a=_fitting(found.a), b=_fitting(found.b))
+    for line in comparison_lines(shown):
         lines += [line] if len(line) <= WIDTH else _wrap(line)
+    return lines
+
+
+def _fitting(runs: ComparedRuns) -> ComparedRuns:
+    return replace(
+        runs,
+        name=_fit(runs.name),
+        qemu=_fit(runs.qemu),
+        scenario=_fit(runs.scenario),
+        latencies=_fit(runs.latencies),
+    )
+
+
+def _beside(table: PhaseTable) -> list[str]:
+    lines = []
     for row in table.beside:
         a, b = map(_ms, row.medians)
         lines += _wrap(f"{row.name}, another figure: A {a} ms, B {b} ms")
-    return lines + _unseen(table)
+    return lines
 
 
-def _version(run: Run) -> str:
-    return run.inputs.source.version if run.inputs else ""
-
-
-def _row(row: Row) -> str:
+def _row(row: PhaseRow) -> str:
     return _columns(row.name, [_ms(x) for x in row.medians[:_TREES]])
 
 
-def _unseen(table: Table) -> list[str]:
+def _unseen(table: PhaseTable) -> list[str]:
     lines = []
     for text in table.unseen[:_MOST_NOTES]:
         lines += _wrap(f"not observable: {text}", 2)
@@ -190,12 +217,14 @@ def _columns(name: str, cells: Sequence[str]) -> str:
 
 
 def _commands(document: Document) -> list[str]:
-    found = figures.commands(document)
-    lines = ["To run it again:"]
-    # Whole, however long: it is to be copied.
+    found = commands(document)
+    if not found:
+        return []
+    lines = ["", "To run it again:"]
+    # A command is whole, however long: it is to be copied.
     lines += [_INDENT + _fit(x) for x in found[:_MOST_COMMANDS]]
     lines += _more(len(found) - _MOST_COMMANDS, "commands")
-    if exact := figures.exact_command(document):
+    if exact := exact_command(document):
         lines += ["With the very same QEMU:", _INDENT + _fit(exact)]
     return lines
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Chrome's trace JSON, which ui.perfetto.dev opens.
 
-A process for each side of each run, a thread for each device; the VM and
-the migration are the first thread.  Runs are laid one over the other, so
-that their stop requests coincide: times are no wall-clock times, and
-``otherData`` has what each run's count from.
+Each side of each run is a process and each device a thread; the first
+thread is the VM and the migration.  Runs are laid one over the other so
+that their stop requests coincide.  Times are therefore no wall-clock times;
+``otherData`` has the time from which those of each run count.
 
-Microseconds with fractions: a nanosecond is a thousandth, which a double
-holds exactly enough up to 10^15 ns, as the document's limits are.
+Times are microseconds with fractions.  A double holds them to the
+nanosecond up to 10^15 ns, which is the limit of the document.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from vfio_p2p.report.document import Document, Lane, Run
-from vfio_p2p.timeline import Side
+from vfio_p2p.report.document import Document
+from vfio_p2p.report.run import Lane, Run
+from vfio_p2p.side import Side
 from vfio_p2p.trace import printable
 
-Event = dict[str, Any]
+_Event = dict[str, Any]
 
 _VM = 0
 
 
 def render(document: Document) -> str:
-    """The whole trace, one event a line.
+    """Render the whole trace, one event on each line.
 
-    :param document: What to show.
+    :param document: The document.
     """
     runs = [run for run in document.runs if run.zero_ns is not None]
     first_ns = min(
@@ -48,7 +49,7 @@ def render(document: Document) -> str:
                 "processes": [2 * number + 1, 2 * number + 2],
                 "name": _name(run),
                 "digest": run.digest,
-                # Text: more digits than a double has.
+                # As text, since it has more digits than a double.
                 "origin_ns": str((run.zero_ns or 0) + first_ns),
             }
             for number, run in enumerate(runs)
@@ -63,11 +64,12 @@ def render(document: Document) -> str:
 
 
 def _name(run: Run) -> str:
-    return printable(f"{run.tree} {run.scenario} s{run.seed}")
+    name = f"s{run.seed}" if run.seed is not None else run.name
+    return printable(f"{run.tree} {run.scenario} {name}")
 
 
 def _times(run: Run) -> Iterator[int]:
-    """Every time of a run, from its zero."""
+    """All times of a run, which count from its zero."""
     for lane in run.lanes:
         yield from (state.start_ns for state in lane.states)
         yield from (arc.start_ns for arc in lane.arcs)
@@ -78,7 +80,7 @@ def _times(run: Run) -> Iterator[int]:
                 yield line.time_ns - run.zero_ns
 
 
-def _events(run: Run, first_pid: int, first_ns: int) -> Iterator[Event]:
+def _events(run: Run, first_pid: int, first_ns: int) -> Iterator[_Event]:
     pids = {Side.SOURCE: first_pid, Side.DESTINATION: first_pid + 1}
     for side, pid in pids.items():
         yield _meta(pid, _VM, "process_name", name=f"{_name(run)}: {side}")
@@ -122,7 +124,7 @@ def _events(run: Run, first_pid: int, first_ns: int) -> Iterator[Event]:
                 )
 
 
-def _slices(lane: Lane, pid: int, tid: int, first_ns: int) -> Iterator[Event]:
+def _slices(lane: Lane, pid: int, tid: int, first_ns: int) -> Iterator[_Event]:
     for state in lane.states:
         yield {
             "ph": "X",
@@ -148,7 +150,7 @@ def _slices(lane: Lane, pid: int, tid: int, first_ns: int) -> Iterator[Event]:
 
 def _instant(
     pid: int, category: str, what: str, time_ns: int, **args: str
-) -> Event:
+) -> _Event:
     return {
         "ph": "i",
         "s": "p",
@@ -161,7 +163,7 @@ def _instant(
     }
 
 
-def _meta(pid: int, tid: int, what: str, **args: str | int) -> Event:
+def _meta(pid: int, tid: int, what: str, **args: str | int) -> _Event:
     return {"ph": "M", "pid": pid, "tid": tid, "name": what, "args": args}
 
 
@@ -170,7 +172,7 @@ def _us(time_ns: int) -> float:
     if not rest:
         return whole
     exact = time_ns / 1000
-    # Perfetto multiplies by 1000 and cuts, where others round.
+    # Perfetto multiplies by 1000 and truncates where others round.
     if int(exact * 1000) != time_ns:
         exact = math.nextafter(exact, math.inf)
     return exact

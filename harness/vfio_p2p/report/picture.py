@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A picture of what a migration did to devices, and to what they sent.
+"""A picture of what a migration did to devices and their transactions.
 
-One SVG file: no script, nothing from elsewhere, readable on light and on
-dark pages.  For each tree a lane for each device: on the left its stop on
-the source, on the right its start on the destination, on one time axis that
-is cut where nothing but data moves.
+It is one SVG file without a script, which loads nothing and can be read on
+light and on dark pages.  Each run has a lane for each device: on the left
+the device stops on the source, on the right it starts on the destination.
+The time axis is cut where only data moves.
 """
 
 from __future__ import annotations
@@ -13,34 +13,32 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.downtime import PhaseName
 from vfio_p2p.errors import InputError
-from vfio_p2p.oracle.traffic import flows
-from vfio_p2p.report.document import Arc, Lane, State
-from vfio_p2p.report.lanes import lanes
-from vfio_p2p.timeline import Timeline, blackout
-from vfio_p2p.timeline.blackout import final_stop
+from vfio_p2p.report.document import Document
+from vfio_p2p.report.run import Lane, Loss, Move, PairTraffic, Run, Stay
+from vfio_p2p.report.scale import Scale
+from vfio_p2p.side import Side
 from vfio_p2p.trace import printable
 from vfio_p2p.uapi import DeviceState
-from vfio_p2p.verdict.reading import read_run
 
 _WIDTH = 960
 _LEFT = 72
 _RIGHT = 16
-_CUT = 44           # where time is left out, between the two halves
+_CUT = 44           # between the two halves, where time is left out
 _TITLE = 30
 _LANE = 34
 _GAP = 20
 _AXIS = 42
 _LEGEND = 40
-_CHARACTER = 6.3    # of a label in a bar, about
+_CHARACTER = 6.3    # the width of a letter in a bar, about
 _MARGIN_NS = 1_200_000
 _TICKS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-_TICK = 40          # between two, at least
+_TICK = 40          # the least room between two ticks
 _MOST_LANES = 16
 _MOST_LOST = 2000
 
-# How tall a bar is says what the device may do, as in the HTML report.
+# The height of a bar says what the device may do, as in the HTML report.
 _SENDS, _ANSWERS, _DEAF = 26, 15, 7
 _TALL = {
     "RUNNING": _SENDS,
@@ -49,7 +47,7 @@ _TALL = {
     "PRE_COPY_P2P": _ANSWERS,
 }
 
-# On light pages and on dark ones; those of templates/report.css.
+# The colours of templates/report.css, on light pages and on dark ones.
 COLOURS = {
     "back": ("#fff", "#161616"),
     "front": ("#1b1b1b", "#ececec"),
@@ -93,64 +91,42 @@ text {{ font: 12px system-ui, sans-serif; fill: {front}; }}
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One tree.
-
-    :param title: What it is.
-    :param bundle: A run of it that migrated.
-    """
-
-    title: str
-    bundle: Bundle
-
-
-@dataclass(frozen=True)
-class _Loss:
-    """A transaction that was lost; devices by the numbers of their lanes."""
-
-    time_ns: int
-    sender: int
-    receiver: int
-
-
-@dataclass(frozen=True)
 class _Half:
     """One side of a migration; times count from the blackout's start."""
 
     lanes: tuple[Lane, ...]
-    lost: tuple[_Loss, ...]
+    losses: tuple[tuple[PairTraffic, Loss], ...]
     start_ns: int
     end_ns: int
 
 
-@dataclass(frozen=True)
-class _Window:
-    """A stretch of time, and where it is in the picture."""
+def drawable(run: Run) -> bool:
+    """Whether a run migrated, so that there is a picture of it.
 
-    start_ns: int
-    end_ns: int
-    left: float
-    per_ns: float
-
-    def x(self, time_ns: float) -> float:
-        """Where a time is; its own end if it is outside."""
-        inside = min(max(time_ns, self.start_ns), self.end_ns)
-        return self.left + (inside - self.start_ns) * self.per_ns
-
-    @property
-    def right(self) -> float:
-        """Where it ends."""
-        return self.x(self.end_ns)
-
-
-def draw(panels: Sequence[Panel]) -> bytes:
-    """The whole picture, as an SVG file.
-
-    :param panels: What to show, from top to bottom; at least one.
-    :raise InputError: When a run has no blackout to be shown.
+    :param run: The run.
     """
-    halves = [_halves(panel.bundle) for panel in panels]
-    windows = _windows(halves)
+    return run.blackout_ns is not None and bool(run.lanes)
+
+
+def draw(document: Document) -> str:
+    """Draw the whole picture, as an SVG file.
+
+    :param document: The runs to show, from top to bottom.  Each is titled
+        with the name of its tree.
+    :raise InputError: When a run has no blackout.
+    """
+    for run in document.runs:
+        if not drawable(run):
+            raise InputError(
+                f"{printable(run.bundle)}: no blackout that could be drawn",
+                "Give the bundle of a run that migrated.",
+            )
+    if not document.runs:
+        raise InputError(
+            "there is no run to draw", "Give at least one run."
+        )
+    halves = [_halves(run) for run in document.runs]
+    scales = _scales(halves)
     height = _TITLE + _AXIS + _LEGEND + sum(
         _TITLE + _GAP + _LANE * len(source.lanes) for source, _ in halves
     )
@@ -164,27 +140,27 @@ def draw(panels: Sequence[Panel]) -> bytes:
             "role": "img",
         },
     )
-    what = "; ".join(printable(panel.title) for panel in panels)
+    what = "; ".join(printable(run.tree) for run in document.runs)
     ET.SubElement(svg, "title").text = what
     ET.SubElement(svg, "style").text = _style()
     _rect(svg, "back", .5, .5, _WIDTH - 1, height - 1, rx="6")
     y = 22.0
-    for window, text in zip(
-        windows,
+    for scale, text in zip(
+        scales,
         ("the source stops its devices", "the destination starts its own"),
         strict=True,
     ):
-        middle = (window.left + window.right) / 2
+        middle = (scale.start + scale.end) / 2
         _text(svg, "dim", middle, y, text, "middle")
     y = float(_TITLE)
-    for panel, sides in zip(panels, halves, strict=True):
-        lost = sum(flow.told.lost for flow in read_run(panel.bundle).flows)
-        _panel(svg, y, panel.title, sides, windows, lost)
+    for run, sides in zip(document.runs, halves, strict=True):
+        lost = sum(pair.lost for pair in run.pairs)
+        _panel(svg, y, run.tree, sides, scales, lost)
         y += _TITLE + _GAP + _LANE * len(sides[0].lanes)
-    _axis(svg, y, windows)
+    _axis(svg, y, scales)
     _legend(svg, y + _AXIS)
     ET.indent(svg)
-    return f"{ET.tostring(svg, encoding='unicode')}\n".encode()
+    return f"{ET.tostring(svg, encoding='unicode')}\n"
 
 
 def _style() -> str:
@@ -195,60 +171,48 @@ def _style() -> str:
     return f"{light}@media (prefers-color-scheme: dark) {{{dark}}}\n"
 
 
-def _halves(bundle: Bundle) -> tuple[_Half, _Half]:
-    sides = read_run(bundle).timelines
-    whole = blackout(*sides)
-    stop = final_stop(sides[0])
-    if whole.start_ns is None or whole.end_ns is None or stop is None:
-        raise InputError(
-            f"{bundle.path}: no blackout that could be shown",
-            "give the bundle of a run that migrated",
-        )
-    zero_ns = whole.start_ns
-    stopped_ns = stop.steps[-1].record.time_ns or zero_ns
+def _halves(run: Run) -> tuple[_Half, _Half]:
+    stopped_ns = next(
+        (x.end_ns for x in run.phases if x.name == PhaseName.STOP_ARCS), 0
+    )
     return (
-        _half(sides[0], zero_ns, 0, stopped_ns - zero_ns),
+        _half(run, Side.SOURCE, 0, stopped_ns),
         _half(
-            sides[1],
-            zero_ns,
-            _first_start(sides[1], zero_ns) - zero_ns,
-            whole.end_ns - zero_ns,
+            run, Side.DESTINATION, _first_start_ns(run), run.blackout_ns or 0
         ),
     )
 
 
-def _half(side: Timeline, zero_ns: int, start_ns: int, end_ns: int) -> _Half:
-    shown = lanes(side, zero_ns)[:_MOST_LANES]
-    place = {lane.device: number for number, lane in enumerate(shown)}
+def _half(run: Run, side: Side, start_ns: int, end_ns: int) -> _Half:
+    shown = [lane for lane in run.lanes if lane.side is side][:_MOST_LANES]
+    losses = [
+        (pair, loss)
+        for pair in run.pairs
+        if max(pair.sender, pair.receiver) < len(shown)
+        for loss in pair.losses
+        if loss.side is side
+    ]
     return _Half(
-        shown,
-        tuple(
-            _Loss(entry.time_ns - zero_ns, place[a], place[b])
-            for flow in flows(side)
-            for a, b in [(flow.sender, flow.receiver)]
-            if a in place and b in place
-            for entry in flow.lost
-        )[:_MOST_LOST],
-        start_ns,
-        end_ns,
+        tuple(shown), tuple(losses[:_MOST_LOST]), start_ns, end_ns
     )
 
 
-def _first_start(side: Timeline, zero_ns: int) -> int:
-    """When the first device left RESUMING for the VM to start."""
+def _first_start_ns(run: Run) -> int:
+    """When the first device left RESUMING so that the VM can start."""
     return min(
         (
-            arc.records[0].time_ns
-            for arc in side.arcs
-            if arc.before is DeviceState.RESUMING
-            and arc.records[0].time_ns is not None
+            stay.end_ns
+            for lane in run.lanes
+            if lane.side is Side.DESTINATION
+            for stay in lane.states
+            if stay.state == DeviceState.RESUMING.name
         ),
-        default=zero_ns,
+        default=0,
     )
 
 
-def _windows(halves: Sequence[tuple[_Half, _Half]]) -> list[_Window]:
-    """What is shown of each side, both to one scale."""
+def _scales(halves: Sequence[tuple[_Half, _Half]]) -> list[Scale]:
+    """The stretch of time that is shown of each side, both to one scale."""
     spans = [
         (
             min(half.start_ns for half in side) - _MARGIN_NS,
@@ -258,11 +222,12 @@ def _windows(halves: Sequence[tuple[_Half, _Half]]) -> list[_Window]:
     ]
     room = _WIDTH - _LEFT - _RIGHT - _CUT
     per_ns = room / sum(end - start for start, end in spans)
-    found: list[_Window] = []
+    found: list[Scale] = []
     left = float(_LEFT)
     for start, end in spans:
-        found.append(_Window(start, end, left, per_ns))
-        left = found[-1].right + _CUT
+        right = left + (end - start) * per_ns
+        found.append(Scale(start, end, left, right))
+        left = right + _CUT
     return found
 
 
@@ -271,13 +236,13 @@ def _panel(
     top: float,
     title: str,
     halves: Sequence[_Half],
-    windows: Sequence[_Window],
+    scales: Sequence[Scale],
     lost: int,
 ) -> None:
     shown = sum(
-        window.start_ns <= loss.time_ns <= window.end_ns
-        for half, window in zip(halves, windows, strict=True)
-        for loss in half.lost
+        scale.low <= loss.time_ns <= scale.high
+        for half, scale in zip(halves, scales, strict=True)
+        for _, loss in half.losses
     )
     _text(svg, "title", 14, top + 20, title)
     words = f"{lost} lost" if lost else "none lost"
@@ -291,43 +256,43 @@ def _panel(
     for number in range(len(halves[0].lanes)):
         middle = top + _LANE * (number + .5)
         _text(svg, "", 14, middle + 4, f"device {number}")
-    for half, window in zip(halves, windows, strict=True):
+    for half, scale in zip(halves, scales, strict=True):
         for number, lane in enumerate(half.lanes):
-            _lane(svg, top + _LANE * (number + .5), lane, window)
-        for loss in half.lost:
-            if window.start_ns <= loss.time_ns <= window.end_ns:
-                _loss(svg, top, loss, window)
+            _lane(svg, top + _LANE * (number + .5), lane, scale)
+        for pair, loss in half.losses:
+            if scale.low <= loss.time_ns <= scale.high:
+                _loss(svg, top, pair, scale.at(loss.time_ns))
         for number, lane in enumerate(half.lanes):
-            _labels(svg, top + _LANE * (number + .5), lane, window)
+            _labels(svg, top + _LANE * (number + .5), lane, scale)
 
 
 def _lane(
-    svg: ET.Element, middle: float, lane: Lane, window: _Window
+    svg: ET.Element, middle: float, lane: Lane, scale: Scale
 ) -> None:
-    for part in _parts(lane, window):
-        moving = isinstance(part, Arc)
-        state = part.before if isinstance(part, Arc) else part.state
+    for part in _parts(lane, scale):
+        moving = isinstance(part, Move)
+        state = part.before if isinstance(part, Move) else part.state
         tall = _TALL.get(state, _DEAF)
-        left, right = window.x(part.start_ns), window.x(part.end_ns)
+        left, right = scale.at(part.start_ns), scale.at(part.end_ns)
         name = _STATES.get(state, "bad")
         box = _rect(
             svg,
             f"state {name} arc" if moving else f"state {name}",
             left, middle - tall / 2, right - left, tall,
         )
-        words = f"{printable(lane.device)}: {state}"
-        if isinstance(part, Arc):
+        words = f"{lane.device}: {state}"
+        if isinstance(part, Move):
             words += f" to {part.reached or part.requested}"
-        duration_ms = (part.end_ns - part.start_ns) / 1e6
-        ET.SubElement(box, "title").text = f"{words}, {duration_ms:.3f} ms"
+        words += f", {(part.end_ns - part.start_ns) / 1e6:.3f} ms"
+        ET.SubElement(box, "title").text = printable(words)
 
 
 def _labels(
-    svg: ET.Element, middle: float, lane: Lane, window: _Window
+    svg: ET.Element, middle: float, lane: Lane, scale: Scale
 ) -> None:
-    for part in _parts(lane, window):
-        left, right = window.x(part.start_ns), window.x(part.end_ns)
-        if isinstance(part, Arc):
+    for part in _parts(lane, scale):
+        left, right = scale.at(part.start_ns), scale.at(part.end_ns)
+        if isinstance(part, Move):
             continue
         if len(part.state) * _CHARACTER < right - left:
             # Below a bar that is not tall enough for letters.
@@ -337,19 +302,18 @@ def _labels(
             )
 
 
-def _parts(lane: Lane, window: _Window) -> Iterator[State | Arc]:
-    parts: list[State | Arc] = [*lane.states, *lane.arcs]
+def _parts(lane: Lane, scale: Scale) -> Iterator[Stay | Move]:
+    parts: list[Stay | Move] = [*lane.states, *lane.arcs]
     for part in parts:
-        if part.end_ns > window.start_ns and part.start_ns < window.end_ns:
+        if part.end_ns > scale.low and part.start_ns < scale.high:
             yield part
 
 
 def _loss(
-    svg: ET.Element, top: float, loss: _Loss, window: _Window
+    svg: ET.Element, top: float, pair: PairTraffic, x: float
 ) -> None:
-    x = window.x(loss.time_ns)
     start, end = (
-        top + _LANE * (n + .5) for n in (loss.sender, loss.receiver)
+        top + _LANE * (n + .5) for n in (pair.sender, pair.receiver)
     )
     _path(svg, "way", f"M{x:.1f} {start:.1f}V{end:.1f}")
     _cross(svg, x, end)
@@ -362,22 +326,22 @@ def _cross(svg: ET.Element, x: float, y: float) -> None:
     )
 
 
-def _axis(svg: ET.Element, y: float, windows: Sequence[_Window]) -> None:
-    for window in windows:
-        _path(svg, "line", f"M{window.left:.1f} {y:.1f}H{window.right:.1f}")
+def _axis(svg: ET.Element, y: float, scales: Sequence[Scale]) -> None:
+    for scale in scales:
+        _path(svg, "line", f"M{scale.start:.1f} {y:.1f}H{scale.end:.1f}")
         step_ns = next(
-            (x for x in _TICKS_MS if x * 1e6 * window.per_ns >= _TICK),
+            (x for x in _TICKS_MS if x * 1e6 * scale.per_unit >= _TICK),
             _TICKS_MS[-1],
         ) * 1_000_000
-        tick_ns = -(-window.start_ns // step_ns) * step_ns
-        while tick_ns <= window.end_ns:
-            x = window.x(tick_ns)
+        tick_ns = -(-scale.low // step_ns) * step_ns
+        while tick_ns <= scale.high:
+            x = scale.at(tick_ns)
             _path(svg, "line", f"M{x:.1f} {y:.1f}v5")
             _text(
                 svg, "dim", x, y + 18, str(tick_ns // 1_000_000), "middle"
             )
             tick_ns += step_ns
-    middle = windows[0].right + _CUT / 2
+    middle = scales[0].end + _CUT / 2
     for x in (middle - 4, middle + 4):
         _path(svg, "line", f"M{x - 3:.1f} {y + 6:.1f}l6 -12")
     _text(

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The table of rules, and which of them nothing was seen to break."""
+"""The table of the oracle's rules, for a terminal and as JSON."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from vfio_p2p.oracle import RULES, Promise
-from vfio_p2p.timeline import Side
+from vfio_p2p.oracle import Promise
+from vfio_p2p.report.tables import table_lines
+from vfio_p2p.side import Side
 from vfio_p2p.uapi import MigrationFlags
-from vfio_p2p.verdict.assess import Assessment
 
 FORMAT = 1
 
@@ -22,46 +19,29 @@ _WIDTH = 79
 _SIDES = {Side.SOURCE: "source", Side.DESTINATION: "dest."}
 
 
-def unproven(runs: Iterable[Assessment]) -> tuple[str, ...]:
-    """The rules that none of these runs broke.
-
-    That they hold elsewhere says little: perhaps they always do.
-
-    :param runs: Of mutants, and of scenarios that show a defect.
-    :return: Their names, in the order of the table.
-    """
-    broken = {
-        finding.rule
-        for run in runs
-        for finding in (*run.findings, *run.known)
-    }
-    return tuple(rule.name for rule in RULES if rule.name not in broken)
-
-
 def render(rules: Sequence[Promise]) -> str:
-    """The table, 79 columns wide."""
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for name in ("rule", "side", "since", "for"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("what for; where it is promised")
-    for rule in rules:
-        table.add_row(
+    """Render the table, 79 columns wide.
+
+    :param rules: The rules.
+    """
+    rows = [
+        (
             rule.name + ("*" if rule.logs else ""),
             "both" if len(rule.sides) > 1 else _SIDES[rule.sides[0]],
             rule.since,
             "P2P" if MigrationFlags.P2P in rule.needs else "any",
-            f"{rule.reason}\n({rule.source})",
+            Text(f"{rule.reason}\n({rule.source})"),
         )
-    # No markup: "[...]" in a reason is no style.
-    console = Console(
-        file=io.StringIO(), width=_WIDTH, color_system=None, markup=False
+        for rule in rules
+    ]
+    lines = table_lines(
+        ["rule", "side", "since", "for"],
+        rows,
+        wrapped="what for; where it is promised",
+        tight=True,
+        width=_WIDTH,
     )
-    with console.capture() as captured:
-        console.print(table)
-    lines = [line.rstrip() for line in captured.get().splitlines()]
-    return "\n".join([*lines[1:-1], "", _LEGEND])
+    return "\n".join([*lines, "", _LEGEND])
 
 
 _LEGEND = """\

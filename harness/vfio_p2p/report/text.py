@@ -1,23 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The report for a terminal; only long names and log lines exceed it."""
+"""The report for a terminal.
+
+It is what the commands print that judge something.  Only long names and
+lines of logs make a line longer than 79 characters.
+"""
 
 from __future__ import annotations
 
-import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from textwrap import wrap
 
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.report.model import Group, Report, Row, ranges
+from vfio_p2p.report import demo
+from vfio_p2p.report.comparison import comparison_lines
+from vfio_p2p.report.document import Document
+from vfio_p2p.report.groups import RunGroup, grouped, ranges
+from vfio_p2p.report.run import Run
+from vfio_p2p.report.section_tables import (
+    SectionTable,
+    fates,
+    mutant_table,
+    patch_table,
+    proof,
+    section_tables,
+)
+from vfio_p2p.report.sections import Fate
+from vfio_p2p.report.tables import table_lines
 from vfio_p2p.trace import printable
 
-_WIDEST = 200
+_SUBJECT_WIDTH = 31
+_LEGEND_WIDTH = 76
 
 # In the order of the closing line.
 _WORDS = {
@@ -28,63 +42,115 @@ _WORDS = {
     Verdict.ERROR: "in error",
 }
 
+def render(document: Document) -> str:
+    """Render the sections that a document has, and its verdict.
 
-def render(report: Report) -> str:
-    """The whole report; ends with a line that counts verdicts.
-
-    Runs that differ only in their seed share a line.
+    :param document: The document.
     """
-    groups = report.groups
-    parts = [table(report), _traffic(groups), *map(details, groups)]
-    parts.append(_latencies(report))
-    parts.append(_closing(report))
-    return "\n".join(part for part in parts if part)
+    lines: list[str] = []
+    for section in _sections(document):
+        if lines and lines[-1]:
+            lines.append("")
+        lines += section
+    return "\n".join([*lines, *_closing(document)]) + "\n"
 
 
-def table(report: Report) -> str:
-    """One line for each group of runs, under what QEMU they are of."""
-    base = f", base {report.base}" if report.base else ""
-    title = printable(f"{report.qemu}{base}")
-    return f"{title}\n{_table(report.groups)}"
+def _sections(document: Document) -> Iterator[list[str]]:
+    if document.comparison is not None:
+        yield [*comparison_lines(document.comparison), ""]
+    if document.patches:
+        yield [*_patches(document), ""]
+    if document.trees:
+        yield _trees(document)
+    elif document.picture:
+        yield [*demo.lines(document.runs), ""]
+    elif not _has_own_runs(document):
+        yield [*_runs(document), ""]
+    for found in section_tables(document):
+        if found.name == "patches":
+            continue
+        if found.name != "mutants" or not document.trees:
+            yield _section(document, found)
 
 
-def _table(groups: Sequence[Group]) -> str:
+def _has_own_runs(document: Document) -> bool:
+    """Whether a section stands for the runs, which are then not listed."""
+    return bool(
+        document.comparison or document.mutants or document.followups
+    )
+
+
+def _closing(document: Document) -> Iterator[str]:
+    counts = ""
+    if document.mutants and not document.trees:
+        counts = fates(document.mutants)
+    elif not (
+        document.trees or document.picture or _has_own_runs(document)
+    ):
+        counts = _verdicts(document.runs)
+    yield f"verdict: {document.verdict}" + (f" ({counts})" if counts else "")
+    if document.picture:
+        yield f"picture: {printable(document.picture)}"
+
+
+def _verdicts(runs: Sequence[Run]) -> str:
+    found = Counter(run.verdict for run in runs)
+    return ", ".join(
+        f"{found[verdict]} {word}"
+        for verdict, word in _WORDS.items()
+        if found[verdict] or verdict in (Verdict.PASS, Verdict.FAIL)
+    )
+
+
+def _title(qemu: str, base: str) -> list[str]:
+    title = printable(qemu + (f", base {base}" if base else ""))
+    return [title] if title else []
+
+
+def _runs(document: Document) -> list[str]:
+    """All runs; those that differ only in their seed share a line."""
+    groups = grouped(document.runs)
+    return [
+        *_title(document.qemu, document.base),
+        *_table(groups),
+        *_traffic(groups),
+        *(line for group in groups for line in _details(group)),
+        *_measured(document.runs),
+        *_latencies(document.runs),
+    ]
+
+
+def _table(groups: Sequence[RunGroup]) -> list[str]:
     names = ["variant", "scenario", "verdict", "outcome"]
-    if any(len(group.rows) > 1 for group in groups):
-        return _lines(
+    if any(len(group.runs) > 1 for group in groups):
+        return table_lines(
             names,
-            ["blackout, median (range)"],
             [
                 [
-                    group.variant,
+                    group.runs[0].variant,
                     group.scenario,
-                    f"{group.verdict} {_passed(group)}",
-                    ", ".join(
-                        dict.fromkeys(
-                            row.assessment.summary for row in group.rows
-                        )
-                    ),
+                    f"{group.verdict} {group.passed}",
+                    group.outcomes,
                     _spread(group.blackouts),
                 ]
                 for group in groups
             ],
+            numbers=["blackout, median (range)"],
         )
-    return _lines(
+    return table_lines(
         names,
-        ["blackout", "QMP downtime"],
-        [_cells(row) for group in groups for row in group.rows],
+        [_cells(run) for group in groups for run in group.runs],
+        numbers=["blackout", "QMP downtime"],
     )
 
 
-def _cells(row: Row) -> list[str]:
-    found = row.assessment
-    downtime = found.qmp_downtime_ms
-    blackout = found.blackout_ns
+def _cells(run: Run) -> list[str]:
+    blackout, downtime = run.blackout_ns, run.qmp_downtime_ms
     return [
-        row.variant,
-        row.scenario,
-        str(found.verdict),
-        found.summary,
+        run.variant,
+        run.scenario,
+        str(run.verdict),
+        run.summary,
         "-" if blackout is None else f"{blackout / 1e6:.3f} ms",
         "-" if downtime is None else f"{downtime} ms",
     ]
@@ -100,110 +166,153 @@ def _spread(blackouts: Sequence[int]) -> str:
     return f"{middle} ms ({low}..{high})"
 
 
-def _traffic(groups: Sequence[Group]) -> str:
-    """What devices sent to one another, if any did."""
+def _traffic(groups: Sequence[RunGroup]) -> list[str]:
+    """A table of the transactions between devices, if there were any."""
     rows = [
-        [group.variant, group.scenario]
-        + [
-            str(count)
-            for count in (
-                traffic.sent,
-                traffic.delivered,
-                traffic.lost,
-                traffic.doubled,
-            )
+        [
+            group.runs[0].variant,
+            group.scenario,
+            str(traffic.sent),
+            str(traffic.delivered),
+            str(traffic.lost),
+            str(traffic.doubled),
         ]
         for group in groups
         if (traffic := group.traffic) is not None
     ]
     if not rows:
-        return ""
+        return []
     names = ["between devices", "scenario"]
     numbers = ["sent", "delivered", "lost", "doubled"]
-    return f"\n{_lines(names, numbers, rows)}"
+    return ["", *table_lines(names, rows, numbers=numbers)]
 
 
-def _lines(
-    names: Sequence[str],
-    numbers: Sequence[str],
-    rows: Iterable[Sequence[str]],
-) -> str:
-    """A table; `numbers` are the columns on the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    for name in numbers:
-        table.add_column(name, no_wrap=True, justify="right")
-    for row in rows:
-        # Not as plain strings: those are markup to rich.
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    # Wider than a terminal rather than cut: a mutant's name is long.
-    console = Console(
-        file=io.StringIO(), width=_WIDEST, color_system=None
-    )
-    with console.capture() as captured:
-        console.print(table)
-    lines = [line.rstrip() for line in captured.get().splitlines()]
-    return "\n".join(lines[1:-1])
+def _details(group: RunGroup) -> list[str]:
+    """What is to be said of a group that does not simply pass.
 
-
-def _passed(group: Group) -> str:
-    """So many of so many."""
-    passed = sum(
-        row.assessment.verdict is Verdict.PASS for row in group.rows
-    )
-    return f"{passed}/{len(group.rows)}"
-
-
-def details(group: Group) -> str:
-    """What there is to say of runs that pass not just like that.
-
-    That is of one of them, the first that is as bad as any.
+    It is said of the first run that has the group's verdict.
     """
-    row, *others = group.worst
-    found = row.assessment
-    if found.verdict is Verdict.PASS and not found.known:
-        return ""
-    name = f"{row.variant}, {row.scenario}"
-    if len(group.rows) > 1:
-        name += f", seed {row.seed}"
-    lines = ["", f"{name}: {found.verdict}"]
-    if others and found.verdict is not Verdict.PASS:
-        seeds = ranges([x.seed for x in others])
-        lines.append(f"  and so with seed {seeds}")
-    for finding in found.known:
-        lines.append(f"  known: {finding.rule} ({finding.side})")
+    run, *others = group.worst
+    if run.verdict is Verdict.PASS and not run.known:
+        return []
+    name = printable(f"{run.variant}, {run.scenario}")
+    if len(group.runs) > 1:
+        name += printable(f", {run.name}")
+    lines = ["", f"{name}: {run.verdict}"]
+    if others and run.verdict is not Verdict.PASS:
+        seeds = ranges([x.seed for x in others if x.seed is not None])
+        which = f"seed {seeds}" if seeds else f"{len(others)} more"
+        lines.append(f"  and so with {which}")
+    for finding in run.known:
+        lines.append(f"  known: {printable(finding.rule)} ({finding.side})")
         lines.append(f"    {printable(finding.message)}")
-    for finding in found.findings:
-        lines.append(f"  broken: {finding.rule} ({finding.side})")
+    for finding in run.findings:
+        lines.append(f"  broken: {printable(finding.rule)} ({finding.side})")
         lines.append(f"    {printable(finding.message)}")
-        lines.append(f"    why it matters: {finding.reason}")
-        lines += [f"    {line}" for line in finding.lines()]
-    lines += [f"  {printable(note)}" for note in found.notes]
-    if row.bundle:
-        lines.append(f"  bundle: {printable(row.bundle)}")
-    return "\n".join(lines)
+        lines.append(f"    why it matters: {printable(finding.reason)}")
+        lines += [f"    {line}" for line in finding.lines]
+    lines += [f"  {printable(note)}" for note in run.notes]
+    if run.bundle:
+        lines.append(f"  bundle: {printable(run.bundle)}")
+    return lines
 
 
-def _latencies(report: Report) -> str:
-    """What of the figures is a model's."""
-    found: dict[str, list[str]] = {}
-    for row in report.rows:
-        names = found.setdefault(row.latencies, [])
-        if row.scenario not in names:
-            names.append(row.scenario)
-    return "\n".join(
-        printable(f"latencies of {', '.join(names)}: {text}")
-        for text, names in found.items()
-        if text
-    )
-
-
-def _closing(report: Report) -> str:
-    found = Counter(row.assessment.verdict for row in report.rows)
-    counts = [
-        f"{found[verdict]} {word}"
-        for verdict, word in _WORDS.items()
-        if found[verdict] or verdict in (Verdict.PASS, Verdict.FAIL)
+def _measured(runs: Iterable[Run]) -> list[str]:
+    names = dict.fromkeys(x.scenario for x in runs if not x.exact)
+    if not names:
+        return []
+    return [
+        "",
+        printable(
+            f"{', '.join(names)}: not sealed, so that times are measured, "
+            "not exact"
+        ),
     ]
-    return f"\nverdict: {report.verdict} ({', '.join(counts)})"
+
+
+def _latencies(runs: Iterable[Run]) -> Iterator[str]:
+    """The models that latencies are taken from."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        if run.latencies:
+            found.setdefault(run.latencies, {})[run.scenario] = None
+    for text, names in found.items():
+        yield printable(f"latencies of {', '.join(names)}: {text}")
+
+
+def _patches(document: Document) -> list[str]:
+    found = patch_table(document.patches)
+    rows = [[_short(first), *rest] for first, *rest in found.rows]
+    lines = table_lines(found.heads, rows, tight=True)
+    for remark in found.remarks:
+        lines += ["", *wrap(remark, _LEGEND_WIDTH)]
+    return lines
+
+
+def _short(text: str) -> str:
+    text = printable(text)
+    if len(text) <= _SUBJECT_WIDTH:
+        return text
+    return text[: _SUBJECT_WIDTH - 1] + "…"
+
+
+def _section(document: Document, found: SectionTable) -> list[str]:
+    heads: list[str] = [*found.heads]
+    rows = [[*row] for row in found.rows]
+    if found.name == "followups":
+        heads.append("verdict")
+        for row, verdict in zip(rows, found.verdicts, strict=True):
+            row.append(verdict)
+    return [
+        *_title(document.qemu, document.base),
+        *table_lines(heads, rows),
+        "",
+        *map(printable, found.remarks),
+    ]
+
+
+def _trees(document: Document) -> list[str]:
+    """Counts for each tree, and in full only what does not pass."""
+    runs = {
+        tree.name: [x for x in document.runs if x.tree == tree.name]
+        for tree in document.trees
+    }
+    lines = [printable(f"{x.name}: {x.qemu}") for x in document.trees]
+    lines += ["", *_tree_table(runs)]
+    for tree in document.trees:
+        groups = grouped(
+            x for x in runs[tree.name] if x.verdict is not Verdict.PASS
+        )
+        if groups:
+            lines += ["", *_title(tree.qemu, tree.base), *_table(groups)]
+            lines += [line for x in groups for line in _details(x)]
+    lines += _expected(document.runs)
+    if document.mutants:
+        lines += ["", f"mutants: {fates(document.mutants)}"]
+        rest = [x for x in document.mutants if x.fate is not Fate.KILLED]
+        if rest:
+            found = mutant_table(rest)
+            lines += table_lines(found.heads, found.rows)
+    return [*lines, "", printable(proof(document))]
+
+
+def _tree_table(runs: dict[str, list[Run]]) -> list[str]:
+    rows = []
+    for name, found in runs.items():
+        counts = Counter(run.verdict for run in found)
+        cells = [str(counts[verdict] or "-") for verdict in Verdict]
+        rows.append([name, str(len(found)), *cells])
+    return table_lines(["tree"], rows, numbers=["runs", *map(str, Verdict)])
+
+
+def _expected(runs: Iterable[Run]) -> Iterator[str]:
+    """The defects that scenarios expect, one line for each rule."""
+    shown: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        for rule in dict.fromkeys(x.rule for x in run.known):
+            shown.setdefault((run.scenario, rule), []).append(run.tree)
+    if shown:
+        yield ""
+        yield "defects that their scenarios expect:"
+    for (scenario, rule), names in shown.items():
+        yield printable(f"  {scenario}: {rule} ({', '.join(names)})")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Draws the lanes of the runs in #data.  Times are microseconds from the
-// source's first stop request.  Texts are set as text, never as markup.
+// source's first stop request.  Texts are always set as text, never as markup.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -16,7 +16,7 @@
 
   const stateName = i => data.states[i] ?? "unknown";
   const short = { RUNNING_P2P: "RUN_P2P", PRE_COPY_P2P: "PRE_P2P" };
-  const title = run => `${run.tree}, ${run.scenario}, seed ${run.seed}`;
+  const title = run => `${run.tree}, ${run.scenario}, ${run.name}`;
 
   function time(us) {
     const digits = Number.isInteger(us) ? 3 : 6;
@@ -41,7 +41,7 @@
     return made;
   }
 
-  // The stretches of a lane in the order of time: [from, to, class, text].
+  // The stretches of a lane, in the order of time.
   function stretches(lane) {
     const found = [];
     for (let i = 0; i < lane.states.length; i += 3) {
@@ -58,7 +58,7 @@
     return found.sort((x, y) => x.from - y.from);
   }
 
-  // All rows of a run: label, kind, side and what is in it.
+  // The rows of a run, each with a label, a side and its parts.
   function rows(run) {
     const found = [];
     for (const side of ["source", "destination"]) {
@@ -95,7 +95,7 @@
     const to = Math.max(...ranges.map(range => range[1]));
     if (!(to > from))
       return;
-    // So much more that the STOP that the series moves is still seen.
+    // The STOP that the series moves comes after the blackout.
     const known = shown.some(run => run.blackout !== null);
     const right = kind === "blackout" && known ? 0.45 : 0.02;
     move(from - (to - from) * 0.05, to + (to - from) * right);
@@ -189,7 +189,7 @@
     }
   }
 
-  // A name goes into its bar where it fits, in full or in short.
+  // Writes a name into its bar if it fits, in full or abbreviated.
   function write(group, part, left, right) {
     const room = (right - left - 6) / 6.6;
     const target = part.name.split(" → ").pop();
@@ -199,7 +199,7 @@
     const fits = names.find(name => name.length <= room);
     if (fits)
       element(group, "text", {
-        // Where the device may do nothing, the bar is low.
+        // The bar is low where the device may do nothing.
         class: "label", x: (left + right) / 2,
         y: /^s(-1|[0134])$/.test(part.kind) ? 18 : 15, "text-anchor": "middle",
       }, fits);
@@ -351,10 +351,10 @@
     }
   }
 
-  // The run of another tree with the same scenario and seed.
+  // Finds the run of another tree with the same scenario and seed.
   function counterpart(run) {
     return data.runs.findIndex(other => other.tree !== run.tree
-      && other.scenario === run.scenario && other.seed === run.seed
+      && other.scenario === run.scenario && other.name === run.name
       && other.lanes.length && other.verdict === run.verdict);
   }
 
@@ -395,8 +395,7 @@
     changes.addEventListener("toggle", listChanges);
     addEventListener("resize", draw);
     addEventListener("beforeprint", draw);
-    // What needs to be looked at first: what is broken, then what has more
-    // than one tree.
+    // Shows first a run that fails, then one that has a counterpart.
     const ranks = [
       run => run.verdict === "fail", run => counterpart(run) >= 0, () => true,
     ];
@@ -409,5 +408,6 @@
       choose(0);
   }
 
-  begin();
+  if (panels)
+    begin();
 })();

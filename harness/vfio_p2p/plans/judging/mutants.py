@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Mutants: did the suite catch each of them, with the rule that has to?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vfio_p2p.oracle.verdict import Verdict, worst
+from vfio_p2p.report.document import Document, unbroken
+from vfio_p2p.report.run import Run
+from vfio_p2p.report.sections import Fate, MutantTrial
+from vfio_p2p.series import Mutant
+from vfio_p2p.verdict.assess import Assessment
+
+
+@dataclass(frozen=True)
+class MutantRuns:
+    """One mutant and what came of its runs.
+
+    :param mutant: The mutant.
+    :param runs: The assessments of its runs, by the scenarios' names.
+    :param not_built: Why the mutant did not build; empty if it did.
+    """
+
+    mutant: Mutant
+    runs: Mapping[str, Assessment] = field(default_factory=dict)
+    not_built: str = ""
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that caught the mutant, in any of its scenarios."""
+        found = [f for run in self.runs.values() for f in run.findings]
+        return tuple(sorted({finding.rule for finding in found}))
+
+
+def fate(found: MutantRuns) -> Fate:
+    """Decide what became of a mutant.
+
+    It is the worst of what became of it in its scenarios, since the rule
+    has to catch the mutant in each.
+
+    :param found: The mutant.
+    """
+    if found.mutant.waits_for:
+        return Fate.WAITS
+    if found.not_built:
+        return Fate.NOT_BUILT
+    fates = [_fate_in(found, name) for name in found.mutant.scenarios]
+    return max(fates, key=list(Fate).index, default=Fate.SURVIVED)
+
+
+def trial(found: MutantRuns) -> MutantTrial:
+    """Judge a mutant.
+
+    :param found: The mutant.
+    """
+    became = fate(found)
+    return MutantTrial(
+        name=found.mutant.name,
+        trips=found.mutant.trips,
+        scenarios=tuple(found.mutant.scenarios),
+        fate=became,
+        rules=found.rules,
+        detail=_detail(found, became),
+    )
+
+
+def verdict(
+    trials: Sequence[MutantTrial],
+    controls: Sequence[Verdict],
+    unproven: Sequence[str],
+) -> Verdict:
+    """Judge the suite.
+
+    It passes if every mutant is killed by its rule or waits for something,
+    and at least one is killed.  Where the tree without a mutant does not
+    pass, a mutant that is killed proves nothing.  A rule that nothing breaks
+    may be one that nothing can break.
+
+    :param trials: The mutants.
+    :param controls: The verdicts on the tree without any mutant.
+    :param unproven: The rules that nothing broke.
+    """
+    found = [one.fate.verdict for one in trials]
+    if unproven:
+        found.append(Verdict.INCONCLUSIVE)
+    # Mutants that wait do not make the verdict on the others less sure.
+    if Verdict.PASS in found:
+        found = [x for x in found if x is not Verdict.SKIP]
+    return worst([*found, *controls])
+
+
+def broken_by(found: Sequence[MutantRuns]) -> set[str]:
+    """The rules that mutants broke, or made a scenario break as expected.
+
+    :param found: The mutants.
+    """
+    return {
+        finding.rule
+        for one in found
+        for run in one.runs.values()
+        for finding in (*run.findings, *run.known)
+    }
+
+
+def document(
+    control: Sequence[Run],
+    mutants: Sequence[MutantRuns],
+    *,
+    qemu: str,
+    base: str,
+    origin: str = "",
+    whole: bool,
+) -> Document:
+    """Make the report of 'validate --mutants'.
+
+    :param control: The runs of the tree without any mutant.
+    :param mutants: The mutants.
+    :param qemu: The version string of the QEMU under test.
+    :param base: The name of the base.
+    :param origin: Where its source is from.
+    :param whole: Whether all mutants were tried.  Only then does it mean
+        anything that a rule was not broken.
+    """
+    trials = [trial(one) for one in mutants]
+    unproven = unbroken(control, broken_by(mutants)) if whole else []
+    controls = {run.scenario: run.verdict for run in control}
+    return Document.of(
+        control,
+        qemu=qemu,
+        base=base,
+        origin=origin,
+        verdict=verdict(trials, list(controls.values()), unproven),
+        unproven=unproven,
+        control=controls,
+        mutants=trials,
+    )
+
+
+def _fate_in(found: MutantRuns, scenario: str) -> Fate:
+    run = found.runs.get(scenario)
+    if run is None:
+        return Fate.NOT_JUDGED
+    rules = {finding.rule for finding in run.findings}
+    if found.mutant.trips in rules:
+        return Fate.KILLED
+    if rules:
+        return Fate.BY_ANOTHER
+    if run.verdict is Verdict.ERROR:
+        return Fate.NOT_JUDGED
+    return Fate.SURVIVED
+
+
+def _detail(found: MutantRuns, became: Fate) -> str:
+    match became:
+        case Fate.WAITS:
+            return f"for {found.mutant.waits_for}"
+        case Fate.NOT_BUILT:
+            return found.not_built
+        case Fate.BY_ANOTHER:
+            return f"by {', '.join(found.rules)}"
+        case Fate.NOT_JUDGED:
+            notes = [n for run in found.runs.values() for n in run.notes]
+            return notes[0] if notes else "no run"
+    return ""

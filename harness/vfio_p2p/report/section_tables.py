@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The sections of a document that are tables, for all renderers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from vfio_p2p.oracle import RULES
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report.document import Document
+from vfio_p2p.report.sections import (
+    Fate,
+    FollowupTrial,
+    JudgedPatch,
+    MutantTrial,
+)
+
+
+@dataclass(frozen=True)
+class SectionTable:
+    """A section that is a table.
+
+    :param name: A short name, e.g. ``mutants``.
+    :param title: The title.
+    :param heads: The titles of the columns.
+    :param rows: The cells of each row.
+    :param verdicts: The verdict on each row.
+    :param remarks: What there is to say below the table.
+    """
+
+    name: str
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    verdicts: tuple[Verdict, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def section_tables(document: Document) -> Iterator[SectionTable]:
+    """Make a table of each section that a document has.
+
+    :param document: The document.
+    """
+    if document.patches:
+        yield patch_table(document.patches)
+    if document.mutants:
+        yield mutant_table(document.mutants, tuple(_remarks(document)))
+    if document.followups:
+        yield followup_table(document.followups)
+
+
+def patch_table(patches: Sequence[JudgedPatch]) -> SectionTable:
+    """The series judged patch by patch: patches down, rules across.
+
+    :param patches: The rows.
+    """
+    titles = tuple(dict.fromkeys(x for row in patches for x in row.columns))
+    return SectionTable(
+        "patches",
+        "The series, patch by patch",
+        ("patch", *titles),
+        tuple(
+            (
+                f"{row.patch} {row.subject}" if row.patch else "base",
+                *(row.columns.get(title, "-") for title in titles),
+            )
+            for row in patches
+        ),
+        tuple(row.verdict for row in patches),
+        (
+            "STOP: STOP_COPY is left early, before the stream is complete, "
+            "or late, in the cleanup. P2P: the P2P states are asked for. "
+            "order: all prepares come before all mains, both passes in their "
+            "order. arcs: all of them are legal.",
+        ),
+    )
+
+
+def mutant_table(
+    trials: Sequence[MutantTrial], remarks: tuple[str, ...] = ()
+) -> SectionTable:
+    """What became of mutants.
+
+    :param trials: The mutants.
+    :param remarks: What there is to say below the table.
+    """
+    return SectionTable(
+        "mutants",
+        "Mutants",
+        ("mutant", "must trip", "in", "fate", ""),
+        tuple(
+            (x.name, x.trips, ", ".join(x.scenarios), str(x.fate), x.detail)
+            for x in trials
+        ),
+        tuple(x.fate.verdict for x in trials),
+        remarks,
+    )
+
+
+def followup_table(trials: Sequence[FollowupTrial]) -> SectionTable:
+    """What came of follow-ups.
+
+    :param trials: The trials.
+    """
+    return SectionTable(
+        "followups",
+        "Follow-ups",
+        ("follow-up", "scenario", "without it", "with it"),
+        tuple(
+            (x.followup, x.scenario, x.without or "-", x.mended or "-")
+            for x in trials
+        ),
+        tuple(x.verdict for x in trials),
+        tuple(
+            f"{x.followup}, {x.scenario}: {x.detail}"
+            for x in trials
+            if x.detail
+        ),
+    )
+
+
+def fates(trials: Sequence[MutantTrial]) -> str:
+    """Say how many mutants met which fate.
+
+    :param trials: The mutants.
+    """
+    found = [trial.fate for trial in trials]
+    return ", ".join(
+        f"{found.count(fate)} {fate}" for fate in Fate if fate in found
+    )
+
+
+def proof(document: Document) -> str:
+    """Say whether every rule was seen to be broken by something.
+
+    :param document: The document of 'validate --all'.
+    """
+    if not document.mutants:
+        return "rules: not proven, without mutants of this base"
+    if not document.unproven:
+        return f"rules: {len(RULES)}, each broken by something"
+    names = ", ".join(document.unproven)
+    return f"rules: unproven, as nothing breaks them: {names}"
+
+
+def _remarks(document: Document) -> Iterator[str]:
+    if document.trees:
+        yield proof(document)
+        return
+    for name, verdict in document.control.items():
+        if verdict is not Verdict.PASS:
+            yield (
+                f"without a mutant, {name}: {verdict}, so that nothing is "
+                "proved there"
+            )
+    if document.unproven:
+        names = ", ".join(document.unproven)
+        yield f"unproven, as nothing breaks them: {names}"

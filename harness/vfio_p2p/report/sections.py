@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parts that only some documents have, as plain values.
+
+The modules of `vfio_p2p.plans.judging` decide what they say.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from vfio_p2p.downtime.compare import Change
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report.run import Value
+
+
+class JudgedTree(Value, frozen=True, kw_only=True):
+    """A set of runs of one tree; `Run.tree` refers to it by its name.
+
+    :param name: The name, which tells the tree from all others.
+    :param qemu: The version string of its QEMU.
+    :param base: The name of its base.
+    :param origin: Where its source is from.
+    """
+
+    name: str
+    qemu: str = ""
+    base: str = ""
+    origin: str = ""
+
+
+class JudgedPatch(Value, frozen=True, kw_only=True):
+    """A row of the table that judges the series patch by patch.
+
+    :param patch: How many patches the tree has; 0 is the base.
+    :param subject: The subject of its last patch; empty for the base.
+    :param verdict: The verdict over its runs.
+    :param columns: The cells of the row, by the titles of the columns.
+    """
+
+    patch: int
+    subject: str
+    verdict: Verdict
+    columns: dict[str, str]
+
+
+class Fate(StrEnum):
+    """What became of a mutant, from the best to the worst."""
+
+    KILLED = "killed"
+    WAITS = "waits"
+    NOT_JUDGED = "not judged"
+    BY_ANOTHER = "killed by another rule"
+    NOT_BUILT = "did not build"
+    SURVIVED = "survived"
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the fate says of the suite that judges mutants."""
+        return _VERDICTS[self]
+
+
+_VERDICTS = {
+    Fate.KILLED: Verdict.PASS,
+    Fate.WAITS: Verdict.SKIP,
+    Fate.NOT_JUDGED: Verdict.ERROR,
+    # The rule that has to see the mutant does not.
+    Fate.BY_ANOTHER: Verdict.FAIL,
+    # A mutant that does not build proves nothing.
+    Fate.NOT_BUILT: Verdict.FAIL,
+    Fate.SURVIVED: Verdict.FAIL,
+}
+
+
+class MutantTrial(Value, frozen=True, kw_only=True):
+    """What became of one mutant.
+
+    :param name: The name of the mutant.
+    :param trips: The rule that has to catch it.
+    :param scenarios: The scenarios in which the rule has to catch it.
+    :param fate: What became of it.
+    :param rules: The rules that did catch it, in any of its scenarios.
+    :param detail: What there is to say beyond the fate; may be empty.
+    """
+
+    name: str
+    trips: str
+    scenarios: tuple[str, ...]
+    fate: Fate
+    rules: tuple[str, ...] = ()
+    detail: str = ""
+
+
+class FollowupTrial(Value, frozen=True, kw_only=True):
+    """What came of one follow-up in one scenario.
+
+    :param followup: The name of the follow-up.
+    :param scenario: The name of the scenario.
+    :param fixes: Whether the scenario shows the defect that the follow-up
+        fixes; otherwise it only has to pass all the same.
+    :param verdict: The verdict on the trial.
+    :param detail: Why the verdict is not a pass; empty if it is.
+    :param without: What came of the tree without the follow-up, in a word.
+    :param mended: What came of the tree with the follow-up, in a word.
+    """
+
+    followup: str
+    scenario: str
+    fixes: bool
+    verdict: Verdict
+    detail: str = ""
+    without: str = ""
+    mended: str = ""
+
+
+class ComparedRuns(Value, frozen=True, kw_only=True):
+    """One of the two sets of runs that are compared.
+
+    :param name: The name of the variant or folder.
+    :param qemu: The version string of its QEMU.
+    :param scenario: The name of its scenario.
+    :param latencies: The model that its latencies are taken from; empty if
+        they are the scenario's own.
+    :param runs: The number of runs that were compared.
+    :param outliers_ns: Blackouts that lie apart from the others; they
+        count all the same.
+    """
+
+    name: str
+    qemu: str
+    scenario: str
+    latencies: str = ""
+    runs: int = 0
+    outliers_ns: tuple[int, ...] = ()
+
+
+class ComparedFigure(Value, frozen=True, kw_only=True):
+    """One figure of A against the same of B.
+
+    :param name: The name, as in `vfio_p2p.downtime.metrics`.
+    :param change: What became of the figure.
+    :param a_ns: The median of A, nanoseconds.
+    :param b_ns: The median of B.
+    :param difference_ns: The median difference, B less A.
+    :param percent: The difference in percent of A's blackout.
+    :param interval_ns: The interval of confidence of the difference.
+    :param p: How often chance alone would show such a difference.
+    :param smallest_ns: The smallest difference that these runs could have
+        shown; null if they could not have shown any.
+    """
+
+    name: str
+    change: Change
+    a_ns: float
+    b_ns: float
+    difference_ns: float
+    percent: float
+    interval_ns: tuple[float, float]
+    p: float
+    smallest_ns: float | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether these runs show a difference that is of interest."""
+        return self.change in (Change.SLOWER, Change.FASTER)
+
+
+class ComparedSets(Value, frozen=True, kw_only=True):
+    """A against B.
+
+    :param a: The runs of A.
+    :param b: The runs of B.
+    :param seeds: The seeds of the pairs; empty if the runs are not paired.
+    :param confidence: The level of confidence of all intervals.
+    :param change: What became of the blackout.
+    :param rows: The blackout, its phases in order, then devices; empty if
+        there was nothing to compare.
+    :param where: The names of the phases and devices that changed, those
+        that changed most first.
+    :param notes: What else there is to know.
+    """
+
+    a: ComparedRuns
+    b: ComparedRuns
+    seeds: tuple[int, ...]
+    confidence: float
+    change: Change
+    rows: tuple[ComparedFigure, ...]
+    where: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> tuple[ComparedFigure, ...]:
+        """The figures that `where` names, in its order."""
+        rows = {row.name: row for row in self.rows}
+        return tuple(rows[name] for name in self.where if name in rows)
