@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``python -m vfio_p2p`` is `vfio-p2p`."""
+"""Run the command line as ``python -m vfio_p2p``."""
 
 import sys
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A bisection in which a commit's file ``value`` says what is measured.
 
-``fake_bisect.py HOME`` is what git runs; with more arguments it is the
-command ``vfio-p2p bisect``.
+``fake_bisect.py HOME`` is the program that git runs; with more arguments it
+is the command ``vfio-p2p bisect``.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from histories import MS, entry
-from vfio_p2p import cli
+from vfio_p2p.cli.bisect import report
+from vfio_p2p.cli.context import Context, Printer
+from vfio_p2p.cli.main import guarded, make_parser, trap_signals
 from vfio_p2p.errors import BuildError, NoSpaceError
 from vfio_p2p.history.database import Entry
-from vfio_p2p.plans.bisect import __main__ as step_main
-from vfio_p2p.plans.bisect import driver
-from vfio_p2p.plans.bisect.step import Job, NoFigureError
+from vfio_p2p.plans.bisect.__main__ import main as step
+from vfio_p2p.plans.bisect.search import Steps
+from vfio_p2p.plans.bisect.step import NoFigureError, Probe
 from vfio_p2p.plans.bisect.tree import ask
 from vfio_p2p.progress import Progress
 from vfio_p2p.scenario.model import Scenario
@@ -29,9 +30,13 @@ SCRIPT = (str(Path(__file__).resolve()),)
 
 
 def measure(
-    tree: Path, home: Path, job: Job, scenario: Scenario, progress: Progress
+    tree: Path,
+    home: Path,
+    probe: Probe,
+    scenario: Scenario,
+    progress: Progress,
 ) -> Entry:
-    """Measure what the file says; some of it takes for ever."""
+    """Measure what the file says; some values take for ever."""
     value = (tree / "value").read_text().strip()
     progress(0, 0, "measuring")
     if value == "slow":
@@ -45,14 +50,18 @@ def measure(
     if value == "full":
         raise NoSpaceError(home)
     commit = ask(tree, "rev-parse", "HEAD")
-    return replace(entry(int(float(value) * MS), commit), seed=job.seed)
+    return replace(entry(int(float(value) * MS), commit), seed=probe.seed)
+
+
+def command(arguments: list[str]) -> int:
+    """Run the command, with these steps."""
+    parsed = make_parser("bisect").parse_args(["bisect", *arguments])
+    trap_signals()
+    context = Context(Printer(), json=parsed.json)
+    return report(parsed.request(parsed), context, Steps(measure, SCRIPT))
 
 
 if __name__ == "__main__":
-    patch = pytest.MonkeyPatch()
     if len(sys.argv) == 2:
-        patch.setattr(step_main, "measure", measure)
-        sys.exit(step_main.main(Path(sys.argv[1])))
-    patch.setattr(driver, "measure", measure)
-    patch.setattr(driver, "_SCRIPT", SCRIPT)
-    sys.exit(cli.main(["bisect", *sys.argv[1:]]))
+        sys.exit(step(Path(sys.argv[1]), measure))
+    sys.exit(guarded(lambda: command(sys.argv[1:])))

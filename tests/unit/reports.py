@@ -8,11 +8,22 @@ from pathlib import Path
 from bundles import MIGRATED, make_bundle
 from msgspec.structs import replace
 from qemu_log import FakeQemu, devices, migrate, receive
+from vfio_p2p.downtime.compare import Change
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.collect import collect
-from vfio_p2p.report.document import Document, Finding, Line, Run
+from vfio_p2p.report.document import Document
+from vfio_p2p.report.run import BrokenRule, LogLine, Loss, PairTraffic, Run
+from vfio_p2p.report.sections import (
+    ComparedFigure,
+    ComparedRuns,
+    ComparedSets,
+    Fate,
+    FollowupTrial,
+    JudgedPatch,
+    MutantTrial,
+)
 from vfio_p2p.scenario.load import load
-from vfio_p2p.timeline import Side
+from vfio_p2p.side import Side
 
 SCRIPT = "<script>document.title='owned'</script>"
 CDATA = "]]><b>"
@@ -65,15 +76,15 @@ def evil_bundle(path: Path) -> Path:
 def evil_document(tmp_path: Path) -> Document:
     """A document in which every text is hostile."""
     run = run_document(tmp_path).runs[0]
-    finding = Finding(
+    finding = BrokenRule(
         rule=EVIL,
         reason=EVIL,
         side=Side.SOURCE,
         message=EVIL + LONG,
         devices=(EVIL, LONG),
         lines=(
-            Line(file=EVIL, line=1, time_ns=run.zero_ns, text=EVIL + LONG),
-            Line(file=EVIL, line=2, text=LONG),
+            LogLine(file=EVIL, line=1, time_ns=run.zero_ns, text=EVIL + LONG),
+            LogLine(file=EVIL, line=2, text=LONG),
         ),
     )
     evil = replace(
@@ -103,12 +114,93 @@ def evil_document(tmp_path: Path) -> Document:
         ),
         marks=tuple(replace(x, text=EVIL) for x in run.marks),
         phases=tuple(replace(x, name=f"{x.name}{EVIL}") for x in run.phases),
+        pairs=(
+            PairTraffic(
+                sender=0,
+                receiver=1,
+                sent=9,
+                lost=2,
+                losses=(
+                    Loss(
+                        side=Side.SOURCE,
+                        time_ns=0,
+                        sender_state=EVIL,
+                        receiver_state=EVIL,
+                        during=EVIL,
+                    ),
+                ),
+            ),
+        ),
         critical_path=tuple(
             replace(x, device=EVIL, activity=EVIL)
             for x in run.critical_path
         ),
     )
-    return Document.of((evil,), qemu=EVIL, base=EVIL, origin=EVIL)
+    return Document.of(
+        (evil,),
+        qemu=EVIL,
+        base=EVIL,
+        origin=EVIL,
+        unproven=[EVIL],
+        patches=[
+            JudgedPatch(
+                patch=1,
+                subject=EVIL,
+                verdict=Verdict.FAIL,
+                columns={EVIL: "BROKEN"},
+            )
+        ],
+        control={EVIL: Verdict.FAIL},
+        mutants=[
+            MutantTrial(
+                name=EVIL,
+                trips=EVIL,
+                scenarios=(EVIL,),
+                fate=Fate.BY_ANOTHER,
+                rules=(EVIL,),
+                detail=EVIL,
+            )
+        ],
+        followups=[
+            FollowupTrial(
+                followup=EVIL,
+                scenario=EVIL,
+                fixes=True,
+                verdict=Verdict.ERROR,
+                detail=EVIL,
+                without=EVIL,
+                mended=EVIL,
+            )
+        ],
+        comparison=evil_comparison(),
+    )
+
+
+def evil_comparison() -> ComparedSets:
+    """A comparison in which every text is hostile."""
+    side = ComparedRuns(
+        name=EVIL, qemu=EVIL, scenario=EVIL, latencies=EVIL, runs=1
+    )
+    row = ComparedFigure(
+        name=f"device.{EVIL}",
+        change=Change.SLOWER,
+        a_ns=1e6,
+        b_ns=2e6,
+        difference_ns=1e6,
+        percent=100,
+        interval_ns=(1e6, 1e6),
+        p=0.01,
+    )
+    return ComparedSets(
+        a=side,
+        b=side,
+        seeds=(),
+        confidence=0.9,
+        change=Change.SLOWER,
+        rows=(row, row),
+        where=(row.name,),
+        notes=(EVIL,),
+    )
 
 
 def seeds(run: Run, durations_ns: dict[int, int]) -> tuple[Run, ...]:

@@ -22,12 +22,20 @@ from vfio_p2p.errors import (
     SourceError,
     UsageError,
 )
-from vfio_p2p.history.database import open_history
+from vfio_p2p.history.database import Entry, open_history
 from vfio_p2p.paths import cache_dir
-from vfio_p2p.plans.bisect import Above, Found, Sample, driver, search
-from vfio_p2p.plans.bisect.step import Job
-from vfio_p2p.progress import silent
+from vfio_p2p.plans.bisect.search import (
+    Above,
+    Bisection,
+    Measure,
+    MeasuredCommit,
+    Steps,
+    search,
+)
+from vfio_p2p.plans.bisect.step import Probe
+from vfio_p2p.progress import Progress, silent
 from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import Scenario
 
 HERE = Path(__file__).parent
 
@@ -76,8 +84,6 @@ def repository(
     for name in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{name}_NAME", "A Developer")
         monkeypatch.setenv(f"GIT_{name}_EMAIL", "dev@example.org")
-    monkeypatch.setattr(driver, "measure", fake_bisect.measure)
-    monkeypatch.setattr(driver, "_SCRIPT", fake_bisect.SCRIPT)
     made = Repository(tmp_path / "it's a repository")
     made.path.mkdir()
     made.git("init", "--quiet", "--initial-branch=master")
@@ -93,8 +99,9 @@ def bisect(
     good: str,
     bad: str,
     above: Above | None = None,
-    told: list[Sample] | None = None,
-) -> Found:
+    told: list[MeasuredCommit] | None = None,
+    measure: Measure = fake_bisect.measure,
+) -> Bisection:
     """Bisect, and see that nothing is left of it."""
     before = repository.state()
     try:
@@ -102,11 +109,12 @@ def bisect(
             repository.path,
             good,
             bad,
-            Job("blackout", 42, "f00d"),
+            Probe("blackout", 42, "f00d"),
             load("two-devices"),
             silent,
             (told if told is not None else []).append,
             above,
+            Steps(measure, fake_bisect.SCRIPT),
         )
     finally:
         assert repository.state() == before
@@ -120,7 +128,7 @@ def test_the_commit_and_by_how_much(
 ) -> None:
     values = [300] * where + [303] * (8 - where)
     made = commits(repository, values)
-    told: list[Sample] = []
+    told: list[MeasuredCommit] = []
     found = bisect(repository, made[0], made[-1], told=told)
     assert found.first
     assert found.before
@@ -131,8 +139,8 @@ def test_the_commit_and_by_how_much(
     assert found.first.value_ns == 303_000_000
     assert found.before.value_ns == 300_000_000
     assert tuple(told) == found.samples
-    assert f"{made[where]} is the first bad commit" in _text(found, "s")
-    assert "+3.000 ms (+1.00 %)" in _text(found, "s")
+    assert f"{made[where]} is the first bad commit" in _text(found)
+    assert "+3.000 ms (+1.00 %)" in _text(found)
 
 
 def test_an_improvement_has_a_first_commit_too(
@@ -142,7 +150,7 @@ def test_an_improvement_has_a_first_commit_too(
     found = bisect(repository, made[0], made[-1])
     assert found.first
     assert found.first.commit == made[3]
-    assert "-20.000 ms (-6.67 %)" in _text(found, "s")
+    assert "-20.000 ms (-6.67 %)" in _text(found)
 
 
 def test_a_cache_with_an_odd_name(
@@ -182,7 +190,7 @@ def test_only_skipped_are_left(repository: Repository) -> None:
         "ninja failed with status 1",
         "no blackout",
     }
-    text = _text(found, "s")
+    text = _text(found)
     assert "the first bad commit is one of these" in text
     assert made[2][:12] in text
 
@@ -209,7 +217,7 @@ def test_where_bad_begins(
 def test_nothing_to_be_found(repository: Repository, bad: int) -> None:
     made = commits(repository, [300, 400, bad])
     above = Above(1, percent=True) if bad == 302 else None
-    with pytest.raises(UsageError, match="there is nothing to be found"):
+    with pytest.raises(UsageError, match="there is no change to find"):
         bisect(repository, made[0], made[-1], above)
 
 
@@ -253,7 +261,7 @@ def test_a_parent_that_git_did_not_ask_for(repository: Repository) -> None:
         repository.git("add", "other")
         repository.git("commit", "--quiet", "-m", "Something else")
     repository.git("merge", "--quiet", "-m", "Merge", "side")
-    told: list[Sample] = []
+    told: list[MeasuredCommit] = []
     found = bisect(repository, good, "master", told=told)
     assert found.first
     assert found.before
@@ -278,7 +286,7 @@ def test_bad_arguments(repository: Repository, tmp_path: Path) -> None:
     outside.mkdir()
     with pytest.raises(SourceError, match="git"):
         search(
-            outside, "a", "b", Job("blackout", 1, ""), load("two-devices"),
+            outside, "a", "b", Probe("blackout", 1, ""), load("two-devices"),
             silent, print,
         )
 
@@ -307,9 +315,7 @@ def test_the_users_hooks_and_changes(
     assert (repository.path / "value").read_text() == "work under way\n"
 
 
-def test_what_meson_fetched_comes_along(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_meson_fetched_comes_along(repository: Repository) -> None:
     folder = repository.path / "subprojects"
     (folder / "keycodemapdb").mkdir(parents=True)
     (folder / "keycodemapdb.wrap").touch()
@@ -319,12 +325,17 @@ def test_what_meson_fetched_comes_along(
     made = commits(repository, [300, 303])
     seen = []
 
-    def look(tree: Path, *args: object) -> object:
+    def look(
+        tree: Path,
+        home: Path,
+        probe: Probe,
+        scenario: Scenario,
+        progress: Progress,
+    ) -> Entry:
         seen.append((tree / "subprojects/keycodemapdb/README").read_text())
-        return fake_bisect.measure(tree, *args)  # type: ignore[arg-type]
+        return fake_bisect.measure(tree, home, probe, scenario, progress)
 
-    monkeypatch.setattr(driver, "measure", look)
-    bisect(repository, made[0], made[-1])
+    bisect(repository, made[0], made[-1], measure=look)
     assert seen == ["fetched\n"] * 2
 
 
@@ -337,7 +348,7 @@ def command(
             sys.executable, str(HERE / "fake_bisect.py"),
             "--source", str(repository.path), *arguments,
         ],
-        env={**os.environ, "PYTHONPATH": str(HERE.parents[1] / "harness")},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import shutil
@@ -14,8 +13,11 @@ from pathlib import Path
 import pytest
 from fake_qemu import make_tree
 from small_series import make_small_tree
-from vfio_p2p.cli.build import choose_source, default_variants
 from vfio_p2p.errors import MissingToolError, NoSpaceError, SourceError
+from vfio_p2p.plans.setting import Origin
+from vfio_p2p.plans.sources import choose
+from vfio_p2p.plans.workshop import LOCAL
+from vfio_p2p.progress import SILENT
 from vfio_p2p.qemu import Source, find_source
 from vfio_p2p.series.git import Revision
 
@@ -309,14 +311,14 @@ def test_newer_qemu_is_judged_as_it_is(tmp_path: Path, stock: bool) -> None:
         "configure", "meson.build", "subprojects/keycodemapdb/README"
     ):
         (tree / name).touch()
-    args = argparse.Namespace(base=None, source=tree, refresh=False)
+    origin = Origin(source=tree)
     if not stock:
         with pytest.raises(SourceError, match="no base for QEMU"):
-            choose_source(args)
+            choose(origin, SILENT, LOCAL)
         return
-    base, source = choose_source(args)
-    assert (base.name, source.version) == ("v12.3", "12.3.4")
-    assert default_variants(base) == ("stock",)
+    chosen = choose(origin, SILENT, LOCAL)
+    assert (chosen.base.name, chosen.source.version) == ("v12.3", "12.3.4")
+    assert chosen.default_variants == ("stock",)
 
 
 def test_the_revision_of_a_checkout(tree: Path) -> None:

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from vfio_p2p import cli
-from vfio_p2p.cli import check, main
+from vfio_p2p.cli import COMMANDS, main
+from vfio_p2p.cli.main import guarded
 from vfio_p2p.errors import (
     BuildError,
     HarnessError,
@@ -25,26 +24,19 @@ from vfio_p2p.errors import (
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], int]:
+def command(result: int | BaseException, verbose: bool = False) -> int:
     """Run a command that returns or raises something."""
 
-    def run(result: object) -> int:
-        def body(_: argparse.Namespace) -> object:
-            if isinstance(result, BaseException):
-                raise result
-            return result
+    def run() -> int:
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
-        monkeypatch.setattr(check, "run", body)
-        return main(["check", "x.log"])
-
-    return run
+    return guarded(run, verbose)
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 4])
-def test_exit_code_is_the_commands(
-    command: Callable[[object], int], code: int
-) -> None:
+def test_exit_code_is_the_commands(code: int) -> None:
     assert command(code) == code
 
 
@@ -60,7 +52,6 @@ def test_exit_code_is_the_commands(
     ],
 )
 def test_error_is_one_line_and_a_hint(
-    command: Callable[[object], int],
     capsys: Capture,
     err: Exception,
     code: int,
@@ -74,14 +65,14 @@ def test_error_is_one_line_and_a_hint(
 
 
 def test_error_without_a_hint(
-    command: Callable[[object], int], capsys: Capture
+    capsys: Capture,
 ) -> None:
     assert command(HarnessError("what")) == 5
     assert capsys.readouterr().err == "vfio-p2p: what\n"
 
 
 def test_build_error_shows_the_log(
-    command: Callable[[object], int], capsys: Capture, tmp_path: Path
+    capsys: Capture, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     assert command(BuildError("ninja failed", log, "error: a\nerror: b")) == 5
@@ -94,7 +85,7 @@ def test_build_error_shows_the_log(
 
 
 def test_error_does_not_act_on_the_terminal(
-    command: Callable[[object], int], capsys: Capture
+    capsys: Capture,
 ) -> None:
     evil = BuildError("a\x1b[31m", Path("\x1b"), "b\x1b[2J\nc\x07")
     assert command(evil) == 5
@@ -104,13 +95,13 @@ def test_error_does_not_act_on_the_terminal(
 
 
 def test_interrupted(
-    command: Callable[[object], int], capsys: Capture
+    capsys: Capture,
 ) -> None:
     assert command(KeyboardInterrupt()) == 130
     assert "interrupted" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])
@@ -122,7 +113,6 @@ def test_every_command_has_help(name: str, capsys: Capture) -> None:
     "arguments",
     [
         [],
-        ["nonsense"],
         ["--nonsense"],
         ["check"],
         ["run", "two-devices", "--seed", "-1"],
@@ -154,7 +144,7 @@ def test_as_a_module() -> None:
         text=True,
         check=True,
     )
-    assert all(name in done.stdout for name in cli.COMMANDS)
+    assert all(name in done.stdout for name in COMMANDS)
 
 
 @pytest.mark.parametrize("buffered", ["", "1"])
@@ -179,20 +169,99 @@ def test_closed_pipe_does_not_change_the_verdict(
 
 
 def test_a_background_job_can_be_ended() -> None:
-    # Its shell lets it ignore Ctrl-C, which is not to be all it ignores.
+    # A shell makes it ignore Ctrl-C; it must still end on SIGTERM.
     program = (
         "import signal, sys\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from vfio_p2p import cli\n"
-        "def run(args):\n"
-        "    signal.raise_signal(signal.SIGTERM)\n"
-        "    return 0\n"
-        "import vfio_p2p.cli.rules\n"
-        "vfio_p2p.cli.rules.run = run\n"
-        "sys.exit(cli.main(['rules']))\n"
+        "from vfio_p2p.cli import main\n"
+        "class Workshop:\n"
+        "    def check(self, setting):\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "sys.exit(main(['validate'], Workshop()))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=False
     )
     assert done.returncode == 130
     assert b"interrupted" in done.stderr
+
+
+def test_a_mistake_of_ours_is_no_verdict(capsys: Capture) -> None:
+    assert command(ZeroDivisionError("division by zero")) == 5
+    what, hint = capsys.readouterr().err.splitlines()
+    assert "a mistake in vfio-p2p: ZeroDivisionError" in what
+    assert "-v" in hint
+
+
+@pytest.mark.parametrize(
+    "err", [ZeroDivisionError("so"), HarnessError("so")], ids=repr
+)
+def test_a_traceback_only_when_asked_for(
+    capsys: Capture, err: Exception
+) -> None:
+    assert command(err) == 5
+    assert "Traceback" not in capsys.readouterr().err
+    assert command(err, verbose=True) == 5
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_verbose_goes_before_and_after_the_command(
+    capsys: Capture, place: str
+) -> None:
+    words = ["check", "/no/such/log"]
+    words.insert(0 if place == "before" else 1, "-v")
+    assert main(words) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_version(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"vfio-p2p {version('vfio-p2p')}\n"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("validat", "validate"), ("rule", "rules")]
+)
+def test_a_wrong_command_suggests_the_nearest(
+    capsys: Capture, wrong: str, right: str
+) -> None:
+    assert main([wrong]) == 2
+    what, hint = capsys.readouterr().err.splitlines()
+    assert repr(wrong) in what
+    assert repr(right) in hint
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vfio_p2p", "rules"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 5
+    assert "standard output: No space left" in done.stderr
+
+
+def test_output_appears_as_it_is_made() -> None:
+    """The first line is there while the command still runs."""
+    program = (
+        "import sys\n"
+        "from vfio_p2p.cli.context import Printer\n"
+        "Printer().show('first')\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == b"first\n"
+        assert process.poll() is None
+        process.stdin.close()

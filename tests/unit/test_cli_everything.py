@@ -1,28 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``validate --all`` with everything that builds or runs replaced."""
+"""``validate --all`` with a workshop that builds and runs nothing."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builds import build_of, source_of
-from vfio_p2p.cli import everything, main, mutants, session
+from vfio_p2p.cli import main
 from vfio_p2p.errors import BuildError
-from vfio_p2p.oracle import RULES, Finding
+from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.plans.matrix import Cell, Run
-from vfio_p2p.qemu import Build
+from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.scenario.load import names
-from vfio_p2p.series import Variant, find_base, load_mutants
-from vfio_p2p.timeline import Side
+from vfio_p2p.series import load_mutants
 from vfio_p2p.verdict.assess import Assessment
+from workshops import PASS, FakeWorkshop, broken
 
 EVERY_RULE = tuple(rule.name for rule in RULES)
 OURS = {
@@ -31,85 +27,38 @@ OURS = {
     if x.base == "v10.0" and not x.waits_for
 }
 TREES = ("v10.0 patched", "v10.2 stock")
-PASS = Assessment(Verdict.PASS, "migrated")
-
-
-def broken(*rules: str) -> tuple[Finding, ...]:
-    """Findings of these rules."""
-    return tuple(
-        Finding(rule, "It matters.", Side.SOURCE, "so", (), "x.log", ())
-        for rule in rules
-    )
 
 
 @dataclass
-class Machine:
-    """Builds and runs; what is in its tables goes wrong.
+class Machine(FakeWorkshop):
+    """Judges runs by their names.
 
-    :param refuses: Mutants that do not build.
     :param also: Rules that each mutant breaks besides its own.
-    :param found: What comes of runs without a mutant, by the name of the
+    :param found: The verdicts on runs without a mutant, by the name of the
         bundle.
-    :param level: What the first source has of the series.
     """
 
-    refuses: set[str] = field(default_factory=set)
     also: tuple[str, ...] = EVERY_RULE
     found: dict[str, Assessment] = field(default_factory=dict)
-    base: str = "v10.0"
-    built: list[tuple[str, str]] = field(default_factory=list)
-    ran: list[str] = field(default_factory=list)
 
-    def choose_source(self, _: argparse.Namespace) -> Any:
-        """Stands in for the real one."""
-        base = find_base(self.base)
-        return base, source_of(f"{base.qemu}.99")
+    def __post_init__(self) -> None:
+        self.judge = self._judge
 
-    def find_source(
-        self, where: None, qemu: str, *_: object, refresh: bool
-    ) -> Any:
-        """Likewise."""
-        return source_of(f"{qemu}.99", "Debian")
-
-    def build_all(
-        self, source: Any, variants: Sequence[Variant], shown: object
-    ) -> list[Build]:
-        """Likewise."""
-        (variant,) = variants
-        release = source.version.rpartition(".")[0]
-        self.built.append((release, variant.name))
-        if variant.name.partition("+")[2] in self.refuses:
-            raise BuildError("ninja failed", Path("x.log"))
-        version = f"QEMU {source.version}"
-        return [build_of(source, variant, version, Path("/bin/true"))]
-
-    def run_cells(self, cells: Sequence[Cell], args: object) -> list[Run]:
-        """Likewise."""
-        runs = []
-        for cell in cells:
-            self.ran.append(cell.name)
-            found = self.found.get(cell.name, PASS)
-            if name := cell.program.what.variant.partition("+")[2]:
-                findings = broken(OURS[name].trips, *self.also)
-                found = Assessment(Verdict.FAIL, "migrated", findings)
-            runs.append(Run(cell, found, None, ""))
-        return runs
+    def _judge(self, cell: Cell) -> Assessment:
+        if name := cell.variant.partition("+")[2]:
+            findings = broken(OURS[name].trips, *self.also)
+            return Assessment(Verdict.FAIL, "migrated", findings)
+        return self.found.get(cell.name, PASS)
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """In place of compilers and VMs."""
-    made = Machine()
-    monkeypatch.setattr(session, "find_outer", lambda: None)
-    monkeypatch.setattr(mutants, "build_all", made.build_all)
-    for name in ("choose_source", "find_source", "build_all", "run_cells"):
-        monkeypatch.setattr(everything, name, getattr(made, name))
-    return made
+def machine() -> Machine:
+    return Machine()
 
 
-def validate(out: Path, *words: str) -> int:
-    """The command; returns its exit code."""
-    return main(["validate", "--all", *words, "--out", str(out)])
+def validate(machine: Machine, out: Path, *words: str) -> int:
+    """Run the command; return its exit code."""
+    return main(["validate", "--all", *words, "--out", str(out)], machine)
 
 
 def report(out: Path) -> Any:
@@ -120,25 +69,26 @@ def report(out: Path) -> Any:
 def test_everything_passes(
     machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert validate(tmp_path) == 0
+    assert validate(machine, tmp_path) == 0
     assert machine.built == [
         ("10.0", "patched"),
         ("10.2", "stock"),
         *(("10.0", f"patched+{name}") for name in OURS),
     ]
-    assert len(machine.ran) == len(set(machine.ran))
+    assert len(machine.names) == len(set(machine.names))
     for tree in TREES:
         for name in names():
-            assert f"{tree.replace(' ', '-')}-{name}-s42" in machine.ran
+            assert f"{tree.replace(' ', '-')}-{name}-s42" in machine.names
     mutant_runs = sum(len(x.scenarios) for x in OURS.values())
     assert len(machine.ran) == len(TREES) * len(names()) + mutant_runs
 
     document = report(tmp_path)
-    assert list(document["trees"]) == list(TREES)
-    for tree in document["trees"].values():
-        assert [run["scenario"] for run in tree["runs"]] == names()
-    assert document["trees"]["v10.2 stock"]["qemu"] == "QEMU 10.2.99"
-    assert {x["fate"] for x in document["mutants"]["mutants"]} == {"killed"}
+    assert [x["name"] for x in document["trees"]] == list(TREES)
+    for tree in TREES:
+        runs = [x for x in document["runs"] if x["tree"] == tree]
+        assert [run["scenario"] for run in runs] == names()
+    assert document["trees"][1]["qemu"] == "QEMU 10.2.99"
+    assert {x["fate"] for x in document["mutants"]} == {"killed"}
     assert document["unproven"] == []
 
     out = capsys.readouterr().out
@@ -170,7 +120,7 @@ def test_one_run_that_fails_is_shown_in_full(
     machine.found["v10.0-patched-one-device-s42"] = Assessment(
         Verdict.ERROR, "not run", notes=("no boot",)
     )
-    assert validate(tmp_path) == 1
+    assert validate(machine, tmp_path) == 1
     out = capsys.readouterr().out
     assert "stock, ping-pong: fail\n  broken: order (source)\n" in out
     assert "patched, one-device: error\n  no boot\n" in out
@@ -191,7 +141,7 @@ def test_the_worst_decides(machine: Machine, tmp_path: Path) -> None:
     machine.found["v10.2-stock-ping-pong-s42"] = Assessment(
         Verdict.ERROR, "not run", notes=("no boot",)
     )
-    assert validate(tmp_path) == 5
+    assert validate(machine, tmp_path) == 5
 
 
 def test_known_defects_take_a_line_each(
@@ -201,7 +151,7 @@ def test_known_defects_take_a_line_each(
         machine.found[f"{tree}-stop-and-cont-s42"] = replace(
             PASS, known=broken("run-state", "run-state")
         )
-    assert validate(tmp_path) == 0
+    assert validate(machine, tmp_path) == 0
     assert (
         "defects that their scenarios expect:\n"
         "  stop-and-cont: run-state (v10.0 patched, v10.2 stock)\n"
@@ -212,13 +162,12 @@ def test_a_rule_that_nothing_breaks_is_a_failure(
     machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.also = tuple(x for x in EVERY_RULE if x != "conservation")
-    assert validate(tmp_path) == 1
+    assert validate(machine, tmp_path) == 1
     out = capsys.readouterr().out
     assert "rules: unproven, as nothing breaks them: conservation\n" in out
     assert report(tmp_path)["unproven"] == ["conservation"]
     text = (tmp_path / "junit.xml").read_text()
     assert "unproven: nothing breaks it" in text
-    assert report(tmp_path)["mutants"]["verdict"] == "pass"
 
 
 @pytest.mark.parametrize("tree", TREES)
@@ -228,7 +177,7 @@ def test_a_scenario_of_any_tree_proves_a_rule(
     machine.also = tuple(x for x in EVERY_RULE if x != "conservation")
     name = f"{tree.replace(' ', '-')}-two-devices-s42"
     machine.found[name] = replace(PASS, known=broken("conservation"))
-    assert validate(tmp_path) == 0
+    assert validate(machine, tmp_path) == 0
 
 
 def test_of_what_was_not_run_nothing_is_said(
@@ -238,14 +187,14 @@ def test_of_what_was_not_run_nothing_is_said(
     machine.found["v10.2-stock-two-devices-s42"] = Assessment(
         Verdict.ERROR, "not run"
     )
-    assert validate(tmp_path) == 5
+    assert validate(machine, tmp_path) == 5
 
 
 def test_a_mutant_that_is_not_killed_is_shown(
     machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    machine.refuses = {"one-pass"}
-    assert validate(tmp_path) == 1
+    machine.refuses = {"one-pass": BuildError("ninja failed", Path("x"))}
+    assert validate(machine, tmp_path) == 1
     out = capsys.readouterr().out
     assert f"mutants: {len(OURS) - 1} killed, 1 did not build\n" in out
     assert [x for x in out.splitlines() if x.startswith(" one-pass ")]
@@ -255,19 +204,17 @@ def test_a_mutant_that_is_not_killed_is_shown(
 def test_a_base_without_mutants_proves_no_rule(
     machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    machine.base = "v8.1"
-    assert validate(tmp_path) == 3
+    assert validate(machine, tmp_path, "--base", "v8.1") == 3
     assert machine.built == [("8.1", "patched"), ("10.2", "stock")]
     document = report(tmp_path)
-    assert document["mutants"] is None
+    assert document["mutants"] == []
     assert "rules: not proven" in capsys.readouterr().out
 
 
 def test_upstreams_own_is_judged_once(
     machine: Machine, tmp_path: Path
 ) -> None:
-    machine.base = "v10.2"
-    assert validate(tmp_path) == 3
+    assert validate(machine, tmp_path, "--base", "v10.2") == 3
     assert machine.built == [("10.2", "stock")]
 
 
@@ -283,7 +230,7 @@ def test_upstreams_own_is_judged_once(
 def test_bad_usage(
     machine: Machine, tmp_path: Path, words: list[str]
 ) -> None:
-    assert validate(tmp_path, *words) == 2
+    assert validate(machine, tmp_path, *words) == 2
     assert machine.ran == []
 
 
@@ -295,7 +242,7 @@ def test_all_is_all(
     machine: Machine, tmp_path: Path, words: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        validate(tmp_path, *words)
+        validate(machine, tmp_path, *words)
     assert caught.value.code == 2
     assert machine.ran == []
 
@@ -303,6 +250,6 @@ def test_all_is_all(
 def test_no_older_report_is_left(machine: Machine, tmp_path: Path) -> None:
     for name in ("report.json", "junit.xml"):
         (tmp_path / name).write_text("old")
-    machine.refuses = {""}
-    assert validate(tmp_path) == 5
+    machine.refuses = {"": BuildError("ninja failed", Path("x.log"))}
+    assert validate(machine, tmp_path) == 5
     assert list(tmp_path.iterdir()) == []

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``validate --followups`` with everything that builds or runs replaced."""
+"""``validate --followups`` with a workshop that builds and runs nothing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
 import pytest
 from bundles import MIGRATED, make_bundle
-from vfio_p2p.bundle.read import open_bundle
-from vfio_p2p.cli import followups, main, session
-from vfio_p2p.errors import BuildError
+from vfio_p2p.cli import main
+from vfio_p2p.errors import BuildError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.report.model import Report, Row
+from vfio_p2p.plans.followups import validate_followups
+from vfio_p2p.plans.matrix import Cell
+from vfio_p2p.plans.modes import ModeRequest
+from vfio_p2p.plans.setting import Origin, Setting
+from vfio_p2p.report.document import Document
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import (
     Expect,
@@ -24,8 +25,9 @@ from vfio_p2p.scenario.model import (
     Outcome,
     Scenario,
 )
-from vfio_p2p.series import Followup, Variant, find_base
-from vfio_p2p.verdict.assess import Assessment, assess
+from vfio_p2p.series import Followup
+from vfio_p2p.verdict.assess import Assessment
+from workshops import FakeWorkshop
 
 BASE = "v10.0"
 OURS = Followup(
@@ -39,53 +41,32 @@ CRASHED = msgspec.structs.replace(
     exit_states={"source": -6, "destination": 0},
 )
 CRASHES = Expectation(outcome=Outcome.CRASHED, message="a crash")
+FAILED = BuildError("ninja failed", Path("x.log"))
 
 
 @dataclass
-class Machine:
-    """Runs that never were.
+class Machine(FakeWorkshop):
+    """Makes bundles of runs that never were.
 
-    :param folder: For their bundles.
-    :param refuses: Variants that do not build.
     :param crashes: Variants whose QEMU crashes.
     """
 
-    folder: Path
-    refuses: set[str] = field(default_factory=set)
     crashes: set[str] = field(default_factory=lambda: {"patched"})
-    ran: list[tuple[str, str]] = field(default_factory=list)
 
-    def build_all(
-        self, _: object, variants: Sequence[Variant], shown: object
-    ) -> None:
-        """Stands in for the real one."""
-        for variant in variants:
-            if variant.name in self.refuses:
-                raise BuildError("ninja failed", Path("x.log"))
+    def __post_init__(self) -> None:
+        self.make = self._make
 
-    def judge_trees(
-        self,
-        _base: object,
-        _source: object,
-        cells: Sequence[tuple[Variant, Scenario]],
-        args: object,
-    ) -> Report:
-        """Likewise."""
-        rows = []
-        for variant, scenario in cells:
-            self.ran.append((variant.name, scenario.name))
-            result = MIGRATED
-            if scenario.name == "shown" and variant.name in self.crashes:
-                result = CRASHED
-            path = make_bundle(
-                self.folder / f"{variant.name}-{scenario.name}",
-                scenario=scenario, variant=variant.name, result=result,
-            )
-            found = assess(open_bundle(path))
-            rows.append(
-                Row(variant.name, scenario.name, 42, found, str(path), "")
-            )
-        return Report("QEMU 10.0.99", BASE, "here", tuple(rows))
+    def _make(self, cell: Cell, path: Path) -> None:
+        result = MIGRATED
+        name = cell.job.scenario.name
+        if name == "shown" and cell.variant in self.crashes:
+            result = CRASHED
+        make_bundle(
+            path,
+            scenario=cell.job.scenario,
+            variant=cell.variant,
+            result=result,
+        )
 
 
 def scenario(name: str) -> Scenario:
@@ -101,37 +82,33 @@ def scenario(name: str) -> Scenario:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
-    """In place of compilers and VMs."""
-    made = Machine(tmp_path / "bundles")
-    monkeypatch.setattr(session, "find_outer", lambda: None)
-    monkeypatch.setattr(
-        followups, "choose_source",
-        lambda _: (find_base(BASE), SimpleNamespace()),
-    )  # fmt: skip
-    monkeypatch.setattr(followups, "load_followups", lambda: (OURS,))
-    monkeypatch.setattr(followups, "load", scenario)
-    monkeypatch.setattr(followups, "build_all", made.build_all)
-    monkeypatch.setattr(followups, "judge_trees", made.judge_trees)
-    return made
+def machine() -> Machine:
+    return Machine()
 
 
-def validate(out: Path, *words: str) -> int:
-    """The command; returns its exit code."""
-    return main(["validate", "--followups", "--out", str(out), *words])
+def validate(
+    machine: Machine, out: Path, base: str | None = None
+) -> Document:
+    """Judge our follow-up."""
+    return validate_followups(
+        ModeRequest(Origin(base=base), Setting(out=out)),
+        workshop=machine,
+        followups=[OURS],
+        load_scenario=scenario,
+    )
 
 
 def verdicts(out: Path) -> dict[str, str]:
-    """From the report for programs."""
+    """Read the verdicts from the report for programs."""
     document = json.loads((out / "report.json").read_bytes())
-    return {x["scenario"]: x["verdict"] for x in document["trials"]}
+    return {x["scenario"]: x["verdict"] for x in document["followups"]}
 
 
 def test_one_that_mends(machine: Machine, tmp_path: Path) -> None:
-    assert validate(tmp_path) == 0
+    assert validate(machine, tmp_path).verdict is Verdict.PASS
     assert verdicts(tmp_path) == {"shown": "pass", "kept": "pass"}
     mended = f"patched+{OURS.name}"
-    assert machine.ran == [
+    assert machine.pairs == [
         ("patched", "shown"), ("patched", "kept"),
         (mended, "shown"), (mended, "kept"),
     ]
@@ -140,73 +117,47 @@ def test_one_that_mends(machine: Machine, tmp_path: Path) -> None:
 
 def test_one_that_mends_nothing(machine: Machine, tmp_path: Path) -> None:
     machine.crashes.add(f"patched+{OURS.name}")
-    assert validate(tmp_path) == 1
+    assert validate(machine, tmp_path).verdict is Verdict.FAIL
     assert verdicts(tmp_path) == {"shown": "fail", "kept": "pass"}
 
 
 def test_a_defect_that_is_not_there(machine: Machine, tmp_path: Path) -> None:
     machine.crashes.clear()
-    assert validate(tmp_path) == 1
+    assert validate(machine, tmp_path).verdict is Verdict.FAIL
     assert verdicts(tmp_path) == {"shown": "fail", "kept": "pass"}
 
 
 def test_one_that_does_not_build(machine: Machine, tmp_path: Path) -> None:
-    machine.refuses = {f"patched+{OURS.name}"}
-    assert validate(tmp_path) == 1
+    machine.refuses = {OURS.name: FAILED}
+    assert validate(machine, tmp_path).verdict is Verdict.FAIL
     assert verdicts(tmp_path) == {"shown": "fail", "kept": "fail"}
-    assert ("patched", "shown") in machine.ran
+    assert ("patched", "shown") in machine.pairs
 
 
-def test_a_run_that_was_not_made(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def without_bundles(*arguments: object) -> Report:
-        report = machine.judge_trees(*arguments)  # type: ignore[arg-type]
-        rows = (replace(row, bundle="") for row in report.rows)
-        return replace(report, rows=tuple(rows))
-
-    monkeypatch.setattr(followups, "judge_trees", without_bundles)
-    # What was judged as the tree it is of shows no defect.
-    assert validate(tmp_path) == 1
-
-
-def test_a_run_that_was_not_judged(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def damaged(*arguments: object) -> Report:
-        report = machine.judge_trees(*arguments)  # type: ignore[arg-type]
-        first, *others = report.rows
-        Path(first.bundle, "console.txt").write_text("forged")
-        error = Assessment(Verdict.ERROR, "not judged", notes=("damaged",))
-        row = replace(first, assessment=error)
-        return replace(report, rows=(row, *others))
-
-    monkeypatch.setattr(followups, "judge_trees", damaged)
-    assert validate(tmp_path) == 5
-    assert verdicts(tmp_path) == {"shown": "error", "kept": "pass"}
+def test_a_run_that_was_not_made(machine: Machine, tmp_path: Path) -> None:
+    error = Assessment(Verdict.ERROR, "not run", notes=("no room",))
+    machine.judge = lambda cell: error
+    machine.make = None
+    assert validate(machine, tmp_path).verdict is Verdict.ERROR
+    assert verdicts(tmp_path) == {"shown": "error", "kept": "error"}
 
 
 def test_no_older_report_is_left(machine: Machine, tmp_path: Path) -> None:
     for name in ("report.json", "junit.xml"):
         (tmp_path / name).write_text("old")
-    machine.refuses = {"patched"}
-    assert validate(tmp_path) == 5
+    machine.refuses = {"": FAILED}
+    with pytest.raises(BuildError):
+        validate(machine, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_scenarios_are_its_own(machine: Machine, tmp_path: Path) -> None:
-    assert validate(tmp_path, "--scenario", "one-device") == 2
+    command = ["validate", "--followups", "--out", str(tmp_path)]
+    assert main([*command, "--scenario", "one-device"], machine) == 2
     assert machine.ran == []
 
 
-def test_base_without_followups(
-    machine: Machine,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    other = replace(find_base(BASE), name="v7.0")
-    monkeypatch.setattr(followups, "choose_source", lambda _: (other, None))
-    assert validate(tmp_path) == 2
-    assert "v7.0 has no follow-ups" in capsys.readouterr().err
+def test_base_without_followups(machine: Machine, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no follow-ups"):
+        validate(machine, tmp_path, base="v8.1")
     assert machine.ran == []

@@ -17,7 +17,7 @@ def test_a_line_for_each_step_that_matters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with display() as shown:
-        line = shown.line("base")
+        line = shown.task("base")
         line(0, 0, "configuring")
         line(0, 0, "configuring")
         for done in range(1, 41):
@@ -38,7 +38,7 @@ def test_more_work_turns_up_on_the_way(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with display() as shown:
-        line = shown.line("base")
+        line = shown.task("base")
         line(5, 10, "compiling")
         line(6, 100, "compiling")
         line(60, 100, "compiling")
@@ -50,7 +50,7 @@ def test_more_work_turns_up_on_the_way(
 def test_text_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     long = "x" * 200
     with display() as shown:
-        shown.line("[red]a")(0, 0, f"[bold]{long}")
+        shown.task("[red]a")(0, 0, f"[bold]{long}")
     assert lines(capsys) == [f"[red]a: [bold]{long}"]
 
 
@@ -61,10 +61,10 @@ def test_bars_on_a_terminal(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     with display() as shown:
-        line = shown.line("[red]base")
+        line = shown.task("[red]base")
         line(0, 0, "configuring")
         line(3, 7, "compiling")
-        shown.line("[red]patched").end("built")
+        shown.task("[red]patched").end("built")
     said = capsys.readouterr().err
     assert "3/7" in said
     assert "compiling" in said

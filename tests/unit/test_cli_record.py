@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whoever runs something keeps it in the history, if told where."""
+"""Commands that run something keep it in the history that they are given."""
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from bundles import make_bundle
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.cli import main
-from vfio_p2p.cli.record import project_revision, recording
+from vfio_p2p.errors import HistoryError
 from vfio_p2p.history.database import default_path, open_history
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.series import default_base, parse_variant
+from vfio_p2p.plans.record import (
+    check_history,
+    project_revision,
+    recording,
+)
+from vfio_p2p.progress import Task
+from workshops import FakeWorkshop
 
 COMMANDS = {
     "run": ["two-devices"],
@@ -27,10 +31,6 @@ COMMANDS = {
     "compare": ["base", "patched"],
     "demo": [],
 }
-MODULES = (
-    "run", "validate", "compare", "mutants", "followups", "everything", "demo",
-    "session",
-)
 OLDER = ("report.json", "junit.xml", "demo.svg")
 
 
@@ -60,9 +60,22 @@ def test_each_is_on_the_disk_at_once(tmp_path: Path) -> None:
     assert found.project_revision == project_revision()
 
 
-def test_only_what_passes_is_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+class Remarks:
+    """A reporter that keeps its remarks."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def task(self, name: str) -> Task:
+        """No task is opened."""
+        raise AssertionError(name)
+
+    def remark(self, text: str) -> None:
+        """Keep the text."""
+        self.texts.append(text)
+
+
+def test_only_what_passes_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "db"
     bundles = {
         verdict: open_bundle(
@@ -70,15 +83,17 @@ def test_only_what_passes_is_kept(
         )
         for seed, verdict in enumerate(Verdict)
     }
-    with recording(path) as record:
+    told = Remarks()
+    with recording(path, told) as record:
         for verdict, bundle in bundles.items():
             record(bundle, verdict)
     assert digests(path) == [bundles[Verdict.PASS].digest]
-    said = capsys.readouterr().err
-    assert said == f"{path}: without {len(Verdict) - 1} that did not pass\n"
-    with recording(path):
+    count = len(Verdict) - 1
+    assert told.texts == [f"{path}: without {count} that did not pass"]
+    told.texts.clear()
+    with recording(path, told):
         pass
-    assert not capsys.readouterr().err
+    assert not told.texts
 
 
 def test_nothing_is_kept_unless_asked_for(
@@ -90,87 +105,82 @@ def test_nothing_is_kept_unless_asked_for(
     assert not default_path().parent.exists()
 
 
-@pytest.fixture
-def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is a source, of which nothing may be built."""
-
-    def build_all(*args: object) -> None:
-        pytest.fail("something was built")
-
-    base = default_base()
-    fakes = {
-        "find_outer": lambda: None,
-        "choose_source": lambda args: (base, SimpleNamespace(version="10.0")),
-        "choose_variants": lambda base, source, names: [
-            parse_variant(base, x) for x in names
-        ],
-        "build_all": build_all,
-    }
-    for module in MODULES:
-        for name, fake in fakes.items():
-            monkeypatch.setattr(
-                f"vfio_p2p.cli.{module}.{name}", fake, raising=False
-            )
-    monkeypatch.setattr(
-        "vfio_p2p.cli.record.open_history",
-        partial(open_history, wait_s=0.01),
-    )
-
-
-@pytest.mark.usefixtures("nothing_runs")
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("locked", "another program has locked it"),
-        ("damaged", "damaged"),
-        ("newer", "newer than this"),
-        ("foreign", "another program's"),
-        ("a folder", "cannot be opened"),
-    ],
-)
-def test_a_bad_history_is_told_of_before_anything_runs(
-    command: str, kind: str, said: str, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "db"
+def damage(path: Path, kind: str) -> None:
+    """Make a history of one run, and then spoil it."""
     with recording(path) as record:
-        record(open_bundle(make_bundle(tmp_path / "b")), Verdict.PASS)
-    (tmp_path / "out").mkdir()
-    for name in OLDER:
-        (tmp_path / "out" / name).touch()
+        record(open_bundle(make_bundle(path.parent / "b")), Verdict.PASS)
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA journal_mode = DELETE")
         if kind == "newer":
             other.execute("PRAGMA user_version = 7")
         elif kind == "foreign":
             other.execute("PRAGMA application_id = 7")
-        elif kind == "locked":
-            other.execute("BEGIN EXCLUSIVE")
         elif kind == "damaged":
             path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 30_000)
         elif kind == "a folder":
             path.unlink()
             path.mkdir()
-        arguments = [*command.split(), *COMMANDS[command]]
-        assert main([*arguments, "--history", str(path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("damaged", "damaged"),
+        ("newer", "newer than this"),
+        ("foreign", "another program's"),
+        ("a folder", "cannot be opened"),
+    ],
+)
+def test_a_bad_history_is_found_out(
+    kind: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "db"
+    damage(path, kind)
+    with pytest.raises(HistoryError, match=said) as caught:
+        check_history(path)
+    assert str(path) in caught.value.what
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_bad_history_is_told_of_before_anything_is_built(
+    command: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "db"
+    damage(path, "foreign")
+    (tmp_path / "out").mkdir()
+    for name in OLDER:
+        (tmp_path / "out" / name).touch()
+    workshop = FakeWorkshop()
+    arguments = [*command.split(), *COMMANDS[command]]
+    assert main([*arguments, "--history", str(path)], workshop) == 2
     what, hint = capsys.readouterr().err.splitlines()
-    assert said in what
-    assert str(path) in what
+    assert "another program's" in what
     assert hint.startswith("  ")
     assert {x.name for x in (tmp_path / "out").iterdir()} == {*OLDER}
+    assert workshop.built == []
 
 
-@pytest.mark.usefixtures("nothing_runs")
 @pytest.mark.parametrize("command", ["validate", "compare"])
 def test_seeds_that_nothing_can_hold(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     words = [command, *COMMANDS[command], "--seed", str(2**63 - 3)]
-    with pytest.raises(pytest.fail.Exception, match="was built"):
-        main([*words, "--seeds", "3"])
-    assert main([*words, "--seeds", "4"]) == 2
+    workshop = FakeWorkshop()
+    assert main([*words, "--seeds", "4"], workshop) == 2
     assert "the last seed is too large" in capsys.readouterr().err
+    assert workshop.built == []
+    workshop.make = lambda cell, path: make_bundle(
+        path,
+        scenario=cell.job.scenario,
+        variant=cell.variant,
+        seed=cell.job.seed,
+    )
+    assert main([*words, "--seeds", "3"], workshop) != 2
+    assert {cell.job.seed for cell in workshop.ran} == {
+        2**63 - 3, 2**63 - 2, 2**63 - 1,
+    }  # fmt: skip

@@ -22,7 +22,8 @@ Capture = pytest.CaptureFixture[str]
         ("text", "Tested with vfio-p2p\n"),
         ("html", "<!DOCTYPE html>\n"),
         ("junit", "<testsuites>"),
-        ("json", '{\n "format": 1,'),
+        ("table", "10.0.99\n variant   scenario     verdict"),
+        ("json", '{\n "format": 2,'),
         ("perfetto", '{"displayTimeUnit": "ns",'),
     ],
 )

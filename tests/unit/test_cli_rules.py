@@ -8,7 +8,7 @@ import json
 import pytest
 from vfio_p2p.cli import main
 from vfio_p2p.oracle import RULES, PairRule, Rule
-from vfio_p2p.report.perpatch import COLUMNS
+from vfio_p2p.plans.judging.patches import COLUMNS
 from vfio_p2p.timeline import Side
 from vfio_p2p.trace import VERSIONS
 from vfio_p2p.uapi import ALL_FLAGS, MigrationFlags

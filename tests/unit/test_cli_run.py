@@ -1,70 +1,104 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``vfio-p2p run``, with an outer VM that is a script."""
+"""``vfio-p2p run`` with a workshop that makes bundles of no run."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from builds import build_of
-from fake_outer import GOOD, outer_vm
-from vfio_p2p.bundle.read import Bundle, open_bundle
-from vfio_p2p.cli import main, run
-from vfio_p2p.errors import BundleError
-from vfio_p2p.qemu import Source
-from vfio_p2p.series import default_base, parse_variant
+from bundles import make_bundle
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.cli import main
+from vfio_p2p.errors import BuildError
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.matrix import Cell
+from vfio_p2p.verdict.assess import Assessment
+from workshops import FakeWorkshop
+
+Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of a source, compilers and VMs."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    base = default_base()
-    source = Source("5" * 64, "debian", "10.0.99", "x", tmp_path, {})
-    binary = tmp_path / "qemu"
-    found = shutil.which("true")
-    assert found
-    shutil.copy(found, binary)
-    testbed = outer_vm(tmp_path)(GOOD)
-    made = build_of(
-        source,
-        parse_variant(base, "patched"),
-        "QEMU emulator version 10.0.99",
-        binary,
-    )
-    for name, fake in {
-        "open_place": lambda _, driver, programs: testbed.with_programs(
-            programs
-        ),
-        "choose_source": lambda _: (base, source),
-        "choose_variants": lambda *_: [SimpleNamespace(name="patched")],
-        "build_all": lambda *_: [made],
-    }.items():
-        monkeypatch.setattr(run, name, fake)
+@pytest.fixture
+def workshop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> FakeWorkshop:
+    monkeypatch.chdir(tmp_path)
+
+    def make(cell: Cell, path: Path) -> None:
+        make_bundle(
+            path, scenario=cell.job.scenario, variant=cell.variant,
+            seed=cell.job.seed,
+        )  # fmt: skip
+
+    return FakeWorkshop(make=make)
 
 
 def files(folder: Path) -> list[str]:
-    """Names of all that is in a folder."""
-    return [path.name for path in folder.iterdir()]
+    """The names of all that is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
-def test_zip(tmp_path: Path) -> None:
+def test_folder(
+    workshop: FakeWorkshop, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["run", "two-devices", "--seed", "7"], workshop) == 0
+    assert files(tmp_path / "out") == ["patched-two-devices-s7"]
+    bundle = open_bundle(Path("out/patched-two-devices-s7"))
+    printed = capsys.readouterr().out
+    assert f"bundle: {bundle.path}\ndigest: {bundle.digest}\n" in printed
+    # An old bundle is replaced.
+    assert main(["run", "two-devices", "--seed", "7"], workshop) == 0
+    assert files(tmp_path / "out") == ["patched-two-devices-s7"]
+
+
+def test_zip(
+    workshop: FakeWorkshop, tmp_path: Path, capsys: Capture
+) -> None:
     out = tmp_path / "bundles" / "b.zip"
-    main(["run", "two-devices", "--out", str(out)])
+    assert main(["run", "two-devices", "--out", str(out)], workshop) == 0
     assert files(out.parent) == ["b.zip"]
     assert open_bundle(out).scenario.name == "two-devices"
+    assert f"bundle: {out}" in capsys.readouterr().out
 
 
-def test_zip_that_is_not_made_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["b.zip", "b"])
+def test_a_run_that_fails_leaves_nothing(
+    workshop: FakeWorkshop, tmp_path: Path, capsys: Capture, name: str
 ) -> None:
-    def pack(bundle: Bundle, path: Path) -> None:
-        assert files(path.parent) == [bundle.path.name]
-        raise BundleError("too large")
-
-    monkeypatch.setattr(run, "pack", pack)
-    out = tmp_path / "bundles" / "b.zip"
-    assert main(["run", "two-devices", "--out", str(out)]) == 2
+    error = Assessment(Verdict.ERROR, "not run", notes=("no boot", "look"))
+    workshop.judge = lambda cell: error
+    workshop.make = None
+    out = tmp_path / "bundles" / name
+    assert main(["run", "two-devices", "--out", str(out)], workshop) == 5
     assert files(out.parent) == []
+    assert capsys.readouterr().err.endswith(
+        "vfio-p2p: no boot\n  look\n"
+    )
+
+
+def test_nothing_else_is_replaced(
+    workshop: FakeWorkshop, tmp_path: Path
+) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "thesis.tex").touch()
+    assert main(["run", "two-devices", "--out", str(out)], workshop) == 2
+    assert files(out) == ["thesis.tex"]
+    assert workshop.built == []
+
+
+def test_a_tree_that_does_not_build(
+    workshop: FakeWorkshop, tmp_path: Path
+) -> None:
+    workshop.refuses = {"": BuildError("ninja failed", Path("x.log"))}
+    assert main(["run", "two-devices"], workshop) == 5
+    assert files(tmp_path / "out") == []
+
+
+def test_a_place_that_is_not_there(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["run", "two-devices", "--at", "moon"]) == 2
+    err = capsys.readouterr().err
+    assert "there is no place 'moon'" in err
+    assert "sealed" in err

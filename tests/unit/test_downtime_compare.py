@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 from bundles import make_bundle
 from qemu_log import FakeQemu, devices, migrate, receive
-from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.cli import main
-from vfio_p2p.cli.session import Wanted
 from vfio_p2p.downtime import (
     BlackoutPhase,
     Breakdown,
@@ -25,11 +23,11 @@ from vfio_p2p.downtime import (
 from vfio_p2p.downtime.compare import Change, Comparison, RunSample, compare
 from vfio_p2p.downtime.stats import LEVEL, paired
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.plans.matrix import Cell, Run
-from vfio_p2p.report.compare import Group, render
-from vfio_p2p.series import default_base, parse_variant
+from vfio_p2p.plans.matrix import Cell
+from vfio_p2p.report.comparison import compared_sets, comparison_lines
+from vfio_p2p.report.sections import ComparedRuns
 from vfio_p2p.timeline import Blackout
-from vfio_p2p.verdict.assess import assess
+from workshops import FakeWorkshop
 
 Capture = pytest.CaptureFixture[str]
 N = PhaseName
@@ -232,7 +230,7 @@ def test_real_hosts(tmp_path: Path, capsys: Capture) -> None:
     # A after A, then B after B: a host that warms up would look the same.
     late = host_runs(tmp_path, "late", [*range(1000, 1160, 20)], slow)
     assert main(["compare", a, late, "--json"]) == 0
-    notes = json.loads(capsys.readouterr().out)["notes"]
+    notes = json.loads(capsys.readouterr().out)["comparison"]["notes"]
     assert "not run in turns" in notes[1]
 
 
@@ -322,11 +320,17 @@ def test_text_is_of_79_columns() -> None:
             ],
         ),
     ]
-    group = Group("base", "QEMU emulator version 10.0.13", "one-device")
+    usual = ComparedRuns(
+        name="base",
+        qemu="QEMU emulator version 10.0.13",
+        scenario="one-device",
+    )
     for found in kinds:
-        text = render(group, group, found)
-        assert max(map(len, text.splitlines())) <= 79
-    text = render(Group("\x1b[2J", "", ""), group, kinds[0])
+        lines = comparison_lines(compared_sets(usual, usual, found))
+        assert max(map(len, lines)) <= 79
+    evil = ComparedRuns(name="\x1b[2J", qemu="", scenario="")
+    lines = comparison_lines(compared_sets(evil, usual, kinds[0]))
+    text = "\n".join(lines)
     assert "\x1b" not in text
     assert "  phase ram-saved: slower by 900.000 ms" in text
 
@@ -352,7 +356,7 @@ def test_folders(tmp_path: Path, capsys: Capture) -> None:
     assert main(["compare", a, b, "--expect", "-6% .. -4%", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert document["verdict"] == "inconclusive"
-    assert document["rows"][0]["difference_ns"] == 5 * MS
+    assert document["comparison"]["rows"][0]["difference_ns"] == 5 * MS
 
 
 def test_what_is_being_written_is_no_run(
@@ -371,54 +375,36 @@ def test_what_is_being_written_is_no_run(
 def test_variants_take_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     slower = tmp_path / "slower.toml"
     slower.write_text(
         'name = "one-device"\n[[devices]]\nlatency_us = '
         '{ "RESUMING>STOP" = 5500 }\n'
     )
-    asked: list[Wanted] = []
 
-    def run_trees(
-        source: object, cells: list[Wanted], args: object
-    ) -> tuple[list[Run], str]:
-        asked.extend(cells)
-        runs = []
-        for x in cells:
-            path = make_bundle(tmp_path / f"s{x.seed}", seed=x.seed)
-            runs.append(
-                Run(
-                    Cell(None, x.scenario, x.seed),  # type: ignore[arg-type]
-                    assess(open_bundle(path)),
-                    path,
-                    "",
-                )
-            )
-        return runs, "10.0.99"
+    def make(cell: Cell, path: Path) -> None:
+        make_bundle(path, seed=cell.job.seed)
 
-    base = default_base()
-    names = {
-        "choose_source": lambda args: (base, None),
-        "choose_variants": lambda base, source, names: [
-            parse_variant(base, x) for x in names
-        ],
-        "run_trees": run_trees,
-    }
-    monkeypatch.setattr("vfio_p2p.cli.session.find_outer", lambda: None)
-    for name, fake in names.items():
-        monkeypatch.setattr(f"vfio_p2p.cli.compare.{name}", fake)
-    assert main(["compare", "base", "patch-1", "--seeds", "2"]) == 0
-    assert [(x.variant.name, x.seed, x.suffix) for x in asked] == [
+    workshop = FakeWorkshop(make=make)
+
+    def asked() -> list[tuple[str, int, str]]:
+        found = [(x.variant, x.job.seed, x.suffix) for x in workshop.ran]
+        workshop.ran.clear()
+        return found
+
+    command = ["compare", "base", "patch-1", "--seeds", "2"]
+    assert main(command, workshop) == 0
+    assert asked() == [
         ("base", 42, ""), ("patch-1", 42, ""),
         ("base", 43, ""), ("patch-1", 43, ""),
     ]
-    asked.clear()
-    arguments = ["--scenario-b", str(slower), "--seeds", "1", "--seed", "7"]
-    assert main(["compare", "patched", "patched", *arguments]) == 0
-    assert [(x.seed, x.suffix) for x in asked] == [(7, ""), (7, "-b")]
-    # What is the same on both sides is run once.
-    asked.clear()
-    assert main(["compare", "patched", "patched", "--seeds", "3"]) == 0
-    assert len(asked) == 3
+    command = ["compare", "patched", "patched"]
+    more = ["--scenario-b", str(slower), "--seeds", "1", "--seed", "7"]
+    assert main([*command, *more], workshop) == 0
+    assert asked() == [("patched", 7, ""), ("patched", 7, "-b")]
+    # Runs that are the same on both sides are made once.
+    assert main([*command, "--seeds", "3"], workshop) == 0
+    assert len(asked()) == 3
     assert "identical" in capsys.readouterr().out
 
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from bundles import MIGRATED, make_bundle
 from vfio_p2p.bundle.manifest import ProgramInput
-from vfio_p2p.bundle.provenance import AttachedProvenance, Provenance
+from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.errors import (
     BuildError,
@@ -28,65 +28,64 @@ from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places import Job
 from vfio_p2p.plans.matrix import Cell, run_matrix
 from vfio_p2p.progress import Progress
-from vfio_p2p.qemu.program import Program
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Outcome
 
-PROGRAMS = {
-    variant: Program(
-        ProgramInput(
-            variant=variant,
-            build="0" * 32,
-            version="10.0.99",
-            sha256="0" * 64,
-            libraries={},
-        ),
-        Path("/qemu"),
-        {},
+CELLS = [
+    Cell(
+        Job.of(
+            ProgramInput(
+                variant=variant,
+                build="0" * 32,
+                version="10.0.99",
+                sha256="0" * 64,
+                libraries={},
+            ),
+            load("two-devices"),
+            seed,
+        )
     )
     for variant in ("patched", "stock")
-}
-CELLS = [
-    Cell(program, load("two-devices"), seed)
-    for program in PROGRAMS.values()
     for seed in (1, 2, 3)
 ]
 
 
 @dataclass(frozen=True)
 class FakePlace:
-    """Runs nothing; `accident` may say what goes wrong.
+    """Runs nothing; `accident` may raise an error.
 
     :param accident: Called with the seed.
     :param damages: Unusual parts of bundles, by seed; see `make_bundle`.
+    :param capacity: How many jobs it takes at a time.
     """
 
-    name: str = "fake"
-    exact: bool = True
-    capacity: int | None = None
     accident: Callable[[int], object] = int
     damages: Mapping[int, dict[str, Any]] = field(default_factory=dict)
+    capacity: int | None = None
+    name: str = "fake"
+    exact: bool = True
     running: list[int] = field(default_factory=list)
     most: list[int] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
 
     def check(self) -> None:
-        """All is well."""
+        """It can always be used."""
 
     def prepare(self, progress: Progress) -> None:
-        """Nothing is needed."""
+        """It is always ready."""
 
     def provenance(self, job: Job) -> Provenance:
-        return AttachedProvenance()
+        """Nobody asks."""
+        raise NotImplementedError
 
     async def run(
         self, job: Job, out: Path, *, limit_s: float = 1.0
     ) -> Bundle:
+        """Make a bundle; the later a job, the sooner it ends."""
         seed = job.seed
         self.running.append(seed)
         self.order.append(seed)
         self.most.append(len(self.running))
-        # The later ones end first.
         for _ in range(10 - seed):
             await asyncio.sleep(0)
         self.running.remove(seed)
@@ -115,15 +114,15 @@ async def test_runs_come_in_the_order_of_the_cells(tmp_path: Path) -> None:
     assert [run.cell for run in runs] == CELLS
     for run in runs:
         assert run.assessment.verdict is Verdict.PASS
-        assert run.bundle == tmp_path / run.cell.name
-        assert run.digest == open_bundle(run.bundle).digest
-    assert len({run.bundle for run in runs}) == len(CELLS)
+        assert run.bundle
+        assert run.bundle.path == tmp_path / run.cell.name
+    assert len({run.cell.name for run in runs}) == len(CELLS)
 
 
 async def test_long_ones_first(tmp_path: Path) -> None:
     names = ["one-device", "ping-pong", "two-devices", "sixteen-devices"]
     cells = [
-        replace(CELLS[0], scenario=load(name), seed=seed)
+        Cell(Job.of(CELLS[0].job.source, load(name), seed))
         for seed, name in enumerate(names)
     ]
     place = FakePlace()
@@ -139,6 +138,12 @@ async def test_no_more_jobs_than_asked_for(tmp_path: Path, jobs: int) -> None:
     place = FakePlace()
     await run_matrix(place, CELLS, tmp_path, jobs)
     assert max(place.most) == min(jobs, len(CELLS))
+
+
+async def test_no_more_jobs_than_the_place_takes(tmp_path: Path) -> None:
+    place = FakePlace(capacity=2)
+    await run_matrix(place, CELLS, tmp_path, 99)
+    assert max(place.most) == 2
 
 
 async def test_progress(tmp_path: Path) -> None:
@@ -169,7 +174,6 @@ async def test_one_cell_is_not_run(
     assert verdicts == [ok, bad, ok, ok, bad, ok]
     failed = runs[1]
     assert failed.bundle is None
-    assert failed.digest == ""
     assert "no boot" in failed.assessment.notes[0]
     assert "look at the console" in failed.assessment.notes[1]
 
@@ -225,7 +229,7 @@ async def test_a_log_that_cannot_be_read(
     assert name in found.assessment.notes[0]
     # It can be looked at.
     assert found.bundle is not None
-    assert found.digest == open_bundle(found.bundle).digest
+    assert open_bundle(found.bundle.path).digest == found.bundle.digest
 
 
 async def test_a_bundle_that_cannot_be_made(tmp_path: Path) -> None:
@@ -255,7 +259,7 @@ async def test_two_of_one_name(tmp_path: Path) -> None:
         await run_matrix(place, [first, first], tmp_path, 2)
     other = replace(first, prefix="v10.2-")
     runs = await run_matrix(place, [first, other], tmp_path, 2)
-    assert len({run.bundle for run in runs}) == 2
+    assert len({run.bundle.path for run in runs if run.bundle}) == 2
 
 
 async def test_no_cells(tmp_path: Path) -> None:

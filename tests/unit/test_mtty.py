@@ -8,12 +8,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from vfio_p2p.cli import main, run, session
+from vfio_p2p.cli import main
 from vfio_p2p.devices import mtty
 from vfio_p2p.devices.mtty import adapt, check_qemu, mtty_devices
 from vfio_p2p.errors import HostError, SourceError, UsageError
 from vfio_p2p.scenario.load import load, parse
 from vfio_p2p.scenario.model import Device, Scenario, from_json
+from workshops import FakeWorkshop
 
 SPECS = (Device(), Device())
 
@@ -155,16 +156,6 @@ def test_qemu_that_is_new_enough(version: str) -> None:
     check_qemu(version)
 
 
-@pytest.fixture
-def nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first thing that commands look for, before they build."""
-    for command, name in ((run, "open_place"), (session, "find_outer")):
-        monkeypatch.setattr(
-            command, name, lambda *_, **__: pytest.fail("it was accepted")
-        )
-
-
-@pytest.mark.usefixtures("nothing_is_run")
 @pytest.mark.parametrize("command", ["run", "validate"])
 def test_what_mtty_cannot_do_is_bad_input(
     command: str, capsys: pytest.CaptureFixture[str]
@@ -172,16 +163,21 @@ def test_what_mtty_cannot_do_is_bad_input(
     scenario = ["mixed-devices"]
     if command == "validate":
         scenario.insert(0, "--scenario")
-    assert main([command, "--device", "mtty", *scenario]) == 2
+    workshop = FakeWorkshop()
+    words = [command, "--device", "mtty", *scenario]
+    assert main(words, workshop) == 2
     assert "devices[1].flags" in capsys.readouterr().err
+    assert workshop.built == []
 
 
-@pytest.mark.usefixtures("nothing_is_run")
 @pytest.mark.parametrize(
     "option", ["--mutants", "--followups", "--per-patch"]
 )
 def test_what_is_judged_with_p2psim_only(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["validate", "--device", "mtty", option]) == 2
+    workshop = FakeWorkshop()
+    words = ["validate", "--device", "mtty", option]
+    assert main(words, workshop) == 2
     assert "p2psim" in capsys.readouterr().err
+    assert workshop.built == []

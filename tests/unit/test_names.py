@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A wrong name gets the nearest right ones; a variant's name is taken apart."""
+"""Hints for a wrong name, and the grammar of the names of variants."""
 
 from __future__ import annotations
 

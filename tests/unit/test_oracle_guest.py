@@ -13,7 +13,7 @@ from test_guest_gap import heard
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.oracle import Criteria, Judgement, judge
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.report.collect import run_of
+from vfio_p2p.report.runs import run_of
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Guest, GuestProgram
 from vfio_p2p.timeline import Side

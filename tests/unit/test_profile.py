@@ -3,21 +3,26 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import msgspec
 import pytest
 from reports import run_document
 from vfio_p2p.cli import main
-from vfio_p2p.cli.device import add_profile_argument, load_for
+from vfio_p2p.cli.main import make_parser
 from vfio_p2p.devices import Driver
 from vfio_p2p.downtime.compare import compare
 from vfio_p2p.errors import ScenarioError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.report import figures, html, mail, text
-from vfio_p2p.report.compare import Group, render
-from vfio_p2p.report.model import Report, Row
+from vfio_p2p.plans.devices import load_for
+from vfio_p2p.plans.setting import Setting
+from vfio_p2p.progress import SILENT
+from vfio_p2p.report import html, mail, text
+from vfio_p2p.report.commands import commands
+from vfio_p2p.report.comparison import compared_sets, comparison_lines
+from vfio_p2p.report.document import Document
+from vfio_p2p.report.runs import failed_run
+from vfio_p2p.report.sections import ComparedRuns
 from vfio_p2p.scenario.load import load, load_profile, parse, profiles
 from vfio_p2p.scenario.model import Device, Flag, Scenario, from_json
 from vfio_p2p.scenario.profile import ArcLatency, Profile, latencies
@@ -53,6 +58,11 @@ def test_cx7_is_what_docs_say() -> None:
     cx7 = load_profile("cx7").latency_us
     del cx7[path[0]]
     assert heavy == cx7
+
+
+def with_profile(name: str, profile: str) -> Scenario:
+    """Load a scenario with the latencies of a profile."""
+    return load_for(name, Setting(profile=profile), SILENT)
 
 
 def test_profile_of_a_device() -> None:
@@ -92,7 +102,7 @@ def test_what_is_recorded_needs_no_profile(
 def test_profile_is_part_of_the_identity() -> None:
     plain = load("one-device")
     digests = {
-        load_for(Driver.P2PSIM, "one-device", name).digest
+        with_profile("one-device", name).digest
         for name in profiles()
     }
     assert len(digests | {plain.digest}) == 5
@@ -100,13 +110,13 @@ def test_profile_is_part_of_the_identity() -> None:
 
 def test_profile_in_place_of_the_scenario_s() -> None:
     plain = load("two-devices")
-    found = load_for(Driver.P2PSIM, "two-devices", "cx7")
+    found = with_profile("two-devices", "cx7")
     assert found.name == "two-devices-cx7"
     assert found.expect == plain.expect
     (device,) = found.devices
     assert device.count == 2
     assert device.latency_us == load_profile("cx7").latency_us
-    zero = load_for(Driver.P2PSIM, "two-devices", "zero")
+    zero = with_profile("two-devices", "zero")
     assert zero.devices == (Device(count=2, profile="zero"),)
 
 
@@ -169,14 +179,15 @@ def test_file_that_is_no_profile(
 
 
 def test_bad_arguments() -> None:
-    add_profile_argument(argparse.ArgumentParser())
+    make_parser("run")
     with pytest.raises(UsageError, match="no profile 'cx8'") as caught:
-        load_for(Driver.P2PSIM, "one-device", "cx8")
-    assert "cx7, cx7-multifd, heavy, zero" in caught.value.hint
+        with_profile("one-device", "cx8")
+    assert "cx7" in caught.value.hint
+    mtty = Setting(driver=Driver.MTTY, profile="cx7")
     with pytest.raises(UsageError, match="is for p2psim"):
-        load_for(Driver.MTTY, "one-device", "cx7")
+        load_for("one-device", mtty, SILENT)
     with pytest.raises(UsageError, match="does not fit one-device-without"):
-        load_for(Driver.P2PSIM, "one-device-without-p2p", "cx7")
+        with_profile("one-device-without-p2p", "cx7")
 
 
 @pytest.mark.parametrize("mode", ["--mutants", "--per-patch"])
@@ -184,7 +195,7 @@ def test_modes_with_latencies_of_their_own(
     mode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["validate", mode, "--profile", "cx7"]) == 2
-    assert "leave out --profile" in capsys.readouterr().err
+    assert "Leave out --profile" in capsys.readouterr().err
 
 
 def test_profile_of_each_kind() -> None:
@@ -214,13 +225,16 @@ def test_reports_say_that_it_is_a_model(tmp_path: Path) -> None:
     name = found.runs[0].scenario
     assert f"{said}, in {name}" in " ".join(mail.render(found).split())
     assert f"{said}, in {name}" in html.render(found)
-    assert found.as_rows().rows[0].latencies == said
-    command = figures.commands(found)[0]
+    command = commands(found)[0]
     assert f"run {name.removesuffix('-cx7')} --profile cx7 " in command
-    row = Row("base", "x-cx7", 1, Assessment(Verdict.PASS, ""), "", "", said)
-    shown = text.render(Report("QEMU", "", "", (row, row)))
+    one = failed_run(
+        "base", "x-cx7", 1, Assessment(Verdict.PASS, ""), latencies=said
+    )
+    shown = text.render(Document.of((one, one)))
     assert f"latencies of x-cx7: {said}" in shown
-    groups = [Group(x, "QEMU", "x-cx7", said) for x in "ab"]
-    assert f"\nlatencies: {said}\n" in render(
-        groups[0], groups[1], compare([], [])
+    side = ComparedRuns(
+        name="a", qemu="QEMU", scenario="x-cx7", latencies=said
+    )
+    assert f"latencies: {said}" in comparison_lines(
+        compared_sets(side, side, compare([], []))
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 import pytest
 from junitparser import (
     Error,
@@ -19,9 +21,11 @@ from junitparser import (
 from vfio_p2p.oracle import Finding
 from vfio_p2p.oracle.traffic import Traffic
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.report import machine, text
-from vfio_p2p.report.model import Report, Row
-from vfio_p2p.timeline import Side
+from vfio_p2p.report import junit, text
+from vfio_p2p.report.document import Document, from_json, to_json
+from vfio_p2p.report.run import Run
+from vfio_p2p.report.runs import failed_run
+from vfio_p2p.side import Side
 from vfio_p2p.trace import Kind, Record
 from vfio_p2p.verdict.assess import Assessment
 
@@ -60,44 +64,54 @@ ASSESSMENTS = {
 }
 
 
-def row(
+def run(
     assessment: Assessment,
     variant: str = "patched",
     scenario: str = "1-devices",
     seed: int = 42,
-) -> Row:
-    failed = assessment.summary == "not run"
-    return Row(
-        variant=variant,
-        scenario=scenario,
-        seed=seed,
-        assessment=assessment,
-        bundle="" if failed else f"out/{variant}-{scenario}-s{seed}",
-        digest="" if failed else "d" * 64,
+) -> Run:
+    made = failed_run(variant, scenario, seed, assessment)
+    if assessment.summary == "not run":
+        return made
+    return msgspec.structs.replace(
+        made,
+        bundle=f"out/{variant}-{scenario}-s{seed}",
+        digest="d" * 64,
     )
 
 
-def report(*assessments: Assessment) -> Report:
-    return Report(
+def of(*runs: Run) -> Document:
+    return Document.of(
+        runs,
         qemu="QEMU emulator version 10.0.13",
         base="v10.0",
         origin="Debian's qemu 1:10.0.13+ds-0+deb13u1",
-        rows=tuple(
-            row(assessment, scenario=f"{number}-devices")
+    )
+
+
+def report(*assessments: Assessment) -> Document:
+    return of(
+        *(
+            run(assessment, scenario=f"{number}-devices")
             for number, assessment in enumerate(assessments, 1)
-        ),
+        )
     )
 
 
-def seeded(*assessments: Assessment) -> Report:
+def seeded(*assessments: Assessment) -> Document:
     """The same tree and scenario, with seeds from 42 on."""
-    return replace(
-        ALL,
-        rows=tuple(
-            row(assessment, seed=seed)
+    return of(
+        *(
+            run(assessment, seed=seed)
             for seed, assessment in enumerate(assessments, 42)
-        ),
+        )
     )
+
+
+def written(document: Document) -> dict[str, Any]:
+    """The document as programs read it."""
+    found: dict[str, Any] = json.loads(to_json(document))
+    return found
 
 
 ALL = report(*ASSESSMENTS.values())
@@ -133,8 +147,8 @@ def test_last_line_counts_all_verdicts(
     assert printed[-1] == f"verdict: {line}"
 
 
-def suite(document: Report) -> TestSuite:
-    (found,) = JUnitXml.fromstring(machine.as_junit(document).encode())
+def suite(document: Document) -> TestSuite:
+    (found,) = JUnitXml.fromstring(junit.render(document).encode())
     assert isinstance(found, TestSuite)
     return found
 
@@ -178,7 +192,7 @@ def test_junit_of_nothing() -> None:
 
 
 def test_junit_survives_anything() -> None:
-    document = machine.as_junit(EVIL)
+    document = junit.render(EVIL)
     assert not set(document) & set("\x00\x1b\ud800\ufffe")
     found = suite(EVIL)
     assert found.failures == 2
@@ -186,17 +200,17 @@ def test_junit_survives_anything() -> None:
 
 
 def test_json_schema() -> None:
-    document = json.loads(json.dumps(machine.as_json(ALL)))
-    assert set(document) == {
+    document = written(ALL)
+    assert set(document) >= {
         "format", "kind", "verdict", "qemu", "base", "origin", "runs",
         "unproven",
     }
     assert "barrier" not in document["unproven"]
     assert "order" in document["unproven"]
-    assert (document["format"], document["kind"]) == (1, "vfio-p2p report")
+    assert (document["format"], document["kind"]) == (2, "vfio-p2p report")
     assert document["verdict"] == "fail"
     for run in document["runs"]:
-        assert set(run) == {
+        assert set(run) >= {
             "variant", "scenario", "seed", "verdict", "summary",
             "blackout_ns", "qmp_downtime_ms", "bundle", "digest", "latencies",
             "findings", "known", "notes", "traffic",
@@ -217,14 +231,17 @@ def test_a_known_finding_is_told_of_a_run_that_passes() -> None:
     assert "  known: barrier (source)" in lines
     assert "    main came before prepare" in lines
     assert not any("broken" in line for line in lines)
-    document = machine.as_json(found)
+    document = written(found)
     assert document["runs"][0]["known"][0]["rule"] == "barrier"
     assert "barrier" not in document["unproven"]
 
 
 def test_json_survives_anything() -> None:
-    document = json.loads(json.dumps(machine.as_json(EVIL)))
+    document = written(EVIL)
     assert document["runs"][0]["summary"] == HOSTILE
+    assert to_json(EVIL).replace("\n", "").isprintable()
+    assert to_json(EVIL).isascii()
+    assert from_json(to_json(EVIL).encode(), "x") == EVIL
 
 
 @pytest.mark.parametrize(
@@ -274,12 +291,9 @@ def test_text_of_a_pass_is_short() -> None:
 
 
 def test_text_fits_a_terminal() -> None:
-    usual = Report(
-        qemu=ALL.qemu,
-        base=ALL.base,
-        origin=ALL.origin,
-        rows=tuple(
-            Row(variant, scenario, 42, assessment, "out/x", "d" * 64)
+    usual = of(
+        *(
+            run(assessment, variant, scenario)
             for assessment in ASSESSMENTS.values()
             for variant in ("base", "patched", "patch-5", "stock")
             for scenario in (
@@ -320,7 +334,7 @@ def test_the_worst_of_many_seeds_is_told_once() -> None:
 
 def test_programs_get_every_seed() -> None:
     found = seeded(*[ASSESSMENTS[Verdict.PASS]] * 2)
-    runs = machine.as_json(found)["runs"]
+    runs = written(found)["runs"]
     assert [run["seed"] for run in runs] == [42, 43]
     assert [case.name for case in suite(found)] == [
         "1-devices (seed 42)", "1-devices (seed 43)",
@@ -340,18 +354,17 @@ def test_traffic_is_counted() -> None:
     (figures,) = (line for line in printed if "1234" in line)
     assert names.split()[-4:] == ["sent", "delivered", "lost", "doubled"]
     assert figures.split()[-4:] == ["1234", "1228", "4", "2"]
-    first, *_, last = machine.as_json(found)["runs"]
+    first, *_, last = written(found)["runs"]
     assert first["traffic"] == {
         "sent": 1000, "delivered": 997, "lost": 2, "doubled": 1
     }
     assert last["traffic"] is None
-    assert 'name="delivered" value="997"' in machine.as_junit(found)
+    assert 'name="delivered" value="997"' in junit.render(found)
 
 
 def test_long_names_are_not_cut() -> None:
     name = "patched+stop-in-complete-precopy"
-    rows = (row(ASSESSMENTS[Verdict.PASS], name),)
-    assert name in text.render(Report("QEMU", "v10.0", "here", rows))
+    assert name in text.render(of(run(ASSESSMENTS[Verdict.PASS], name)))
 
 
 def test_text_escapes_what_acts_on_a_terminal() -> None:

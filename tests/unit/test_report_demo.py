@@ -3,37 +3,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import traffic
 from bundles import make_bundle
+from msgspec.structs import replace
 from reports import DEVICE, evil_bundle
 from traffic import SENT, traffic_bundle
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.errors import InputError
 from vfio_p2p.oracle.traffic import Traffic
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.report import demo, picture
-from vfio_p2p.report.demo import Arm
-from vfio_p2p.report.picture import Panel, draw
+from vfio_p2p.plans.judging import demo as judging
+from vfio_p2p.report import demo, picture, text
+from vfio_p2p.report.document import Document
+from vfio_p2p.report.picture import draw
+from vfio_p2p.report.run import Run
+from vfio_p2p.report.runs import run_of
 from vfio_p2p.scenario.load import load
-from vfio_p2p.verdict.assess import assess
 
 SVG = "{http://www.w3.org/2000/svg}"
 TEMPLATES = Path(picture.__file__).parent / "templates"
 
 
-def arm(path: Path) -> Arm:
-    bundle = open_bundle(path)
-    return Arm(bundle.manifest.inputs.source.variant, assess(bundle), bundle)
+def arm(path: Path) -> Run:
+    return run_of(open_bundle(path))
 
 
 @pytest.fixture
-def arms(tmp_path: Path) -> tuple[Arm, Arm]:
+def arms(tmp_path: Path) -> tuple[Run, Run]:
     """One that keeps all, and one that loses three."""
     return (
         arm(traffic_bundle(tmp_path / "a")),
@@ -41,50 +43,69 @@ def arms(tmp_path: Path) -> tuple[Arm, Arm]:
     )
 
 
-def test_what_it_shows(arms: tuple[Arm, Arm]) -> None:
+def test_what_it_shows(arms: tuple[Run, Run]) -> None:
     kept, broken = arms
-    assert kept.assessment.verdict is Verdict.PASS, kept.assessment
-    assert demo.verdict(kept, broken) is Verdict.PASS
+    assert kept.verdict is Verdict.PASS, kept
+    assert judging.verdict(kept, broken) is Verdict.PASS
     # Each of these would show nothing.
-    assert demo.verdict(kept, kept) is Verdict.FAIL
-    assert demo.verdict(broken, broken) is Verdict.FAIL
-    silent = replace(kept.assessment, traffic=None)
-    assert demo.verdict(replace(kept, assessment=silent), broken) is (
-        Verdict.FAIL
-    )
-    kept_all = replace(
-        broken.assessment, traffic=Traffic(200, 200, 0, 0)
-    )
-    assert demo.verdict(kept, replace(broken, assessment=kept_all)) is (
-        Verdict.FAIL
-    )
-    blind = tuple(
-        x for x in broken.assessment.findings if x.rule != "conservation"
-    )
-    missed = replace(broken.assessment, findings=blind)
-    assert demo.verdict(kept, replace(broken, assessment=missed)) is (
-        Verdict.FAIL
-    )
+    assert judging.verdict(kept, kept) is Verdict.FAIL
+    assert judging.verdict(broken, broken) is Verdict.FAIL
+    silent = replace(kept, traffic=None)
+    assert judging.verdict(silent, broken) is Verdict.FAIL
+    kept_all = replace(broken, traffic=Traffic(200, 200, 0, 0))
+    assert judging.verdict(kept, kept_all) is Verdict.FAIL
+    blind = tuple(x for x in broken.findings if x.rule != "conservation")
+    missed = replace(broken, findings=blind)
+    assert judging.verdict(kept, missed) is Verdict.FAIL
 
 
-def test_what_is_not_known_is_no_failure(arms: tuple[Arm, Arm]) -> None:
-    def unknown(one: Arm) -> Arm:
-        found = replace(
-            one.assessment, verdict=Verdict.INCONCLUSIVE, findings=()
-        )
-        return replace(one, assessment=found)
+def test_what_is_not_known_is_no_failure(arms: tuple[Run, Run]) -> None:
+    def unknown(one: Run) -> Run:
+        return replace(one, verdict=Verdict.INCONCLUSIVE, findings=())
 
     kept, broken = arms
-    assert demo.verdict(unknown(kept), broken) is Verdict.INCONCLUSIVE
-    assert demo.verdict(kept, unknown(broken)) is Verdict.INCONCLUSIVE
+    assert judging.verdict(unknown(kept), broken) is Verdict.INCONCLUSIVE
+    assert judging.verdict(kept, unknown(broken)) is Verdict.INCONCLUSIVE
     # But what is known is no better for it.
-    assert demo.verdict(unknown(kept), kept) is Verdict.FAIL
-    assert demo.verdict(unknown(broken), broken) is Verdict.FAIL
-    assert demo.verdict(broken, unknown(broken)) is Verdict.FAIL
+    assert judging.verdict(unknown(kept), kept) is Verdict.FAIL
+    assert judging.verdict(unknown(broken), broken) is Verdict.FAIL
+    assert judging.verdict(broken, unknown(broken)) is Verdict.FAIL
 
 
-def test_words(arms: tuple[Arm, Arm]) -> None:
-    lines = demo.render(*arms).splitlines()
+def test_without_a_migration_there_is_nothing_to_draw(
+    arms: tuple[Run, Run],
+) -> None:
+    kept, broken = arms
+    error = replace(broken, verdict=Verdict.ERROR)
+    refused = replace(broken, blackout_ns=None)
+    for other, verdict in (
+        (error, Verdict.ERROR), (refused, Verdict.FAIL)
+    ):
+        found = judging.document(
+            kept, other, qemu="QEMU", base="v10.0", picture="demo.svg"
+        )
+        assert found.verdict is verdict
+        assert found.picture == ""
+        assert "variant" in text.render(found)
+    unclear = replace(kept, verdict=Verdict.INCONCLUSIVE)
+    assert judging.verdict(unclear, refused) is Verdict.INCONCLUSIVE
+
+
+def test_report(arms: tuple[Run, Run]) -> None:
+    found = judging.document(
+        *arms, qemu="QEMU", base="v10.0", picture="out/demo.svg"
+    )
+    lines = text.render(found).splitlines()
+    assert lines[0] == "two-devices-with-traffic, seed 42:"
+    assert lines[-3:] == ["", "verdict: pass", "picture: out/demo.svg"]
+    assert found.tree_names == (
+        "With the barrier across devices (patched)",
+        "Without it (patched+one-pass)",
+    )
+
+
+def test_words(arms: tuple[Run, Run]) -> None:
+    lines = [*demo.lines(arms)]
     assert len(lines) <= 12
     (kept,) = (line for line in lines if line.startswith("  patched "))
     assert kept.split()[1:] == [
@@ -120,7 +141,7 @@ def test_each_direction_has_its_own_losses(tmp_path: Path) -> None:
             destination=qemus[1],
         )
     )
-    lines = demo.render(both, both).splitlines()
+    lines = [*demo.lines([both, both])]
     at = lines.index(f"patched, device 1 to 0: 1 of {SENT + 1} lost")
     assert lines[at - 1].split()[0] == "3"
     assert lines[at + 1].split()[0] == "1"
@@ -129,14 +150,13 @@ def test_each_direction_has_its_own_losses(tmp_path: Path) -> None:
 
 
 def test_what_no_log_tells_of_is_counted(tmp_path: Path) -> None:
-    lost = arm(traffic_bundle(tmp_path / "a", lost=2))
+    lost = open_bundle(traffic_bundle(tmp_path / "a", lost=2))
     log = "devices/src0.log"
-    text = re.sub(rb"\d+ lost from=.*\n", b"", lost.bundle.files[log])
-    files = lost.bundle.files | {log: text}
-    without = replace(lost, bundle=replace(lost.bundle, files=files))
-    assert "     2  at a time that no log tells" in (
-        demo.render(without, without)
-    )
+    data = re.sub(rb"\d+ lost from=.*\n", b"", lost.files[log])
+    without = dataclasses.replace(lost, files=lost.files | {log: data})
+    assert "     2  at a time that no log tells" in [
+        *demo.lines([run_of(without)])
+    ]
 
 
 def marks(svg: ET.Element, style: str) -> list[ET.Element]:
@@ -149,21 +169,23 @@ def titles(svg: ET.Element) -> list[str]:
     ]
 
 
-def panels(*arms: Arm) -> list[Panel]:
-    return [Panel(f"Tree {x.variant}", x.bundle) for x in arms]
+def document(*runs: Run) -> Document:
+    return Document.of(
+        replace(run, tree=f"Tree {run.variant}") for run in runs
+    )
 
 
-def test_picture(arms: tuple[Arm, Arm]) -> None:
-    svg = ET.fromstring(draw(panels(*arms)))
+def test_picture(arms: tuple[Run, Run]) -> None:
+    svg = ET.fromstring(draw(document(*arms)))
     legend = 1
     assert len(marks(svg, "lost")) == 3 + legend
     assert len(marks(svg, "way")) == 3
     words = [x.text or "" for x in svg.iter(f"{SVG}text")]
-    for text in (
+    for word in (
         "Tree patched", "Tree patched+one-pass", "none lost", "3 lost",
         "device 0", "device 1", "lost transaction",
     ):  # fmt: skip
-        assert text in words
+        assert word in words
     shown = titles(svg)
     for device in ("src0", "src1", "dst0", "dst1"):
         assert any(x.startswith(f"{device}: ") for x in shown)
@@ -173,9 +195,9 @@ def test_picture(arms: tuple[Arm, Arm]) -> None:
 
 
 def test_marks_are_where_and_when_it_happened(
-    arms: tuple[Arm, Arm],
+    arms: tuple[Run, Run],
 ) -> None:
-    svg = ET.fromstring(draw(panels(*arms)))
+    svg = ET.fromstring(draw(document(*arms)))
     places = []
     for mark in marks(svg, "way"):
         found = re.fullmatch(
@@ -202,12 +224,12 @@ def test_marks_are_where_and_when_it_happened(
         assert boxes
 
 
-def test_the_same_runs_are_the_same_picture(arms: tuple[Arm, Arm]) -> None:
-    assert draw(panels(*arms)) == draw(panels(*arms))
+def test_the_same_runs_are_the_same_picture(arms: tuple[Run, Run]) -> None:
+    assert draw(document(*arms)) == draw(document(*arms))
 
 
-def test_picture_asks_for_nothing(arms: tuple[Arm, Arm]) -> None:
-    data = draw(panels(*arms))
+def test_picture_asks_for_nothing(arms: tuple[Run, Run]) -> None:
+    data = draw(document(*arms))
     svg = ET.fromstring(data)
     assert {x.tag.removeprefix(SVG) for x in svg.iter()} == {
         "svg", "title", "style", "rect", "text", "path",
@@ -217,15 +239,19 @@ def test_picture_asks_for_nothing(arms: tuple[Arm, Arm]) -> None:
         for x in svg.iter()
         for name in x.attrib
     )
-    for word in (b"url(", b"@import", b"var("):
+    for word in ("url(", "@import", "var("):
         assert word not in data
-    assert data.count(b"http") == 1
+    assert data.count("http") == 1
 
 
 def test_picture_escapes_names(tmp_path: Path) -> None:
-    bundle = open_bundle(evil_bundle(tmp_path / "b"))
-    data = draw([Panel(f"{DEVICE}\x1b\x00", bundle)])
-    assert b"<script" not in data
+    run = run_of(
+        open_bundle(evil_bundle(tmp_path / "b")),
+        tree=f"{DEVICE}\x1b\x00",
+    )
+    data = draw(Document.of([run]))
+    assert data.replace("\n", "").isprintable()
+    assert "<script" not in data
     shown = titles(ET.fromstring(data))
     assert any("<script>x</script>]]>&\\u202e: " in x for x in shown)
 
@@ -234,14 +260,17 @@ def test_colours_are_those_of_the_page() -> None:
     style = (TEMPLATES / "report.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
     for name, colours in picture.COLOURS.items():
-        for text, colour in zip((light, dark), colours, strict=True):
-            assert f"--{name}: {colour};" in text
+        for rules, colour in zip((light, dark), colours, strict=True):
+            assert f"--{name}: {colour};" in rules
 
 
 def test_no_picture_of_no_migration(tmp_path: Path) -> None:
-    bundle = open_bundle(make_bundle(tmp_path / "b", destination=b""))
+    run = run_of(open_bundle(make_bundle(tmp_path / "b", destination=b"")))
+    assert not picture.drawable(run)
     with pytest.raises(InputError, match="no blackout"):
-        draw([Panel("Tree", bundle)])
+        draw(Document.of([run]))
+    with pytest.raises(InputError, match="no run to draw"):
+        draw(Document.of([]))
 
 
 def test_sums() -> None:

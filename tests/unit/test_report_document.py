@@ -21,15 +21,40 @@ from traffic import traffic_bundle
 from vfio_p2p.errors import BundleError, InputError
 from vfio_p2p.oracle.traffic import Traffic
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.report import html, machine, mail
+from vfio_p2p.report import html, junit, mail
 from vfio_p2p.report.collect import collect
-from vfio_p2p.report.document import from_json, to_json
+from vfio_p2p.report.document import Document, from_json, to_json
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Expect, Expectation
-from vfio_p2p.timeline import Side
+from vfio_p2p.side import Side
 from vfio_p2p.trace import TraceReader
 
 ROOT = Path(__file__).parents[2]
+OLD_KEYS = (
+    "variant", "scenario", "seed", "verdict", "summary", "blackout_ns",
+    "qmp_downtime_ms", "bundle", "digest", "latencies", "findings", "known",
+    "notes", "traffic",
+)  # fmt: skip
+
+
+def older(document: Document) -> str:
+    """A report as 'validate' wrote it in format 1, which had no lanes."""
+    runs = [
+        {
+            key: value
+            for key, value in run.items()
+            if key in OLD_KEYS
+        }
+        for run in json.loads(to_json(document))["runs"]
+    ]
+    return json.dumps(
+        {
+            "format": 1, "kind": "vfio-p2p report",
+            "verdict": document.verdict, "qemu": document.qemu,
+            "base": document.base, "origin": document.origin,
+            "unproven": list(document.unproven), "runs": runs,
+        }
+    )  # fmt: skip
 
 
 def test_lanes_are_the_life_of_each_device(tmp_path: Path) -> None:
@@ -124,9 +149,9 @@ def test_logs_without_times_have_no_lanes(tmp_path: Path) -> None:
 
 def test_a_document_is_read_back(tmp_path: Path) -> None:
     for document in (run_document(tmp_path), evil_document(tmp_path)):
-        assert from_json(to_json(document), "r") == document
+        assert from_json(to_json(document).encode(), "r") == document
     path = tmp_path / "r.json"
-    path.write_bytes(to_json(document))
+    path.write_text(to_json(document))
     assert collect([path]) == document
 
 
@@ -134,7 +159,7 @@ def test_what_validate_wrote_finds_its_bundles(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "out" / "b")
     document = collect([bundle])
     report = tmp_path / "out" / "report.json"
-    report.write_text(json.dumps(machine.as_json(document.as_rows())))
+    report.write_text(older(document))
     assert collect([report]) == document
     # Moved, as artifacts are.
     shutil.move(tmp_path / "out", tmp_path / "moved")
@@ -146,7 +171,7 @@ def test_what_validate_wrote_finds_its_bundles(tmp_path: Path) -> None:
 def test_another_bundle_of_that_name_is_not_taken(tmp_path: Path) -> None:
     document = collect([make_bundle(tmp_path / "b")])
     report = tmp_path / "report.json"
-    report.write_text(json.dumps(machine.as_json(document.as_rows())))
+    report.write_text(older(document))
     one(tmp_path / "b", "patched")
     (run,) = collect([report]).runs
     assert run.lanes == ()
@@ -155,13 +180,13 @@ def test_another_bundle_of_that_name_is_not_taken(tmp_path: Path) -> None:
 
 def test_sets_of_runs(tmp_path: Path) -> None:
     base, patched = pair(tmp_path)
-    assert collect([base, patched]).trees == ("base", "patched")
-    assert collect([patched, base]).trees == ("patched", "base")
-    assert collect([tmp_path]).trees == ("base", "patched")
-    assert collect([base, base]).trees == ("A", "B")
+    assert collect([base, patched]).tree_names == ("base", "patched")
+    assert collect([patched, base]).tree_names == ("patched", "base")
+    assert collect([tmp_path]).tree_names == ("base", "patched")
+    assert collect([base, base]).tree_names == ("A", "B")
     again = one(tmp_path / "again", "base")
-    assert collect([base, again]).trees == (str(base), str(again))
-    assert collect([base, again, patched]).trees == ("base", "patched")
+    assert collect([base, again]).tree_names == (str(base), str(again))
+    assert collect([base, again, patched]).tree_names == ("base", "patched")
 
 
 def test_verdict_is_the_worst(tmp_path: Path) -> None:
@@ -194,7 +219,7 @@ def test_a_known_finding_is_told(tmp_path: Path) -> None:
     assert run.known[0].lines
     # What `validate` writes is read back even if the bundle is gone.
     report = tmp_path / "report.json"
-    report.write_text(json.dumps(machine.as_json(document.as_rows())))
+    report.write_text(older(document))
     shutil.rmtree(path)
     (read,) = collect([report]).runs
     assert read.known == run.known
@@ -206,11 +231,16 @@ def test_a_known_finding_is_told(tmp_path: Path) -> None:
     assert "Known:\nleft</span> on the source" in page
 
 
-def test_junit_is_that_of_validate(tmp_path: Path) -> None:
+def test_junit_survives_anything(tmp_path: Path) -> None:
     document = evil_document(tmp_path)
-    text = machine.as_junit(document.as_rows())
-    (suite,) = JUnitXml.fromstring(text.encode())
-    assert (suite.tests, suite.failures) == (1, 1)
+    text = junit.render(document)
+    names = {x.name: x for x in JUnitXml.fromstring(text.encode())}
+    mutants = names["vfio-p2p validate --mutants"]
+    assert (mutants.tests, mutants.failures) == (3, 2)
+    assert set(names) == {
+        "vfio-p2p validate --mutants", "vfio-p2p validate --followups",
+        "vfio-p2p patches", "vfio-p2p compare",
+    }  # fmt: skip
     assert not set(text) & set("\x1b\x07\x00\x9b\u202e")
 
 
@@ -221,10 +251,15 @@ def test_junit_is_that_of_validate(tmp_path: Path) -> None:
         (b"{}", "not a report"),
         (b"\xff\xfe", "not a report"),
         (b'{"kind": "vfio-p2p mutants", "format": 1}', "not a report"),
+        (b'{"kind": "vfio-p2p full report", "format": 1}', "not a report"),
+        (b'{"kind": "vfio-p2p mutants", "format": 2}', "not a report"),
+        (b'{"kind": "vfio-p2p bundle", "format": 1}', "not a report"),
+        (b'{"kind": ["vfio-p2p report"], "format": 1}', "not a report"),
+        (b'{"verdict": NaN}', "not a report"),
         (b'{"kind": "vfio-p2p report", "format": 1}', "not a report"),
         (
-            b'{"kind": "vfio-p2p report", "format": 2}',
-            "report format 2 is newer",
+            b'{"kind": "vfio-p2p report", "format": 3}',
+            "report format 3 is newer",
         ),
         (b"[" * 100_000, "not a report"),
     ],
@@ -277,13 +312,17 @@ def test_hostile_is_hostile() -> None:
 
 def test_traffic_is_read_back(tmp_path: Path) -> None:
     document = collect([traffic_bundle(tmp_path / "b", lost=2)])
-    (row,) = document.as_rows().rows
-    assert row.assessment.traffic == Traffic(202, 200, 2, 0)
-    assert from_json(to_json(document), "x") == document
-    older = machine.as_json(document.as_rows())
-    data = json.dumps(older).encode()
-    assert from_json(data, "x").runs[0].traffic == row.assessment.traffic
-    # As it was written before there was any.
-    del older["runs"][0]["traffic"]
-    data = json.dumps(older).encode()
-    assert from_json(data, "x").runs[0].traffic is None
+    (run,) = document.runs
+    assert run.traffic == Traffic(202, 200, 2, 0)
+    assert [(x.sender, x.receiver, x.lost) for x in run.pairs] == [
+        (0, 1, 2), (1, 0, 0),
+    ]
+    assert [x.sender_state for x in run.pairs[0].losses] == ["PRE_COPY"] * 2
+    assert from_json(to_json(document).encode(), "x") == document
+    data = json.loads(older(document))
+    (read,) = from_json(json.dumps(data).encode(), "x").runs
+    assert read.traffic == run.traffic
+    # Reports that are older yet have none.
+    del data["runs"][0]["traffic"]
+    (read,) = from_json(json.dumps(data).encode(), "x").runs
+    assert read.traffic is None

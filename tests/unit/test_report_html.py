@@ -315,7 +315,7 @@ def test_report_of_refused_runs(tmp_path: Path) -> None:
     (run,) = run_document(tmp_path).runs
     bare = replace(
         run, blackout_ns=None, qmp_downtime_ms=None, zero_ns=None, lanes=(),
-        marks=(), phases=(), critical_path=(), inputs=None,
+        marks=(), phases=(), critical_path=(), inputs=None, qemu="",
     )
     page = Page(html.render(Document.of((bare,))))
     assert "Phases of the blackout" not in page.text

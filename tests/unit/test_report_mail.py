@@ -9,11 +9,14 @@ import pytest
 from msgspec.structs import replace
 from reports import evil_document, pair, run_document, seeds
 from vfio_p2p.bundle.manifest import MadeOf
+from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.devices import mtty
 from vfio_p2p.report import figures, html, mail
 from vfio_p2p.report.collect import collect
-from vfio_p2p.report.document import Document, Unseen
-from vfio_p2p.report.model import ranges
+from vfio_p2p.report.commands import commands
+from vfio_p2p.report.document import Document
+from vfio_p2p.report.groups import ranges
+from vfio_p2p.report.run import Unseen
 from vfio_p2p.scenario.load import load
 
 
@@ -130,7 +133,7 @@ def test_what_cannot_be_told(tmp_path: Path) -> None:
 
 def test_commands(tmp_path: Path) -> None:
     (run,) = run_document(tmp_path).runs
-    run = replace(run, scenario="a b", inputs=None)
+    run = replace(run, scenario="a b", inputs=None, qemu="")
     again = "vfio-p2p run 'a b' --variant patched --base v1 --seed"
     for wanted, words in (
         ([3], f"{again} 3"),
@@ -138,7 +141,7 @@ def test_commands(tmp_path: Path) -> None:
         ([7, 1, 42], f"for n in 1 7 42; do {again} $n; done"),
     ):
         runs = tuple(replace(run, seed=seed) for seed in wanted)
-        assert figures.commands(Document.of(runs, base="v1")) == (words,)
+        assert commands(Document.of(runs, base="v1")) == (words,)
 
 
 @pytest.mark.parametrize(
@@ -153,11 +156,9 @@ def test_command_names_the_qemu(
     tmp_path: Path, version: str, words: str
 ) -> None:
     (run,) = run_document(tmp_path).runs
-    assert run.inputs
-    qemu = replace(run.inputs.source, version=version)
-    again = replace(run, inputs=replace(run.inputs, source=qemu))
-    # Where each run tells, a report's own base is of no account.
-    (command,) = figures.commands(Document.of((again,), base="v7"))
+    again = replace(run, qemu=version)
+    # The base of the report only counts if the run does not tell.
+    (command,) = commands(Document.of((again,), base="v7"))
     assert command == (
         f"vfio-p2p run two-devices --variant patched {words} --seed 42"
     )
@@ -166,13 +167,14 @@ def test_command_names_the_qemu(
 def test_command_names_the_device(tmp_path: Path) -> None:
     (run,) = run_document(tmp_path).runs
     assert run.inputs
-    testbed = replace(run.inputs.place, driver="mtty")
+    assert isinstance(run.inputs.place, SealedProvenance)
+    place = replace(run.inputs.place, driver="mtty")
     on_mtty = replace(
         run,
         scenario=mtty.adapt(load("one-device")).name,
-        inputs=replace(run.inputs, place=testbed),
+        inputs=replace(run.inputs, place=place),
     )
-    (command,) = figures.commands(Document.of((on_mtty,)))
+    (command,) = commands(Document.of((on_mtty,)))
     assert command == (
         "vfio-p2p run one-device --device mtty --variant patched "
         "--base v10.0 --seed 42"
@@ -186,9 +188,9 @@ def test_exact_command(tmp_path: Path) -> None:
         source="5" * 64, version="10.0.99", patches=(), compiler="cc",
         meson="1",
     )
-    qemu = replace(run.inputs.source, made_of=made_of)
+    source = replace(run.inputs.source, made_of=made_of)
     known = replace(
-        run, bundle="a b", inputs=replace(run.inputs, source=qemu)
+        run, bundle="a b", inputs=replace(run.inputs, source=source)
     )
     for runs, command in (
         ((run, known), "vfio-p2p reproduce 'a b'"),

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -16,19 +15,24 @@ from builds import build_of
 from bundles import make_bundle
 from fake_outer import GOOD, FakeTestbed, outer_vm
 from vfio_p2p.bundle.inputs import Difference, differences
+from vfio_p2p.bundle.manifest import ProgramInput
+from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import pack, seal
-from vfio_p2p.cli import main, reproduce
+from vfio_p2p.cli import main
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import HostError
-from vfio_p2p.places import CachedPlace, Job
-from vfio_p2p.places.sealed.place import SealedPlace
+from vfio_p2p.places import Job, Place
+from vfio_p2p.places.cache import keep
+from vfio_p2p.progress import Progress
 from vfio_p2p.qemu import Build, Source
-from vfio_p2p.qemu.program import Program, Programs
+from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.load import load
 from vfio_p2p.series import Patch, Variant, load_mutants
+from workshops import FakeWorkshop
 
 SCENARIO = load("two-devices")
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
@@ -40,52 +44,71 @@ def patch() -> Patch:
     return Patch.load(next(iter(load_mutants())).path)
 
 
-class Machine:
-    """What there is to make a run from; all of it can be another."""
+class Machine(FakeWorkshop):
+    """What a run is made from; each part can be replaced."""
 
     def __init__(self, folder: Path) -> None:
-        self.make: Callable[[str], FakeTestbed] = outer_vm(folder)
-        self.testbed = self.make(GOOD)
-        self.source = Source("5" * 64, "debian", "10.0.99", "x", folder, {})
+        super().__init__()
+        self.script = outer_vm(folder)
+        self.testbed: FakeTestbed = self.script(GOOD)
+        self.source: Source | None = Source(
+            "5" * 64, "debian", "10.0.99", "x", folder, {}
+        )
         self.binary = folder / "qemu"
-        self.built: list[str] = []
+        self.programs = KnownPrograms()
         found = shutil.which("true")
         assert found
         shutil.copy(found, self.binary)
 
-    def find_source(self, where: Path | None, qemu: str, _: Any) -> Source:
-        assert qemu == "10.0"
+    def find_source(
+        self,
+        path: Path | None,
+        release: str,
+        progress: Progress,
+        *,
+        refresh: bool = False,
+    ) -> Source:
+        assert release == "10.0"
+        if self.source is None:
+            raise HostError("Debian has no QEMU 10.0.x")
         return self.source
 
-    def build(self, source: Source, tree: Variant, _: Any) -> Build:
-        self.built.append(tree.name)
-        return build_of(
-            source, tree, "QEMU emulator version 10.0.99", self.binary
-        )
+    def build(
+        self,
+        source: Source,
+        variant: Variant,
+        progress: Progress,
+        *,
+        werror: bool = False,
+    ) -> Build:
+        self.built.append(("10.0", variant.name))
+        return self._build(source, variant)
 
-    async def bundle(self, path: Path) -> Path:
-        """A bundle of a run that was made with all of it."""
-        made = self.build(self.source, Variant("patched", (patch(),)), None)
-        # Which keeps it as well, in the results' store.
-        program = Program.of(made)
-        place = CachedPlace(self.testbed.place(program))
-        await place.run(Job.of(program.what, SCENARIO, 42), path)
-        self.built.clear()
+    def _build(self, source: Source, variant: Variant) -> Build:
+        version = "QEMU emulator version 10.0.99"
+        return build_of(source, variant, version, self.binary)
+
+    def program(self, build: Build) -> ProgramInput:
+        return self.programs.add(Program.of(build))
+
+    def place(self, name: str, driver: Driver) -> Place:
+        assert driver is self.testbed.image.driver
+        return self.testbed.with_programs(self.programs)
+
+    async def bundle(self, path: Path, applied: Patch | None = None) -> Path:
+        """Make the bundle of a run, and keep it in the cache, too."""
+        assert self.source
+        variant = Variant("patched", (applied or patch(),))
+        build = self._build(self.source, variant)
+        job = Job.of(self.program(build), SCENARIO, 42)
+        place = self.place("sealed", Driver.P2PSIM)
+        keep(await place.run(job, path))
         return path
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    found = Machine(tmp_path)
-
-    def opened(name: str, driver: Driver, programs: Programs) -> SealedPlace:
-        assert name == "sealed"
-        return found.testbed.with_programs(programs)
-
-    monkeypatch.setattr(reproduce, "open_place", opened)
-    monkeypatch.setattr(reproduce, "find_source", found.find_source)
-    monkeypatch.setattr(reproduce, "build", found.build)
-    return found
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
 
 
 @pytest.fixture
@@ -93,16 +116,17 @@ async def bundle(tmp_path: Path, machine: Machine) -> Path:
     return await machine.bundle(tmp_path / "bundles" / "one")
 
 
-def call(bundle: Path, *more: str) -> int:
+def call(machine: Machine, bundle: Path, *more: str) -> int:
     again = bundle.parent / "again" / "one"
-    return main(["reproduce", str(bundle), "--out", str(again), *more])
+    words = ["reproduce", str(bundle), "--out", str(again), *more]
+    return main(words, machine)
 
 
 def missing(
-    bundle: Path, capsys: pytest.CaptureFixture[str]
+    machine: Machine, bundle: Path, capsys: Capture
 ) -> dict[str, tuple[str, str]]:
-    """What cannot be had: recorded and present, by name."""
-    assert call(bundle, "--json") == 4
+    """The missing inputs: what was recorded and what is there, by name."""
+    assert call(machine, bundle, "--json") == 4
     document = json.loads(capsys.readouterr().out)
     assert document["verdict"] == "skip"
     assert document["again"] == ""
@@ -112,102 +136,90 @@ def missing(
     }
 
 
-def test_identical(
-    bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(bundle) == 0
+def test_identical(machine: Machine, bundle: Path, capsys: Capture) -> None:
+    assert call(machine, bundle) == 0
     out = capsys.readouterr().out
     assert "identical: 4 files, to the byte" in out
     again = bundle.parent / "again" / "one"
     assert open_bundle(again).files == open_bundle(bundle).files
 
 
-def test_zip(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_zip(machine: Machine, bundle: Path, capsys: Capture) -> None:
     zipped = bundle.with_name("one.zip")
     pack(open_bundle(bundle), zipped)
-    assert call(zipped, "--json") == 0
+    assert call(machine, zipped, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["verdict"], document["missing"]) == ("pass", [])
 
 
 def test_it_is_really_run(
-    bundle: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+    machine: Machine, bundle: Path, capsys: Capture
 ) -> None:
-    # What is in the results' store is not asked for.
-    machine.testbed = machine.make("")
-    assert call(bundle) == 5
+    # The cache, which has the bundle, is not asked.
+    machine.testbed = machine.script("")
+    assert call(machine, bundle) == 5
     assert "without leaving a bundle" in capsys.readouterr().err
 
 
 def test_run_that_differs(
-    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+    machine: Machine, tmp_path: Path, bundle: Path, capsys: Capture
 ) -> None:
     (tmp_path / "out" / "source" / "trace.log").write_text("trade")
-    assert call(bundle) == 5
+    assert call(machine, bundle) == 5
     said = capsys.readouterr().err
     assert "source/trace.log:1 was 'trace', is 'trade'" in said
 
 
 def test_source_of_another_version(
-    bundle: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+    machine: Machine, bundle: Path, capsys: Capture
 ) -> None:
+    assert machine.source
     machine.source = replace(
         machine.source, key="6" * 64, version="10.0.100"
     )
-    assert missing(bundle, capsys) == {
+    assert missing(machine, bundle, capsys) == {
         "source.made_of.source": (
             f"{'5' * 64} (QEMU 10.0.99)", f"{'6' * 64} (QEMU 10.0.100)"
         )
     }
-    # Minutes that would come to nothing.
+    # A build would take minutes, and be of no use.
     assert machine.built == []
 
 
 def test_source_that_is_nowhere(
-    bundle: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    machine: Machine, bundle: Path, capsys: Capture
 ) -> None:
-    def nowhere(*_: object) -> Source:
-        raise HostError("Debian has no QEMU 10.0.x")
-
-    monkeypatch.setattr(reproduce, "find_source", nowhere)
-    found = missing(bundle, capsys)["source.made_of.source"]
+    machine.source = None
+    found = missing(machine, bundle, capsys)["source.made_of.source"]
     assert found[1] == "none: Debian has no QEMU 10.0.x"
 
 
 def test_patch_that_is_another(
-    bundle: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    machine: Machine,
-    capsys: pytest.CaptureFixture[str],
+    machine: Machine, tmp_path: Path, capsys: Capture
 ) -> None:
-    folder = tmp_path / "patches"
-    folder.mkdir()
-    monkeypatch.setattr(reproduce, "patches_folder", lambda: folder)
-    name = f"source.made_of.patches.{patch().name}"
-    assert missing(bundle, capsys) == {name: (patch().sha256, "none")}
-    other = Patch(patch().name, patch().data + b"more\n")
-    (folder / other.name).write_bytes(other.data)
-    assert missing(bundle, capsys) == {
-        name: (patch().sha256, other.sha256)
-    }
+    own = Patch("mine.patch", patch().data + b"more\n")
+    name = f"source.made_of.patches.{own.name}"
+    bundle = asyncio.run(machine.bundle(tmp_path / "b" / "one", own))
+    assert missing(machine, bundle, capsys) == {name: (own.sha256, "none")}
+    path = tmp_path / own.name
+    path.write_bytes(own.data + b"and more\n")
+    other = Patch.load(path)
+    assert call(machine, bundle, "--patch", str(path)) == 4
+    assert other.sha256 in capsys.readouterr().out
     assert machine.built == []
-    own = tmp_path / "mine.patch"
-    own.write_bytes(patch().data)
-    assert call(bundle, "--patch", str(own)) == 0
+    path.write_bytes(own.data)
+    assert call(machine, bundle, "--patch", str(path)) == 0
 
 
 def test_other_image_and_outer_qemu(
-    bundle: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+    machine: Machine, bundle: Path, capsys: Capture
 ) -> None:
     testbed = machine.testbed
     machine.testbed = FakeTestbed(
         replace(testbed.outer, version="QEMU 9", sha256="9" * 64),
         replace(testbed.image, files={"vmlinuz": "8" * 64}),
     )
-    assert missing(bundle, capsys) == {
+    assert missing(machine, bundle, capsys) == {
         "place.image.vmlinuz": ("none", "8" * 64),
         "place.outer": ("QEMU 7.2", "QEMU 9"),
         "place.outer_sha256": ("none", "9" * 64),
@@ -216,13 +228,13 @@ def test_other_image_and_outer_qemu(
 
 
 def test_build_that_is_another(
-    bundle: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+    machine: Machine, bundle: Path, capsys: Capture
 ) -> None:
     machine.binary.write_bytes(machine.binary.read_bytes() + b"\0")
-    assert list(missing(bundle, capsys)) == [
+    assert list(missing(machine, bundle, capsys)) == [
         "source.sha256", "destination.sha256",
     ]
-    assert machine.built == ["patched"]
+    assert machine.built == [("10.0", "patched")]
 
 
 def test_what_only_explains_does_not_matter(
@@ -232,62 +244,67 @@ def test_what_only_explains_does_not_matter(
     machine.testbed = replace(
         testbed, image=replace(testbed.image, compiler="gcc 13")
     )
-    assert call(bundle) == 0
+    assert call(machine, bundle) == 0
 
 
 def test_bundle_of_before(
-    tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, machine: Machine, capsys: Capture
 ) -> None:
-    found = missing(make_bundle(tmp_path / "old" / "one"), capsys)
+    old = make_bundle(tmp_path / "old" / "one")
+    found = missing(machine, old, capsys)
     assert found["source.made_of.source"] == ("none", "none")
 
 
 def test_the_bundle_is_not_replaced(
+    machine: Machine,
     bundle: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
     (tmp_path / "out" / "source" / "trace.log").write_text("trade")
     before = open_bundle(bundle)
     link = tmp_path / "link"
     link.symlink_to(bundle)
     for out in (bundle, link):
-        assert main(["reproduce", str(bundle), "--out", str(out)]) == 2
-        assert "replace the bundle itself" in capsys.readouterr().err
+        words = ["reproduce", str(bundle), "--out", str(out)]
+        assert main(words, machine) == 2
+        assert "would replace the old one" in capsys.readouterr().err
     # As one that is at the default already.
     again = tmp_path / "out" / "again" / "one"
     shutil.copytree(bundle, again)
     monkeypatch.chdir(tmp_path)
-    assert main(["reproduce", str(again)]) == 2
+    assert main(["reproduce", str(again)], machine) == 2
     assert open_bundle(bundle).files == before.files
     assert open_bundle(again).files == before.files
 
 
 def test_what_is_no_bundle(
-    bundle: Path, capsys: pytest.CaptureFixture[str]
+    machine: Machine, bundle: Path, capsys: Capture
 ) -> None:
     (bundle / "source" / "trace.log").write_text("forged")
-    assert call(bundle) == 2
+    assert call(machine, bundle) == 2
     assert "damaged: source/trace.log" in capsys.readouterr().err
-    assert call(bundle.with_name("none")) == 2
+    assert call(machine, bundle.with_name("none")) == 2
 
 
 def test_a_driver_of_later(
-    bundle: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+    machine: Machine, bundle: Path, capsys: Capture
 ) -> None:
     inputs = open_bundle(bundle).manifest.inputs
+    assert isinstance(inputs.place, SealedProvenance)
     other = msgspec.structs.replace(
         inputs,
         place=msgspec.structs.replace(inputs.place, driver="later"),
     )
     seal(bundle, other)
-    assert call(bundle) == 2
-    assert "a driver named 'later' is not known" in capsys.readouterr().err
+    assert call(machine, bundle) == 2
+    assert "there is no driver named 'later'" in capsys.readouterr().err
 
 
 async def test_differences_are_named(bundle: Path) -> None:
     inputs = open_bundle(bundle).manifest.inputs
+    assert isinstance(inputs.place, SealedProvenance)
     assert differences(inputs, inputs) == []
     other = msgspec.structs.replace(
         inputs,

@@ -4,83 +4,96 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
 from pathlib import Path
 from typing import Any
 
-from vfio_p2p.cli.common import SEED, seed
-from vfio_p2p.cli.history import METRIC, add_database_argument
-from vfio_p2p.cli.progress import Display, display
-from vfio_p2p.cli.record import project_revision
-from vfio_p2p.history.database import Entry, default_path, open_history
+from vfio_p2p.cli import options
+from vfio_p2p.cli.context import Context
+from vfio_p2p.history.database import Entry
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.plans.bisect import Above, Found, Sample, search
-from vfio_p2p.plans.bisect.step import Job
+from vfio_p2p.plans.bisect.plan import SCENARIO, BisectRequest, bisect
+from vfio_p2p.plans.bisect.search import (
+    Above,
+    Bisection,
+    MeasuredCommit,
+    Steps,
+)
+from vfio_p2p.plans.bisect.step import Probe
+from vfio_p2p.plans.history import METRIC
+from vfio_p2p.plans.setting import SEED
 from vfio_p2p.report.history import difference
-from vfio_p2p.scenario.load import load
 from vfio_p2p.trace import printable
 
 FORMAT = 1
 
-_SCENARIO = "two-devices"
 _DIGITS = 12
 _VERDICTS = {True: "bad", False: "good", None: "skipped"}
-# What explains a change is at least this part of it.
+# Another metric is named if it changed by at least this part of the change.
 _NOTABLE = 0.1
 
 
-def add_parser(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def add_parser(commands: options.Commands, summary: str) -> None:
     """Add the command ``bisect``."""
     parser = commands.add_parser(
         "bisect",
-        help="find the commit that changed a downtime",
+        help=summary,
         description="Find the commit of a QEMU repository that changed a "
         "downtime: 'git bisect run', with a sealed run for each commit, in "
-        "a work tree of its own. The repository stays as it is. Commits "
+        "a work tree of its own. The repository is left as it is. Commits "
         "that do not build or do not migrate are skipped.",
     )
     for name, help_text in (
         ("good", "a commit from before the change"),
-        ("bad", "a commit with it; a descendant of the good one"),
+        ("bad", "a commit with the change; a descendant of the good one"),
     ):
         parser.add_argument(
             f"--{name}", required=True, metavar="R", help=help_text
         )
     parser.add_argument(
-        "--source", type=Path, required=True, metavar="QEMU_GIT",
+        "--source",
+        type=Path,
+        required=True,
+        metavar="QEMU_GIT",
         help="a git repository of QEMU",
     )
     parser.add_argument(
-        "--metric", default=METRIC, metavar="METRIC",
-        help="what changed, e.g. phase.stop-arcs (default: %(default)s)",
+        "--metric",
+        default=METRIC,
+        metavar="METRIC",
+        help="the metric that changed, e.g. phase.stop-arcs (default: "
+        "%(default)s)",
     )
     parser.add_argument(
-        "--scenario", default=_SCENARIO, metavar="S",
-        help="what to run (default: %(default)s)",
+        "--scenario",
+        default=SCENARIO,
+        metavar="S",
+        help="the scenario that is run (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=seed, default=SEED, metavar="N",
-        help="of the sealed runs (default: %(default)s)",
+        "--seed",
+        type=options.seed,
+        default=SEED,
+        metavar="N",
+        help="the seed of the runs (default: %(default)s)",
     )
     parser.add_argument(
-        "--above", type=_above, metavar="MS|PERCENT",
-        help="a commit is bad that exceeds the good one by more than this, "
-        "e.g. 3 (milliseconds) or 1%% (default: that is nearer to the bad "
-        "one than to the good one)",
+        "--above",
+        type=_above,
+        metavar="MS|PERCENT",
+        help="threshold over the good commit, e.g. 3 (milliseconds) or 1%%; "
+        "by default, the midpoint between good and bad",
     )
     parser.add_argument(
-        "--record", action="store_true",
+        "--record",
+        action="store_true",
         help="keep what was measured in the history",
     )
-    add_database_argument(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document"
-    )
-    parser.set_defaults(run=run)
+    options.add_place(parser)
+    options.add_database(parser)
+    options.add_json(parser)
+    parser.set_defaults(request=request, run=run)
 
 
 def _above(text: str) -> Above:
@@ -94,51 +107,55 @@ def _above(text: str) -> Above:
     return Above(float(found[1]) * 1e6, percent=False)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the command."""
-    scenario = load(args.scenario)
-    path = (args.db or default_path()) if args.record else None
-    if path:
-        # Better now than after half an hour.
-        _keep(path, [])
-    job = Job(args.metric, args.seed, project_revision())
-    with display() as shown:
-        line = shown.line("bisect")
-        found = search(
-            args.source,
-            args.good,
-            args.bad,
-            job,
-            scenario,
-            line,
-            lambda sample: _tell(shown, sample, path),
-            args.above,
-        )
-        line.end("done")
-    if args.json:
-        print(json.dumps(_document(found, scenario.name), indent=2))
+def request(args: argparse.Namespace) -> BisectRequest:
+    """Read the arguments."""
+    return BisectRequest(
+        source=args.source,
+        good=args.good,
+        bad=args.bad,
+        metric=args.metric,
+        scenario=args.scenario,
+        seed=args.seed,
+        at=args.at,
+        above=args.above,
+        record=args.record,
+        database=args.db,
+    )
+
+
+def run(wanted: BisectRequest, context: Context) -> int:
+    """Bisect, and print the first bad commit."""
+    return report(wanted, context, Steps())
+
+
+def report(
+    wanted: BisectRequest, context: Context, steps: Steps
+) -> int:
+    """Bisect in given steps, and print the first bad commit.
+
+    :param wanted: What is searched.
+    :param context: Where the result is printed.
+    :param steps: How commits are measured.
+    """
+    with context.reporter() as reporter:
+
+        def tell(sample: MeasuredCommit) -> None:
+            reporter.task(sample.commit[:_DIGITS]).end(_outcome(sample))
+
+        found = bisect(wanted, reporter, tell, steps)
+    if context.json:
+        context.show_json(_document(found))
     else:
-        print(_text(found, scenario.name))
+        context.show(_text(found))
     return 0 if found.first else Verdict.INCONCLUSIVE.exit_code
 
 
-def _tell(shown: Display, sample: Sample, path: Path | None) -> None:
-    shown.line(sample.commit[:_DIGITS]).end(_outcome(sample))
-    if path and sample.entry:
-        _keep(path, [sample.entry])
-
-
-def _keep(path: Path, entries: list[Entry]) -> None:
-    with open_history(path, write=True) as history:
-        history.add(entries)
-
-
-def _text(found: Found, scenario: str) -> str:
-    job = found.job
-    where = "above" if job.rising else "below"
+def _text(found: Bisection) -> str:
+    probe = found.probe
+    where = "above" if probe.rising else "below"
     lines = [
-        f"tested: {scenario}, seed {job.seed}; {job.metric} {where} "
-        f"{job.limit_ns / 1e6:.3f} ms is bad",
+        f"tested: {found.scenario}, seed {probe.seed}; {probe.metric} "
+        f"{where} {probe.limit_ns / 1e6:.3f} ms is bad",
     ]
     for sample in found.samples:
         line = f"  {sample.commit[:_DIGITS]}  {_outcome(sample)}"
@@ -156,24 +173,27 @@ def _text(found: Found, scenario: str) -> str:
     if entry and entry.qemu_revision_s is not None:
         date = time.gmtime(entry.qemu_revision_s)
         lines.append(f"  committed {time.strftime('%Y-%m-%d', date)}")
-    lines += [f"  {x}" for x in _changes(job, before, first)]
+    lines += [f"  {x}" for x in _changes(probe, before, first)]
     return "\n".join(lines)
 
 
-def _outcome(sample: Sample) -> str:
+def _outcome(sample: MeasuredCommit) -> str:
     if sample.value_ns is None:
         return f"skipped: {printable(sample.why)}"
     return f"{_VERDICTS[sample.bad]:4} {sample.value_ns / 1e6:10.3f} ms"
 
 
-def _changes(job: Job, before: Sample | None, first: Sample) -> list[str]:
-    """By how much the metric changed, and what else did with it."""
+def _changes(
+    probe: Probe, before: MeasuredCommit | None, first: MeasuredCommit
+) -> list[str]:
+    """Tell by how much the metric changed, and which others changed, too."""
     if not (before and before.entry and first.entry):
         return []
     moved = _moved(before.entry, first.entry)
-    was, change = moved.pop(job.metric)
+    was, change = moved.pop(probe.metric)
     lines = [
-        f"{job.metric}: {was / 1e6:.3f} ms to {(was + change) / 1e6:.3f} ms, "
+        f"{probe.metric}: {was / 1e6:.3f} ms to "
+        f"{(was + change) / 1e6:.3f} ms, "
         + difference(change, 100 * change / was if was else None, "ns"),
         f"compared with {before.commit[:_DIGITS]}; with it changed:",
     ]
@@ -188,7 +208,7 @@ def _changes(job: Job, before: Sample | None, first: Sample) -> list[str]:
 
 
 def _moved(before: Entry, after: Entry) -> dict[str, tuple[int, int]]:
-    """Metrics that both have: the value before, and how far it moved."""
+    """Map each metric of both to its value before and its difference."""
     return {
         x.name: (old.value, x.value - old.value)
         for x in after.metrics
@@ -196,18 +216,18 @@ def _moved(before: Entry, after: Entry) -> dict[str, tuple[int, int]]:
     }
 
 
-def _document(found: Found, scenario: str) -> dict[str, Any]:
+def _document(found: Bisection) -> dict[str, Any]:
     first, before = found.first, found.before
     change_ns = None
     if first and before and None not in (first.value_ns, before.value_ns):
         change_ns = (first.value_ns or 0) - (before.value_ns or 0)
     return {
         "format": FORMAT,
-        "metric": found.job.metric,
-        "scenario": scenario,
-        "seed": found.job.seed,
-        "limit_ns": found.job.limit_ns,
-        "bad_is": "above" if found.job.rising else "below",
+        "metric": found.probe.metric,
+        "scenario": found.scenario,
+        "seed": found.probe.seed,
+        "limit_ns": found.probe.limit_ns,
+        "bad_is": "above" if found.probe.rising else "below",
         "first_bad": first.commit if first else None,
         "compared_with": before.commit if before else None,
         "change_ns": change_ns,

@@ -1,64 +1,67 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``vfio-p2p check``: judge anybody's trace logs."""
+"""``vfio-p2p check``: judge trace logs from any machine."""
 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.cli import options
+from vfio_p2p.cli.context import Context
 from vfio_p2p.errors import UsageError
-from vfio_p2p.oracle import Criteria, Judgement, judge
-from vfio_p2p.report import machine, text
-from vfio_p2p.report.model import Report, Row
-from vfio_p2p.timeline import Side, Timeline, read_log
+from vfio_p2p.plans.check import (
+    JudgedLogs,
+    LogsRequest,
+    check_bundle,
+    check_logs,
+)
+from vfio_p2p.report.document import to_json
+from vfio_p2p.report.formats import render
+from vfio_p2p.timeline import Timeline
 from vfio_p2p.trace import printable
-from vfio_p2p.verdict.assess import assess
 
 _MANY = 64
 
 
-def add_parser(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
-    """Add the command's parser.
-
-    :param commands: Where the commands are.
-    """
+def add_parser(commands: options.Commands, summary: str) -> None:
+    """Add the command ``check``."""
     parser = commands.add_parser(
         "check",
-        help="judge anybody's trace logs",
+        help=summary,
         description="Judge the P2P order from the files of QEMU's 'log' or "
-        "'simple' trace backend, of QEMU 8.1 to 11.1; which one it is they "
-        "tell.  Trace with --trace 'vfio_*' --trace vm_state_notify, and "
-        "-msg timestamp=on for 'log'.",
+        "'simple' trace backend, of QEMU 8.1 to 11.1. The backend is "
+        "detected automatically. Trace with --trace 'vfio_*' --trace "
+        "vm_state_notify, and -msg timestamp=on for 'log'.",
     )
     parser.add_argument(
         "source",
         type=Path,
         metavar="SOURCE_LOG",
-        help="trace of the source, or a whole bundle (a folder or a zip "
+        help="the trace of the source, or a whole bundle (a folder or a zip "
         "file)",
     )
     parser.add_argument(
-        "--destination", type=Path, metavar="LOG",
-        help="trace of the destination",
+        "--destination",
+        type=Path,
+        metavar="LOG",
+        help="the trace of the destination",
     )
     parser.add_argument(
-        "--devices", type=_devices, metavar="N",
-        help="number of devices that can migrate (default: as many as QEMU "
-        "reported)",
+        "--devices",
+        type=_devices,
+        metavar="N",
+        help="the number of devices that can migrate (default: as many as "
+        "QEMU reported)",
     )
     parser.add_argument(
-        "--expect-p2p", action="store_true",
-        help="fail, if there are no P2P states at all",
+        "--expect-p2p",
+        action="store_true",
+        help="fail if there are no P2P states at all",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document"
-    )
-    parser.set_defaults(run=run)
+    options.add_json(parser)
+    parser.set_defaults(request=request, run=run)
 
 
 def _devices(text: str) -> int:
@@ -67,58 +70,41 @@ def _devices(text: str) -> int:
     raise argparse.ArgumentTypeError(f"not a number from 1 to {_MANY}")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Judge, print, and tell by the exit code.
+def request(args: argparse.Namespace) -> LogsRequest | Path:
+    """Read the arguments; a path alone is that of a bundle.
 
-    :param args: What `add_parser` defines.
-    :raise TraceError: When a log cannot be read or is no text.
-    :raise BundleError: When a bundle is damaged or newer than we are.
+    :raise UsageError: When a bundle comes with options for logs.
     """
-    if args.source.is_dir() or args.source.suffix == ".zip":
-        return _check_bundle(args)
-    source = read_log(args.source, Side.SOURCE)
-    destination = None
-    if args.destination is not None:
-        destination = read_log(args.destination, Side.DESTINATION)
-    judgement = judge(
-        source,
-        destination,
-        Criteria(
-            devices=args.devices, p2p=True if args.expect_p2p else None
-        ),
-    )
-    sides = [source] if destination is None else [source, destination]
-    if args.json:
-        document: dict[str, Any] = judgement.as_json()
-        document["logs"] = [_log(side) for side in sides]
-        print(json.dumps(document, indent=2))
-    else:
-        print("\n".join(_text(judgement, sides)))
-    return judgement.verdict.exit_code
-
-
-def _check_bundle(args: argparse.Namespace) -> int:
+    if not (args.source.is_dir() or args.source.suffix == ".zip"):
+        return LogsRequest(
+            args.source, args.destination, args.devices, args.expect_p2p
+        )
     if args.destination or args.devices or args.expect_p2p:
         raise UsageError(
             "a bundle says itself what is expected of it",
-            "give the bundle alone",
+            "Give the bundle alone.",
         )
-    bundle = open_bundle(args.source)
-    qemu = bundle.manifest.inputs.source
-    row = Row(
-        variant=qemu.variant,
-        scenario=bundle.scenario.name,
-        seed=bundle.manifest.inputs.seed,
-        assessment=assess(bundle),
-        bundle=str(args.source),
-        digest=bundle.digest,
-    )
-    report = Report(qemu=qemu.version, base="", origin="", rows=(row,))
-    if args.json:
-        print(json.dumps(machine.as_json(report), indent=2))
+    path: Path = args.source
+    return path
+
+
+def run(wanted: LogsRequest | Path, context: Context) -> int:
+    """Judge, and print the verdict."""
+    if isinstance(wanted, Path):
+        document = check_bundle(wanted)
+        if context.json:
+            context.show(to_json(document).rstrip())
+        else:
+            context.show(render("table", document).rstrip())
+        return document.verdict.exit_code
+    found = check_logs(wanted)
+    if context.json:
+        values: dict[str, Any] = found.judgement.as_json()
+        values["logs"] = [_log(side) for side in found.sides]
+        context.show_json(values)
     else:
-        print(text.render(report))
-    return report.verdict.exit_code
+        context.show("\n".join(_text(found)))
+    return found.judgement.verdict.exit_code
 
 
 def _log(side: Timeline) -> dict[str, Any]:
@@ -136,26 +122,27 @@ def _log(side: Timeline) -> dict[str, Any]:
     }
 
 
-def _text(judgement: Judgement, sides: list[Timeline]) -> list[str]:
-    found = [f"{judgement.verdict}"]
-    for side in sides:
+def _text(found: JudgedLogs) -> Iterator[str]:
+    judgement = found.judgement
+    yield f"{judgement.verdict}"
+    for side in found.sides:
         versions = side.summary.versions
         qemu = f", QEMU {' to '.join(versions)}" if versions else ""
-        found.append(
+        yield (
             f"{side.side}: {printable(side.summary.name)}, "
             f"{side.summary.lines} {side.summary.backend.unit}s, "
             f"{len(side.devices)} devices, "
             f"{len(side.epochs)} run-state changes{qemu}"
         )
     for finding in judgement.findings:
-        found.append(f"broken: {finding.rule}, {finding.message}")
-        found.append(f"  {finding.reason}")
-        found += [f"  {line}" for line in finding.lines()]
+        yield f"broken: {finding.rule}, {finding.message}"
+        yield f"  {finding.reason}"
+        yield from (f"  {line}" for line in finding.lines())
     for doubt in judgement.notes:
-        found.append(f"unclear: {doubt.side}, {doubt.message}")
-        found += [f"  {line}" for line in doubt.lines()]
+        yield f"unclear: {doubt.side}, {doubt.message}"
+        yield from (f"  {line}" for line in doubt.lines())
     if judgement.unseen:
-        found.append(
+        yield (
             "not observable without the devices' own logs: "
             f"{', '.join(judgement.unseen)}"
         )
@@ -165,5 +152,4 @@ def _text(judgement: Judgement, sides: list[Timeline]) -> list[str]:
         if blackout.duration_ns is not None:
             length = f"{blackout.duration_ns / 1e6:.3f} ms"
         note = f" ({blackout.note})" if blackout.note else ""
-        found.append(f"blackout: {length}{note}")
-    return found
+        yield f"blackout: {length}{note}"

@@ -1,132 +1,152 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``vfio-p2p history``: results that are kept, over revisions."""
+"""``vfio-p2p history``: results that were kept, over revisions."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_p2p.bundle.read import open_bundle
-from vfio_p2p.cli.record import NO_PASS, entry, project_revision
-from vfio_p2p.errors import UsageError
+from vfio_p2p.cli import options
+from vfio_p2p.cli.context import Context
 from vfio_p2p.history.changes import LEVEL, MIN_SEGMENT
-from vfio_p2p.history.database import (
-    Entry,
-    History,
-    default_path,
-    open_history,
-)
-from vfio_p2p.history.trend import trends
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.history import (
+    METRIC,
+    RecordRequest,
+    SelectRequest,
+    TrendRequest,
+    check_metric,
+    find_trends,
+    record_bundles,
+    select,
+)
+from vfio_p2p.plans.record import NO_PASS
 from vfio_p2p.report import history as report
-from vfio_p2p.series.git import in_order
-from vfio_p2p.verdict.assess import assess
-
-METRIC = "blackout"
-
-_OF_DEVICES = ("device.", "outside.")
-_SOME = 16
 
 
-def add_database_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says where the history is."""
-    parser.add_argument(
-        "--db",
-        type=Path,
-        metavar="FILE",
-        help="the history's file (default: "
-        "$XDG_STATE_HOME/vfio-p2p/history.sqlite3)",
-    )
+@dataclass(frozen=True)
+class _ListRequest:
+    which: SelectRequest
+    metric: str | None
 
 
-def add_parser(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def add_parser(commands: options.Commands, summary: str) -> None:
     """Add the command ``history``."""
     parser = commands.add_parser(
         "history",
-        help="results that are kept, over revisions",
-        description="Keep results with what they were made from, and see "
-        "what a metric did from one revision to the next.",
+        help=summary,
+        description="Keep results with what they were made from, and see how "
+        "a metric changed from one revision to the next.",
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    record = actions.add_parser("record", help="keep what passed")
+    _add_record(actions)
+    _add_list(actions)
+    _add_plot(actions)
+    export = actions.add_parser("export", help="print all of it")
+    export.add_argument(
+        "--json",
+        action="store_true",
+        required=True,
+        help="as one JSON document",
+    )
+    options.add_database(export)
+    export.set_defaults(request=lambda x: SelectRequest(x.db), run=_export)
+
+
+def _add_record(actions: options.Commands) -> None:
+    record = actions.add_parser("record", help="keep bundles that pass")
     record.add_argument(
-        "bundles", nargs="+", type=Path, metavar="BUNDLE",
-        help="what a run left: a folder or a zip file",
+        "bundles",
+        nargs="+",
+        type=Path,
+        metavar="BUNDLE",
+        help="the bundle of a run: a folder or a zip file",
     )
     record.add_argument(
         "--revision",
         metavar="COMMIT",
-        help="the commit of their QEMU trees (default: that which the "
+        help="the commit of their QEMU trees (default: the one that the "
         "build store has noted, for builds of a git checkout)",
     )
-    record.set_defaults(run=_record)
+    options.add_database(record)
+    record.set_defaults(
+        request=lambda x: RecordRequest(tuple(x.bundles), x.revision, x.db),
+        run=_record,
+    )
+
+
+def _add_list(actions: options.Commands) -> None:
     listed = actions.add_parser("list", help="list results")
     listed.add_argument(
-        "--metric", metavar="METRIC",
-        help=f"what to show of them (default: {METRIC})",
+        "--metric",
+        metavar="METRIC",
+        help=f"the metric to show (default: {METRIC})",
     )
-    listed.set_defaults(run=_list)
+    _add_selection(listed)
+    listed.set_defaults(
+        request=lambda x: _ListRequest(_selection(x), x.metric), run=_list
+    )
+
+
+def _add_plot(actions: options.Commands) -> None:
     plot = actions.add_parser(
         "plot",
         help="plot a metric over revisions, with its change points",
         description="Plot a metric over revisions, and find the revisions "
         "that changed it (E-divisive, with a permutation test). Sealed "
-        "runs of several seeds count as one point, their median.",
+        "runs with several seeds count as one point, their median.",
     )
     plot.add_argument("metric", metavar="METRIC", help="e.g. blackout")
     plot.add_argument(
-        "--level", type=_level, default=LEVEL, metavar="P",
+        "--level",
+        type=_level,
+        default=LEVEL,
+        metavar="P",
         help="how often noise alone may be taken for a change "
         "(default: %(default)s)",
     )
     plot.add_argument(
-        "--min-segment", type=_segment, default=MIN_SEGMENT, metavar="N",
-        help="fewest points of a level (default: %(default)s)",
+        "--min-segment",
+        type=_segment,
+        default=MIN_SEGMENT,
+        metavar="N",
+        help="the smallest number of points of a level "
+        "(default: %(default)s)",
     )
     plot.add_argument(
-        "--source", type=Path, metavar="QEMU_GIT",
+        "--source",
+        type=Path,
+        metavar="QEMU_GIT",
         help="a git repository that has the commits, for their order "
         "(default: by their times)",
     )
-    plot.set_defaults(run=_plot)
-    export = actions.add_parser("export", help="print all of it")
-    export.add_argument(
-        "--json", action="store_true", required=True,
-        help="as one JSON document",
+    _add_selection(plot)
+    plot.set_defaults(request=_plot_request, run=_plot)
+
+
+def _plot_request(args: argparse.Namespace) -> TrendRequest:
+    return TrendRequest(
+        which=_selection(args),
+        metric=args.metric,
+        level=args.level,
+        min_segment=args.min_segment,
+        source=args.source,
     )
-    export.set_defaults(run=_export)
-    for action in (listed, plot):
-        action.add_argument(
-            "--scenario", metavar="S", help="only of this scenario"
-        )
-        action.add_argument(
-            "--variant", metavar="V", help="only of this tree"
-        )
-    for action in (record, listed, plot, export):
-        add_database_argument(action)
 
 
-def check_metric(entries: Iterable[Entry], metric: str) -> None:
-    """See that a metric that a user asks for is one.
-
-    :param entries: The results; without any metric there is no telling.
-    :raise UsageError: When none of them has it.
-    """
-    known = {x.name for entry in entries for x in entry.metrics}
-    if metric in known or not known:
-        return
-    # Those of single devices are many.
-    first = sorted(known, key=lambda x: (x.startswith(_OF_DEVICES), x))
-    raise UsageError(
-        f"no result has a metric {metric!r}",
-        f"some that they have: {', '.join(first[:_SOME])}; "
-        "'vfio-p2p history export --json' has them all",
+def _add_selection(action: argparse.ArgumentParser) -> None:
+    action.add_argument(
+        "--scenario", metavar="S", help="only results of this scenario"
     )
+    action.add_argument(
+        "--variant", metavar="V", help="only results of this tree"
+    )
+    options.add_database(action)
+
+
+def _selection(args: argparse.Namespace) -> SelectRequest:
+    return SelectRequest(args.db, args.scenario, args.variant)
 
 
 def _level(text: str) -> float:
@@ -145,62 +165,31 @@ def _segment(text: str) -> int:
     raise argparse.ArgumentTypeError(f"not a number from 2 to 1000: {text}")
 
 
-def _record(args: argparse.Namespace) -> int:
-    project = project_revision()
-    now_s = int(time.time())
-    entries = []
-    for bundle in map(open_bundle, args.bundles):
-        # As of `vfio_p2p.cli.record.recording`.
-        if assess(bundle).verdict is Verdict.PASS:
-            entries.append(entry(bundle, args.revision, project, now_s))
-    path = args.db or default_path()
-    with open_history(path, write=True) as history:
-        new = history.add(entries)
-    known = len(entries) - new
-    left_out = len(args.bundles) - len(entries)
-    print(
-        f"{path}: {new} recorded"
-        + (f", {known} there already" if known else "")
-        + (f", without {left_out} that {NO_PASS}" if left_out else "")
-    )
-    return 0 if entries else Verdict.SKIP.exit_code
+def _record(wanted: RecordRequest, context: Context) -> int:
+    found = record_bundles(wanted)
+    context.show(
+        f"{found.database}: {found.new} recorded"
+        + (f", {found.known} there already" if found.known else "")
+        + (f", without {found.left_out} that {NO_PASS}"
+           if found.left_out else "")
+    )  # fmt: skip
+    return 0 if found.new or found.known else Verdict.SKIP.exit_code
 
 
-def _list(args: argparse.Namespace) -> int:
-    with open_history(args.db or default_path()) as history:
-        entries = _chosen(history, args)
-    if args.metric:
-        check_metric(entries, args.metric)
-    print(report.listing(entries, args.metric or METRIC))
+def _list(wanted: _ListRequest, context: Context) -> int:
+    entries = select(wanted.which)
+    if wanted.metric:
+        check_metric(entries, wanted.metric)
+    context.show(report.listing(entries, wanted.metric or METRIC))
     return 0
 
 
-def _plot(args: argparse.Namespace) -> int:
-    with open_history(args.db or default_path()) as history:
-        entries = _chosen(history, args)
-    check_metric(entries, args.metric)
-    order = in_order(args.source) if args.source else []
-    found = trends(
-        entries,
-        args.metric,
-        level=args.level,
-        min_segment=args.min_segment,
-        order=order,
-    )
-    print("\n\n".join(map(report.plot, found)) or "no results")
+def _plot(wanted: TrendRequest, context: Context) -> int:
+    found = find_trends(wanted)
+    context.show("\n\n".join(map(report.plot, found)) or "no results")
     return 0 if found else Verdict.SKIP.exit_code
 
 
-def _export(args: argparse.Namespace) -> int:
-    with open_history(args.db or default_path()) as history:
-        print(json.dumps(report.as_json(history.entries()), indent=2))
+def _export(wanted: SelectRequest, context: Context) -> int:
+    context.show_json(report.as_json(select(wanted)))
     return 0
-
-
-def _chosen(history: History, args: argparse.Namespace) -> list[Entry]:
-    return [
-        entry
-        for entry in history.entries()
-        if args.scenario in (None, entry.scenario)
-        and args.variant in (None, entry.variant)
-    ]

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from vfio_p2p.trace import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-# A plain line for every so many percent.
+# One plain line is printed for each such step.
 PLAIN_STEP_PERCENT = 10
 
 
 class Line:
-    """Progress of one job: a bar, or lines; see `vfio_p2p.progress`.
+    """The progress of one task: a bar, or lines.
 
-    :param name: What the job is called.
+    :param name: The name of the task.
+    :param console: Where the lines go.
+    :param bars: Where the bar goes; None shows lines only.
     """
 
     def __init__(
@@ -33,12 +37,12 @@ class Line:
         self._last = ("", 0)
 
     def __call__(self, done: int, total: int, text: str) -> None:
-        """See `vfio_p2p.progress.Progress`."""
+        """Show how far the task is; see `vfio_p2p.progress.Progress`."""
         if self._bars is None:
             self._plain(done, total, text)
             return
         if self._task is None:
-            # Without a total until there is one: the bar swings.
+            # The bar swings until the total is known.
             self._task = self._bars.add_task(
                 self._name, total=total or None, text=text
             )
@@ -57,7 +61,7 @@ class Line:
         self._print(f"{self._name}: {text}{count}")
 
     def end(self, text: str) -> None:
-        """Say how the job ended; the bar goes, the line stays."""
+        """Replace the bar by a line that says how the task ended."""
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
@@ -68,15 +72,25 @@ class Line:
 
 
 class Display:
-    """Where the progress of several jobs is shown; see `display`."""
+    """The `vfio_p2p.progress.Reporter` of the command line.
+
+    :param console: Where lines go.
+    :param bars: Where bars go; None shows lines only.
+    """
 
     def __init__(self, console: Console, bars: Bars | None) -> None:
         self._console = console
         self._bars = bars
 
-    def line(self, name: str) -> Line:
-        """A line for one more job."""
+    def task(self, name: str) -> Line:
+        """Open a task; see `vfio_p2p.progress.Reporter`."""
         return Line(name, self._console, self._bars)
+
+    def remark(self, text: str) -> None:
+        """Print a line; see `vfio_p2p.progress.Reporter`."""
+        self._console.print(
+            printable(text), markup=False, highlight=False
+        )
 
 
 @contextmanager
@@ -86,9 +100,9 @@ def display() -> Iterator[Display]:
     ::
 
         with display() as shown:
-            line = shown.line("base")
-            line(3, 7, "compiling")
-            line.end("done")
+            task = shown.task("base")
+            task(3, 7, "compiling")
+            task.end("done")
     """
     console = Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:

@@ -1,93 +1,91 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``vfio-p2p validate``: the main job."""
+"""``vfio-p2p validate``: the main job, and its modes."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-from vfio_p2p.cli import everything, followups, mutants
-from vfio_p2p.cli.build import (
-    add_source_arguments,
-    add_variants_argument,
-    choose_source,
-    choose_variants,
-    default_variants,
-)
-from vfio_p2p.cli.common import add_seeds_argument
-from vfio_p2p.cli.device import driver_of, load_for
-from vfio_p2p.cli.session import (
-    JSON,
-    JUNIT,
-    add_run_arguments,
-    check_ready,
-    forget_reports,
-    judge_trees,
-    write_reports,
-)
-from vfio_p2p.devices import Driver
+from vfio_p2p.cli import options
+from vfio_p2p.cli.context import Context
 from vfio_p2p.errors import UsageError
-from vfio_p2p.report import machine, perpatch, text
-from vfio_p2p.report.model import Report
-from vfio_p2p.scenario.model import Scenario
-from vfio_p2p.series import Base
-from vfio_p2p.verdict.assess import patches_of
+from vfio_p2p.plans.everything import validate_everything
+from vfio_p2p.plans.followups import validate_followups
+from vfio_p2p.plans.modes import ModeRequest
+from vfio_p2p.plans.mutants import MutantsRequest, validate_mutants
+from vfio_p2p.plans.patches import validate_patches
+from vfio_p2p.plans.runs import JSON, JUNIT
+from vfio_p2p.plans.validate import SCENARIOS, ValidateRequest, validate
+from vfio_p2p.progress import Reporter
+from vfio_p2p.report.document import Document, to_json
+from vfio_p2p.report.formats import render
 
-SCENARIOS = ("one-device", "two-devices", "four-devices")
-
-# Where those find their scenarios that judge with ones of their own.
+# Each mode, and where it finds its scenarios.
 _MODES = {
-    "per_patch": f"they are {', '.join(perpatch.SCENARIOS)}",
-    "mutants": "qemu-patches/series.toml lists them",
-    "followups": "qemu-patches/series.toml lists them",
-    "all": "it runs every one",
+    "per_patch": "It runs one device and two devices.",
+    "mutants": "Each mutant has its own: see 'vfio-p2p series list'.",
+    "followups": "Each follow-up has its own: see 'vfio-p2p series list'.",
+    "all": "It runs every scenario that comes with the tool.",
 }
 
 
-def add_parser(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for.
+
+    :param mode: A key of the modes; empty for the plain matrix.
+    :param plain: The request, of which a mode takes source and setting.
+    :param mutants: The names of the mutants that were asked for.
+    """
+
+    mode: str
+    plain: ValidateRequest
+    mutants: tuple[str, ...]
+
+
+def add_parser(commands: options.Commands, summary: str) -> None:
     """Add the command ``validate``."""
     parser = commands.add_parser(
         "validate",
-        help="build, run the matrix, verdict, report",
+        help=summary,
         description="Build QEMU without and with the series, migrate one, "
-        "two and four devices with each in the sealed testbed, and say "
-        "whether the P2P order is kept and how long the blackout is.",
+        "two and four devices with each, and report whether the P2P order is "
+        "kept and how long the blackout is.",
     )
-    add_source_arguments(parser)
+    options.add_origin(parser)
     what = parser.add_mutually_exclusive_group()
-    add_variants_argument(what)
+    options.add_variants(what)
     what.add_argument(
         "--per-patch",
         action="store_true",
-        help="judge base and every patch by the rules that hold there",
+        help="judge the base and every patch by the rules that hold there",
     )
     what.add_argument(
         "--mutants",
         action="store_true",
-        help="judge this suite: each mutant of qemu-patches/series.toml has "
-        "to be caught by its rule, in its scenarios",
+        help="judge this suite: each mutant must be caught by its rule, in "
+        "its scenarios",
     )
     what.add_argument(
         "--all",
         action="store_true",
         help="judge everything: each scenario on the patched tree and on "
         "each QEMU that has upstream's series, each mutant, and whether each "
-        "rule is broken by something; killed, it goes on where it was",
+        "rule is broken by something; if interrupted, it resumes where it "
+        "stopped",
     )
     what.add_argument(
         "--followups",
         action="store_true",
-        help="judge the follow-ups: the defect that each mends has to be "
-        "there without it, and not with it",
+        help="judge the follow-up patches: each defect must reproduce "
+        "without its patch and disappear with it",
     )
     parser.add_argument(
         "--mutant",
         action="append",
         default=[],
         metavar="NAME",
-        help="of the mutants, only this one; may be repeated",
+        help="with --mutants: test only this mutant; may be repeated",
     )
     parser.add_argument(
         "--scenario",
@@ -96,118 +94,67 @@ def add_parser(
         help="a scenario's name or file; may be repeated (default: "
         f"{', '.join(SCENARIOS)})",
     )
-    add_run_arguments(parser)
-    add_seeds_argument(parser, 1)
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document"
+    options.add_setting(parser, seeds=1)
+    options.add_json(parser)
+    parser.set_defaults(request=request, run=run)
+
+
+def request(args: argparse.Namespace) -> _Request:
+    """Read the arguments.
+
+    :raise UsageError: When options exclude one another.
+    """
+    mode = next((x for x in _MODES if getattr(args, x)), "")
+    if mode and args.scenario:
+        raise UsageError(
+            f"--{mode.replace('_', '-')} has scenarios of its own",
+            f"Leave out --scenario. {_MODES[mode]}",
+        )
+    if args.mutant and mode != "mutants":
+        raise UsageError(
+            "--mutant has no effect without --mutants", "Give --mutants, too."
+        )
+    return _Request(
+        mode=mode,
+        plain=ValidateRequest(
+            origin=options.origin(args),
+            setting=options.setting(args),
+            variants=tuple(args.variant),
+            scenarios=tuple(args.scenario or SCENARIOS),
+        ),
+        mutants=tuple(args.mutant),
     )
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the command."""
-    driver = driver_of(args)
-    for option, scenarios_of in _MODES.items():
-        if getattr(args, option):
-            _check_mode(args, driver, option, scenarios_of)
-    if args.mutant and not args.mutants:
-        raise UsageError("--mutant is for --mutants", "say --mutants too")
-    if args.all:
-        return everything.run(args)
-    if args.followups:
-        return followups.run(args)
-    if args.mutants:
-        return mutants.run(args)
-    # What can be wrong with the input is found before anything is built.
-    wanted = perpatch.SCENARIOS if args.per_patch else SCENARIOS
-    scenarios = _scenarios(driver, args.scenario or wanted, args.profile)
-    check_ready(args)
-    base, source = choose_source(args)
-    names = args.variant or default_variants(base)
-    if args.per_patch:
-        if not base.patches:
-            raise UsageError(
-                f"{base.name} has no patches of ours to judge",
-                "leave out --per-patch: it is judged as it is",
+def run(wanted: _Request, context: Context) -> int:
+    """Judge, and print the report."""
+    with context.reporter() as reporter:
+        document = _judge(wanted, context, reporter)
+    if context.json:
+        context.show(to_json(document).rstrip())
+        return document.verdict.exit_code
+    context.show(render("table", document).rstrip())
+    out = wanted.plain.setting.out
+    context.show(f"bundles, {JSON} and {JUNIT}: {out}")
+    return document.verdict.exit_code
+
+
+def _judge(
+    wanted: _Request, context: Context, reporter: Reporter
+) -> Document:
+    plain, workshop = wanted.plain, context.workshop
+    mode = ModeRequest(plain.origin, plain.setting)
+    match wanted.mode:
+        case "per_patch":
+            return validate_patches(mode, reporter, workshop)
+        case "mutants":
+            return validate_mutants(
+                MutantsRequest(plain.origin, plain.setting, wanted.mutants),
+                reporter,
+                workshop,
             )
-        names = ["base"]
-        names += [f"patch-{n + 1}" for n in range(len(base.patches))]
-    variants = choose_variants(base, source, names)
-    forget_reports(args.out)
-    report = judge_trees(
-        base,
-        source,
-        [(tree, scenario) for tree in variants for scenario in scenarios],
-        args,
-    )
-    document = machine.as_json(report)
-    steps = _steps(base, report) if args.per_patch else []
-    if steps:
-        document["patches"] = perpatch.as_json(steps)
-    printed = write_reports(args.out, document, machine.as_junit(report))
-    if args.json:
-        print(printed)
-    else:
-        if steps:
-            print(perpatch.render(steps), end="\n\n")
-        print(text.render(report))
-        print(f"bundles, {JSON} and {JUNIT}: {args.out}")
-    return report.verdict.exit_code
-
-
-def _check_mode(
-    args: argparse.Namespace, driver: Driver, option: str, scenarios: str
-) -> None:
-    """Refuse what would change what is judged, and how."""
-    name = f"--{option.replace('_', '-')}"
-    if args.scenario:
-        raise UsageError(f"{name} has scenarios of its own", scenarios)
-    if args.profile:
-        raise UsageError(
-            f"{name} judges with latencies of its own",
-            "leave out --profile",
-        )
-    if args.seeds > 1:
-        raise UsageError(
-            f"{name} judges with one seed",
-            "leave out --seeds; --seed N says which",
-        )
-    if driver is not Driver.P2PSIM:
-        raise UsageError(
-            f"{name} judges with p2psim",
-            f"judge single trees with --device {driver}, as in "
-            "--variant patched+MUTANT",
-        )
-
-
-def _scenarios(
-    driver: Driver, wanted: Sequence[str], profile: str | None
-) -> list[Scenario]:
-    scenarios = [
-        load_for(driver, text, profile) for text in dict.fromkeys(wanted)
-    ]
-    names = [scenario.name for scenario in scenarios]
-    for name in names:
-        # Bundles are named after them.
-        if names.count(name) > 1:
-            raise UsageError(
-                f"two scenarios are named {name!r}",
-                "give each file a name of its own",
-            )
-    return scenarios
-
-
-def _steps(base: Base, report: Report) -> list[perpatch.Step]:
-    """The rows of a report, tree by tree."""
-    return [
-        perpatch.Step(
-            number=number,
-            subject=base.patches[number - 1].subject if number else "",
-            runs={
-                row.scenario: row.assessment
-                for row in report.rows
-                if patches_of(row.variant) == number
-            },
-        )
-        for number in range(len(base.patches) + 1)
-    ]
+        case "followups":
+            return validate_followups(mode, reporter, workshop)
+        case "all":
+            return validate_everything(mode, reporter, workshop)
+    return validate(plain, reporter, workshop)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Many sealed runs, as many at a time as there are cores, each judged."""
+"""Run many jobs at a place, as many at a time as it takes, and judge each."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,57 +22,53 @@ from vfio_p2p.errors import (
 )
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places import Job, Place
+from vfio_p2p.plans.record import Record, keep_nothing
 from vfio_p2p.progress import Progress, silent
-from vfio_p2p.qemu.program import Program
-from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.verdict.assess import Assessment, assess
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to make.
+    """One run to be made.
 
-    :param program: The QEMU under test.
-    :param scenario: What is to happen to it.
-    :param seed: Fixes the rest.
-    :param prefix: Tells its bundle from one of another QEMU's tree that has
-        the same name.
-    :param suffix: Tells its bundle from one of another scenario that has
-        the same name.
+    :param job: What is run.
+    :param prefix: Distinguishes its bundle from that of a variant with the
+        same name of another QEMU.
+    :param suffix: Distinguishes its bundle from that of another scenario
+        with the same name.
     """
 
-    program: Program
-    scenario: Scenario
-    seed: int
+    job: Job
     prefix: str = ""
     suffix: str = ""
 
     @property
-    def name(self) -> str:
-        """Name of its bundle."""
-        tree = f"{self.prefix}{self.program.what.variant}"
-        return f"{tree}-{self.scenario.name}{self.suffix}-s{self.seed}"
+    def variant(self) -> str:
+        """The name of the source's tree."""
+        return self.job.source.variant
 
     @property
-    def job(self) -> Job:
-        """What a place is told."""
-        return Job.of(self.program.what, self.scenario, self.seed)
+    def name(self) -> str:
+        """The name of its bundle."""
+        job = self.job
+        tree = f"{self.prefix}{self.variant}"
+        return f"{tree}-{job.scenario.name}{self.suffix}-s{job.seed}"
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run made, and what came of it.
+class CellResult:
+    """One run that was made, and the verdict on it.
 
     :param cell: What was run.
-    :param assessment: What came of it.
-    :param bundle: Its bundle; None if the infrastructure failed.
-    :param digest: The bundle's digest, empty without one.
+    :param assessment: The verdict.
+    :param bundle: The bundle; None when the infrastructure failed.
     """
 
     cell: Cell
     assessment: Assessment
-    bundle: Path | None
-    digest: str
+    bundle: Bundle | None
 
 
 async def run_matrix(
@@ -80,44 +77,39 @@ async def run_matrix(
     out: Path,
     jobs: int,
     progress: Progress = silent,
-    *,
-    record: Callable[[Bundle, Verdict], None] = lambda bundle, verdict: None,
-) -> list[Run]:
+    record: Record = keep_nothing,
+) -> list[CellResult]:
     """Run and judge every cell.
 
     :param place: Where they run.
-    :param cells: What to run.
-    :param out: Folder for the bundles.
-    :param jobs: How many at a time.
-    :param progress: Told when one is done.
-    :param record: Given each bundle that was judged, as soon as it is
-        there, and its verdict.
-    :return: One for each cell, in the same order; what could not be run,
-        not be judged or not be recorded, has the verdict ERROR.
-    :raise InputError: When none of them could run, e.g. a full disk.
+    :param cells: What is run.
+    :param out: The folder for the bundles.
+    :param jobs: How many run at a time, if the place takes as many.
+    :param progress: Told when a run is done.
+    :param record: Given each bundle that was judged, as soon as it is there,
+        and its verdict.
+    :return: One result for each cell, in the same order.  A cell that could
+        not be run, judged or recorded has the verdict ERROR.
+    :raise InputError: When none of them could run, e.g. on a full disk.
     :raise UsageError: When a bundle would replace something else.
     """
+    if place.capacity is not None:
+        jobs = min(jobs, place.capacity)
     room = asyncio.Semaphore(jobs)
+    what = f"{place.name} runs"
     done = 0
 
-    async def one(cell: Cell) -> Run:
+    async def one(cell: Cell) -> CellResult:
         nonlocal done
         async with room:
-            run = await _run(place, cell, out, record)
+            result = await _run(place, cell, out, record)
         done += 1
-        progress(done, len(cells), "sealed runs")
-        return run
+        progress(done, len(cells), what)
+        return result
 
-    names = [cell.name for cell in cells]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(
-                f"two runs would be named {name}",
-                "give each variant, mutant and scenario a name of its own",
-            )
-        check_replaceable(out / name)
-    progress(0, len(cells), "sealed runs")
-    # The long ones first: none is left to end alone.
+    _check_names(cells, out)
+    progress(0, len(cells), what)
+    # The long runs go first, so that none is left to end alone.
     order = sorted(range(len(cells)), key=lambda x: -_effort(cells[x]))
     try:
         async with asyncio.TaskGroup() as group:
@@ -129,15 +121,28 @@ async def run_matrix(
         bad_input, rest = several.split(InputError)
         if rest or not bad_input:
             raise
-        # They all fail alike; the first says it. Not by except*: in
-        # Python 3.11.2, that of Debian 12, what it raises is a group again.
+        # All of them fail alike, and the first says it.  "except*" does not
+        # do: in Python 3.11.2, that of Debian 12, it raises a group again.
         raise _first(bad_input) from None
     return [tasks[number].result() for number in range(len(cells))]
 
 
+def _check_names(cells: Sequence[Cell], out: Path) -> None:
+    names: set[str] = set()
+    for cell in cells:
+        if cell.name in names:
+            raise UsageError(
+                f"two runs would be named {cell.name}",
+                "Give each variant, mutant and scenario a name of its own.",
+            )
+        names.add(cell.name)
+        check_replaceable(out / cell.name)
+
+
 def _effort(cell: Cell) -> int:
-    """A guess at how long a run takes, to be compared with others."""
-    return len(cell.scenario.each_device()) * len(cell.scenario.steps)
+    """Guess how long a run takes, to be compared with others."""
+    scenario = cell.job.scenario
+    return len(scenario.each_device()) * len(scenario.steps)
 
 
 def _first(group: BaseExceptionGroup[InputError]) -> InputError:
@@ -148,49 +153,47 @@ def _first(group: BaseExceptionGroup[InputError]) -> InputError:
 
 
 async def _run(
-    place: Place,
-    cell: Cell,
-    out: Path,
-    record: Callable[[Bundle, Verdict], None],
-) -> Run:
-    bundle = out / cell.name
+    place: Place, cell: Cell, out: Path, record: Record
+) -> CellResult:
+    path = out / cell.name
     try:
-        made = await place.run(cell.job, bundle)
+        bundle = await place.run(cell.job, path)
     except BundleError as err:
-        # Bad input, but for the fact that it is our own.
-        return Run(cell, _not_known("not run", err), None, "")
+        # It is bad input, but we have made it ourselves.
+        return CellResult(cell, _unknown("not run", err), None)
     except InputError:
         raise
     except OSError as err:
         raise InputError(
-            f"{err.filename or bundle}: {err.strerror or err}",
-            "check the path and its permissions",
+            f"{err.filename or path}: {err.strerror or err}",
+            "Check the path and its permissions.",
         ) from err
     except Exception as err:
-        return Run(cell, _not_known("not run", err), None, "")
+        return CellResult(cell, _unknown("not run", err), None)
     try:
-        assessment = assess(made)
+        assessment = assess(bundle)
     except Exception as err:
-        # Also of a log that cannot be read: it is of our own making.
-        return Run(cell, _not_known("not judged", err), bundle, made.digest)
+        # Also for a log that cannot be read: we have made it ourselves.
+        return CellResult(cell, _unknown("not judged", err), bundle)
     try:
-        record(made, assessment.verdict)
+        record(bundle, assessment.verdict)
     except (HistoryError, NoSpaceError):
-        # It would be the same for every other run.
+        # Every other run would meet the same.
         raise
     except Exception as err:
-        return Run(cell, _not_known("not recorded", err), bundle, made.digest)
-    return Run(cell, assessment, bundle, made.digest)
+        return CellResult(cell, _unknown("not recorded", err), bundle)
+    return CellResult(cell, assessment, bundle)
 
 
-def _not_known(summary: str, err: Exception) -> Assessment:
-    """Trouble with one run, which is no reason to stop the others."""
+def _unknown(summary: str, err: Exception) -> Assessment:
+    """Make a verdict of trouble with one run, which stops no other."""
     if isinstance(err, HarnessError):
         notes = tuple(text for text in (err.what, err.hint) if text)
     else:
         where = traceback.extract_tb(err.__traceback__)[-1]
         notes = (
-            f"a mistake of ours: {err!r}",
+            f"a mistake in vfio-p2p: {err!r}",
             f"in {where.filename}, line {where.lineno}; please report it",
         )
+        _LOG.error("%s", summary, exc_info=err)
     return Assessment(Verdict.ERROR, summary, notes=notes)

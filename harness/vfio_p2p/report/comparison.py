@@ -8,7 +8,7 @@ from textwrap import wrap
 
 from msgspec.structs import replace
 
-from vfio_p2p.downtime.compare import Change, Comparison
+from vfio_p2p.downtime.compare import Change, Comparison, MetricRow
 from vfio_p2p.downtime.metrics import BLACKOUT, DEVICE, PHASE
 from vfio_p2p.downtime.stats import LEVEL
 from vfio_p2p.report.sections import (
@@ -38,21 +38,28 @@ def compared_sets(
         confidence=1 - LEVEL,
         change=found.change,
         rows=tuple(
-            ComparedFigure(
-                name=row.name,
-                change=row.change,
-                a_ns=row.a_ns,
-                b_ns=row.b_ns,
-                difference_ns=row.effect.difference_ns,
-                percent=found.percent(row.effect.difference_ns),
-                interval_ns=(row.effect.low_ns, row.effect.high_ns),
-                p=row.effect.p,
-                smallest_ns=row.effect.smallest_ns,
-            )
+            _figure(row, found.percent(row.effect.difference_ns))
             for row in found.rows
         ),
         where=tuple(row.name for row in found.where),
         notes=found.notes,
+    )
+
+
+def _figure(row: MetricRow, percent: float) -> ComparedFigure:
+    effect = row.effect
+    smallest_ns = effect.smallest_ns
+    # Some of the statistics are numpy's numbers.
+    return ComparedFigure(
+        name=row.name,
+        change=row.change,
+        a_ns=float(row.a_ns),
+        b_ns=float(row.b_ns),
+        difference_ns=float(effect.difference_ns),
+        percent=float(percent),
+        interval_ns=(float(effect.low_ns), float(effect.high_ns)),
+        p=float(effect.p),
+        smallest_ns=None if smallest_ns is None else float(smallest_ns),
     )
 
 

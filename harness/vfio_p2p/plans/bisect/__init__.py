@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which commit of a QEMU tree changed a downtime: git bisect, sealed runs.
+"""Find the commit of a QEMU tree that changed a downtime.
 
-`search` is the whole of it; git runs `vfio_p2p.plans.bisect.__main__` for each
-commit that it wants to know about.
+`vfio_p2p.plans.bisect.search` does it: ``git bisect`` with an exact run for
+each commit, for which git runs ``python -m vfio_p2p.plans.bisect``.
 """
-
-from vfio_p2p.plans.bisect.driver import Above, Found, Sample, search
-
-__all__ = ["Above", "Found", "Sample", "search"]

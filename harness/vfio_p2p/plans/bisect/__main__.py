@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What ``git bisect run`` runs: ``python -m vfio_p2p.plans.bisect HOME``.
+"""The program that ``git bisect run`` runs for each commit.
 
-In the work tree that git has checked out. It says on stdout what it found,
-one JSON document a line after a record separator, and to git by its exit
-status: 0 good, 1 bad, 125 cannot be known, 255 stop.
+``python -m vfio_p2p.plans.bisect HOME`` runs in the work tree that git has
+checked out.  It prints its messages on stdout, one JSON document on a line
+after a record separator, and tells git the result by its exit status: 0 good,
+1 bad, 125 unknown, 255 stop.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p.errors import BuildError, HarnessError, HostError, SourceError
+from vfio_p2p.plans.bisect.search import Measure
 from vfio_p2p.plans.bisect.step import (
     MARK,
     Failed,
-    Job,
     Measured,
     Message,
+    Probe,
     Skipped,
     Tick,
     measure,
@@ -30,13 +32,18 @@ from vfio_p2p.scenario.model import from_json
 _BAD, _UNKNOWN, _STOP = 1, 125, 255
 
 
-def main(home: Path) -> int:
-    """Measure what is checked out, and tell git."""
-    job = msgspec.json.decode((home / "job.json").read_bytes(), type=Job)
+def main(home: Path, measured_by: Measure = measure) -> int:
+    """Measure the commit that is checked out, and tell git.
+
+    :param home: The folder with the input of the search.
+    :param measured_by: Measures the commit.
+    :return: The exit status for git.
+    """
+    probe = msgspec.json.decode((home / "probe.json").read_bytes(), type=Probe)
     scenario = from_json((home / "scenario.json").read_bytes())
     tree = Path.cwd()
     try:
-        entry = measure(tree, home, job, scenario, _tick)
+        entry = measured_by(tree, home, probe, scenario, _tick)
     except (BuildError, HostError, SourceError) as err:
         _say(Skipped(ask(tree, "rev-parse", "HEAD"), err.what))
         return _UNKNOWN
@@ -44,9 +51,9 @@ def main(home: Path) -> int:
         _say(Failed(err.what, err.hint, err.exit_code))
         return _STOP
     _say(Measured(entry))
-    found = entry.metric(job.metric)
+    found = entry.metric(probe.metric)
     assert found is not None
-    return _BAD if job.is_bad(found.value) else 0
+    return _BAD if probe.is_bad(found.value) else 0
 
 
 def _tick(done: int, total: int, text: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One commit: build it, run it, and say what was measured."""
+"""Measure one commit: build it, run it, and read the metric."""
 
 from __future__ import annotations
 
@@ -14,36 +14,39 @@ from vfio_p2p.errors import SourceError
 from vfio_p2p.history.database import Entry
 from vfio_p2p.history.entry import entry_of
 from vfio_p2p.machine.files import remove_tree
-from vfio_p2p.places import CachedPlace, open_place
-from vfio_p2p.places import Job as PlaceJob
+from vfio_p2p.names import suggest
+from vfio_p2p.places import CachedPlace, Job, open_place
+from vfio_p2p.plans.setting import SEALED
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu import build, find_source
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
 
-# The tree as it is, whatever it has of the series.
+# The tree is taken as it is, whatever part of the series it has.
 _AS_IT_IS = Variant("stock", ())
 
 
-class Job(msgspec.Struct, frozen=True):
-    """What every step is told.
+class Probe(msgspec.Struct, frozen=True):
+    """What is measured of every commit.
 
-    :param metric: Name of the metric.
-    :param seed: Of the sealed runs.
-    :param project_revision: For the history.
-    :param limit_ns: Where bad begins.
-    :param rising: Whether bad is above that, or below.
+    :param metric: The name of the metric.
+    :param seed: The seed of the runs.
+    :param project_revision: The revision of this project, for the history.
+    :param at: The place of the runs, which has to be exact.
+    :param limit_ns: The value at which bad begins.
+    :param rising: Whether bad values are above the limit, or below.
     """
 
     metric: str
     seed: int
     project_revision: str
+    at: str = SEALED
     limit_ns: float = 0
     rising: bool = True
 
     def is_bad(self, value_ns: float) -> bool:
-        """Whether a value is on the side of the bad commit."""
+        """Tell whether a value is on the side of the bad commit."""
         if self.rising:
             return value_ns > self.limit_ns
         return value_ns < self.limit_ns
@@ -64,14 +67,14 @@ class Measured(msgspec.Struct, frozen=True, tag="measured"):
 
 
 class Skipped(msgspec.Struct, frozen=True, tag="skipped"):
-    """A commit of which nothing can be known."""
+    """A commit that cannot be measured."""
 
     commit: str
     why: str
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """An error with which no other commit would fare better."""
+    """An error that every other commit would meet, too."""
 
     what: str
     hint: str
@@ -80,55 +83,64 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 Message = Tick | Measured | Skipped | Failed
 
-# Begins a line with a message, as in RFC 7464: git and the tools that it
-# runs say a lot besides.
+# A line with a message begins with this, as in RFC 7464, since git and the
+# tools that it runs print lines of their own.
 MARK = b"\x1e"
 
 
 class NoFigureError(SourceError):
-    """The run of a commit does not tell the metric."""
+    """The run of a commit does not have the metric."""
 
 
 def measure(
-    tree: Path, home: Path, job: Job, scenario: Scenario, progress: Progress
+    tree: Path,
+    home: Path,
+    probe: Probe,
+    scenario: Scenario,
+    progress: Progress,
 ) -> Entry:
-    """Build and run what is checked out.
+    """Build and run the commit that is checked out.
 
     :param tree: The work tree.
-    :param home: Folder for the bundle, which is removed again.
-    :raise NoFigureError: When the metric is not in what came of it.
-    :raise BuildError: When it does not build.
+    :param home: A folder for the bundle, which is removed again.
+    :param probe: What is measured.
+    :param scenario: What is run.
+    :param progress: Told how far it is.
+    :raise NoFigureError: When the run does not have the metric.
+    :raise BuildError: When the commit does not build.
     :raise HostError: When the testbed failed.
-    :raise SourceError: When it is no QEMU that we can build.
+    :raise SourceError: When the tree is not a QEMU that we can build.
     """
     source = find_source(tree, "", progress)
     made = build(source, _AS_IT_IS, progress)
-    programs = KnownPrograms()
-    what = programs.add(Program.of(made))
+    program = Program.of(made)
     place = CachedPlace(
-        open_place("sealed", driver=Driver.P2PSIM, programs=programs)
+        open_place(
+            probe.at,
+            driver=Driver.P2PSIM,
+            programs=KnownPrograms([program]),
+        )
     )
     place.prepare(progress)
     progress(0, 0, f"running {scenario.name}")
     path = home / "bundle"
-    bundle = asyncio.run(
-        place.run(PlaceJob.of(what, scenario, job.seed), path)
-    )
+    job = Job.of(program.what, scenario, probe.seed)
+    bundle = asyncio.run(place.run(job, path))
     remove_tree(path)
     revision = source.revision
     entry = entry_of(
         bundle,
         qemu_revision=revision.commit if revision else "",
         qemu_revision_s=revision.time_s if revision else None,
-        project_revision=job.project_revision,
+        project_revision=probe.project_revision,
         recorded_s=int(time.time()),
     )
-    if entry.metric(job.metric) is None:
+    if entry.metric(probe.metric) is None:
         result = bundle.manifest.result
         known = [x.name for x in entry.metrics]
         raise NoFigureError(
-            f"no {job.metric} of {entry.qemu_revision[:12]}: "
+            f"no {probe.metric} of {entry.qemu_revision[:12]}: "
             f"{scenario.name}: {result.outcome} {result.message}".rstrip(),
-            f"metrics of that run: {', '.join(known) or 'none'}",
+            suggest(probe.metric, known),
         )
     return entry

@@ -32,9 +32,9 @@ class FollowupRuns:
 
     followup: Followup
     scenario: str
-    control: Assessment
-    without: Assessment | None
-    mended: Assessment | None
+    control: Assessment | Run
+    without: Assessment | Run | None
+    mended: Assessment | Run | None
     not_built: str = ""
 
 
@@ -116,7 +116,7 @@ def _detail(found: FollowupRuns) -> str:
     return ""
 
 
-def _why(run: Assessment) -> str:
+def _why(run: Assessment | Run) -> str:
     for finding in run.findings:
         return f"{finding.rule}: {finding.message}"
     return next(iter(run.notes), str(run.verdict))

@@ -19,12 +19,12 @@ class MutantRuns:
     """One mutant and what came of its runs.
 
     :param mutant: The mutant.
-    :param runs: The assessments of its runs, by the scenarios' names.
+    :param runs: Its runs or their assessments, by the scenarios' names.
     :param not_built: Why the mutant did not build; empty if it did.
     """
 
     mutant: Mutant
-    runs: Mapping[str, Assessment] = field(default_factory=dict)
+    runs: Mapping[str, Assessment | Run] = field(default_factory=dict)
     not_built: str = ""
 
     @property

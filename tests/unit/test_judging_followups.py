@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What became of follow-ups, and when that is good enough."""
+"""What came of follow-ups, and when they pass."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from pathlib import Path
 import pytest
 from vfio_p2p.oracle import Finding
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.report.followups import (
-    FollowupReport,
-    Trial,
-    as_json,
-    as_junit,
-    render,
-)
+from vfio_p2p.plans.judging.followups import FollowupRuns, document, trial
+from vfio_p2p.report import junit, text
+from vfio_p2p.report.document import Document, to_json
 from vfio_p2p.series import Followup
-from vfio_p2p.timeline import Side
+from vfio_p2p.side import Side
 from vfio_p2p.verdict.assess import Assessment
 
 GOOD = Assessment(Verdict.PASS, "migrated")
@@ -33,26 +29,26 @@ MEND = Followup("mend", "v1", Path("mend.patch"), ("one",), ("two",))
 
 def fixes(
     control: Assessment, without: Assessment, mended: Assessment | None
-) -> Trial:
+) -> FollowupRuns:
     """In a scenario that shows the defect."""
     why = "" if mended else "make failed"
-    return Trial(MEND, "one", control, without, mended, why)
+    return FollowupRuns(MEND, "one", control, without, mended, why)
 
 
-def keeps(control: Assessment, mended: Assessment) -> Trial:
+def keeps(control: Assessment, mended: Assessment) -> FollowupRuns:
     """In another."""
-    return Trial(MEND, "two", control, None, mended)
+    return FollowupRuns(MEND, "two", control, None, mended)
 
 
-def report(*trials: Trial) -> FollowupReport:
-    return FollowupReport("QEMU 10", "v1", trials)
+def report(*found: FollowupRuns) -> Document:
+    return document(found, qemu="QEMU 10", base="v1")
 
 
 MENDED = fixes(GOOD, BAD, GOOD)
 
 
 @pytest.mark.parametrize(
-    ("trial", "verdict", "detail"),
+    ("found", "verdict", "detail"),
     [
         (MENDED, Verdict.PASS, ""),
         (keeps(GOOD, GOOD), Verdict.PASS, ""),
@@ -67,11 +63,14 @@ MENDED = fixes(GOOD, BAD, GOOD)
         (keeps(BAD, GOOD), Verdict.FAIL, "without it: order: [b]"),
     ],
 )
-def test_a_trial(trial: Trial, verdict: Verdict, detail: str) -> None:
-    assert trial.verdict is verdict
-    assert detail in trial.detail
-    assert bool(trial.detail) == (verdict is not Verdict.PASS)
-    assert report(MENDED, trial).verdict is verdict
+def test_a_trial(
+    found: FollowupRuns, verdict: Verdict, detail: str
+) -> None:
+    judged = trial(found)
+    assert judged.verdict is verdict
+    assert detail in judged.detail
+    assert bool(judged.detail) == (verdict is not Verdict.PASS)
+    assert report(MENDED, found).verdict is verdict
 
 
 def test_nothing_is_no_pass() -> None:
@@ -85,7 +84,7 @@ def cells(lines: list[str]) -> list[str]:
 
 def test_text() -> None:
     bad = fixes(GOOD, BAD, BAD)
-    lines = render(report(MENDED, keeps(GOOD, GOOD), bad)).splitlines()
+    lines = text.render(report(MENDED, keeps(GOOD, GOOD), bad)).splitlines()
     assert lines[0] == "QEMU 10, base v1"
     rows = cells(lines)
     assert "mend one the defect pass pass" in rows
@@ -94,7 +93,7 @@ def test_text() -> None:
     assert lines[-2:] == [
         "mend, one: with it: order: [b]", "verdict: fail",
     ]
-    unbuilt = render(report(fixes(GOOD, GOOD, None), keeps(BAD, GOOD)))
+    unbuilt = text.render(report(fixes(GOOD, GOOD, None), keeps(BAD, GOOD)))
     rows = cells(unbuilt.splitlines())
     assert "mend one pass did not build fail" in rows
     assert "mend two fail pass fail" in rows
@@ -102,23 +101,25 @@ def test_text() -> None:
 
 def test_json() -> None:
     trials = (MENDED, keeps(GOOD, BAD))
-    document = json.loads(json.dumps(as_json(report(*trials))))
-    assert (document["format"], document["verdict"]) == (1, "fail")
-    assert document["trials"] == [
+    written = json.loads(to_json(report(*trials)))
+    assert written["verdict"] == "fail"
+    assert written["followups"] == [
         {
             "followup": "mend", "scenario": "one", "fixes": True,
             "verdict": "pass", "detail": "",
+            "without": "the defect", "mended": "pass",
         },
         {
             "followup": "mend", "scenario": "two", "fixes": False,
             "verdict": "fail", "detail": "with it: order: [b]",
+            "without": "no defect", "mended": "fail",
         },
     ]
 
 
 def test_junit() -> None:
     trials = (MENDED, keeps(GOOD, BAD), keeps(GOOD, ERROR))
-    suite = ET.fromstring(as_junit(report(*trials)))[0]
+    suite = ET.fromstring(junit.render(report(*trials)))[0]
     assert suite.get("tests") == "3"
     assert [[child.tag for child in case] for case in suite] == [
         [], ["failure"], ["error"],

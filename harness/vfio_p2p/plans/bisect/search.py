@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a good and a bad commit to the one that made the difference."""
+"""Search between a good and a bad commit for the one that changed a metric."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -26,9 +27,9 @@ from vfio_p2p.machine.process import owned
 from vfio_p2p.plans.bisect.step import (
     MARK,
     Failed,
-    Job,
     Measured,
     Message,
+    Probe,
     Skipped,
     Tick,
     measure,
@@ -44,38 +45,66 @@ from vfio_p2p.progress import Progress
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series.git import git_environment, run_git
 
-# -P: what lies in QEMU's tree is no module of ours.
-_SCRIPT = ("-P", "-m", "vfio_p2p.plans.bisect")
+
+class Measure(Protocol):
+    """A function that measures the commit that is checked out."""
+
+    def __call__(
+        self,
+        tree: Path,
+        home: Path,
+        probe: Probe,
+        scenario: Scenario,
+        progress: Progress,
+    ) -> Entry: ...
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How commits are measured: in this process, and by git.
+
+    :param measure: Measures the commit that is checked out.
+    :param script: The arguments of Python for the program that git runs;
+        the folder with its input follows.
+    """
+
+    measure: Measure = measure
+    # -P: Python must not take modules from QEMU's tree.
+    script: tuple[str, ...] = ("-P", "-m", "vfio_p2p.plans.bisect")
 
 
 @dataclass(frozen=True)
 class Above:
-    """By how much a commit must exceed the good one to be bad.
+    """A threshold over the good commit.
 
-    :param amount: In nanoseconds, or in percent of the good one's value.
-    :param percent: Which of the two.
+    :param amount: The amount in nanoseconds, or in percent of the value of
+        the good commit.
+    :param percent: Whether it is in percent.
     """
 
     amount: float
     percent: bool
 
     def limit_ns(self, good_ns: float) -> float:
-        """Where bad begins."""
+        """Return the value at which bad begins.
+
+        :param good_ns: The value of the good commit.
+        """
         if self.percent:
             return good_ns * (1 + self.amount / 100)
         return good_ns + self.amount
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A commit that was looked at.
+class MeasuredCommit:
+    """A commit that was tested.
 
-    :param commit: Its full name.
-    :param subject: First line of its message.
-    :param bad: Whether it is bad; None when that is not known.
-    :param value_ns: The metric; None when that is not known.
-    :param why: Why it is not known.
-    :param entry: All that was measured.
+    :param commit: Its full hash.
+    :param subject: The first line of its message.
+    :param bad: Whether it is bad; None if that is unknown.
+    :param value_ns: The metric; None if that is unknown.
+    :param why: Why it is unknown.
+    :param entry: All metrics.
     """
 
     commit: str
@@ -87,58 +116,63 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What came of it.
+class Bisection:
+    """The result of a search.
 
-    :param job: What every step was told.
-    :param samples: What was looked at, in that order; first good and bad.
-    :param first: The first bad commit; None if only commits are left that
-        cannot be known.
-    :param before: What to compare it with: its parent, if that can be run.
-    :param candidates: Those that may be the first bad one.
+    :param scenario: The name of the scenario that was run.
+    :param probe: What was measured of every commit.
+    :param samples: The commits in the order of their tests; the good and
+        the bad one come first.
+    :param first: The first bad commit; None if the commits that are left
+        cannot be tested.
+    :param before: The commit to compare it with: its parent, if that can be
+        run.
+    :param candidates: The commits that may be the first bad one.
     """
 
-    job: Job
-    samples: tuple[Sample, ...]
-    first: Sample | None
-    before: Sample | None
+    scenario: str
+    probe: Probe
+    samples: tuple[MeasuredCommit, ...]
+    first: MeasuredCommit | None
+    before: MeasuredCommit | None
     candidates: tuple[str, ...]
 
 
 @dataclass
 class _Search:
     made: Checkout
-    job: Job
+    probe: Probe
     scenario: Scenario
     progress: Progress
-    tell: Callable[[Sample], None]
-    samples: list[Sample] = field(default_factory=list)
+    tell: Callable[[MeasuredCommit], None]
+    steps: Steps
+    samples: list[MeasuredCommit] = field(default_factory=list)
 
     def sample(self, commit: str) -> Entry:
         """Measure one commit, in this process."""
         self.made.go_to(commit)
-        return measure(
+        return self.steps.measure(
             self.made.tree,
             self.made.home,
-            self.job,
+            self.probe,
             self.scenario,
             self.progress,
         )
 
-    def note(self, message: Measured | Skipped) -> Sample:
-        """Keep what a step has found out."""
+    def note(self, message: Measured | Skipped) -> MeasuredCommit:
+        """Keep the result of a step."""
         if isinstance(message, Measured):
             entry = message.entry
             value_ns = self.value_ns(entry)
-            found = Sample(
+            found = MeasuredCommit(
                 entry.qemu_revision,
                 self.subject(entry.qemu_revision),
-                self.job.is_bad(value_ns),
+                self.probe.is_bad(value_ns),
                 value_ns,
                 entry=entry,
             )
         else:
-            found = Sample(
+            found = MeasuredCommit(
                 message.commit,
                 self.subject(message.commit),
                 None,
@@ -150,42 +184,42 @@ class _Search:
         return found
 
     def value_ns(self, entry: Entry) -> int:
-        """The metric of a run that has it."""
-        found = entry.metric(self.job.metric)
+        """Read the metric of a run that has it."""
+        found = entry.metric(self.probe.metric)
         assert found is not None
         return found.value
 
     def subject(self, commit: str) -> str:
-        """First line of a commit's message."""
+        """Read the first line of a commit's message."""
         return self.made.git("log", "-1", "--format=%s", commit)
 
     def settle(self, good: str, bad: str, above: Above | None) -> None:
-        """Measure both ends, and say where bad begins."""
+        """Measure both ends, and set the value at which bad begins."""
         entries = [self.sample(good), self.sample(bad)]
         good_ns, bad_ns = map(self.value_ns, entries)
         rising = bad_ns > good_ns or above is not None
         limit_ns = above.limit_ns(good_ns) if above else (
             good_ns + bad_ns
         ) / 2
-        self.job = msgspec.structs.replace(
-            self.job, limit_ns=limit_ns, rising=rising
+        self.probe = msgspec.structs.replace(
+            self.probe, limit_ns=limit_ns, rising=rising
         )
-        if not self.job.is_bad(bad_ns):
+        if not self.probe.is_bad(bad_ns):
             raise UsageError(
-                f"{self.job.metric}: good {good_ns / 1e6:.3f} ms, bad "
-                f"{bad_ns / 1e6:.3f} ms: there is nothing to be found",
-                "choose other commits, another scenario, or another --above",
+                f"{self.probe.metric}: good {good_ns / 1e6:.3f} ms, bad "
+                f"{bad_ns / 1e6:.3f} ms: there is no change to find",
+                "Choose other commits, another scenario, or another --above.",
             )
         for entry in entries:
             self.note(Measured(entry))
 
-    def run(self, good: str, bad: str) -> Sample | None:
-        """Let git bisect; the first bad commit, if it can be told."""
+    def run(self, good: str, bad: str) -> MeasuredCommit | None:
+        """Let git bisect; return the first bad commit, if it is known."""
         home = self.made.home
-        (home / "job.json").write_bytes(msgspec.json.encode(self.job))
+        (home / "probe.json").write_bytes(msgspec.json.encode(self.probe))
         (home / "scenario.json").write_bytes(self.scenario.to_json())
         self.made.git("bisect", "start", bad, good)
-        script = [sys.executable, *_SCRIPT, str(home)]
+        script = [sys.executable, *self.steps.script, str(home)]
         if self.made.git("rev-list", "--count", f"{good}..{bad}") != "1":
             self._run_git(script)
         first = self.made.git("rev-parse", "refs/bisect/bad")
@@ -219,14 +253,14 @@ class _Search:
                     case Measured() | Skipped():
                         self.note(message)
             status = process.wait()
-        # 2: all that are left are to be skipped.
+        # Status 2: all commits that are left have to be skipped.
         if status not in (0, 2):
             raise HostError(
                 f"git bisect failed with status {status}", " / ".join(tail)
             )
 
     def candidates(self) -> tuple[str, ...]:
-        """Commits that may be the first bad one."""
+        """List the commits that may be the first bad one."""
         good = self.made.git(
             "for-each-ref", "--format=%(objectname)", "refs/bisect/good-*"
         )
@@ -235,12 +269,12 @@ class _Search:
         )
         return tuple(found.split())
 
-    def before(self, first: str, good: str) -> Sample:
-        """What to compare the first bad commit with."""
+    def before(self, first: str, good: str) -> MeasuredCommit:
+        """Find the commit to compare the first bad one with."""
         known = {x.commit: x for x in self.samples}
         parent = self.made.git("rev-parse", f"{first}^")
         if parent not in known:
-            # git knew it to be good from one of its descendants.
+            # git concluded that it is good from one of its descendants.
             with suppress(BuildError, HostError, SourceError):
                 return self.note(Measured(self.sample(parent)))
         found = known.get(parent)
@@ -255,25 +289,27 @@ def search(
     repository: Path,
     good: str,
     bad: str,
-    job: Job,
+    probe: Probe,
     scenario: Scenario,
     progress: Progress,
-    tell: Callable[[Sample], None],
+    tell: Callable[[MeasuredCommit], None],
     above: Above | None = None,
-) -> Found:
+    steps: Steps = Steps(),
+) -> Bisection:
     """Find the commit that changed a metric.
 
     :param repository: A git repository of QEMU; it is left as it is.
     :param good: A commit.
     :param bad: A descendant of it.
-    :param job: What to measure.
-    :param scenario: What to run.
+    :param probe: What is measured.
+    :param scenario: What is run.
     :param progress: Told how far a step is.
-    :param tell: Told of each commit that was looked at.
-    :param above: What makes a commit bad; by default it is when it is
-        nearer to the bad one.
+    :param tell: Told of each commit that was tested.
+    :param above: The threshold over the good commit; None takes the midpoint
+        between good and bad.
+    :param steps: How commits are measured.
     :raise UsageError: When the two do not differ, or are not related.
-    :raise SourceError: When it is no git repository of QEMU.
+    :raise SourceError: When it is not a git repository of QEMU.
     :raise BuildError: When one of the two does not build.
     """
     ask(repository, "rev-parse", "--git-dir")
@@ -282,19 +318,22 @@ def search(
     if related.returncode or good == bad:
         raise UsageError(
             f"{good[:12]} is no ancestor of {bad[:12]}",
-            "the good commit is to be one that came before the bad one",
+            "Give a good commit that came before the bad one.",
         )
 
     def waiting() -> None:
         progress(0, 0, "waiting for another bisection of this repository")
 
     with checkout(repository, good, waiting) as made:
-        found = _Search(made, job, scenario, progress, tell)
+        found = _Search(
+            made, probe, scenario, progress, tell, steps
+        )
         found.settle(good, bad, above)
         first = found.run(good, bad)
         before = found.before(first.commit, good) if first else None
-        return Found(
-            found.job,
+        return Bisection(
+            scenario.name,
+            found.probe,
             tuple(found.samples),
             first,
             before,

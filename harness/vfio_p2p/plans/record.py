@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Results into the history, each as soon as it is there."""
+"""Put results into the history, each as soon as it is there."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from vfio_p2p import resources
@@ -16,6 +15,7 @@ from vfio_p2p.history.database import Entry, open_history
 from vfio_p2p.history.entry import entry_of
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.paths import cache_dir
+from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.qemu.store import Store
 from vfio_p2p.series.git import revision_of
 
@@ -24,31 +24,27 @@ Record = Callable[[Bundle, Verdict], None]
 NO_PASS = "did not pass"
 
 
-def add_history_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says where to keep what is run."""
-    parser.add_argument(
-        "--history",
-        type=Path,
-        metavar="FILE",
-        help="keep each result that passes in this history, see "
-        "'vfio-p2p history' (default: keep none)",
-    )
+def keep_nothing(bundle: Bundle, verdict: Verdict) -> None:
+    """A `Record` for runs that no history keeps."""
 
 
 @contextmanager
-def recording(path: Path | None) -> Iterator[Record]:
-    """What to call with each result; it is on the disk afterwards.
+def recording(
+    path: Path | None, reporter: Reporter = SILENT
+) -> Iterator[Record]:
+    """Yield the function to call with each result.
 
-    Only what passes is kept: a history has figures and no verdicts, and
-    what went wrong is no part of a trend.  What was left out is said.
+    A history has figures and no verdicts, so only results that pass are
+    kept.  The reporter is told how many others there were.
 
-    :param path: The history; None to keep nothing.
-    :raise HistoryError: When it cannot be written to. That is seen at
-        once, before anything is run; of results that come later only when
-        it was locked or damaged since.
+    :param path: The history; None keeps nothing.
+    :param reporter: Told of the results that were not kept.
+    :raise HistoryError: When the history cannot be written to.  This is
+        found out at once, before anything runs, unless the file is locked or
+        damaged later.
     """
     if path is None:
-        yield lambda bundle, verdict: None
+        yield keep_nothing
         return
     project = project_revision()
     left_out = 0
@@ -63,7 +59,7 @@ def recording(path: Path | None) -> Iterator[Record]:
 
         yield record
     if left_out:
-        print(f"{path}: without {left_out} that {NO_PASS}", file=sys.stderr)
+        reporter.remark(f"{path}: without {left_out} that {NO_PASS}")
 
 
 def check_history(path: Path | None) -> None:
@@ -78,13 +74,13 @@ def check_history(path: Path | None) -> None:
 def entry(
     bundle: Bundle, revision: str | None, project: str, now_s: int
 ) -> Entry:
-    """What the history is told of a run.
+    """Make the history's entry for a run.
 
-    :param bundle: What the run left.
-    :param revision: Commit of its QEMU tree; None for that which the build
-        store has noted, if any.
-    :param project: Commit of this project.
-    :param now_s: Unix time.
+    :param bundle: The run's bundle.
+    :param revision: The commit of its QEMU tree; None takes the one that the
+        build store has noted, if any.
+    :param project: The revision of this project.
+    :param now_s: The Unix time in seconds.
     """
     revision_s = None
     if revision is None:
@@ -102,7 +98,9 @@ def entry(
 
 
 def project_revision() -> str:
-    """Commit of this project; empty where git does not know it."""
+    """The commit of the checkout that we run from, or else our version."""
     root = resources.checkout()
-    found = revision_of(root) if root else None
+    if root is None:
+        return version("vfio-p2p")
+    found = revision_of(root)
     return found.commit if found else ""

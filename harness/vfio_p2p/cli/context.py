@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every command is given besides its request."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vfio_p2p.errors import HarnessError
+
+if TYPE_CHECKING:
+    from vfio_p2p.plans.workshop import Workshop
+    from vfio_p2p.progress import Reporter
+
+
+class Printer:
+    """Standard output, whoever reads it, and for as long as they do."""
+
+    def show(self, text: str) -> None:
+        """Print a text and a newline, at once.
+
+        A reader that has enough and goes away, such as ``head``, does not
+        change the exit code, which is the verdict.
+
+        :raise HarnessError: When the text cannot be written.
+        """
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            self._discard()
+        except (OSError, UnicodeError) as err:
+            self._discard()
+            raise HarnessError(
+                f"standard output: {getattr(err, 'strerror', None) or err}",
+                "Direct the output to a place that takes it.",
+            ) from err
+
+    @staticmethod
+    def _discard() -> None:
+        # What is still buffered would raise the same error at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a command prints, and who does its work.
+
+    :param printer: Standard output.
+    :param given: Builds and runs; None is this machine.
+    :param json: One JSON document is wanted instead of text.
+    """
+
+    printer: Printer
+    given: Workshop | None = None
+    json: bool = False
+
+    @property
+    def workshop(self) -> Workshop:
+        """The one that builds and runs."""
+        if self.given is not None:
+            return self.given
+        from vfio_p2p.plans.workshop import LOCAL
+
+        return LOCAL
+
+    def show(self, text: str) -> None:
+        """Print a text and a newline; see `Printer.show`."""
+        self.printer.show(text)
+
+    def show_json(self, document: object) -> None:
+        """Print plain values as one JSON document."""
+        self.printer.show(json.dumps(document, indent=2))
+
+    @contextmanager
+    def reporter(self) -> Iterator[Reporter]:
+        """Show progress on stderr as long as the context lasts."""
+        from vfio_p2p.cli.progress import display
+
+        with display() as shown:
+            yield shown

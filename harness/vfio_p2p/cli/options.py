@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TypeAlias
+
+from vfio_p2p.devices import Driver
+from vfio_p2p.plans.setting import (
+    OUT,
+    SEALED,
+    SEED,
+    SEED_LIMIT,
+    Origin,
+    Setting,
+)
+from vfio_p2p.scenario.load import profiles
+from vfio_p2p.variant import VARIANTS
+
+Commands: TypeAlias = (
+    "argparse._SubParsersAction[argparse.ArgumentParser]"
+)
+
+_MANY = 1024
+
+
+def positive(text: str) -> int:
+    """Parse a number from 1."""
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= _MANY:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f"not a number from 1 to {_MANY}: {text}"
+    )
+
+
+def seed(text: str) -> int:
+    """Parse a seed."""
+    if text.isascii() and text.isdigit() and int(text) < SEED_LIMIT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not a number from 0: {text}")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option for one JSON document in place of text."""
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document"
+    )
+
+
+def add_origin(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `origin` reads."""
+    parser.add_argument(
+        "--base",
+        metavar="B",
+        help="the base whose patches are used; by default the one for the "
+        "version of the source ('vfio-p2p series list' lists them)",
+    )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="DIR|TARBALL",
+        help="a QEMU checkout, with its local changes, or a release; "
+        "by default the tarball that Debian has",
+    )
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="look for a newer tarball in Debian even if one is cached",
+    )
+
+
+def origin(args: argparse.Namespace) -> Origin:
+    """Read the options of `add_origin`."""
+    return Origin(args.base, args.source, args.refresh)
+
+
+def add_variants(parser: argparse._ActionsContainer) -> None:
+    """Add the option that selects several variants."""
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="V",
+        help=f"{VARIANTS}; may be repeated (default: base and patched)",
+    )
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where runs are made."""
+    parser.add_argument(
+        "--at",
+        metavar="PLACE",
+        default=SEALED,
+        help="where the runs are made (default: %(default)s, the testbed in "
+        "a VM, whose results are exact)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says whose devices QEMU is given."""
+    parser.add_argument(
+        "--device",
+        choices=[driver.value for driver in Driver],
+        default=Driver.P2PSIM.value,
+        help="the kernel module whose devices QEMU is given: p2psim, which "
+        "is ours, or mtty, Linux's sample driver, as an independent witness "
+        "of the basic scenarios (default: %(default)s)",
+    )
+
+
+def add_history(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where results are kept."""
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="keep each result that passes in this history, see "
+        "'vfio-p2p history' (default: keep none)",
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a single run, for `setting`."""
+    add_place(parser)
+    add_device(parser)
+    parser.add_argument(
+        "--profile",
+        metavar="P",
+        help="latencies of the devices, in place of those of the scenario: "
+        f"{', '.join(profiles())}, or a file (profiles are models)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=SEED,
+        metavar="N",
+        help="one seed is one sample (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rerun",
+        action="store_true",
+        help="repeat runs that are in the cache, and require the same bytes",
+    )
+    add_history(parser)
+
+
+def add_setting(
+    parser: argparse.ArgumentParser, seeds: int | None = None
+) -> None:
+    """Add the options of many runs, for `setting`.
+
+    :param seeds: The number of seeds by default; None adds no option for it.
+    """
+    add_run(parser)
+    if seeds is not None:
+        parser.add_argument(
+            "--seeds",
+            type=positive,
+            default=seeds,
+            metavar="N",
+            help="the number of runs of each kind, with seeds from --seed on "
+            "(default: %(default)s)",
+        )
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=Setting().jobs,
+        metavar="N",
+        help="the number of runs at a time (default: one for each core)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=OUT,
+        metavar="DIR",
+        help="the folder for bundles and reports (default: %(default)s)",
+    )
+
+
+def setting(args: argparse.Namespace) -> Setting:
+    """Read the options of `add_setting` or `add_run`."""
+    return Setting(
+        at=args.at,
+        driver=Driver(args.device),
+        profile=args.profile,
+        seed=args.seed,
+        seeds=getattr(args, "seeds", 1),
+        rerun=args.rerun,
+        jobs=getattr(args, "jobs", Setting().jobs),
+        out=args.out or OUT,
+        history=args.history,
+    )
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where the history is."""
+    parser.add_argument(
+        "--db",
+        type=Path,
+        metavar="FILE",
+        help="the file of the history (default: "
+        "$XDG_STATE_HOME/vfio-p2p/history.sqlite3)",
+    )

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build variants of a QEMU source into the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vfio_p2p.plans.setting import Origin
+from vfio_p2p.plans.sources import Chosen, build_all, choose, choose_variants
+from vfio_p2p.plans.workshop import LOCAL, Workshop
+from vfio_p2p.progress import SILENT, Reporter
+from vfio_p2p.qemu import Build
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What is to be built.
+
+    :param origin: The source.
+    :param variants: The names of the variants; empty means base and patched,
+        unless there are mutants.
+    :param mutants: Names or files of patches; each goes on top of the whole
+        series.
+    :param werror: Treat compiler warnings as errors.
+    """
+
+    origin: Origin = Origin()
+    variants: tuple[str, ...] = ()
+    mutants: tuple[str, ...] = ()
+    werror: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was built, and from what.
+
+    :param chosen: The source and its base.
+    :param builds: The builds, in the order of the request.
+    """
+
+    chosen: Chosen
+    builds: tuple[Build, ...]
+
+
+def build_variants(
+    request: BuildRequest,
+    reporter: Reporter = SILENT,
+    workshop: Workshop = LOCAL,
+) -> Built:
+    """Build the variants of a request, or find them in the store.
+
+    :raise UsageError: When a name is unknown.
+    :raise PatchError: When a patch does not apply.
+    :raise BuildError: When one does not build.
+    """
+    chosen = choose(request.origin, reporter, workshop)
+    default = () if request.mutants else chosen.default_variants
+    names = [*(request.variants or default)]
+    names += [f"patched+{x}" for x in request.mutants]
+    variants = choose_variants(chosen, names, workshop)
+    builds = build_all(
+        chosen.source, variants, reporter, workshop, werror=request.werror
+    )
+    return Built(chosen, tuple(builds))

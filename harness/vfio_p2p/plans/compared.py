@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The runs of A or of B, wherever they are from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from vfio_p2p.bundle.manifest import MANIFEST
+from vfio_p2p.bundle.read import Bundle, open_bundle
+from vfio_p2p.downtime.compare import RunSample
+from vfio_p2p.downtime.logs import is_host_run, read_host_run
+from vfio_p2p.errors import UsageError
+from vfio_p2p.names import suggest
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.devices import load_for
+from vfio_p2p.plans.setting import Setting
+from vfio_p2p.progress import Reporter
+from vfio_p2p.report.run import Run
+from vfio_p2p.report.runs import run_of, run_of_logs
+from vfio_p2p.report.sections import ComparedRuns
+from vfio_p2p.scenario.profile import latencies
+from vfio_p2p.variant import is_tree, tree_names
+from vfio_p2p.verdict.assess import Assessment, assess
+from vfio_p2p.verdict.reading import read_run
+
+_SHOWN = 12
+
+Judged = tuple[Bundle, Assessment]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A or B, as it was asked for.
+
+    :param text: The name of a variant, or a folder.
+    :param scenario: The scenario that goes with it, if one was named.
+    """
+
+    text: str
+    scenario: str | None
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether it is to be built and run; otherwise it is a folder."""
+        return is_tree(self.text)
+
+
+@dataclass(frozen=True)
+class ComparedSide:
+    """The runs of A or of B.
+
+    :param what: What they are runs of.
+    :param runs: All of them, as reports show them.
+    :param samples: Those that can be compared.
+    :param sealed: Whether they were made in the testbed.
+    :param notes: What is wrong with them.
+    :param whole: Whether none was left out.
+    """
+
+    what: ComparedRuns
+    runs: tuple[Run, ...]
+    samples: tuple[RunSample, ...]
+    sealed: bool = True
+    notes: tuple[str, ...] = ()
+    whole: bool = True
+
+    def named(self, letter: str) -> tuple[Run, ...]:
+        """The runs as those of one tree.
+
+        :param letter: A or B.
+        """
+        tree = f"{letter} ({self.what.name})"
+        return tuple(
+            msgspec.structs.replace(run, tree=tree) for run in self.runs
+        )
+
+
+def runs_of_folder(
+    side: Operand, setting: Setting, reporter: Reporter
+) -> ComparedSide:
+    """Read the runs of a folder.
+
+    :param side: Names the folder.
+    :param setting: Adapts the scenario that the side names.
+    :param reporter: Told what devices leave out of it.
+    :raise UsageError: When there are none, or they are of several kinds.
+    :raise BundleError: When one is damaged or newer than this program.
+    :raise TraceError: When a log is not a trace.
+    """
+    folder = Path(side.text)
+    if not folder.exists():
+        raise UsageError(
+            f"{side.text} is neither a variant nor a folder of bundles",
+            suggest(side.text, tree_names()),
+        )
+    paths = [folder]
+    if folder.is_dir() and not _is_run(folder):
+        # The name of one that is still being written begins with a dot.
+        paths = [
+            path
+            for path in sorted(folder.iterdir())
+            if not path.name.startswith(".") and _is_run(path)
+        ]
+    logs = [path for path in paths if _has_logs(path)]
+    if logs and logs == paths and side.scenario is None:
+        return _of_logs(side, logs)
+    if logs:
+        raise UsageError(
+            f"{logs[0]} has the logs of a run, but is no bundle",
+            "Keep such runs apart from bundles, and name no scenario.",
+        )
+    found = [open_bundle(path) for path in paths]
+    if side.scenario is not None:
+        wanted = load_for(side.scenario, setting, reporter).name
+        found = [x for x in found if x.scenario.name == wanted]
+    if not found:
+        raise UsageError(
+            f"{side.text} has no such bundles",
+            "Give the folder that has them, and the name of their scenario.",
+        )
+    kinds = sorted(set(map(_kind, found)))
+    if len(kinds) > 1:
+        differ = [x for x in zip(*kinds, strict=True) if len(set(x)) > 1]
+        raise UsageError(
+            f"{side.text}: bundles of more than one kind: "
+            + ", ".join(map(" ".join, zip(*differ, strict=True))),
+            "Keep bundles of each kind apart, or give --scenario.",
+        )
+    return of_bundles(side, [(x, assess(x)) for x in found])
+
+
+def _kind(bundle: Bundle) -> tuple[str, ...]:
+    """What runs have in common that are samples of the same."""
+    inputs = bundle.manifest.inputs
+    return (
+        inputs.source.variant,
+        bundle.scenario.name,
+        f"({inputs.scenario[:_SHOWN]})",
+        inputs.source.version,
+        f"(build {inputs.source.build[:_SHOWN]})",
+    )
+
+
+def _is_run(path: Path) -> bool:
+    return (
+        path.suffix == ".zip"
+        or (path / MANIFEST).exists()
+        or is_host_run(path)
+    )
+
+
+def _has_logs(path: Path) -> bool:
+    return is_host_run(path) and not (path / MANIFEST).exists()
+
+
+def of_bundles(side: Operand, judged: Sequence[Judged]) -> ComparedSide:
+    """Take the runs of bundles that were judged.
+
+    :param side: What was asked for.
+    :param judged: The bundles and their verdicts, at least one.
+    """
+    runs: list[Run] = []
+    samples: list[RunSample] = []
+    left_out: list[str] = []
+    wrong: dict[str, list[str]] = {}
+    for bundle, found in judged:
+        reading = read_run(bundle)
+        run = run_of(bundle, found, reading=reading)
+        runs.append(run)
+        what = [f"breaks the rule {x.rule}" for x in found.findings]
+        if found.verdict is Verdict.INCONCLUSIVE:
+            what.append(f"is inconclusive: {'; '.join(found.notes)}")
+        for text in dict.fromkeys(what):
+            wrong.setdefault(text, []).append(str(run.seed))
+        if found.verdict is Verdict.ERROR or found.blackout_ns is None:
+            why = "no blackout"
+            if found.verdict is Verdict.ERROR:
+                why = "in error"
+            said = "; ".join((found.summary, *found.notes))
+            left_out.append(f"{bundle.path.name} is left out, {why}: {said}")
+        else:
+            samples.append(
+                RunSample(run.seed, reading.breakdown, bundle.path.name)
+            )
+    first, _ = judged[0]
+    program, scenario = first.manifest.inputs.source, first.scenario
+    name = side.text
+    if not side.is_tree:
+        name = f"{program.variant} in {side.text}"
+    return ComparedSide(
+        what=ComparedRuns(
+            name=name,
+            qemu=program.version,
+            scenario=scenario.name,
+            latencies=latencies(scenario),
+        ),
+        runs=tuple(runs),
+        samples=tuple(samples),
+        notes=(
+            *(f"{x} (seeds {', '.join(y)})" for x, y in wrong.items()),
+            *left_out,
+        ),
+        whole=not left_out,
+    )
+
+
+def _of_logs(side: Operand, folders: Sequence[Path]) -> ComparedSide:
+    runs = tuple(map(run_of_logs, folders))
+    samples = tuple(read_host_run(folder).sample for folder in folders)
+    versions = dict.fromkeys(
+        run.qemu.removeprefix("QEMU ") for run in runs
+    )
+    return ComparedSide(
+        what=ComparedRuns(
+            name=side.text,
+            qemu=f"QEMU {', '.join(versions)}",
+            scenario="logs of real hosts",
+        ),
+        runs=runs,
+        samples=samples,
+        sealed=False,
+    )

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Read a scenario as the devices of a run can play it."""
+
+from __future__ import annotations
+
+from vfio_p2p.devices import Driver, mtty
+from vfio_p2p.errors import UsageError
+from vfio_p2p.plans.setting import Setting
+from vfio_p2p.progress import Reporter
+from vfio_p2p.scenario.load import load, load_profile
+from vfio_p2p.scenario.model import Scenario
+
+
+def load_for(what: str, setting: Setting, reporter: Reporter) -> Scenario:
+    """Read a scenario, and adapt it to the devices of a setting.
+
+    :param what: The name or file of a scenario.
+    :param setting: Names the driver, and the profile if there is one.
+    :param reporter: Told what a driver leaves out of the scenario.
+    :raise UsageError: When there is no such scenario, or the driver cannot
+        play it.
+    :raise ScenarioError: When the file is not a scenario.
+    """
+    scenario = load(what)
+    driver, profile = setting.driver, setting.profile
+    if profile is not None:
+        if driver is not Driver.P2PSIM:
+            raise UsageError(
+                f"--profile {profile} is for p2psim: the arcs of {driver} "
+                "take the time that they take",
+                f"Leave out --profile, or --device {driver}.",
+            )
+        try:
+            scenario = load_profile(profile).replace(scenario)
+        except ValueError as err:
+            raise UsageError(
+                f"profile {profile} does not fit {scenario.name}: {err}",
+                "Choose a scenario whose devices offer all flags.",
+            ) from None
+    if driver is not Driver.MTTY:
+        return scenario
+    adapted = mtty.adapt(scenario)
+    reporter.remark(f"{adapted.name}: {adapted.summary}")
+    return adapted
+
+
+def check_qemu(driver: Driver, version: str) -> None:
+    """See that the devices of a driver can migrate with a QEMU.
+
+    :param driver: The driver.
+    :param version: The content of QEMU's file VERSION.
+    :raise SourceError: When they cannot.
+    """
+    if driver is Driver.MTTY:
+        mtty.check_qemu(version)

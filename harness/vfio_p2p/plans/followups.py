@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Judge follow-up patches for defects that the suite shows in QEMU itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from vfio_p2p.errors import BuildError, PatchError, UsageError
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.judging import followups as judging
+from vfio_p2p.plans.judging.followups import FollowupRuns
+from vfio_p2p.plans.matrix import CellResult
+from vfio_p2p.plans.modes import ModeRequest, check_fixed
+from vfio_p2p.plans.runs import (
+    TreeRuns,
+    forget_reports,
+    judge_trees,
+    shown,
+    write_reports,
+)
+from vfio_p2p.plans.setting import Setting
+from vfio_p2p.plans.sources import Chosen, build_all, choose
+from vfio_p2p.plans.workshop import LOCAL, Workshop
+from vfio_p2p.progress import SILENT, Reporter
+from vfio_p2p.report.document import Document
+from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.series import Followup, Variant, load_followups, parse_variant
+from vfio_p2p.verdict.assess import Assessment, assess
+
+_TREE = "patched"
+
+
+def validate_followups(
+    request: ModeRequest,
+    reporter: Reporter = SILENT,
+    workshop: Workshop = LOCAL,
+    *,
+    followups: Sequence[Followup] | None = None,
+    load_scenario: Callable[[str], Scenario] = load,
+) -> Document:
+    """Judge the follow-ups of a base.
+
+    Each defect must reproduce without its patch and disappear with it.  The
+    bundles, ``report.json`` and ``junit.xml`` are left in the folder of the
+    setting.
+
+    :param followups: The follow-ups of all bases; None takes those that come
+        with the tool.
+    :param load_scenario: Reads a scenario by its name.
+    :raise UsageError: When the base has no follow-ups.
+    :raise BuildError: When the tree without a follow-up does not build.
+    """
+    setting = request.setting
+    check_fixed("--followups", setting)
+    workshop.check(setting)
+    chosen = choose(request.origin, reporter, workshop)
+    every = load_followups() if followups is None else followups
+    wanted = [x for x in every if x.base == chosen.base.name]
+    if not wanted:
+        raise UsageError(
+            f"{chosen.base.name} has no follow-ups",
+            "'vfio-p2p series list' lists all follow-ups with their bases.",
+        )
+    forget_reports(setting.out)
+    document = _judge(
+        chosen, wanted, load_scenario, setting, reporter, workshop
+    )
+    write_reports(setting.out, document)
+    return document
+
+
+def _judge(
+    chosen: Chosen,
+    followups: Sequence[Followup],
+    load_scenario: Callable[[str], Scenario],
+    setting: Setting,
+    reporter: Reporter,
+    workshop: Workshop,
+) -> Document:
+    control = parse_variant(chosen.base, _TREE)
+    scenarios = {
+        name: load_scenario(name)
+        for x in followups
+        for name in (*x.fixes, *x.keeps)
+    }
+    build_all(chosen.source, [control], reporter, workshop)
+    trees: dict[str, Variant] = {}
+    failed: dict[str, str] = {}
+    for x in followups:
+        try:
+            tree = parse_variant(chosen.base, f"{_TREE}+{x.name}")
+            build_all(chosen.source, [tree], reporter, workshop)
+        except (BuildError, PatchError) as err:
+            failed[x.name] = err.what
+        else:
+            trees[x.name] = tree
+    made = judge_trees(
+        chosen,
+        [(control, scenario) for scenario in scenarios.values()]
+        + [
+            (trees[x.name], scenarios[name])
+            for x in followups
+            if x.name in trees
+            for name in (*x.fixes, *x.keeps)
+        ],
+        setting,
+        reporter,
+        workshop,
+    )
+    return judging.document(
+        _trials(followups, trees, failed, made),
+        qemu=made.version,
+        base=chosen.base.name,
+        origin=chosen.source.origin,
+        runs=list(map(shown, made.results)),
+    )
+
+
+def _trials(
+    followups: Sequence[Followup],
+    trees: dict[str, Variant],
+    failed: dict[str, str],
+    made: TreeRuns,
+) -> list[FollowupRuns]:
+    results = {
+        (x.cell.variant, x.cell.job.scenario.name): x for x in made.results
+    }
+    trials = []
+    for x in followups:
+        for name in (*x.fixes, *x.keeps):
+            plain = results[_TREE, name]
+            tree = trees.get(x.name)
+            trials.append(
+                FollowupRuns(
+                    followup=x,
+                    scenario=name,
+                    control=plain.assessment,
+                    without=_without(plain, x) if name in x.fixes else None,
+                    mended=results[tree.name, name].assessment
+                    if tree
+                    else None,
+                    not_built=failed.get(x.name, ""),
+                )
+            )
+    return trials
+
+
+def _without(result: CellResult, followup: Followup) -> Assessment:
+    """Judge a run without the follow-up by what is due with it."""
+    # A run that could not be judged has left a bundle, too.
+    if result.bundle is None or result.assessment.verdict is Verdict.ERROR:
+        return result.assessment
+    return assess(result.bundle, followup.name)

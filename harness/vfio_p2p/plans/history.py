@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Keep results, and see what a metric did over revisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.errors import UsageError
+from vfio_p2p.history.changes import LEVEL, MIN_SEGMENT
+from vfio_p2p.history.database import Entry, default_path, open_history
+from vfio_p2p.history.trend import Trend, trends
+from vfio_p2p.names import suggest
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.record import entry, project_revision
+from vfio_p2p.series.git import in_order
+from vfio_p2p.verdict.assess import assess
+
+METRIC = "blackout"
+
+
+@dataclass(frozen=True)
+class RecordRequest:
+    """Which bundles are kept.
+
+    :param bundles: Their folders or zip files.
+    :param revision: The commit of their QEMU trees; None takes the one that
+        the build store has noted.
+    :param database: The file of the history; None is the usual one.
+    """
+
+    bundles: tuple[Path, ...]
+    revision: str | None = None
+    database: Path | None = None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of bundles.
+
+    :param database: The file of the history.
+    :param new: How many were added.
+    :param known: How many the history had already.
+    :param left_out: How many did not pass, and were not added.
+    """
+
+    database: Path
+    new: int
+    known: int
+    left_out: int
+
+
+def record_bundles(request: RecordRequest) -> Recorded:
+    """Add the bundles that pass to the history.
+
+    :raise BundleError: When one is damaged or newer than this program.
+    :raise HistoryError: When the history cannot be written to.
+    """
+    project = project_revision()
+    now_s = int(time.time())
+    entries = [
+        entry(bundle, request.revision, project, now_s)
+        for bundle in map(open_bundle, request.bundles)
+        # For the reason, see `vfio_p2p.plans.record.recording`.
+        if assess(bundle).verdict is Verdict.PASS
+    ]
+    path = request.database or default_path()
+    with open_history(path, write=True) as history:
+        new = history.add(entries)
+    return Recorded(
+        database=path,
+        new=new,
+        known=len(entries) - new,
+        left_out=len(request.bundles) - len(entries),
+    )
+
+
+@dataclass(frozen=True)
+class SelectRequest:
+    """Which results are wanted.
+
+    :param database: The file of the history; None is the usual one.
+    :param scenario: Only results of this scenario, if given.
+    :param variant: Only results of this tree, if given.
+    """
+
+    database: Path | None = None
+    scenario: str | None = None
+    variant: str | None = None
+
+
+def select(request: SelectRequest) -> list[Entry]:
+    """Read results from the history.
+
+    :raise HistoryError: When the history cannot be read.
+    """
+    with open_history(request.database or default_path()) as history:
+        return [
+            entry
+            for entry in history.entries()
+            if request.scenario in (None, entry.scenario)
+            and request.variant in (None, entry.variant)
+        ]
+
+
+@dataclass(frozen=True)
+class TrendRequest:
+    """Which metric of which results.
+
+    :param which: The results.
+    :param metric: The name of the metric.
+    :param level: How often noise alone may be taken for a change, 0 to 1.
+    :param min_segment: The smallest number of points of a level.
+    :param source: A git repository that has the commits, for their order;
+        None orders them by their times.
+    """
+
+    which: SelectRequest
+    metric: str = METRIC
+    level: float = LEVEL
+    min_segment: int = MIN_SEGMENT
+    source: Path | None = None
+
+
+def find_trends(request: TrendRequest) -> list[Trend]:
+    """Find the revisions that changed a metric.
+
+    :raise HistoryError: When the history cannot be read.
+    :raise UsageError: When no result has the metric.
+    :raise SourceError: When git cannot order the commits.
+    """
+    entries = select(request.which)
+    check_metric(entries, request.metric)
+    order = in_order(request.source) if request.source else []
+    return trends(
+        entries,
+        request.metric,
+        level=request.level,
+        min_segment=request.min_segment,
+        order=order,
+    )
+
+
+def check_metric(entries: Iterable[Entry], metric: str) -> None:
+    """See that a metric that a user asks for exists.
+
+    :param entries: The results; if none has a metric, nothing is known.
+    :param metric: Its name.
+    :raise UsageError: When none of them has it.
+    """
+    known = {x.name for entry in entries for x in entry.metrics}
+    if metric in known or not known:
+        return
+    raise UsageError(
+        f"no result has a metric {metric!r}",
+        suggest(metric, known, "vfio-p2p history export --json"),
+    )

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Judge this suite: every mutant must be caught by its rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vfio_p2p.errors import BuildError, PatchError, UsageError
+from vfio_p2p.names import suggest
+from vfio_p2p.plans.judging import mutants as judging
+from vfio_p2p.plans.judging.mutants import MutantRuns
+from vfio_p2p.plans.matrix import Cell, CellResult
+from vfio_p2p.plans.modes import check_fixed
+from vfio_p2p.plans.runs import (
+    forget_reports,
+    job_of,
+    shown,
+    write_reports,
+)
+from vfio_p2p.plans.setting import Origin, Setting
+from vfio_p2p.plans.sources import Chosen, build_all, choose
+from vfio_p2p.plans.workshop import LOCAL, Workshop
+from vfio_p2p.progress import SILENT, Reporter
+from vfio_p2p.qemu import Build
+from vfio_p2p.report.document import Document
+from vfio_p2p.scenario.load import load, names
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.series import Base, Mutant, load_mutants, parse_variant
+
+# Mutants go on top of this tree.
+TREE = "patched"
+
+
+@dataclass(frozen=True)
+class MutantsRequest:
+    """Which mutants are judged.
+
+    :param origin: The source.
+    :param setting: Where and how the runs are made.
+    :param names: The names of the mutants; empty means all of the base.
+    """
+
+    origin: Origin = Origin()
+    setting: Setting = Setting()
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BuiltMutants:
+    """The builds of mutants.
+
+    :param builds: The builds that were made, by the name of the mutant.
+    :param failed: Why the others have none, by the name of the mutant.
+    """
+
+    builds: Mapping[str, Build]
+    failed: Mapping[str, str]
+
+
+def validate_mutants(
+    request: MutantsRequest,
+    reporter: Reporter = SILENT,
+    workshop: Workshop = LOCAL,
+) -> Document:
+    """Judge mutants, and the tree without any mutant as a control.
+
+    If all mutants are judged, rules that nothing breaks are reported, too.
+    The bundles, ``report.json`` and ``junit.xml`` are left in the folder of
+    the setting.
+
+    :raise UsageError: When a name is unknown, or there is nothing to judge.
+    :raise BuildError: When the tree without a mutant does not build.
+    """
+    setting = request.setting
+    check_fixed("--mutants", setting)
+    workshop.check(setting)
+    chosen = choose(request.origin, reporter, workshop)
+    mutants = _wanted(chosen.base, request.names)
+    forget_reports(setting.out)
+    whole = not request.names
+    scenarios = _scenarios(mutants, whole=whole)
+    control = parse_variant(chosen.base, TREE)
+    (plain,) = build_all(chosen.source, [control], reporter, workshop)
+    built = build_mutants(chosen, mutants, reporter, workshop)
+    tried = mutant_cells(
+        mutants, built, scenarios, setting.seed, workshop
+    )
+    results = workshop.run(
+        [
+            *(
+                Cell(job_of(plain, scenario, setting.seed, workshop))
+                for scenario in scenarios.values()
+            ),
+            *tried.values(),
+        ],
+        setting,
+        reporter,
+    )
+    controls = results[: len(scenarios)]
+    document = judging.document(
+        list(map(shown, controls)),
+        mutant_runs(
+            mutants,
+            built,
+            dict(zip(tried, results[len(scenarios) :], strict=True)),
+        ),
+        qemu=plain.version,
+        base=chosen.base.name,
+        origin=chosen.source.origin,
+        whole=whole,
+    )
+    write_reports(setting.out, document)
+    return document
+
+
+def _wanted(base: Base, wanted: Sequence[str]) -> list[Mutant]:
+    every = load_mutants()
+    known = {x.name: x for x in every if x.base == base.name}
+    if not known:
+        bases = ", ".join(dict.fromkeys(x.base for x in every))
+        raise UsageError(
+            f"{base.name} has no mutants",
+            f"Choose a base that has some: {bases}.",
+        )
+    for name in wanted:
+        if name not in known:
+            raise UsageError(
+                f"{base.name} has no mutant {name!r}",
+                suggest(name, known, "vfio-p2p series list"),
+            )
+    return [known[name] for name in dict.fromkeys(wanted or known)]
+
+
+def _scenarios(
+    mutants: Sequence[Mutant], *, whole: bool
+) -> dict[str, Scenario]:
+    """Load the scenarios of mutants, and those that prove other rules."""
+    found = {
+        name: load(name)
+        for mutant in mutants
+        if not mutant.waits_for
+        for name in mutant.scenarios
+    }
+    if not found:
+        raise UsageError(
+            "every one of these mutants waits for something",
+            "Choose others; 'vfio-p2p series list' lists them.",
+        )
+    if whole:
+        every = {name: load(name) for name in names()}
+        found |= proving(found, every)
+    return found
+
+
+def proving(
+    known: Mapping[str, Scenario], every: Mapping[str, Scenario]
+) -> dict[str, Scenario]:
+    """Find scenarios that break a rule without any mutant.
+
+    One scenario for each such rule is enough.
+
+    :param known: The scenarios that are run in any case, by name.
+    :param every: All scenarios, by name.
+    """
+    broken = {x for run in known.values() for x in run.expect.patched.breaks}
+    found = {}
+    for name, scenario in every.items():
+        if not broken.issuperset(scenario.expect.patched.breaks):
+            broken.update(scenario.expect.patched.breaks)
+            found[name] = scenario
+    return found
+
+
+def build_mutants(
+    chosen: Chosen,
+    mutants: Sequence[Mutant],
+    reporter: Reporter,
+    workshop: Workshop,
+) -> BuiltMutants:
+    """Build all mutants that can be built.
+
+    :param chosen: The source and its base.
+    :param mutants: The mutants.
+    :param reporter: Told how far each build is.
+    :param workshop: Builds them.
+    """
+    builds: dict[str, Build] = {}
+    failed: dict[str, str] = {}
+    for mutant in mutants:
+        if mutant.waits_for:
+            continue
+        try:
+            tree = parse_variant(chosen.base, f"{TREE}+{mutant.name}")
+            (builds[mutant.name],) = build_all(
+                chosen.source, [tree], reporter, workshop
+            )
+        except (BuildError, PatchError) as err:
+            failed[mutant.name] = err.what
+    return BuiltMutants(builds, failed)
+
+
+def mutant_cells(
+    mutants: Sequence[Mutant],
+    built: BuiltMutants,
+    scenarios: Mapping[str, Scenario],
+    seed: int,
+    workshop: Workshop,
+    prefix: str = "",
+) -> dict[tuple[str, str], Cell]:
+    """List the runs of mutants, by mutant and scenario.
+
+    :param mutants: The mutants.
+    :param built: Their builds.
+    :param scenarios: All scenarios that they need, by name.
+    :param seed: The seed of the runs.
+    :param workshop: Makes the builds known to the places.
+    :param prefix: See `vfio_p2p.plans.matrix.Cell`.
+    """
+    return {
+        (mutant.name, name): Cell(
+            job_of(
+                built.builds[mutant.name], scenarios[name], seed, workshop
+            ),
+            prefix,
+        )
+        for mutant in mutants
+        if mutant.name in built.builds
+        for name in mutant.scenarios
+    }
+
+
+def mutant_runs(
+    mutants: Sequence[Mutant],
+    built: BuiltMutants,
+    results: Mapping[tuple[str, str], CellResult],
+) -> list[MutantRuns]:
+    """Collect the results of each mutant.
+
+    :param mutants: The mutants.
+    :param built: Their builds.
+    :param results: The results of `mutant_cells`, by the same keys.
+    """
+    return [
+        MutantRuns(
+            mutant,
+            {
+                scenario: result.assessment
+                for (name, scenario), result in results.items()
+                if name == mutant.name
+            },
+            built.failed.get(mutant.name, ""),
+        )
+        for mutant in mutants
+    ]

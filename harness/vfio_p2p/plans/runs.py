@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build trees, run them, and write the report on their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vfio_p2p.machine.files import write_whole
+from vfio_p2p.places import Job
+from vfio_p2p.plans.devices import check_qemu
+from vfio_p2p.plans.matrix import Cell, CellResult
+from vfio_p2p.plans.setting import Setting
+from vfio_p2p.plans.sources import Chosen, build_all
+from vfio_p2p.plans.workshop import Workshop
+from vfio_p2p.progress import Reporter
+from vfio_p2p.qemu import Build
+from vfio_p2p.report.document import Document, to_json
+from vfio_p2p.report.formats import render
+from vfio_p2p.report.run import Run
+from vfio_p2p.report.runs import failed_run, run_of
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.scenario.profile import latencies
+from vfio_p2p.series import Variant
+
+JSON = "report.json"
+JUNIT = "junit.xml"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One run of a tree that is yet to be built.
+
+    :param variant: The tree.
+    :param scenario: What happens in the run.
+    :param seed: Its seed.
+    :param suffix: See `vfio_p2p.plans.matrix.Cell`.
+    """
+
+    variant: Variant
+    scenario: Scenario
+    seed: int
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class TreeRuns:
+    """The runs of trees of one source.
+
+    :param results: One result for each run that was wanted, in that order.
+    :param version: The version that QEMU reports.
+    """
+
+    results: tuple[CellResult, ...]
+    version: str
+
+
+def job_of(
+    build: Build, scenario: Scenario, seed: int, workshop: Workshop
+) -> Job:
+    """Make the job of one build on both sides.
+
+    :param build: A build from the store.
+    :param scenario: What happens in the run.
+    :param seed: Its seed.
+    :param workshop: Makes the build known to the places.
+    """
+    return Job.of(workshop.program(build), scenario, seed)
+
+
+def run_trees(
+    chosen: Chosen,
+    wanted: Sequence[Wanted],
+    setting: Setting,
+    reporter: Reporter,
+    workshop: Workshop,
+) -> TreeRuns:
+    """Build every tree and make every run, once `Workshop.check` passed.
+
+    :param chosen: The source of the trees, and its base.
+    :param wanted: The runs.
+    :param setting: Where and how they are made.
+    :param reporter: Told how far the work is.
+    :param workshop: Builds and runs.
+    """
+    check_qemu(setting.driver, chosen.source.version)
+    variants = {one.variant.name: one.variant for one in wanted}
+    builds = {
+        build.variant: build
+        for build in build_all(
+            chosen.source, list(variants.values()), reporter, workshop
+        )
+    }
+    cells = [
+        Cell(
+            job_of(
+                builds[one.variant.name], one.scenario, one.seed, workshop
+            ),
+            suffix=one.suffix,
+        )
+        for one in wanted
+    ]
+    results = workshop.run(cells, setting, reporter)
+    version = next(iter(builds.values())).version
+    return TreeRuns(tuple(results), version)
+
+
+def judge_trees(
+    chosen: Chosen,
+    trees: Sequence[tuple[Variant, Scenario]],
+    setting: Setting,
+    reporter: Reporter,
+    workshop: Workshop,
+) -> TreeRuns:
+    """Run every tree with every seed of a setting.
+
+    Parameters are those of `run_trees`, but for:
+
+    :param trees: Which variant runs which scenario.
+    """
+    wanted = [
+        Wanted(tree, scenario, seed)
+        for tree, scenario in trees
+        for seed in setting.every_seed
+    ]
+    return run_trees(chosen, wanted, setting, reporter, workshop)
+
+
+def shown(result: CellResult) -> Run:
+    """Return a result as reports show it.
+
+    :param result: The result.
+    """
+    if result.bundle is not None:
+        return run_of(result.bundle, result.assessment)
+    job = result.cell.job
+    return failed_run(
+        result.cell.variant,
+        job.scenario.name,
+        job.seed,
+        result.assessment,
+        latencies=latencies(job.scenario),
+        qemu=job.source.version,
+    )
+
+
+def document_of(chosen: Chosen, made: TreeRuns) -> Document:
+    """Report on runs.
+
+    :param chosen: The source of their trees, and its base.
+    :param made: The runs.
+    """
+    return Document.of(
+        tuple(map(shown, made.results)),
+        qemu=made.version,
+        base=chosen.base.name,
+        origin=chosen.source.origin,
+    )
+
+
+def forget_reports(folder: Path) -> None:
+    """Remove older reports, which are not to look like those of this run.
+
+    :param folder: The folder that `write_reports` writes to.
+    """
+    for name in (JSON, JUNIT):
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_reports(folder: Path, document: Document) -> None:
+    """Write a report for programs, and the same for JUnit.
+
+    :param folder: The folder.
+    :param document: The report.
+    """
+    write_whole(folder / JSON, to_json(document).encode())
+    write_whole(folder / JUNIT, render("junit", document).encode())

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run one scenario with one tree, and keep its bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.bundle.write import check_replaceable, claimed, pack
+from vfio_p2p.errors import HostError
+from vfio_p2p.machine.files import remove_tree
+from vfio_p2p.plans.devices import load_for
+from vfio_p2p.plans.runs import Wanted, document_of, run_trees
+from vfio_p2p.plans.setting import OUT, Origin, Setting
+from vfio_p2p.plans.sources import choose, choose_variants
+from vfio_p2p.plans.workshop import LOCAL, Workshop
+from vfio_p2p.progress import SILENT, Reporter
+from vfio_p2p.report.document import Document
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Which tree runs which scenario.
+
+    :param scenario: The name or file of the scenario.
+    :param origin: The source.
+    :param setting: Where and how the run is made; its folder is not used.
+    :param variant: The name of the tree.
+    :param bundle: The folder or zip file for the bundle; None puts it into
+        the folder ``out``, under the usual name.
+    """
+
+    scenario: str
+    origin: Origin = Origin()
+    setting: Setting = Setting()
+    variant: str = "patched"
+    bundle: Path | None = None
+
+
+def run_one(
+    request: RunRequest,
+    reporter: Reporter = SILENT,
+    workshop: Workshop = LOCAL,
+) -> Document:
+    """Make one run.
+
+    :return: A report on it; its only run names the bundle and its digest.
+    :raise InputError: When a name, an option or a file is wrong.
+    :raise BuildError: When the tree does not build.
+    :raise HostError: When the run could not be made.
+    """
+    setting = request.setting
+    scenario = load_for(request.scenario, setting, reporter)
+    setting.every_seed  # noqa: B018 -- it raises when there is none
+    workshop.check(setting)
+    chosen = choose(request.origin, reporter, workshop)
+    (variant,) = choose_variants(chosen, [request.variant], workshop)
+    usual = f"{variant.name}-{scenario.name}-s{setting.seed}"
+    out = request.bundle or OUT / usual
+    check_replaceable(out)
+    # It is made under the usual name in a folder that no other run uses,
+    # and gets its own name when it is whole.
+    private = out.with_name(f".{out.name}.run")
+    with claimed(out.parent):
+        remove_tree(private)
+        try:
+            made = run_trees(
+                chosen,
+                [Wanted(variant, scenario, setting.seed)],
+                replace(setting, out=private, jobs=1),
+                reporter,
+                workshop,
+            )
+            (result,) = made.results
+            if result.bundle is None:
+                what, *hints = result.assessment.notes
+                raise HostError(what, " ".join(hints))
+            if out.suffix == ".zip":
+                pack(result.bundle, out)
+            else:
+                remove_tree(out)
+                result.bundle.path.rename(out)
+            moved = replace(result, bundle=open_bundle(out))
+            made = replace(made, results=(moved,))
+        finally:
+            remove_tree(private)
+    return document_of(chosen, made)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one seam between the plans and the machine.
+
+A plan decides what is built and run.  A `Workshop` finds sources, builds
+QEMU and runs jobs; `Local` is the real one.  Unit tests replace it as a whole
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from vfio_p2p.bundle.manifest import ProgramInput
+from vfio_p2p.bundle.write import claimed
+from vfio_p2p.devices import Driver
+from vfio_p2p.places import CachedPlace, Place, open_place
+from vfio_p2p.plans.matrix import Cell, CellResult, run_matrix
+from vfio_p2p.plans.record import check_history, recording
+from vfio_p2p.plans.setting import Setting
+from vfio_p2p.progress import Progress, Reporter
+from vfio_p2p.qemu import Build, Source, build, find_source
+from vfio_p2p.qemu.program import KnownPrograms, Program
+from vfio_p2p.series import Patch, Variant, apply_patches
+
+
+class Workshop(Protocol):
+    """Whatever touches a machine."""
+
+    def find_source(
+        self,
+        path: Path | None,
+        release: str,
+        progress: Progress,
+        *,
+        refresh: bool = False,
+    ) -> Source:
+        """Find a QEMU source; see `vfio_p2p.qemu.find_source`."""
+
+    def check_patches(
+        self, source: Source, patches: Sequence[Patch]
+    ) -> None:
+        """See that patches apply, before minutes are spent on building.
+
+        :raise PatchError: When one does not apply.
+        """
+
+    def build(
+        self,
+        source: Source,
+        variant: Variant,
+        progress: Progress,
+        *,
+        werror: bool = False,
+    ) -> Build:
+        """Build a variant; see `vfio_p2p.qemu.build`."""
+
+    def program(self, build: Build) -> ProgramInput:
+        """Make a build known to the places, for jobs to name it.
+
+        :raise SourceError: When it does not run on this machine.
+        """
+
+    def place(self, name: str, driver: Driver) -> Place:
+        """Open a place that knows the programs, without a cache.
+
+        :raise UsageError: When there is no such place.
+        """
+
+    def check(self, setting: Setting) -> None:
+        """See that runs can be made and kept, before anything is built.
+
+        :raise InputError: When they cannot.
+        """
+
+    def run(
+        self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
+    ) -> list[CellResult]:
+        """Run and judge every cell.
+
+        :return: One result for each cell, in the same order.
+        """
+
+
+class Local:
+    """This machine, and the places that it can reach."""
+
+    def __init__(self) -> None:
+        self._programs = KnownPrograms()
+
+    def find_source(
+        self,
+        path: Path | None,
+        release: str,
+        progress: Progress,
+        *,
+        refresh: bool = False,
+    ) -> Source:
+        """See `Workshop.find_source`."""
+        return find_source(path, release, progress, refresh=refresh)
+
+    def check_patches(
+        self, source: Source, patches: Sequence[Patch]
+    ) -> None:
+        """See `Workshop.check_patches`."""
+        apply_patches(source, patches)
+
+    def build(
+        self,
+        source: Source,
+        variant: Variant,
+        progress: Progress,
+        *,
+        werror: bool = False,
+    ) -> Build:
+        """See `Workshop.build`."""
+        return build(source, variant, progress, werror=werror)
+
+    def program(self, build: Build) -> ProgramInput:
+        """See `Workshop.program`."""
+        return self._programs.add(Program.of(build))
+
+    def place(self, name: str, driver: Driver) -> Place:
+        """See `Workshop.place`."""
+        return open_place(name, driver=driver, programs=self._programs)
+
+    def check(self, setting: Setting) -> None:
+        """See `Workshop.check`."""
+        self.place(setting.at, setting.driver).check()
+        check_history(setting.history)
+
+    def run(
+        self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
+    ) -> list[CellResult]:
+        """See `Workshop.run`."""
+        place = self.place(setting.at, setting.driver)
+        if place.exact:
+            place = CachedPlace(place, rerun=setting.rerun)
+        runs = reporter.task("runs")
+        waiting = partial(runs, 0, 0, "waiting for another vfio-p2p")
+        with (
+            recording(setting.history, reporter) as record,
+            claimed(setting.out, waiting),
+        ):
+            preparing = reporter.task(place.name)
+            place.prepare(preparing)
+            preparing.end("ready")
+            found = asyncio.run(
+                run_matrix(
+                    place, cells, setting.out, setting.jobs, runs, record
+                )
+            )
+        runs.end("done")
+        return found
+
+
+LOCAL: Workshop = Local()

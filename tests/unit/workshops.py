@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A workshop that builds and runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builds import build_of, source_of
+from vfio_p2p.bundle.manifest import ProgramInput
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.devices import Driver
+from vfio_p2p.oracle import Finding
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.places import Place
+from vfio_p2p.plans.matrix import Cell, CellResult
+from vfio_p2p.plans.record import check_history
+from vfio_p2p.plans.setting import Setting
+from vfio_p2p.progress import Progress, Reporter
+from vfio_p2p.qemu import Build, Source
+from vfio_p2p.series import Patch, Variant
+from vfio_p2p.side import Side
+from vfio_p2p.verdict.assess import Assessment, assess
+
+PASS = Assessment(Verdict.PASS, "migrated")
+
+Judge = Callable[[Cell], Assessment]
+
+
+def broken(*rules: str) -> tuple[Finding, ...]:
+    """Findings of these rules."""
+    return tuple(
+        Finding(rule, "It matters.", Side.SOURCE, "so", (), "x.log", ())
+        for rule in rules
+    )
+
+
+@dataclass
+class FakeWorkshop:
+    """Stands in for this machine; its tables say what goes wrong.
+
+    :param refuses: The errors of builds, by what is on top of the tree; the
+        empty name is that of the plain tree.
+    :param unpatchable: The error of patches that do not apply.
+    :param judge: Judges a run that leaves no bundle.
+    :param make: Makes the bundle of a run; None leaves no bundle.
+    :param release: The release of the source that is found by its path.
+    """
+
+    refuses: dict[str, Exception] = field(default_factory=dict)
+    unpatchable: Exception | None = None
+    judge: Judge = lambda cell: PASS
+    make: Callable[[Cell, Path], object] | None = None
+    release: str = "10.0"
+    built: list[tuple[str, str]] = field(default_factory=list)
+    ran: list[Cell] = field(default_factory=list)
+
+    def find_source(
+        self,
+        path: Path | None,
+        release: str,
+        progress: Progress,
+        *,
+        refresh: bool = False,
+    ) -> Source:
+        """A tree without files."""
+        return source_of(f"{self.release if path else release}.99")
+
+    def check_patches(
+        self, source: Source, patches: Sequence[Patch]
+    ) -> None:
+        """All patches apply, unless told otherwise."""
+        if self.unpatchable:
+            raise self.unpatchable
+
+    def build(
+        self,
+        source: Source,
+        variant: Variant,
+        progress: Progress,
+        *,
+        werror: bool = False,
+    ) -> Build:
+        """A build that is not there."""
+        release = source.version.rpartition(".")[0]
+        self.built.append((release, variant.name))
+        if err := self.refuses.get(variant.name.partition("+")[2]):
+            raise err
+        version = f"QEMU {source.version}"
+        return build_of(source, variant, version, Path("/qemu"))
+
+    def program(self, build: Build) -> ProgramInput:
+        """The content of a build, which has none."""
+        return ProgramInput(
+            variant=build.variant,
+            build=build.key,
+            version=build.version,
+            sha256="0" * 64,
+            libraries={},
+        )
+
+    def place(self, name: str, driver: Driver) -> Place:
+        """There is no place for a single job."""
+        raise NotImplementedError
+
+    def check(self, setting: Setting) -> None:
+        """Every place is there."""
+        check_history(setting.history)
+
+    def run(
+        self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
+    ) -> list[CellResult]:
+        """Runs that never were."""
+        self.ran += cells
+        return [self._run(cell, setting.out) for cell in cells]
+
+    def _run(self, cell: Cell, out: Path) -> CellResult:
+        if self.make is None:
+            return CellResult(cell, self.judge(cell), None)
+        path = out / cell.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.make(cell, path)
+        if not path.exists():
+            return CellResult(cell, self.judge(cell), None)
+        bundle = open_bundle(path)
+        return CellResult(cell, assess(bundle), bundle)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all runs, in order."""
+        return [cell.name for cell in self.ran]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The variant and scenario of all runs, in order."""
+        return [(x.variant, x.job.scenario.name) for x in self.ran]
