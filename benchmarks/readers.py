@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How fast traces are read, beside other ways of reading them.
+"""Measure how fast traces are read, compared with other ways to read them.
 
-Makes a file of each trace backend, reads each with ours and with another
-reader, in one process and in turns, and prints the best of each: the `log`
-backend's beside a regular expression on line after line, the `simple`
-backend's beside scripts/simpletrace.py of a QEMU source tree.  Then
-``vfio-p2p check`` on such a log, and on one as large as wanted, as a
-process of its own, for its time and memory.
+The benchmark makes a file of each trace backend, reads it alternately with
+our reader and another one in the same process, and prints the best result of
+each.  The `log` backend's reader is compared with a regular expression on each
+line, that of the `simple` backend with scripts/simpletrace.py of a QEMU source
+tree.  Then it runs ``vfio-p2p check`` as a process of its own, on such a log
+and on one of any size, and prints its time and memory.
 
     python benchmarks/readers.py --qemu-source DIR [--large 2]
 
-Times are the processor's, so that other work on the machine does not count.
+Times are processor times, so other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ROUNDS = 5
 _VERSION = "10.0"
 _DEVICES = tuple(f"0000:3b:00.{n}" for n in range(4))
 _STATES = ("RUNNING", "PRE_COPY", "PRE_COPY_P2P", "STOP_COPY", "STOP")
-# What else QEMU says while it migrates, roughly as often.
+# What else QEMU prints while it migrates, roughly as often.
 _OTHERS = (
     "memory_region_ops_read cpu 0 mr 0x55d6c2b3f2b0 addr 0x3fd value 0x60 "
     "size 1 name 'serial'",
@@ -57,7 +57,7 @@ Read = Callable[[Path], int]
 
 
 def _vfio(draw: random.Random) -> Iterator[tuple[Format, dict[str, Any]]]:
-    """VFIO's events of one version, with arguments."""
+    """Yield random VFIO events of one version, with arguments."""
     at = VERSIONS.index(_VERSION)
     formats = [
         fmt
@@ -80,9 +80,9 @@ def _vfio(draw: random.Random) -> Iterator[tuple[Format, dict[str, Any]]]:
 def make_log(path: Path, lines: int, vfio: float) -> None:
     """Write a file of the `log` backend.
 
-    :param path: Where to.
-    :param lines: How many.
-    :param vfio: Share of those that concern VFIO migration.
+    :param path: The file.
+    :param lines: The number of lines.
+    :param vfio: The share of lines that concern VFIO migration.
     """
     draw = random.Random(1)
     events = _vfio(draw)
@@ -100,10 +100,10 @@ def make_simple(
 ) -> None:
     """Write a file of the `simple` backend.
 
-    :param path: Where to.
-    :param events: All that the QEMU knows.
-    :param records: How many.
-    :param vfio: Share of those that concern VFIO migration.
+    :param path: The file.
+    :param events: All events that the QEMU knows.
+    :param records: The number of records.
+    :param vfio: The share of records that concern VFIO migration.
     """
     draw = random.Random(1)
     numbers = {event.name: n for n, event in enumerate(events)}
@@ -146,13 +146,13 @@ _LINE = re.compile(r"(\d+)@(\d+)\.(\d+):(vfio_\w+) +\(([^()]+)\)(.*)")
 
 
 def line_by_line(path: Path) -> int:
-    """Read as one would at first."""
+    """Read in the most obvious way; return the number of lines."""
     with path.open() as stream:
         return sum(1 for line in stream if _LINE.match(line) or line)
 
 
 def simpletrace(source: Path) -> tuple[list[Any], Read]:
-    """All events of a QEMU, and its own reader.
+    """Return all events of a QEMU, and its own reader.
 
     :param source: Its source tree.
     """
@@ -187,8 +187,8 @@ def compare(path: Path, unit: str, name: str, other: Read) -> None:
     """Print how fast the two readers are on a file.
 
     :param path: The file.
-    :param unit: What it consists of.
-    :param name: Name of the other reader.
+    :param unit: The unit that the file consists of.
+    :param name: The name of the other reader.
     :param other: The other reader.
     """
     best = {ours: 0.0, other: 0.0}
@@ -205,9 +205,9 @@ def compare(path: Path, unit: str, name: str, other: Read) -> None:
 
 
 def check(path: Path) -> None:
-    """Print time and memory of ``vfio-p2p check``.
+    """Print the time and the memory of ``vfio-p2p check``.
 
-    :param path: A log.
+    :param path: The log to check.
     """
     begin = time.monotonic()
     pid = os.posix_spawn(
@@ -227,14 +227,14 @@ def check(path: Path) -> None:
 
 
 def main() -> None:
-    """Make the files, read them, print."""
+    """Make the files, read them, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--qemu-source", type=Path, metavar="DIR")
     parser.add_argument("--lines", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--records", type=int, default=300_000, metavar="N")
     parser.add_argument(
         "--large", type=float, default=0, metavar="GIB",
-        help="check a log of this size, too",
+        help="also check a log of this size, in GiB",
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The VFIO migration uAPI (version 2): states, flags and legal arcs.
 
-Facts from <linux/vfio.h> and the state table of drivers/vfio/vfio_main.c.
-An *arc* is one step that a driver implements; what user space asks for may
-be a *combination*, which the kernel walks arc by arc (`path`).
+The facts are those of <linux/vfio.h> and of the state table in
+drivers/vfio/vfio_main.c.  An *arc* is one step that a driver implements.  User
+space may also ask for a *combination*, which the kernel walks arc by arc (see
+`path`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ ALL_FLAGS = (
 
 P2P_STATES = frozenset({DeviceState.RUNNING_P2P, DeviceState.PRE_COPY_P2P})
 
-# Inside this group one data stream is kept open.
+# One data stream stays open within this group.
 SAVING_STATES = frozenset(
     {DeviceState.PRE_COPY, DeviceState.PRE_COPY_P2P, DeviceState.STOP_COPY}
 )
@@ -75,7 +76,7 @@ _PRE_COPY_P2P_ARCS: frozenset[_Arc] = frozenset(
         (_S.PRE_COPY_P2P, _S.STOP_COPY),
     }
 )
-# Without P2P the same ways lead past the states that do not exist.
+# Without P2P these arcs bypass the states that do not exist.
 _NO_P2P_ARCS: frozenset[_Arc] = frozenset(
     {(_S.RUNNING, _S.STOP), (_S.STOP, _S.RUNNING)}
 )
@@ -85,7 +86,7 @@ _PRE_COPY_NO_P2P_ARCS: frozenset[_Arc] = frozenset(
 
 
 def states(flags: MigrationFlags) -> frozenset[DeviceState]:
-    """States that a device with these flags has.
+    """Return the states that a device with these flags has.
 
     :param flags: What the device offers; STOP_COPY is mandatory.
     """
@@ -100,7 +101,7 @@ def states(flags: MigrationFlags) -> frozenset[DeviceState]:
 
 
 def arcs(flags: MigrationFlags) -> frozenset[_Arc]:
-    """Single arcs that a driver with these flags implements.
+    """Return the single arcs that a driver with these flags implements.
 
     :param flags: What the device offers.
     """
@@ -117,17 +118,17 @@ def path(
     after: DeviceState,
     flags: MigrationFlags = ALL_FLAGS,
 ) -> tuple[DeviceState, ...] | None:
-    """States that the kernel walks through, `after` being the last.
+    """Return the states that the kernel walks through up to `after`.
 
-    The shortest way, on which a saving state is interior only if both ends
-    are saving states too: a stream must not open and close unseen.
+    The path is the shortest one on which a saving state is interior only if
+    both ends are saving states, too: a stream must not open and close unseen.
 
-    :param before: The state the device is in.
-    :param after: The state that is asked for.
+    :param before: The state that the device is in.
+    :param after: The requested state, which is the last one of the path.
     :param flags: What the device offers.
-    :return: Empty when it is there already; None when the request is
-        illegal: the state does not exist for the device, ERROR is involved,
-        or the arc is blocked (STOP_COPY to PRE_COPY or PRE_COPY_P2P).
+    :return: Empty if the device is in `after` already.  None if the request
+        is illegal: the device has no such state, ERROR is involved, or the
+        arc is blocked (STOP_COPY to PRE_COPY or PRE_COPY_P2P).
     """
     if DeviceState.ERROR in (before, after):
         return None

@@ -125,7 +125,7 @@ def test_a_full_log_is_no_evidence(tmp_path: Path) -> None:
 def test_a_damaged_log_names_its_place(tmp_path: Path) -> None:
     log = good_source().device_logs()["src0"].replace(b"ret=0", b"ret=x", 1)
     path = make_bundle(tmp_path / "b", logs={"src0": log})
-    with pytest.raises(TraceError, match=r"devices/src0.log:5: ret=x makes"):
+    with pytest.raises(TraceError, match=r"devices/src0.log:5: ret=x is not"):
         assess(open_bundle(path))
 
 

@@ -204,7 +204,7 @@ def test_no_history_yet(
     err = capsys.readouterr().err
     assert err == (
         f"vfio-p2p: {state}: no history there yet\n"
-        "  'vfio-p2p history record BUNDLE' begins one\n"
+        "  Run 'vfio-p2p history record BUNDLE' to begin one.\n"
     )
     assert not state.parent.exists()
 

@@ -169,22 +169,22 @@ def test_a_full_log_is_not_whole() -> None:
     ("lines", "why"),
     [
         (["1 opened"], "no event 'opened'"),
-        (["1 reset"], "not the keys of 'reset'"),
+        (["1 reset"], "these are not the keys of 'reset'"),
         (["1 reset state=RUNNING state=STOP"], "different keys"),
-        (["1 reset state=RUNNING why=x"], "not the keys of 'reset'"),
+        (["1 reset state=RUNNING why=x"], "these are not the keys of 'reset'"),
         (["1 reset state=STOP more"], "not a list of different keys"),
-        (["1 reset state=SLEEPING"], "state=SLEEPING makes no sense"),
-        (["1 close state=INVALID"], "makes no sense"),
-        (["1 loaded bytes=+1 complete=1"], r"bytes=\+1 makes no sense"),
-        (["1 loaded bytes=1 complete=2"], "complete=2 makes no sense"),
-        (["1 checksum ok crc32=ABCDEF00"], "makes no sense"),
-        (["1 checksum bad reason=tired"], "reason=tired makes no sense"),
+        (["1 reset state=SLEEPING"], "state=SLEEPING is not a valid value"),
+        (["1 close state=INVALID"], "is not a valid value"),
+        (["1 loaded bytes=+1 complete=1"], r"bytes=\+1 is not a valid value"),
+        (["1 loaded bytes=1 complete=2"], "complete=2 is not a valid value"),
+        (["1 checksum ok crc32=ABCDEF00"], "is not a valid value"),
+        (["1 checksum bad reason=tired"], "reason=tired is not a valid value"),
         (["1 checksum"], "no event 'checksum'"),
-        (["x open"], "no event stands here"),
-        (["open"], "no event stands here"),
-        ([""], "no event stands here"),
-        (["1 open\x1b[31m"], "not what a device writes"),
-        (["1 caf\u00e9"], "not what a device writes"),
+        (["x open"], "the line is not an event"),
+        (["open"], "the line is not an event"),
+        ([""], "the line is not an event"),
+        (["1 open\x1b[31m"], "a device writes no such characters"),
+        (["1 caf\u00e9"], "a device writes no such characters"),
         (["1 " + "x" * 2000], "no end"),
         (["1 heartbeat when=close count=1"], "no event 'heartbeat'"),
         ([CALL[1]], "does not follow"),
@@ -200,8 +200,8 @@ def test_damage(lines: list[str], why: str) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", ":1: not the log of a p2psim device"),
-        (b"1 open\n", ":1: not the log"),
+        (b"", ":1: this is not the log of a p2psim device"),
+        (b"1 open\n", ":1: this is not the log"),
         (HEADER.format(4).encode(), ":1: version 4 .* newer .* up to 3"),
         (HEADER.format(1).replace("REALTIME", "BOOTTIME").encode(), "clock"),
         (HEADER.format(1)[:-1].encode(), ":1: the line has no end"),
@@ -224,7 +224,7 @@ def test_a_newer_log_may_look_as_it_likes() -> None:
 
 def test_an_endless_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devicelog, "_MOST_ENTRIES", 5)
-    fails(f"{NAME}:6: no device says that much", *["1 open"] * 5)
+    fails(f"{NAME}:6: a device.s log has fewer lines", *["1 open"] * 5)
 
 
 @given(st.data())

@@ -305,14 +305,14 @@ def test_a_bundle_whose_blackout_has_a_gap(
         "vfio_p2p.verdict.reading.phases",
         lambda *_: replace(good, phases=good.phases[1:]),
     )
-    with pytest.raises(UnevenError, match="not without a gap"):
+    with pytest.raises(UnevenError, match="there is a gap before"):
         assert read_run(bundle).breakdown
     found = assess(bundle)
     assert found.verdict is Verdict.ERROR
-    assert "not without a gap" in found.notes[0]
+    assert "there is a gap before" in found.notes[0]
     # No command ends in a traceback.
     assert main(["report", str(bundle.path)]) == 5
-    assert "not without a gap" in capsys.readouterr().err
+    assert "there is a gap before" in capsys.readouterr().err
 
 
 def test_stop_to_resume() -> None:

@@ -166,7 +166,7 @@ def test_pairs_are_of_one_seed() -> None:
     found = compare(runs(8)[2:], runs(6))
     assert found.seeds == (2, 3, 4, 5)
     assert found.change is Change.IDENTICAL
-    assert found.notes == ("of no use without the other: seeds [0, 1, 6, 7]",)
+    assert found.notes == ("these seeds have only one run of two: [0, 1, 6, 7]",)
     twice = compare(runs(8) + runs(8), runs(8) + runs(8))
     assert twice.seeds == ()
     assert twice.change is not Change.IDENTICAL
@@ -220,18 +220,18 @@ def test_real_hosts(tmp_path: Path, capsys: Capture) -> None:
     assert "8 runs of A and 8 of B, not paired" in out
     assert f"A: {a}, logs of real hosts, QEMU 9.2 to 10.0" in out
     assert "apart, but counted, in B: 1" in out
-    assert "as exact as the clocks of both its hosts agree" in " ".join(
+    assert "as exact as the clocks of its two hosts agree" in " ".join(
         out.split()
     )
-    assert "not run in turns" not in out
+    assert "not run alternately" not in out
     assert "blackout: slower by" in out
     assert main(["compare", a, b, "--fail-above", "1%"]) == 1
     capsys.readouterr()
     # A after A, then B after B: a host that warms up would look the same.
     late = host_runs(tmp_path, "late", [*range(1000, 1160, 20)], slow)
     assert main(["compare", a, late, "--json"]) == 0
-    notes = json.loads(capsys.readouterr().out)["comparison"]["notes"]
-    assert "not run in turns" in notes[1]
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert "not run alternately" in notes[1]
 
 
 def test_real_hosts_may_not_tell(tmp_path: Path, capsys: Capture) -> None:
@@ -294,7 +294,7 @@ def test_runs_that_tell_different_things() -> None:
     found = compare(runs(5), less)
     assert "phase.stream-end" not in {row.name for row in found.rows}
     assert found.notes == (
-        "stream-end: not told in every run; part of the next phase",
+        "stream-end: not told in every run; it is part of the next phase",
     )
 
 

@@ -174,7 +174,7 @@ def test_no_database(path: Path, write: bool) -> None:
     path.parent.mkdir()
     path.write_text("Dear diary, " * 100)
     with (
-        pytest.raises(HistoryError, match="no SQLite database"),
+        pytest.raises(HistoryError, match="not an SQLite database"),
         open_history(path, write=write),
     ):
         pass

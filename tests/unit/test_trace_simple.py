@@ -202,7 +202,7 @@ def test_a_cut_mapping() -> None:
         (header() + b"\0" * 16 + b"\xff" * 20, "at byte 24 "),
         (
             header() + b"".join(mapping(n, "x") for n in range(70_000)),
-            "one event's name too many",
+            "one event name too many",
         ),
         # An event's length: less than its own head, more than any.
         (

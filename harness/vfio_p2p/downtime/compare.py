@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A against B: which of the two is slower, by how much, and where."""
+"""Compare A with B: which one is slower, by how much, and where."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vfio_p2p.downtime.model import Breakdown, PhaseName
 from vfio_p2p.downtime.stats import Effect
 from vfio_p2p.oracle.verdict import Verdict
 
-# Percent of A's blackout. A difference below the first is of no interest;
-# runs that could not have shown the second cannot tell.
+# Percent of A's blackout.  A difference below the first is negligible; a
+# comparison that could not have shown the second one is unclear.
 NEGLIGIBLE = 0.1
 RELEVANT = 1.0
 
 
 class Change(StrEnum):
-    """What became of a figure from A to B."""
+    """How a figure changed from A to B."""
 
     IDENTICAL = "identical"
     SLOWER = "slower"
@@ -40,11 +40,11 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunSample:
-    """One run.
+    """One run of a comparison.
 
-    :param seed: Its seed; None if it was not sealed, but on real hosts.
-    :param breakdown: Its blackout.
-    :param name: Of its bundle, for messages.
+    :param seed: Its seed; None if the run was not sealed, but of real hosts.
+    :param breakdown: Its blackout, taken apart.
+    :param name: The name of its bundle, for messages.
     """
 
     seed: int | None
@@ -54,14 +54,14 @@ class RunSample:
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One figure of A against B.
+    """One figure of A next to that of B.
 
-    :param name: As in `vfio_p2p.downtime.metrics`.
-    :param a_ns: Median of A, nanoseconds.
-    :param b_ns: Median of B.
-    :param effect: The difference.  The `p` of all rows but the first is
-        that of `stats.together`.
-    :param change: What to call it.
+    :param name: Its name, as in `vfio_p2p.downtime.metrics`.
+    :param a_ns: The median of A, in nanoseconds.
+    :param b_ns: The median of B, in nanoseconds.
+    :param effect: The difference.  In all rows except the first, `p` is that
+        of `stats.together`.
+    :param change: What the difference amounts to.
     """
 
     name: str
@@ -72,21 +72,22 @@ class MetricRow:
 
     @property
     def changed(self) -> bool:
-        """Whether a difference was shown that is of interest."""
+        """Whether a difference was shown that is not negligible."""
         return self.change in (Change.SLOWER, Change.FASTER)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A against B.
+    """A compared with B.
 
-    :param seeds: Of the pairs, in order; empty if they are not paired.
-    :param count_a: Number of runs of A.
-    :param count_b: Number of runs of B.
-    :param rows: The blackout, its phases in order, then devices; none when
-        there is nothing to compare.
-    :param outliers_ns: Blackouts that lie apart, of A and of B; they count.
-    :param notes: What is to be known besides.
+    :param seeds: The seeds of the pairs, in order; empty without pairs.
+    :param count_a: The number of runs of A.
+    :param count_b: The number of runs of B.
+    :param rows: The blackout, its phases in order, then the devices; empty
+        if there is nothing to compare.
+    :param outliers_ns: The outlying blackouts of A and of B, in nanoseconds;
+        they are not excluded.
+    :param notes: What else a reader has to know.
     """
 
     seeds: tuple[int, ...]
@@ -98,12 +99,12 @@ class Comparison:
 
     @property
     def whole(self) -> MetricRow | None:
-        """The blackout."""
+        """The row of the whole blackout."""
         return self.rows[0] if self.rows else None
 
     @property
     def where(self) -> tuple[MetricRow, ...]:
-        """Phases and devices that changed, those that did most first."""
+        """The phases and devices that changed, the largest change first."""
         return tuple(
             sorted(
                 (row for row in self.rows[1:] if row.changed),
@@ -113,24 +114,25 @@ class Comparison:
 
     @property
     def change(self) -> Change:
-        """What became of the blackout."""
+        """How the blackout changed."""
         return self.whole.change if self.whole else Change.UNCLEAR
 
     def percent(self, value_ns: float) -> float:
-        """A time in percent of A's blackout.
+        """Convert a time into percent of A's blackout.
 
-        :param value_ns: Nanoseconds.
+        :param value_ns: The time in nanoseconds.
         """
         return 100 * value_ns / self.rows[0].a_ns
 
     def gate(self, low: float, high: float) -> Verdict:
-        """Whether the blackout's change lies between two bounds.
+        """Judge whether the blackout's change lies between two bounds.
 
-        :param low: Lower bound, percent.
-        :param high: Upper bound, percent.
-        :return: PASS or FAIL if all of the interval of confidence does or
-            does not.  If it is too wide, FAIL if what the phases show is
-            beyond the upper bound, else INCONCLUSIVE.
+        :param low: The lower bound, in percent.
+        :param high: The upper bound, in percent.
+        :return: PASS or FAIL if the whole confidence interval lies inside
+            or outside of the bounds.  If it is too wide for that, FAIL if
+            the change that the phases show exceeds the upper bound, else
+            INCONCLUSIVE.
         """
         whole = self.whole
         if whole is None:
@@ -143,7 +145,7 @@ class Comparison:
             return Verdict.PASS
         if found[1] < low or found[0] > high:
             return Verdict.FAIL
-        # One phase can be sure of what is lost in the scatter of another.
+        # One phase can show a change that the scatter of others hides.
         shown_ns = sum(
             row.effect.low_ns
             for row in self.where
@@ -163,11 +165,12 @@ def compare(
 ) -> Comparison:
     """Compare two groups of runs.
 
-    :param first: Runs of A.
-    :param second: Runs of B.
-    :param pairs: Whether runs of one seed belong together; by default they
-        do if all have one, and no group has two of the same.
-    :param relevant: Percent of A's blackout that has to be told.
+    :param first: The runs of A.
+    :param second: The runs of B.
+    :param pairs: Whether runs of the same seed form pairs.  By default they
+        do if all runs have a seed, and no group has a seed twice.
+    :param relevant: The difference, in percent of A's blackout, that the
+        comparison must be able to show.
     """
     notes = [
         f"{x.name or f'seed {x.seed}'}: no blackout: "
@@ -194,7 +197,7 @@ def compare(
         )
         seeds = tuple(sorted(a.keys() & b.keys()))
         if alone := sorted(a.keys() ^ b.keys()):
-            notes.append(f"of no use without the other: seeds {alone}")
+            notes.append(f"these seeds have only one run of two: {alone}")
         first = [a[seed] for seed in seeds]
         second = [b[seed] for seed in seeds]
     if not first or not second:
@@ -203,7 +206,7 @@ def compare(
         )
     merged = blind(x.breakdown for x in (*first, *second))
     notes += [
-        f"{name}: not told in every run; part of the next phase"
+        f"{name}: not told in every run; it is part of the next phase"
         for name in PhaseName
         if name in merged
     ]
@@ -229,10 +232,10 @@ def compare(
 def _of_real_hosts(
     first: Sequence[RunSample], second: Sequence[RunSample]
 ) -> Iterator[str]:
-    """What a comparison of them relies on."""
+    """Yield what a comparison of real hosts' runs relies on."""
     yield (
-        "these runs were not sealed: a blackout is as exact as the clocks "
-        "of both its hosts agree"
+        "these runs were not sealed: a blackout is only as exact as the "
+        "clocks of its two hosts agree"
     )
     turns = [
         letter
@@ -243,11 +246,11 @@ def _of_real_hosts(
         )
     ]
     taken = sum(x != y for x, y in pairwise(turns))
-    # Of A B A B ... hardly any order by chance has as few.
+    # A random order hardly ever alternates as rarely as this.
     if 4 * taken < 2 * min(len(first), len(second)) - 1:
         yield (
-            "A and B were not run in turns, A B A B: what else changed "
-            "between them is part of the difference"
+            "A and B were not run alternately, A B A B: whatever else "
+            "changed between them is part of the difference"
         )
 
 
@@ -259,12 +262,12 @@ def _apart(values: _Values) -> tuple[int, ...]:
 
 
 def _rows(first: _Values, second: _Values, pairs: bool) -> list[MetricRow]:
-    """One for each figure that is part of the blackout."""
+    """Make a row for each figure that is part of the blackout."""
     phases = [f"{PHASE}{name}" for name in PhaseName]
     known = {name for x in (*first, *second) for name in x}
     devices = sorted(x for x in known if x.startswith(DEVICE))
     names = [BLACKOUT, *(x for x in phases if x in known), *devices]
-    # What a device did not do took it no time.
+    # A request that a device did not make took it no time.
     columns = [
         ([x.get(name, 0) for x in first], [x.get(name, 0) for x in second])
         for name in names

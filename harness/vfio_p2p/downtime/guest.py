@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How long the guest was gone, as the devices that it writes to heard it.
+"""How long the guest was gone, as the devices that it writes to saw it.
 
-A guest that runs images/guest writes a counter to each device, again and
-again.  From the last beat that reached the source's device to the first at
-the destination's is what the guest felt of a migration; it falls into::
+A guest that runs images/guest keeps writing a counter to each device.  The
+time from the last beat that reached the source's device to the first beat at
+the destination's is what the guest noticed of a migration.  It consists of::
 
-    rest       from the last beat to when QEMU begins to stop the VM: what is
-               left of a period
+    rest       from the last beat until QEMU begins to stop the VM: the rest
+               of a period
     pause      from there to the run-state change, when the vCPU is stopped
     request    from there to the first request to a device
-    blackout   as defined
+    blackout   as it is defined
     after      from the last device RUNNING to the first beat: QEMU resumes
-               the vCPU, which comes to its next beat
+               the vCPU, which reaches its next beat
 
-QEMU's clock goes on while the destination starts its devices, so the next
-beat is due as soon as that is done, and `after` has no rest of a period.
+QEMU's clock runs while the destination starts its devices.  So the next beat
+is due as soon as they run, and `after` contains no rest of a period.
 
-So less than two periods of the gap are not the work of QEMU or its host:
-`GuestGap.explained`.
+It follows that less than two periods of the gap are caused by neither QEMU nor
+its host; see `GuestGap.explained`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _CHECKPOINT = "vmstate_downtime_checkpoint"
 def guest_gap(
     source: Timeline, destination: Timeline, whole: Blackout
 ) -> GuestGap | NotObservable:
-    """The guest-visible gap of a migration.
+    """Measure the guest-visible gap of a migration.
 
-    :param source: Timeline of the side that was stopped.
-    :param destination: Timeline of the side that went on.
+    :param source: The timeline of the side that stopped.
+    :param destination: The timeline of the side that continued.
     :param whole: Their blackout.
     """
     stop = final_stop(source)
@@ -70,7 +70,7 @@ def guest_gap(
             start_ns=pair.source.last_ns,
             begin_ns=max(
                 _begin_ns(source, notify_ns),
-                # Until it is paused the guest goes on.
+                # The guest runs until QEMU pauses it.
                 min(pair.source.last_ns, notify_ns),
             ),
             stop_ns=notify_ns,
@@ -96,7 +96,7 @@ def guest_gap(
 
 
 def _begin_ns(source: Timeline, notify_ns: int) -> int:
-    """When QEMU began to stop the VM; 8.1 does not say."""
+    """Return when QEMU began to stop the VM; 8.1 does not tell."""
     return max(
         (
             r.time_ns
@@ -112,7 +112,7 @@ def _begin_ns(source: Timeline, notify_ns: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """A device of the guest: the last it heard before, the first after."""
+    """A device's last figures before the gap and its first ones after it."""
 
     device: str
     source: Heartbeat | None
@@ -131,11 +131,11 @@ def _pairs(source: Timeline, destination: Timeline) -> Iterator[_Pair]:
 
 
 def _heard(side: Timeline, device: str) -> list[Heartbeat]:
-    """The figures of a device, one for each time between two resets."""
+    """Return a device's figures, one set for each time between resets."""
     log = side.logs.get(device)
     return [x for x in log.of(Heartbeat) if x.count] if log else []
 
 
 def _period_ns(beats: Heartbeat) -> int:
-    """The mean time from one to the next."""
+    """Return the mean time from one beat to the next."""
     return (beats.last_ns - beats.first_ns) // max(1, beats.count - 1)

@@ -28,10 +28,10 @@ _TURN = (
 
 @dataclass(frozen=True, slots=True)
 class SavingTurn:
-    """One device writes what is left of it.
+    """A device's turn to write the rest of its data.
 
     :param device: Its name.
-    :param start_ns: When it began; None when no line tells.
+    :param start_ns: When the turn began; None if no line tells.
     :param end_ns: When it was over.
     """
 
@@ -41,9 +41,9 @@ class SavingTurn:
 
 
 def turns(source: Timeline) -> list[SavingTurn]:
-    """The devices' turns, in the order of their end.
+    """Return the devices' turns in the order of their ends.
 
-    :param source: Timeline of the side that was stopped.
+    :param source: The timeline of the side that stopped.
     """
     found = []
     for end in source.marks_of(Kind.COMPLETE):
@@ -74,7 +74,7 @@ def _last_before(
 
 
 def _moot(source: Timeline, end: Record) -> Record | None:
-    """9.1 prints a turn's first request even if there is nothing to do."""
+    """Return a turn's first request, which 9.1 prints even if it is moot."""
     return next(
         (
             arc.attempt
@@ -86,7 +86,7 @@ def _moot(source: Timeline, end: Record) -> Record | None:
 
 
 def _by_section(side: Timeline, event: str, end: Record) -> int | None:
-    """QEMU's own figure for what this line is the end of (8.2 and later)."""
+    """Return when a line's section began, by QEMU's own figure (8.2)."""
     section = next(
         (r for r in side.others if r.line > end.line and r.event == event),
         None,
@@ -105,17 +105,18 @@ def intervals(
 ) -> tuple[
     tuple[Interval, ...], tuple[Interval, ...], list[NotObservable]
 ]:
-    """All that the devices did for a blackout.
+    """Find all that the devices did for a blackout.
 
-    The devices' own logs are asked only for the begin of requests that QEMU
-    printed no line before.
+    The devices' own logs are only used for requests before which QEMU did
+    not print a line.
 
-    :param source: Timeline of the side that was stopped.
-    :param destination: Timeline of the side that went on.
-    :param stop: The stop with which it began.
-    :param start: The start with which it ended, if it was one.
+    :param source: The timeline of the side that stopped.
+    :param destination: The timeline of the side that continued.
+    :param stop: The stop with which the blackout began.
+    :param start: The start with which it ended, if it ended with one.
     :param whole: The blackout, which has a duration.
-    :return: What counts for it, what does not, and what cannot be told.
+    :return: The intervals that count, those that do not, and what the logs
+        cannot tell.
     """
     assert whole.start_ns is not None
     assert whole.end_ns is not None
@@ -157,7 +158,7 @@ def intervals(
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """Requests, and how long they took."""
+    """Requests and their durations."""
 
     calls: Mapping[str, tuple[Call, ...]]
     unseen: list[NotObservable]
@@ -165,7 +166,7 @@ class _Timed:
     def of_epoch(
         self, side: Timeline, epoch: Epoch, prepare: PhaseName, main: PhaseName
     ) -> Iterator[Interval]:
-        """What a run-state change asked the devices for."""
+        """Yield what a run-state change asked the devices for."""
         for step in epoch.steps:
             phase = prepare if step.pass_ is Pass.PREPARE else main
             for arc in step.arcs:
@@ -174,7 +175,7 @@ class _Timed:
     def of_arc(
         self, side: Side, arc: TracedArc, phase: PhaseName | None
     ) -> Iterator[Interval]:
-        """One request, if it took any time."""
+        """Yield the interval of a request, if the request took any time."""
         if arc.done is None or arc.done.time_ns is None or not arc.moved:
             return
         begin = f"{arc.before.name}>" if arc.before is not None else ""
@@ -200,7 +201,7 @@ class _Timed:
             (
                 call.request.time_ns
                 for call in reversed(self.calls.get(arc.device, ()))
-                # Traces have microseconds.
+                # The times of traces are whole microseconds.
                 if call.result is not None
                 and call.result.time_ns < done_ns + 1000
                 and call.result.state == arc.reached
@@ -210,14 +211,14 @@ class _Timed:
 
 
 def _calls(side: Timeline) -> dict[str, tuple[Call, ...]]:
-    # The devices have the log backend's clock.
+    # Only the log backend has the devices' clock.
     if side.summary.backend.clock is not Clock.REALTIME:
         return {}
     return {name: log.calls for name, log in side.logs.items()}
 
 
 def _saved(source: Timeline, timed: _Timed) -> Iterator[Interval]:
-    """Reading the devices' data, and the requests among it."""
+    """Yield the reading of the devices' data, and the requests within it."""
     for turn, end in zip(
         turns(source), source.marks_of(Kind.COMPLETE), strict=True
     ):
@@ -263,7 +264,7 @@ def _saved(source: Timeline, timed: _Timed) -> Iterator[Interval]:
 
 
 def _loaded(destination: Timeline) -> Iterator[Interval]:
-    """Writing the devices' data."""
+    """Yield the writing of the devices' data."""
     begun: dict[str, Record] = {}
     for record in destination.others:
         match record.event:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs of real hosts: the logs of both sides, and no seed.
+"""Runs of real hosts: the logs of both sides, without a seed.
 
-A run is a folder, laid out as a bundle is; what is not there is not known::
+A run is a folder with the layout of a bundle.  If one of these files is
+missing, what it would tell is unknown::
 
     source/trace.log  destination/trace.log     of either trace backend
     source/qmp.jsonl  destination/qmp.jsonl     for STOP to RESUME
@@ -26,7 +27,7 @@ _QMP = "qmp.jsonl"
 
 @dataclass(frozen=True)
 class HostRun:
-    """A run of a real host.
+    """A run of real hosts.
 
     :param sample: Its blackout.
     :param sides: The timelines of the source and of the destination.
@@ -40,7 +41,7 @@ class HostRun:
 
 
 def is_host_run(folder: Path) -> bool:
-    """Whether a folder has the logs of a run.
+    """Return whether a folder holds the logs of a run.
 
     :param folder: Any path.
     """
@@ -48,10 +49,10 @@ def is_host_run(folder: Path) -> bool:
 
 
 def read_host_run(folder: Path) -> HostRun:
-    """Take the blackout of a run apart.
+    """Read the logs of a run and take its blackout apart.
 
-    :param folder: As above.
-    :raise TraceError: When a log is missing, or is none.
+    :param folder: The folder; see the module's docstring.
+    :raise TraceError: When a log is missing, or is no log.
     """
     source, destination = (
         read_log(folder / side / _TRACE, side) for side in Side
@@ -80,5 +81,6 @@ def _transcript(path: Path) -> bytes:
         return b""
     except OSError as err:
         raise TraceError(
-            f"{path}: {err.strerror}", "give a readable transcript, or none"
+            f"{path}: {err.strerror}",
+            "Give a transcript that can be read, or none.",
         ) from err

@@ -3,15 +3,15 @@
 
 ::
 
-    blackout                        the whole
-    phase.NAME                      a `PhaseName`; all of them are the whole
-    device.DEVICE.ACTIVITY          so much of it as this was waited for
-    outside.DEVICE.ACTIVITY         what was not waited for
-    qmp.downtime  qmp.stop-to-resume  stop-request      beside it
+    blackout                        the whole blackout
+    phase.NAME                      a `PhaseName`; all phases are the whole
+    device.DEVICE.ACTIVITY          the time that was spent waiting for it
+    outside.DEVICE.ACTIVITY         an activity that nothing waited for
+    qmp.downtime  qmp.stop-to-resume  stop-request      other figures
     guest-gap  guest-gap.rest  .pause  .after           see `GuestGap`
 
-ACTIVITY is the state that was asked for, in small letters (``stop-copy``),
-or ``save``, ``save-config``, ``load``, ``load-config``.  Where source and
+ACTIVITY is the requested state in lower case (``stop-copy``), or ``save``,
+``save-config``, ``load`` or ``load-config``.  If the source and the
 destination have a device of the same name, DEVICE is ``SIDE:NAME``.
 """
 
@@ -30,9 +30,9 @@ OUTSIDE = "outside."
 
 
 def blind(breakdowns: Iterable[Breakdown]) -> frozenset[PhaseName]:
-    """Phases that some of these runs cannot tell.
+    """Return the phases that some of these runs cannot tell.
 
-    :param breakdowns: Of runs that are to be compared.
+    :param breakdowns: The runs that are to be compared.
     """
     return frozenset(
         name
@@ -46,11 +46,11 @@ def blind(breakdowns: Iterable[Breakdown]) -> frozenset[PhaseName]:
 def metrics(
     breakdown: Breakdown, merged: Collection[PhaseName] = ()
 ) -> dict[str, int]:
-    """The figures of one run.
+    """Return the figures of one run.
 
-    :param breakdown: Its blackout; if that is unknown, so is all of it.
-    :param merged: Phases to count as part of the next one, as those are
-        which cannot be told.
+    :param breakdown: Its blackout; if that is unknown, so are its parts.
+    :param merged: The phases to count as part of the next one, like those
+        that cannot be told.
     """
     whole_ns = breakdown.blackout.duration_ns
     found: dict[str, int] = {}
@@ -96,8 +96,8 @@ def metrics(
 
 
 def activity(interval: Interval) -> str:
-    """The last part of an interval's name.
+    """Return the last part of an interval's name.
 
-    :param interval: Which.
+    :param interval: The interval.
     """
     return interval.activity.rpartition(">")[2].lower().replace("_", "-")

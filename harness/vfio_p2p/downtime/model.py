@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A blackout taken apart, as values.
 
-The phases are an ordered partition.  Each lasts from when all before it
-were over to when it was over itself: it is what that phase cost *alone*.
-What the destination did while the source was still busy cost nothing, and
-its phase is short, or zero; `Interval` has its full length all the same.
-So the sum of the phases is the blackout, to the nanosecond.
+The phases are an ordered partition.  Each lasts from the end of all earlier
+phases to its own end: it is what this phase *alone* cost.  Whatever the
+destination did while the source was still busy cost nothing, and its phase is
+short, or empty; an `Interval` has the full length nevertheless.  So the sum of
+the phases is the blackout, to the nanosecond.
 
 All times are nanoseconds since 1970 on the clock of the logs.
 """
@@ -20,17 +20,17 @@ from vfio_p2p.timeline import Blackout, Side
 
 
 class PhaseName(StrEnum):
-    """What a blackout consists of, in this order.
+    """The phases of a blackout, in their order.
 
-    It begins with the source's first stop request and ends with the
-    destination's last device RUNNING; the comments say how each phase ends.
+    A blackout begins with the source's first stop request and ends with the
+    destination's last device RUNNING.  The comments say what ends each phase.
     """
 
     P2P_ARCS = "p2p-arcs"           # the last prepare callback returned
     STOP_ARCS = "stop-arcs"         # the last main callback returned
     RAM = "ram-saved"               # the first device's turn in the stream
     DEVICE_SAVED = "device-data-saved"      # the last device's data is out
-    NON_ITERABLE = "non-iterable-state"     # so is the rest of the VM
+    NON_ITERABLE = "non-iterable-state"     # the rest of the VM is out, too
     DEVICE_LOADED = "device-data-loaded"    # the last device has its data
     STREAM_END = "stream-end"       # the stream's last section was loaded
     LOAD_DONE = "load-done"         # the load as a whole is over
@@ -40,7 +40,7 @@ class PhaseName(StrEnum):
 
     @property
     def side(self) -> Side:
-        """Whose work it is."""
+        """The side that is at work in this phase."""
         order = tuple(PhaseName)
         if order.index(self) <= order.index(PhaseName.NON_ITERABLE):
             return Side.SOURCE
@@ -49,10 +49,10 @@ class PhaseName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BlackoutPhase:
-    """One part of a blackout.
+    """One phase of a blackout.
 
-    :param name: Which.
-    :param start_ns: When all before it were over.
+    :param name: Its name.
+    :param start_ns: When all earlier phases were over.
     :param end_ns: When it was over.
     """
 
@@ -62,12 +62,12 @@ class BlackoutPhase:
 
     @property
     def side(self) -> Side:
-        """Whose work it is."""
+        """The side that is at work in it."""
         return self.name.side
 
     @property
     def duration_ns(self) -> int:
-        """What it cost, in nanoseconds."""
+        """Its cost in nanoseconds."""
         return self.end_ns - self.start_ns
 
 
@@ -75,12 +75,13 @@ class BlackoutPhase:
 class Interval:
     """What one device was busy with for a time.
 
-    :param side: Which side's device.
+    :param side: The side of the device.
     :param device: Its name.
     :param activity: A request, as ``BEFORE>REQUESTED`` in the uAPI's names,
         or ``save``, ``save-config``, ``load``, ``load-config``.
-    :param phase: To which phase it belongs.  That is not always when it
-        was: see the module's docstring.  None if nothing waited for it.
+    :param phase: The phase that it belongs to, which need not be the one
+        that it lies in; see the module's docstring.  None if nothing waited
+        for it.
     :param start_ns: When it began.
     :param end_ns: When it was over.
     """
@@ -94,17 +95,17 @@ class Interval:
 
     @property
     def duration_ns(self) -> int:
-        """How long it took, in nanoseconds."""
+        """Its duration in nanoseconds."""
         return self.end_ns - self.start_ns
 
 
 @dataclass(frozen=True, slots=True)
 class CriticalLink:
-    """A piece of the critical path: nothing else was waited for.
+    """A piece of the critical path, during which only one thing was awaited.
 
-    :param phase: In which phase.
-    :param interval: What a device did; None when QEMU itself was busy, or
-        the log does not tell.
+    :param phase: The phase that it lies in.
+    :param interval: The device's work that was awaited; None if QEMU itself
+        was busy, or the log does not tell.
     :param start_ns: When it began.
     :param end_ns: When it was over.
     """
@@ -117,11 +118,11 @@ class CriticalLink:
 
 @dataclass(frozen=True, slots=True)
 class NotObservable:
-    """What these logs cannot tell.
+    """Something that these logs cannot tell.
 
-    :param what: A phase's name, or what else is missing.
-    :param why: Why.
-    :param within: The phase that has its time, if there is one.
+    :param what: The name of a phase, or whatever else is missing.
+    :param why: The reason.
+    :param within: The phase that contains its time, if there is one.
     """
 
     what: str
@@ -133,19 +134,19 @@ class NotObservable:
 class GuestGap:
     """How long the guest was gone; see `vfio_p2p.downtime.guest`.
 
-    All times are nanoseconds since 1970, but for the durations.
+    All times are nanoseconds since 1970, and all durations nanoseconds.
 
     :param device: The destination's device that heard nothing the longest.
-    :param period_ns: From one beat to the next, on average, on the source.
+    :param period_ns: The mean time between two beats at the source.
     :param start_ns: The last beat at the source.
     :param begin_ns: When QEMU began to stop the VM, or the last beat if that
         came later.
-    :param stop_ns: When the vCPU was stopped: the run-state change.
-    :param request_ns: When the blackout began.
-    :param running_ns: When it was over.
+    :param stop_ns: The run-state change, with which the vCPU was stopped.
+    :param request_ns: The start of the blackout.
+    :param running_ns: The end of the blackout.
     :param end_ns: The first beat at the destination.
-    :param longest_ns: The longest time from one beat to the next, on any
-        side: more than the gap if the guest stalled for longer elsewhere.
+    :param longest_ns: The longest time between two beats on any side.  It
+        exceeds the gap if the guest stalled for longer elsewhere.
     """
 
     device: str
@@ -160,12 +161,12 @@ class GuestGap:
 
     @property
     def duration_ns(self) -> int:
-        """The gap, in nanoseconds."""
+        """The length of the gap in nanoseconds."""
         return self.end_ns - self.start_ns
 
     @property
     def rest_ns(self) -> int:
-        """From the last beat to where QEMU begins to stop the VM."""
+        """From the last beat until QEMU begins to stop the VM."""
         return self.begin_ns - self.start_ns
 
     @property
@@ -175,17 +176,17 @@ class GuestGap:
 
     @property
     def stop_request_ns(self) -> int:
-        """From there to the blackout's begin."""
+        """From the run-state change to the start of the blackout."""
         return self.request_ns - self.stop_ns
 
     @property
     def after_ns(self) -> int:
-        """From the blackout's end to the first beat."""
+        """From the end of the blackout to the first beat."""
         return self.end_ns - self.running_ns
 
     @property
     def in_order(self) -> bool:
-        """Whether all is in the order in which it has to be."""
+        """Whether its times are in the only possible order."""
         times = (
             self.start_ns, self.begin_ns, self.stop_ns, self.request_ns,
             self.running_ns, self.end_ns,
@@ -194,19 +195,19 @@ class GuestGap:
 
     @property
     def explained(self) -> bool:
-        """Whether less than two periods of it were the guest's own."""
+        """Whether less than two periods of it are the guest's own."""
         return self.rest_ns < 2 * self.period_ns
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Other figures for the same migration; none of them is the blackout.
+    """Other figures of the same migration; none of them is the blackout.
 
-    :param qmp_downtime_ms: ``downtime`` of query-migrate, milliseconds.
+    :param qmp_downtime_ms: ``downtime`` of query-migrate, in milliseconds.
     :param stop_to_resume_ns: From the source's QMP event STOP to the
-        destination's RESUME.
-    :param stop_request_ns: From the begin of the run-state change to the
-        first request to a device: before the blackout.
+        destination's RESUME, in nanoseconds.
+    :param stop_request_ns: From the start of the run-state change to the
+        first request to a device, in nanoseconds.  It precedes the blackout.
     :param guest_gap: How long the guest was gone.
     """
 
@@ -218,14 +219,15 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """A blackout and what it consists of.
+    """A blackout and its parts.
 
     :param blackout: The blackout; if it is unknown there are no phases.
-    :param phases: All that can be told apart, in order, without a gap.
-    :param intervals: What the devices did, in order of their begin.
-    :param outside: What they did for this migration without a bearing on
-        the blackout, e.g. the STOP that the series moves.
-    :param critical_path: What was waited for, from begin to end.
+    :param phases: All phases that can be told apart, in order and without a
+        gap.
+    :param intervals: What the devices did, in the order of its starts.
+    :param outside: What they did for this migration without prolonging the
+        blackout, e.g. the STOP that the series moves.
+    :param critical_path: What was waited for, from start to end.
     :param not_observable: What the logs cannot tell.
     :param beside: Other figures.
     """
@@ -250,14 +252,14 @@ class Breakdown:
         at_ns = self.blackout.start_ns
         for part in parts:
             if part.start_ns != at_ns or part.end_ns < part.start_ns:
-                raise ValueError(f"{what}: not without a gap: {part}")
+                raise ValueError(f"{what}: there is a gap before {part}")
             at_ns = part.end_ns
         if at_ns != self.blackout.end_ns:
-            raise ValueError(f"{what}: do not add up to the blackout")
+            raise ValueError(f"{what}: they do not add up to the blackout")
 
     def phase(self, name: PhaseName) -> BlackoutPhase | None:
-        """One phase; None when it cannot be told apart.
+        """Return one phase, or None if it cannot be told apart.
 
-        :param name: Which.
+        :param name: Its name.
         """
         return next((x for x in self.phases if x.name is name), None)

@@ -30,10 +30,10 @@ _LOADED = (
 
 @dataclass(frozen=True, slots=True)
 class _Milestone:
-    """When a phase was over.
+    """The end of a phase.
 
-    :param time_ns: When; None when the logs do not tell.
-    :param why: Then, why.
+    :param time_ns: When it was; None if the logs do not tell.
+    :param why: In that case, the reason.
     """
 
     time_ns: int | None
@@ -47,8 +47,8 @@ def phases(
 ) -> Breakdown:
     """Take a blackout apart.
 
-    :param source: Timeline of the side that was stopped.
-    :param destination: Timeline of the side that went on.
+    :param source: The timeline of the side that stopped.
+    :param destination: The timeline of the side that continued.
     :param beside: Other figures, to which `stop_request_ns` is added.
     """
     whole = blackout(source, destination)
@@ -85,7 +85,7 @@ def phases(
 
 
 def _epoch_of(destination: Timeline, last: Record) -> Epoch | None:
-    """The run-state change in which the last device came to run."""
+    """Return the run-state change that started the last device."""
     return next(
         (
             epoch
@@ -103,7 +103,7 @@ def _epoch_of(destination: Timeline, last: Record) -> Epoch | None:
 def _partition(
     whole: Blackout, milestones: Mapping[PhaseName, _Milestone]
 ) -> tuple[tuple[BlackoutPhase, ...], tuple[NotObservable, ...]]:
-    """Phases without a gap; one that cannot be told is in the next one."""
+    """Make phases without a gap; an unknown one is part of the next one."""
     assert whole.start_ns is not None
     assert whole.end_ns is not None
     at_ns = whole.start_ns
@@ -132,7 +132,7 @@ def _milestones(
 ) -> dict[PhaseName, _Milestone]:
     begin = _Milestone(whole.start_ns)
     requested = _requested(start, destination)
-    # What comes later is of the devices' next stop, if not of another run.
+    # Later lines are of the devices' next stop, or of another run.
     until = start.steps[0].record.line if start else None
     loaded = [
         r for r in destination.others if until is None or r.line < until
@@ -196,7 +196,7 @@ def _checkpoints(side: Timeline, name: str) -> list[Record]:
 
 
 def _first_turn(source: Timeline) -> _Milestone:
-    """The first device begins to write its part of the stream."""
+    """Return when the first device began to write its part of the stream."""
     begins = [turn.start_ns for turn in turns(source)]
     told = [x for x in begins if x is not None]
     if not told or begins[0] is None:
@@ -207,7 +207,7 @@ def _first_turn(source: Timeline) -> _Milestone:
 
 
 def _requested(start: Epoch | None, destination: Timeline) -> _Milestone:
-    """The first request that is to start a device."""
+    """Return when the first request to start a device was made."""
     if start is None:
         return _Milestone(
             None, "the last device was not started by a run-state change"
@@ -226,7 +226,7 @@ def _requested(start: Epoch | None, destination: Timeline) -> _Milestone:
 
 
 def _why(side: Timeline, event: str, since: str) -> str:
-    """Why a line is not there."""
+    """Return why a line is missing."""
     versions = side.summary.versions
     index = VERSIONS.index
     if versions and index(versions[1]) < index(since):
@@ -240,7 +240,7 @@ def _why(side: Timeline, event: str, since: str) -> str:
 def _links(
     part: BlackoutPhase, work: tuple[Interval, ...]
 ) -> list[CriticalLink]:
-    """What was waited for in a phase, backwards from its end."""
+    """Return what was waited for in a phase, found from its end backwards."""
     if not part.duration_ns:
         return []
     own = [x for x in work if x.phase is part.name]
@@ -250,7 +250,7 @@ def _links(
         before = [
             x for x in own if x.start_ns < at_ns and x.end_ns > part.start_ns
         ]
-        # Of those that ended last, what began first explains the most.
+        # Of the intervals that ended last, the longest explains the most.
         busy = max(
             before,
             key=lambda x: (min(x.end_ns, at_ns), -x.start_ns),

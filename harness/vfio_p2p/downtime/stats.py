@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Statistics for few runs: exact where it can be, honest where it cannot.
+"""Statistics for few runs: exact where possible, and honest where not.
 
-Nothing is assumed about how downtimes scatter.  The tests ask how many of
-the ways in which chance could have arranged the same figures show as much
-as was seen: each pair the other way round (Wilcoxon's signed ranks), or
-all runs dealt out anew (Mann and Whitney's).  All ways are counted up to
-`_MOST`; of more a fixed sample is, so that the same figures always give
-the same answer.
+Nothing is assumed about how downtimes scatter.  The tests count how many of
+the arrangements that chance could have made of the same figures show at least
+as much as was seen: with each pair swapped or not (Wilcoxon's signed ranks),
+or with all runs dealt anew (Mann and Whitney's test).  Up to `_MOST`
+arrangements are enumerated; beyond that, a fixed random sample is used, so
+that the same figures always give the same answer.
 
-`LEVEL` is that of a question with two sides, each with a risk of 5 %: "is
-it slower?", "is it faster?"  Five pairs can show no less than 2/32, which
-it admits; four pairs can never show anything.
+`LEVEL` is that of a two-sided question, with a risk of 5 % for each side: "is
+it slower?" and "is it faster?"  Five pairs can show no less than 2/32, which
+the level admits; four pairs can never show anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 LEVEL = 0.1
 
-# What QEMU's traces tell apart.
+# The resolution of the times in QEMU's traces.
 RESOLUTION_NS = 1000
 
 _MOST = 1 << 12
@@ -40,15 +40,15 @@ _Floats = NDArray[np.float64]
 class Effect:
     """A difference, and how far it can be trusted.
 
-    :param difference_ns: Median of the differences of the pairs, or
-        difference of the medians.
-    :param low_ns: Lower end of its interval of confidence, 1 - `LEVEL`.
-    :param high_ns: Upper end.
-    :param p: Probability of as much by chance.
-    :param smallest_ns: The smallest difference that as many runs, which
-        scatter as these do, could have shown; None if none at all.
-    :param same: Whether there is no difference in any pair: then there is
-        nothing that chance could have hidden.
+    :param difference_ns: The median of the pairs' differences, or the
+        difference of the medians, in nanoseconds.
+    :param low_ns: The lower end of its confidence interval, 1 - `LEVEL`.
+    :param high_ns: The upper end.
+    :param p: The probability that chance alone shows as much.
+    :param smallest_ns: The smallest difference that this number of runs,
+        with this scatter, could have shown; None if they could show none.
+    :param same: Whether no pair differs at all, so that chance can have
+        hidden nothing.
     """
 
     difference_ns: float
@@ -60,12 +60,12 @@ class Effect:
 
     @property
     def shown(self) -> bool:
-        """Whether it is no chance."""
+        """Whether chance is an unlikely explanation."""
         return not self.same and self.p <= LEVEL
 
 
 def paired(differences_ns: list[int]) -> Effect:
-    """The effect that pairs of runs show.
+    """Return the effect that pairs of runs show.
 
     :param differences_ns: B - A for each pair; at least one.
     """
@@ -90,10 +90,10 @@ def paired(differences_ns: list[int]) -> Effect:
 
 
 def unpaired(first_ns: list[int], second_ns: list[int]) -> Effect:
-    """The effect that two groups of runs show.
+    """Return the effect that two groups of runs show.
 
-    :param first_ns: Runs of A; at least one.
-    :param second_ns: Runs of B; at least one.
+    :param first_ns: The runs of A; at least one.
+    :param second_ns: The runs of B; at least one.
     """
     a = np.array(first_ns, dtype=np.float64)
     b = np.array(second_ns, dtype=np.float64)
@@ -103,10 +103,10 @@ def unpaired(first_ns: list[int], second_ns: list[int]) -> Effect:
         ranks -= ranks.mean()
         ways = _rank_sums(len(second), np.sort(ranks).tobytes())
         seen = abs(ranks[len(first) :].sum()) - 1e-9
-        # Of a sample of all ways what was seen need not be one.
+        # A sample of all arrangements need not contain the one that was seen.
         return (np.count_nonzero(ways >= seen) or 1) / len(ways)
 
-    # Two groups that are drawn alike would vary together.
+    # If both groups were drawn alike, they would vary together.
     low, high = _ends(_medians(b, _SEED + 1) - _medians(a))
     own_a, own_b = a - np.median(a), b - np.median(b)
     return Effect(
@@ -122,14 +122,14 @@ def unpaired(first_ns: list[int], second_ns: list[int]) -> Effect:
 
 
 def together(rows: list[list[int]], count_a: int | None = None) -> list[float]:
-    """Probabilities for many rows at once, by Westfall and Young's max-T.
+    """Return probabilities for many rows, by Westfall and Young's max-T.
 
-    Of many rows some look odd by chance; these are the probabilities that
-    *any* of them would look as odd as this one does.
+    Among many rows some look odd by chance.  These are the probabilities
+    that *any* of them would look as odd as this one does.
 
-    :param rows: Differences of pairs, or with `count_a` the runs of A and
-        then of B; all of one length.
-    :param count_a: How many of them are A's.
+    :param rows: The differences of pairs or, with `count_a`, the runs of A
+        followed by those of B; all rows have the same length.
+    :param count_a: The number of runs of A.
     """
     if not rows:
         return []
@@ -146,7 +146,7 @@ def together(rows: list[list[int]], count_a: int | None = None) -> list[float]:
 
 
 def outliers(values_ns: list[int]) -> list[int]:
-    """Values beyond Tukey's fences; to be shown, and kept.
+    """Return the values beyond Tukey's fences; they are shown, and kept.
 
     :param values_ns: Runs of one kind.
     """
@@ -155,10 +155,10 @@ def outliers(values_ns: list[int]) -> list[int]:
     return [x for x in values_ns if x < low - reach or x > high + reach]
 
 
-# What follows is the same for each of many rows.
+# The following results are the same for each of many rows.
 @lru_cache(maxsize=2)
 def _flips(count: int) -> _Floats:
-    """Signs for each pair; the first row is as it was."""
+    """Return signs for each pair; the first row swaps none of them."""
     if 1 << count <= _MOST:
         return np.array(list(itertools.product((1.0, -1.0), repeat=count)))
     rng = np.random.default_rng(_SEED)
@@ -169,7 +169,7 @@ def _flips(count: int) -> _Floats:
 
 @lru_cache(maxsize=2)
 def _deals(count_a: int, count_b: int) -> _Floats:
-    """Who is of B; the first row is as it was."""
+    """Return which runs are of B; the first row is the actual choice."""
     count = count_a + count_b
     own = tuple(range(count_a, count))
     if math.comb(count, count_b) <= _MOST:
@@ -190,7 +190,7 @@ def _deals(count_a: int, count_b: int) -> _Floats:
 
 @lru_cache(maxsize=4)
 def _places(count: int, seed: int) -> NDArray[np.int64]:
-    """Of resamples of as many sorted values, where the middle two are."""
+    """Return where the middle two of sorted values are in each resample."""
     picks = np.random.default_rng(seed).integers(
         count, size=(_RESAMPLES, count)
     )
@@ -199,22 +199,22 @@ def _places(count: int, seed: int) -> NDArray[np.int64]:
 
 
 def _medians(values: _Floats, seed: int = _SEED) -> _Floats:
-    """Medians of resamples."""
+    """Return the medians of resamples."""
     found: _Floats = np.sort(values)[_places(len(values), seed)].mean(axis=1)
     return found
 
 
-# It is up to the ties alone, not to whose the ranks are.
+# The result depends on the ties only, not on whose the ranks are.
 @lru_cache(maxsize=64)
 def _rank_sums(count_b: int, ranks: bytes) -> _Floats:
-    """How far B's ranks are from the middle, dealt in each way."""
+    """Return how far B's rank sum is from the middle in each arrangement."""
     found = np.frombuffer(ranks)
     sums: _Floats = np.abs(_deals(len(found) - count_b, count_b) @ found)
     return sums
 
 
 def _ranks(values: _Floats) -> _Floats:
-    """Ranks from 1; equals share the middle of theirs."""
+    """Return ranks from 1; equal values share the mean of their ranks."""
     _, place, counts = np.unique(
         values, return_inverse=True, return_counts=True
     )
@@ -224,7 +224,7 @@ def _ranks(values: _Floats) -> _Floats:
 
 
 def _chance(statistics: _Floats) -> float:
-    """How many are as far from zero as the first."""
+    """Return the share of values that are as far from zero as the first."""
     far = np.abs(statistics)
     return float(np.mean(far >= far[0] - 1e-9))
 
@@ -237,8 +237,8 @@ def _ends(resampled: _Floats) -> tuple[float, float]:
 def _smallest(
     chance: Callable[[float], float], values: _Floats
 ) -> float | None:
-    """The smallest shift that would have been shown, up or down."""
-    # Beyond all scatter more does not help.
+    """Return the smallest shift that would be shown, both up and down."""
+    # A shift beyond all scatter shows as much as any larger one.
     low, high = 0.0, 4 * float(np.ptp(values)) + 2 * RESOLUTION_NS
     if max(chance(high), chance(-high)) > LEVEL:
         return None
@@ -252,7 +252,7 @@ def _smallest(
 
 
 def _t_paired(flips: _Floats, values: _Floats) -> _Floats:
-    """Student's t of each row for each way."""
+    """Return Student's t of each row for each arrangement."""
     count = len(values)
     means = flips @ values / count
     spread = (values**2).sum(axis=0) / count - means**2
@@ -272,7 +272,7 @@ def _t_unpaired(deals: _Floats, values: _Floats) -> _Floats:
 
 
 def _t(means: _Floats, variances: _Floats, count: int) -> _Floats:
-    # Nothing scatters less than the clock of the traces.
+    # Nothing scatters less than the resolution of the traces.
     least = RESOLUTION_NS**2 / count
     result: _Floats = np.abs(means) / np.sqrt(np.maximum(variances, least))
     return result

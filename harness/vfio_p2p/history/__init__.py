@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Results that are kept, over revisions."""
+"""Kept results of many revisions, and where they changed."""

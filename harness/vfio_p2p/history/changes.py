@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ChangePoint points: where a row of values came to another level.
+"""Change points: where a row of values came to another level.
 
-E-divisive (Matteson and James, "A Nonparametric Approach for Multiple
-ChangePoint Point Analysis of Multivariate Data", JASA 109, 2014), for single
-values: the split of a segment with the largest energy distance between its
-two sides is a change point if hardly any reordering of the segment has a
-split as good; then both sides are looked at in the same way. It supposes
-nothing of how the values are distributed.
+The algorithm is E-divisive (Matteson and James, "A Nonparametric Approach for
+Multiple Change Point Analysis of Multivariate Data", JASA 109, 2014), for
+single values.  A segment is split where the energy distance between its two
+sides is largest.  The split is a change point if hardly any reordering of the
+segment has an equally good split; then both sides are searched in the same
+way.  Nothing is assumed about the distribution of the values.
 
-Of rows without a change, no more than the stated level are said to have
-one: there the one test made is exact, since all orders are equally likely.
+The share of rows without a change that are said to have one is at most the
+stated level: the one test that such a row gets is exact, as all orders are
+equally likely.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ LEVEL = 0.01
 MIN_SEGMENT = 3
 PERMUTATIONS = 199
 
-# Any number does; that it is always the same makes the answer a function
-# of the values.
+# Any number would do.  As it never changes, the answer is a function of the
+# values.
 _SEED = 1
 
 _Row = NDArray[np.float64]
@@ -36,9 +37,9 @@ _Row = NDArray[np.float64]
 class ChangePoint:
     """A change of level.
 
-    :param index: Of the first value of the new level, 0 is the first.
-    :param before: Median of the level before, in the unit of the values.
-    :param after: Median of the new level, up to the next change.
+    :param index: The index of the new level's first value, from 0.
+    :param before: The median of the level before, in the values' unit.
+    :param after: The median of the new level, up to the next change.
     :param p_value: How often chance alone would show such a split.
     """
 
@@ -49,7 +50,7 @@ class ChangePoint:
 
     @property
     def difference(self) -> float:
-        """How far the level moved, in the unit of the values."""
+        """How far the level moved, in the values' unit."""
         return self.after - self.before
 
     @property
@@ -61,13 +62,13 @@ class ChangePoint:
 
 
 class _Splitter:
-    """All splits of segments of one length.
+    """Finds the best split of segments of one length.
 
-    A segment may be split at `t` with what comes after it cut off at any
-    `k`: else a short excursion would hide behind the values after it.
+    A segment may be split at `t` with the values after any `k` cut off.
+    Without the cut, later values would hide a short excursion.
 
-    :param count: Values of a segment.
-    :param min_segment: Fewest values of a side.
+    :param count: The number of values of a segment.
+    :param min_segment: The smallest number of values on a side.
     """
 
     def __init__(self, count: int, min_segment: int) -> None:
@@ -77,20 +78,20 @@ class _Splitter:
         self._valid = right >= min_segment
         right = np.maximum(right, min_segment)
         both = left + right
-        # What the sums of distances between the sides, within the left
-        # and within the right one count for in the energy.
+        # The weights of the sums of distances in the energy: between the
+        # sides, within the left one and within the right one.
         self._between = 2 / both
         self._left = right / (both * (left - 1))
         self._right = left / (both * (right - 1))
 
     def best(self, row: _Row) -> tuple[int, float]:
-        """Where the two sides differ most, and by what energy."""
+        """Return where the two sides differ most, and their energy."""
         count, first = len(row), self._first
         sums = np.zeros((count + 1, count + 1))
         np.abs(np.subtract.outer(row, row), out=sums[1:, 1:])
         np.cumsum(sums, axis=0, out=sums)
         np.cumsum(sums, axis=1, out=sums)
-        # Here [t, k] is from the first t values to the first k.
+        # sums[t, k] is now the sum from the first t to the first k values.
         within = np.diagonal(sums)
         left = within[first : count - first + 1, None]
         both = sums[first : count - first + 1, 2 * first :]
@@ -113,14 +114,14 @@ def change_points(
     min_segment: int = MIN_SEGMENT,
     permutations: int = PERMUTATIONS,
 ) -> list[ChangePoint]:
-    """Find the change points of a row of values; a pure function.
+    """Find the change points of a row of values; this is a pure function.
 
-    :param values: In order.
-    :param level: How often at most noise alone may be taken for a change.
-    :param min_segment: Fewest values of a level, at least 2. With fewer
-        than twelve values in all there are too few orders of them to be
-        certain at the default level.
-    :param permutations: How many orders are tried.
+    :param values: The values in their order.
+    :param level: How often noise alone may at most be taken for a change.
+    :param min_segment: The smallest number of values of a level, at least 2.
+        Fewer than twelve values in all have too few orders to be certain at
+        the default level.
+    :param permutations: The number of orders that are tried.
     """
     if min_segment < 2:
         raise ValueError("a level needs two values to have a spread")
@@ -135,7 +136,7 @@ def change_points(
         index, energy = splitter.best(segment)
         as_good = 1
         for _ in range(permutations):
-            # Rounding must not tell apart what is equal.
+            # Equal energies may differ by their rounding.
             _, other = splitter.best(random.permutation(segment))
             as_good += other >= energy * (1 - 1e-9)
             if as_good > level * (permutations + 1):

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The history: every result, with what it was made from, in SQLite.
 
-What `History.add` returned from is on the disk: ``synchronous=FULL`` with a
-write-ahead log (sqlite.org/wal.html), one transaction for each call.
+Once `History.add` returned, its results are on the disk: each call is one
+transaction, with ``synchronous=FULL`` and a write-ahead log
+(sqlite.org/wal.html).
 
-The file says whose it is (``application_id``) and of which format
-(``user_version``). Nothing is changed in one that is another program's, or
-of a newer format, or damaged.
+The file says which program it belongs to (``application_id``) and which format
+it has (``user_version``).  A file of another program, of a newer format, or
+that is damaged, is never changed.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from pathlib import Path
 from vfio_p2p.errors import HistoryError, NoSpaceError
 from vfio_p2p.paths import state_dir
 
-# "VFP2", where sqlite.org/fileformat.html has the application id.
+# "VFP2", at the place of the application id in sqlite.org/fileformat.html.
 _APPLICATION_ID = 0x56465032
 
-# What makes format n + 1 of format n; format 0 is an empty file.
+# The steps that turn format n into format n + 1; format 0 is an empty file.
 _STEPS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE result (
@@ -55,32 +56,32 @@ _STEPS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-# For another process to finish what it writes.
+# How long to wait for another process to finish writing.
 WAIT_S = 10.0
 
-_OTHER = "name another file, or none"
+_OTHER = "Name another file, or none."
 _WHY = {
     sqlite3.SQLITE_BUSY: (
         "another program has locked it",
-        "try again when that is done",
+        "Try again when that program is done.",
     ),
     sqlite3.SQLITE_CANTOPEN: (
         "it cannot be opened",
-        "check the path and its permissions",
+        "Check the path and its permissions.",
     ),
     sqlite3.SQLITE_CORRUPT: (
         "it is damaged",
-        "use a copy of it, or save what can be read with "
-        "'sqlite3 FILE .recover'",
+        "Use a copy of it, or save what can be read with "
+        "'sqlite3 FILE .recover'.",
     ),
     sqlite3.SQLITE_IOERR: (
         "it cannot be read or written",
-        "see what the kernel says of the disk",
+        "See what the kernel's log says about the disk.",
     ),
-    sqlite3.SQLITE_NOTADB: ("it is no SQLite database", _OTHER),
+    sqlite3.SQLITE_NOTADB: ("it is not an SQLite database", _OTHER),
     sqlite3.SQLITE_READONLY: (
         "it cannot be written",
-        "check its permissions and those of its folder",
+        "Check its permissions and those of its folder.",
     ),
 }
 
@@ -89,9 +90,9 @@ _WHY = {
 class Metric:
     """One figure of a result.
 
-    :param name: E.g. ``blackout``.
-    :param value: In `unit`.
-    :param unit: ``ns``, ``ms`` or another.
+    :param name: Its name, e.g. ``blackout``.
+    :param value: Its value in `unit`.
+    :param unit: ``ns``, ``ms`` or another unit.
     """
 
     name: str
@@ -103,19 +104,20 @@ class Metric:
 class Entry:
     """One result.
 
-    :param recorded_s: When it was recorded, seconds of Unix time.
-    :param digest: Of its bundle.
-    :param qemu_revision: Commit of the QEMU tree; empty if it has none.
-    :param qemu_revision_s: When that was committed, if known.
-    :param qemu_version: What QEMU says its version is.
-    :param variant: What our patches made of that tree.
-    :param build: Key in the build store.
-    :param project_revision: Commit of this project; empty if unknown.
-    :param scenario: Its name.
-    :param scenario_digest: Its digest.
-    :param seed: What fixed the rest.
+    :param recorded_s: When it was recorded, in seconds of Unix time.
+    :param digest: The digest of its bundle.
+    :param qemu_revision: The commit of the QEMU tree; empty without one.
+    :param qemu_revision_s: When that was committed, in seconds of Unix time,
+        if known.
+    :param qemu_version: The version that QEMU itself reports.
+    :param variant: Which patches were applied to that tree.
+    :param build: Its key in the build store.
+    :param project_revision: The commit of this project; empty if unknown.
+    :param scenario: The name of the scenario.
+    :param scenario_digest: The digest of the scenario.
+    :param seed: The seed of the run.
     :param host: Where it ran.
-    :param testbed: Digest of all that the testbed is made of.
+    :param testbed: The digest of all that the testbed is made of.
     :param metrics: What was measured, by name.
     """
 
@@ -135,7 +137,7 @@ class Entry:
     metrics: tuple[Metric, ...]
 
     def metric(self, name: str) -> Metric | None:
-        """The metric of that name, if it was measured."""
+        """Return the metric of that name, if it was measured."""
         return next((x for x in self.metrics if x.name == name), None)
 
 
@@ -143,7 +145,7 @@ _COLUMNS = tuple(x.name for x in fields(Entry) if x.name != "metrics")
 
 
 def default_path() -> Path:
-    """Where the history is unless the user says otherwise."""
+    """Return the default path of the history."""
     return state_dir() / "history.sqlite3"
 
 
@@ -155,12 +157,13 @@ class History:
         self._path = path
 
     def add(self, entries: Iterable[Entry]) -> int:
-        """Store results, all or none; they are on the disk afterwards.
+        """Store all of these results, or none.
 
-        A result that is known (the same bundle, of the same revisions)
-        stays as it is.
+        They are on the disk when this returns.  A known result (the same
+        bundle, of the same revisions) stays as it is.
 
-        :return: How many are new.
+        :param entries: The results.
+        :return: The number of new results.
         :raise HistoryError: When they cannot be stored.
         :raise NoSpaceError: When the disk is full.
         """
@@ -186,9 +189,9 @@ class History:
         return True
 
     def entries(self) -> list[Entry]:
-        """All results, in the order in which they were recorded.
+        """Return all results, in the order in which they were recorded.
 
-        :raise HistoryError: When it cannot be read.
+        :raise HistoryError: When the file cannot be read.
         """
         with _explained(self._path), _transaction(self._connection, "BEGIN"):
             metrics: dict[int, tuple[Metric, ...]] = {}
@@ -213,11 +216,11 @@ def open_history(
     """Open a history.
 
     :param path: Its file.
-    :param write: To add to it; it is then made if it is missing, and
-        brought to this format if it is of an older one.
+    :param write: Whether results are to be added.  If so, a missing file is
+        made, and a file of an older format is brought to this format.
     :param wait_s: How long to wait for another process, in seconds.
-    :raise HistoryError: When it is missing, not ours, newer, locked,
-        damaged, or cannot be written.
+    :raise HistoryError: When the file is missing, another program's, newer,
+        locked, damaged, or cannot be written.
     :raise NoSpaceError: When the disk is full.
     """
     if write:
@@ -243,7 +246,7 @@ def _mode(path: Path, write: bool) -> str:
     log = path.with_name(f"{path.name}-wal")
     if os.access(path.parent, os.W_OK, effective_ids=True) or log.exists():
         return "mode=ro"
-    # A reader would put files beside it, to be told of writers.
+    # A reader would create files next to it, to learn of writers.
     return "immutable=1"
 
 
@@ -262,7 +265,7 @@ def _prepare(
             raise HistoryError(
                 f"{path}: history format {version} is older than this "
                 f"program's, which is {len(_STEPS)}",
-                "'vfio-p2p history record' brings it up to date",
+                "Run 'vfio-p2p history record' to bring it up to date.",
             )
         return
     _keep_log(connection, time.monotonic() + wait_s)
@@ -283,9 +286,8 @@ def _keep_log(connection: sqlite3.Connection, deadline_s: float) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as err:
-            # Of two that do this at once one is turned away, and SQLite
-            # does not wait.
-            # Its kinds differ in the bits above the lowest eight.
+            # If two processes do this at once, one is turned away, and SQLite
+            # does not wait.  The lowest eight bits tell the kind of error.
             busy = err.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
             if not busy or time.monotonic() > deadline_s:
                 raise
@@ -293,9 +295,9 @@ def _keep_log(connection: sqlite3.Connection, deadline_s: float) -> None:
 
 
 def _identify(connection: sqlite3.Connection, path: Path) -> int:
-    """Its format; 0 is an empty file."""
+    """Return the format of a history; 0 is an empty file."""
     version: int
-    # In one statement: another process may be making it.
+    # This is one statement, as another process may be making the file.
     owner, version, tables = connection.execute(
         "SELECT application_id, user_version, "
         "(SELECT count(*) FROM sqlite_master) "
@@ -311,14 +313,14 @@ def _identify(connection: sqlite3.Connection, path: Path) -> int:
         raise HistoryError(
             f"{path}: history format {version} is newer than this "
             f"program, which knows up to {len(_STEPS)}",
-            "use a newer vfio-p2p",
+            "Use a newer vfio-p2p.",
         )
     return version
 
 
 @contextmanager
 def _transaction(
-    # A writer that begins as a reader cannot wait for another one.
+    # A transaction that begins as a reader cannot wait for a writer.
     connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE"
 ) -> Iterator[None]:
     connection.execute(begin)
@@ -326,7 +328,7 @@ def _transaction(
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # Some errors have rolled it back already.
+        # Some errors have rolled the transaction back already.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
@@ -334,7 +336,7 @@ def _transaction(
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say what SQLite's errors mean to the user."""
+    """Turn SQLite's errors into those that tell the user what to do."""
     try:
         yield
     except sqlite3.DatabaseError as err:
@@ -347,7 +349,7 @@ def _explained(path: Path) -> Iterator[None]:
     except (OverflowError, UnicodeEncodeError) as err:
         raise HistoryError(
             f"{path} cannot hold such a result: {err}",
-            "the bundle was not written by vfio-p2p",
+            "This is no result of vfio-p2p; give the bundle of a run.",
         ) from err
 
 
@@ -359,5 +361,5 @@ def _error(path: Path, code: int) -> HistoryError:
 def _missing(path: Path) -> HistoryError:
     return HistoryError(
         f"{path}: no history there yet",
-        "'vfio-p2p history record BUNDLE' begins one",
+        "Run 'vfio-p2p history record BUNDLE' to begin one.",
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What of a bundle goes into the history."""
+"""What the history keeps of a bundle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vfio_p2p.downtime.metrics import metrics
 from vfio_p2p.history.database import Entry, Metric
 from vfio_p2p.verdict.reading import RunReading, read_run
 
-# Every bundle there is comes from there.
+# All bundles come from the testbed so far.
 _HOST = "testbed"
 
 
@@ -25,16 +25,23 @@ def entry_of(
     project_revision: str,
     recorded_s: int,
 ) -> Entry:
-    """The entry for a bundle; see `Entry` for what it does not know itself.
+    """Make the entry for a bundle.
 
-    :raise BundleError: When it is of a tree that we do not know.
+    :param bundle: The bundle.
+    :param run: The reading of this bundle, if the caller has one already.
+    :param qemu_revision: See `Entry`.
+    :param qemu_revision_s: See `Entry`.
+    :param project_revision: See `Entry`.
+    :param recorded_s: See `Entry`.
+    :raise BundleError: When the bundle's scenario is damaged.
+    :raise UnevenError: When its phases do not add up to its blackout.
     """
     if run is None:
         run = read_run(bundle)
     inputs = bundle.manifest.inputs
     place = msgspec.to_builtins(inputs.place)
-    # The arguments have the seed, and else only what the harness settles.
-    # Entries of before there were other places do not name theirs.
+    # The arguments hold the seed, and otherwise only what the harness sets.
+    # Entries of 0.1.0 do not name their place, which was the sealed one.
     testbed = {
         key: () if key == "arguments" else value
         for key, value in place.items()

@@ -15,7 +15,7 @@ from vfio_p2p.history.changes import (
 )
 from vfio_p2p.history.database import Entry
 
-# What a change may come from, and what it is called.
+# What can cause a change, and what to call it.
 _CAUSES = {
     "qemu_revision": "QEMU",
     "build": "build",
@@ -26,11 +26,11 @@ _CAUSES = {
 
 @dataclass(frozen=True)
 class Point:
-    """One state of everything, over all seeds that it was run with.
+    """One combination of revisions, over all seeds that it was run with.
 
     :param entry: The first of its results.
-    :param value: Median of the metric.
-    :param count: How many results that is of.
+    :param value: The median of the metric.
+    :param count: The number of its results.
     """
 
     entry: Entry
@@ -40,10 +40,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Shift:
-    """A change of level, with what brought it.
+    """A change of level, with its possible causes.
 
     :param change: The change; its index is that of `point`.
-    :param last: The last point before.
+    :param last: The last point of the level before.
     :param point: The first point of the new level.
     """
 
@@ -53,9 +53,9 @@ class Shift:
 
     @property
     def causes(self) -> tuple[tuple[str, str, str], ...]:
-        """What differs between the two: its name, before, after.
+        """What differs between the two points: its name, before, after.
 
-        Where commits are known they stand for the builds.
+        If the commits are known they stand for the builds.
         """
         differ = {
             name: (getattr(self.last.entry, name), now)
@@ -75,13 +75,13 @@ class Shift:
 class Trend:
     """A metric of one scenario, one variant and one host.
 
-    :param metric: Its name.
+    :param metric: The name of the metric.
     :param unit: Its unit.
-    :param scenario: Name of the scenario.
-    :param variant: Name of the tree.
+    :param scenario: The name of the scenario.
+    :param variant: The name of the tree.
     :param host: Where it ran.
-    :param points: In order of their commits.
-    :param shifts: Where the level changed.
+    :param points: The points in the order of their commits.
+    :param shifts: The changes of the level.
     """
 
     metric: str
@@ -101,15 +101,15 @@ def trends(
     min_segment: int = MIN_SEGMENT,
     order: Sequence[str] = (),
 ) -> list[Trend]:
-    """Sort results by what can be compared, and look for changes.
+    """Group comparable results, and search each group for changes.
 
-    :param entries: In the order in which they were recorded.
-    :param metric: Name of the metric.
+    :param entries: The results in the order in which they were recorded.
+    :param metric: The name of the metric.
     :param level: See `change_points`.
     :param min_segment: See `change_points`.
-    :param order: Commits in their order, if it is known. Others come after
-        them, by the times of their commits; what has no commit counts from
-        when it was recorded.
+    :param order: The commits in their order, if it is known.  Other commits
+        follow them in the order of their times.  A result without a commit
+        has the time at which it was recorded.
     """
     rank = {commit: number for number, commit in enumerate(order)}
     groups: dict[tuple[str, ...], list[Entry]] = {}

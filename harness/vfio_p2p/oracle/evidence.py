@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Does a log hold enough to say that the rules hold?
+"""Whether a log holds enough to show that the rules hold.
 
-Every ordering rule holds on an empty log, on one whose end is missing and
-on a QEMU that never started.  What is doubted here can never pass.
+Every ordering rule holds on an empty log, on one whose end is missing, and on
+that of a QEMU that never started.  A log with a doubt can never pass.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ADVICE = "trace with --trace 'vfio_*' --trace vm_state_notify"
 
 
 def doubts(side: Timeline, criteria: Criteria) -> Iterator[Doubt]:
-    """Why the log of one side cannot say that the rules hold.
+    """Yield why the log of one side cannot show that the rules hold.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -32,7 +32,7 @@ def doubts(side: Timeline, criteria: Criteria) -> Iterator[Doubt]:
 
 
 def unseen(side: Timeline, criteria: Criteria) -> Iterator[Doubt]:
-    """What is missing of the devices' own logs.
+    """Yield what is missing of the devices' own logs.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -66,7 +66,7 @@ def _doubts(side: Timeline, criteria: Criteria) -> _Found:
         yield f"the log is cut: its last {summary.backend.unit} has no end", ()
     if side.dropped:
         yield (
-            "events are missing, for QEMU's trace buffer was full: trace less",
+            "events are missing, as QEMU's trace buffer was full: trace less",
             side.dropped[:_SHOWN_GAPS],
         )
     if not side.devices:
@@ -90,13 +90,16 @@ def _doubts(side: Timeline, criteria: Criteria) -> _Found:
 
 
 def _meanings(side: Timeline) -> _Found:
-    """Distributions mix texts of many versions, but not these."""
+    """Yield a doubt if two versions' texts, that no build mixes, occur.
+
+    Distributions do mix many other texts of several versions.
+    """
     old = [a for a in side.arcs if a.done and a.done.kind is Kind.SUCCEEDED]
     new = [a for a in side.arcs if a.attempt]
     if old and new:
         yield (
-            "vfio_migration_set_state means 'done' here and 'about to try' "
-            "there: more than one QEMU wrote this",
+            "vfio_migration_set_state means 'done' in some lines and 'about "
+            "to try' in others: more than one QEMU wrote this log",
             (*old[0].records, *new[0].records),
         )
 
@@ -133,11 +136,11 @@ def _devices(side: Timeline, criteria: Criteria) -> _Found:
 
 
 def _saved(side: Timeline) -> _Found:
-    """The source has to give away its devices' state, to the end."""
+    """Yield what is missing of saving each device's state to its end."""
     written = {
         mark.device
         for mark in side.marks_of(Kind.COMPLETE)
-        # The thread's says whether it succeeded, the other is an errno.
+        # The thread's line says if it succeeded, the other one has an errno.
         if bool(mark.fields["ret"]) == (mark.event == _THREAD_END)
     }
     for device in side.devices:
@@ -160,7 +163,7 @@ def _saved(side: Timeline) -> _Found:
 
 
 def _loaded(side: Timeline) -> _Found:
-    """The destination has to take them."""
+    """Yield the devices that were not asked to load."""
     for device in side.devices:
         reached = [arc.reached for arc in side.arcs_of(device)]
         if DeviceState.RESUMING not in reached:
@@ -168,7 +171,7 @@ def _loaded(side: Timeline) -> _Found:
 
 
 def _no_p2p(side: Timeline) -> tuple[str, tuple[Record, ...]]:
-    """Why it is unknown whether the tree has the series at all."""
+    """Return why it is unknown whether the tree has the series at all."""
     for arc in side.arcs:
         if arc.requested in P2P_STATES:
             return (

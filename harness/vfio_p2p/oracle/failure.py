@@ -23,24 +23,24 @@ _STOPS = {_S.STOP, _S.STOP_COPY, _S.RESUMING}
 
 
 def _start(epoch: Epoch) -> int:
-    """Number of its first line."""
+    """Return the number of its first line."""
     return epoch.notify.line if epoch.notify else epoch.steps[0].line
 
 
 def _epoch_at(side: Timeline, line: int) -> Epoch | None:
-    """The run-state change that was the last at a line."""
+    """Return the last run-state change before a line."""
     before = [epoch for epoch in side.epochs if _start(epoch) <= line]
     return before[-1] if before else None
 
 
 def run_state(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """No device moves where the VM's run state forbids it.
+    """Check that no device moves where the VM's run state forbids it.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
     """
     for arc in side.arcs:
-        # What no line lays claim to may be a callback's, cut off.
+        # An arc without a cause may be that of a callback that was cut off.
         if arc.cause in (None, Cause.PREPARE, Cause.MAIN) or not arc.moved:
             continue
         epoch = _epoch_at(side, arc.line)
@@ -61,7 +61,7 @@ def _lines_of(epoch: Epoch) -> tuple[Record, ...]:
 
 
 def cancelled(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """After a migration without success the devices run with their VM.
+    """Check that the devices run with their VM after a failed migration.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -79,7 +79,7 @@ def cancelled(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
         if epoch is None or not epoch.running:
             continue
         for device in side.devices:
-            # QEMU sees to its devices right behind that line.
+            # QEMU restores its devices right behind that line.
             done = any(
                 migration.begin.line < mark.line < end
                 for mark in side.marks_of(Kind.SAVE_CLEANUP, device=device)
@@ -94,10 +94,10 @@ def cancelled(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
 def _checkpoint(
     side: Timeline, migration: TracedMigration, limit: int | None
 ) -> int | None:
-    """The line at which all must be well again.
+    """Return the line by which all devices must be restored.
 
-    That is where the VM stops or migrates again; until then QEMU may still
-    be at it.
+    That is where the VM stops or migrates again.  Until then QEMU may still
+    be at work.
     """
     assert migration.end is not None
     stops = [
@@ -121,7 +121,7 @@ def _not_restored(migration: TracedMigration, arc: TracedArc) -> Violation:
 
 
 def swallowed(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """No migration is a success in which a device has failed.
+    """Check that no migration succeeds in which a device has failed.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -141,7 +141,7 @@ def swallowed(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
                     yield Violation(
                         f"{printable(device)} could not go to "
                         f"{_target(call)}, and the migration was completed "
-                        "all the same",
+                        "nevertheless",
                         (device,),
                         (*call.entries, end),
                     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules about the way of a device through a migration."""
+"""The rules about a device's way through a migration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _S = DeviceState
 
 
 def stop_late(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """STOP_COPY to STOP in the right function, after the stream.
+    """Check that the right function leaves STOP_COPY, after the stream.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -31,7 +31,7 @@ def stop_late(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
         records = arc.records + ((arc.mark,) if arc.mark else ())
         if arc.cause is None:
             yield Unclear(
-                f"no line tells who stopped {name}", arc.records
+                f"no line tells which function stopped {name}", arc.records
             )
         elif arc.cause is not right:
             yield Violation(
@@ -52,7 +52,10 @@ def stop_late(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
 
 
 def _stopped_elsewhere(side: Timeline) -> Iterator[Objection]:
-    """The cleanup follows failed migrations too, where the VM runs on."""
+    """Check what the cleanup asks for after a failed migration.
+
+    The VM runs on after such a migration, so its devices must, too.
+    """
     for arc in side.arcs:
         if (
             arc.cause is Cause.CLEANUP
@@ -69,9 +72,9 @@ def _stopped_elsewhere(side: Timeline) -> Iterator[Objection]:
 
 
 def _stream_after(side: Timeline, arc: TracedArc) -> Record | None:
-    """The first sign that the stream went on after an arc."""
+    """Return the first sign that the stream went on after an arc."""
     told = [m for m in side.marks_of(Kind.STATUS) if m.line < arc.line]
-    # A snapshot is never active, and completed after the cleanup.
+    # A snapshot is never active, and completes after the cleanup.
     snapshot = bool(told) and told[-1].fields.get("status") == "setup"
     # The marks are in the order of their lines.
     first = bisect_left(side.marks, arc.line, key=lambda mark: mark.line)
@@ -89,7 +92,9 @@ def _stream_after(side: Timeline, arc: TracedArc) -> Record | None:
 
 
 def destination(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """RESUMING, RUNNING_P2P, RUNNING; then what a stop or the way back brings.
+    """Check for RESUMING, RUNNING_P2P and RUNNING on the destination.
+
+    A stop, or the way back to the source, may follow.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -120,25 +125,25 @@ def destination(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
         if not p2p:
             wanted.remove(_S.RUNNING_P2P)
         states = [arc.reached for arc in walked if arc.reached is not None]
-        # On the way from RESUMING anyhow; to ask for it harms no other.
+        # STOP is on the way from RESUMING, and to ask for it harms nobody.
         if states[:2] == [_S.RESUMING, _S.STOP]:
             del states[1]
         if states == wanted:
             continue
         names = ", ".join(state.name for state in states)
         if states == wanted[: len(states)] and not stops:
-            # So far, so good; `left` says what is wrong with the end.
+            # The way is right so far; `left` judges where it ends.
             continue
         yield Violation(
             f"{printable(device)} went {names}; "
-            f"{', '.join(state.name for state in wanted)} is due",
+            f"{', '.join(state.name for state in wanted)} was expected",
             (device,),
             tuple(record for arc in walked for record in arc.records[-1:]),
         )
 
 
 def left(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """No device is left where it cannot stay.
+    """Check that no device is left in a state in which it cannot stay.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -157,12 +162,13 @@ def left(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
                 f"{name} is left in {state.name}", (device,), records
             )
         elif state not in (_S.STOP, _S.RUNNING):
-            # A VM that never starts, or was killed, is not the series' fault.
+            # A VM that never starts, or was killed, is no fault of the
+            # series.
             yield Unclear(f"the log ends with {name} in {state.name}", records)
 
 
 def _passed_by(side: Timeline, device: str, after: int) -> bool:
-    """Whether what should have moved the device came and went."""
+    """Return whether the function that should move a device is over."""
     cleanups = side.marks_of(Kind.SAVE_CLEANUP, device=device)
     ends = [mark.line for mark in cleanups]
     ends += [e.steps[-1].record.line for e in side.epochs if e.running]

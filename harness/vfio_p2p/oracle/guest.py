@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rule about what a guest tells its devices."""
+"""The rule about the heartbeats that a guest sends to its devices."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from vfio_p2p.timeline import Timeline
 from vfio_p2p.trace import printable
 from vfio_p2p.trace.device import Close, Heartbeat
 
-# A guest's counter is that of a register.
+# A guest's counter has the size of a register.
 _MODULUS = 1 << 32
 
 
 def heartbeat(
     source: Timeline, destination: Timeline, criteria: Criteria
 ) -> Iterator[Objection]:
-    """A guest is heard whenever it runs, and goes on where it stopped.
+    """Check that a guest beats while it runs, and continues its count.
 
-    :param source: The source's timeline.
-    :param destination: The destination's.
+    :param source: The timeline of the source.
+    :param destination: The timeline of the destination.
     :param criteria: What they are judged by.
     """
     sides = (source, destination)
@@ -33,7 +33,7 @@ def heartbeat(
             sides, pair, (before, after), strict=True
         ):
             yield from _own(device, beats)
-            # Of a run that broke off it may not have come to that.
+            # A run that broke off may have ended before the first beat.
             if criteria.ends and device in criteria.beats:
                 yield from _any(side, device, beats)
         if before and after and before[-1].count and after[0].count:
@@ -50,7 +50,8 @@ def _own(device: str, heard: list[Heartbeat]) -> Iterator[Objection]:
         if any(wrong.values()):
             counts = ", ".join(f"{n} {what}" for what, n in wrong.items())
             yield Violation(
-                f"of its guest's heartbeats {printable(device)} had {counts}",
+                f"among its guest's heartbeats {printable(device)} had "
+                f"{counts}",
                 (device,),
                 (beats,),
             )
@@ -59,11 +60,12 @@ def _own(device: str, heard: list[Heartbeat]) -> Iterator[Objection]:
 def _any(
     side: Timeline, device: str, heard: list[Heartbeat]
 ) -> Iterator[Objection]:
-    # Without a log there is no evidence, which is said elsewhere.
+    # Without a log there is no evidence, which is a doubt of its own.
     if device in side.logs and not any(beats.count for beats in heard):
         ends = side.logs[device].of(Close)[-1:]
         yield Violation(
-            f"its guest runs, and {printable(device)} had no heartbeat of it",
+            f"the guest of {printable(device)} runs, and the device had no "
+            "heartbeat",
             (device,),
             (*heard, *ends),
         )

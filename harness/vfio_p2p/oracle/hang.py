@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which device a QEMU waited for when its time was up, and in which arc."""
+"""The devices, and their arcs, that a QEMU waited for at the time limit."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vfio_p2p.uapi import DeviceState
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """A device that did not come to where it was sent.
+    """A device that did not reach the requested state.
 
     :param device: Its name.
-    :param before: Where the arc begins, or the request if no log of the
-        device itself tells the arc; None if that is not known.
-    :param target: Where that ends.
-    :param requested: What QEMU asked for.
+    :param before: The state in which the arc begins; without a log of the
+        device itself, the state before the request.  None if it is unknown.
+    :param target: The state in which the arc ends.
+    :param requested: The state that QEMU asked for.
     :param records: The lines that show it.
     """
 
@@ -34,7 +34,7 @@ class Hang:
 
     @property
     def arc(self) -> str:
-        """The arc, as scenarios have it."""
+        """The arc, as scenarios spell it."""
         return f"{_name(self.before)}>{self.target.name}"
 
     def __str__(self) -> str:
@@ -49,9 +49,10 @@ def _name(state: DeviceState | None) -> str:
 
 
 def hangs(side: Timeline) -> Iterator[Hang]:
-    """The devices of one side that were asked for a state, with no answer.
+    """Yield the devices of one side that did not answer a request.
 
-    Only of a run whose time was up: a QEMU that dies leaves the same trace.
+    This is only right for a run whose time was up: a QEMU that dies leaves
+    the same trace.
 
     :param side: The timeline of one side.
     """
@@ -86,5 +87,8 @@ def hangs(side: Timeline) -> Iterator[Hang]:
 
 
 def _broken_off(call: Call) -> bool:
-    """Whether the end of its QEMU ended it: no fault has this errno."""
+    """Return whether a request ended with its QEMU.
+
+    No fault has this errno.
+    """
     return call.result is None or call.result.ret == -errno.EINTR

@@ -14,7 +14,7 @@ from vfio_p2p.uapi import MigrationFlags
 
 
 def count(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """Each device once per pass, where the pass concerns it.
+    """Check that each pass calls back each device that it concerns once.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -52,12 +52,15 @@ def _too_many(
 def _missing(
     side: Timeline, epoch: Epoch, pass_: Pass, device: str
 ) -> Objection:
-    """A callback that was not seen: not made, or its line is missing."""
+    """Judge a callback that was not seen.
+
+    Either QEMU did not make it, or its line is missing.
+    """
     message = f"{epoch}: no {pass_} callback of {printable(device)}"
     steps = [step for step in epoch.steps if step.device == device]
     records = tuple(step.record for step in steps)
-    # A main callback can be still to come, or the device be unplugged, as
-    # long as no other function is heard of it.
+    # Unless another function mentions the device later, a main callback may
+    # be still to come, or the device may have been unplugged.
     end = epoch.steps[-1].record.line
     heard = [
         *(arc.line for arc in side.arcs_of(device) if arc.cause),
@@ -70,7 +73,7 @@ def _missing(
 
 
 def barrier(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """All prepares end before any main begins, across all devices.
+    """Check that all prepares end before any main begins, on all devices.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -99,10 +102,10 @@ def barrier(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
 
 
 def order(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """Forward on start, reverse on stop, the same in both passes.
+    """Check that passes go forward on a start and in reverse on a stop.
 
-    Which order is the forward one depends on how deep the devices are in
-    the qdev tree; all passes must agree on one.
+    Which order is the forward one depends on the devices' depth in the qdev
+    tree.  All passes must agree on one order.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -152,7 +155,7 @@ def _plugged_order(
         yield Violation(
             f"{epoch}, {pass_} pass: {printable(first.device)} and "
             f"{printable(second.device)} are not in the order of their depth "
-            f"and of their plugging, as it is for a {_way(epoch)}",
+            f"and of their plugging, as a {_way(epoch)} requires",
             (first.device, second.device),
             (first.record, second.record),
         )
@@ -165,10 +168,10 @@ def _way(epoch: Epoch) -> str:
 def _swapped(
     reference: Sequence[str], steps: Sequence[Callback]
 ) -> tuple[Callback, Callback] | None:
-    """The first two steps that stand the other way round than they should.
+    """Return the first two callbacks that are in the wrong order.
 
-    :param reference: Devices in the order that is due.
-    :param steps: Steps to compare with it.
+    :param reference: The devices in the right order.
+    :param steps: The callbacks to compare with it.
     """
     rank = {device: i for i, device in enumerate(reference)}
     known = [step for step in steps if step.device in rank]

@@ -24,18 +24,19 @@ _RECOVER = {
 
 
 def once(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """No function asks a device for the state that it just asked for.
+    """Check that no function repeats the request that it just made.
 
-    A log cannot feign it: the second request of the two is announced when
-    the first has been seen to be done.
+    Missing lines cannot feign this: the second request is announced after
+    the first one is known to be done.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
     """
     for device in side.devices:
         for first, second in pairwise(side.arcs_of(device)):
-            # What the main callback did, vfio_save_complete_precopy() may
-            # ask for again; when lines are missing the two are one.
+            # vfio_save_complete_precopy() may ask again for the state that
+            # the main callback asked for, and if lines are missing, both
+            # requests seem to be of one function.
             if second.requested is DeviceState.STOP_COPY:
                 continue
             if (
@@ -55,7 +56,7 @@ def once(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
 
 
 def sequence(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """Each device is asked for all that is due, in that order.
+    """Check that each device is asked for the states of its sequence.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -74,10 +75,10 @@ def sequence(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
             continue
         message = (
             f"{printable(device)} was asked for {_states(asked)}; "
-            f"{_states(due)} is due"
+            f"{_states(due)} was expected"
         )
         records = tuple(record for arc in arcs for record in arc.records[:1])
-        # A run that was cut short may well end with a request.
+        # A run that was cut short may well end within a request.
         damaged = side.has_gap if criteria.ends else side.torn
         if damaged(device):
             yield Unclear(message, records)
@@ -90,7 +91,7 @@ def _states(states: Sequence[DeviceState]) -> str:
 
 
 def recover(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """Each request says what becomes of the device if it fails.
+    """Check which state each request names in case that it fails.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -111,7 +112,7 @@ def recover(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
 
 
 def _due(arc: TracedArc) -> DeviceState | None:
-    """The right state to recover to; None if it is not known."""
+    """Return the right state to recover to; None if it is unknown."""
     match arc.cause:
         case None:
             return None
@@ -125,12 +126,12 @@ def _due(arc: TracedArc) -> DeviceState | None:
 
 
 def named(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """QEMU has a name for every state that it asks for.
+    """Check that QEMU has a name for every state that it asks for.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
     """
-    # A line that names no state is a gap in the timeline.
+    # A line without the name of a state is a gap in the timeline.
     found = [
         record
         for gap in side.gaps

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules: what the series promises, all of it in one table.
+"""The rules: all that the series promises, in one table.
 
-The checks are in modules by subject.  Whether there is enough to check at
-all is for `evidence`.
+Each rule is data: its name, the reason for it, the source of the promise, and
+the sides, releases and devices that it is about.  The checks are in modules
+by subject.  `evidence` decides whether a log has enough to be checked at all.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="p2p",
         reason=(
-            "With the series every P2P device passes a P2P state when the VM "
-            "starts or stops; without it none does."
+            "With the series, every P2P device passes a P2P state when the "
+            "VM starts or stops; without the series, none does."
         ),
         source="patch 5, vfio_vmstate_change_prepare()",
         check=p2p,
@@ -40,8 +41,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="count",
         reason=(
-            "A device that is left out of a pass sends to, or is sent to by, "
-            "devices that are stopped."
+            "A device that is left out of a pass sends to devices that are "
+            "stopped, or receives while it is stopped."
         ),
         source="patch 2, vm_state_notify(): each callback once per change",
         check=count,
@@ -60,8 +61,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="order",
         reason=(
-            "What a device depends on has to start before it and to stop "
-            "after it."
+            "Whatever a device depends on has to start before the device "
+            "and stop after it."
         ),
         source="patch 2, vm_state_notify(): both passes are reversed on stop",
         check=order,
@@ -69,8 +70,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="prepare-target",
         reason=(
-            "PRE_COPY must go on to PRE_COPY_P2P: any other state would end "
-            "the device's data stream."
+            "PRE_COPY must go on to PRE_COPY_P2P, as any other state would "
+            "end the device's data stream."
         ),
         source="patch 5, vfio_vmstate_change_prepare()",
         since=SERIES,
@@ -81,7 +82,7 @@ RULES: tuple[Rule | PairRule, ...] = (
         name="main-target",
         reason=(
             "Only STOP_COPY after precopy, STOP otherwise and RUNNING at a "
-            "start keep device and VM in the same state."
+            "start keep the device and its VM in the same state."
         ),
         source="hw/vfio/migration.c, vfio_vmstate_change()",
         check=main_target,
@@ -89,8 +90,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="arcs",
         reason=(
-            "A request that the uAPI forbids fails, or hangs an unfixed "
-            "kernel."
+            "A request that the uAPI forbids fails, or hangs a kernel "
+            "without the fix."
         ),
         source="<linux/vfio.h>, enum vfio_device_mig_state",
         check=legal,
@@ -98,8 +99,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="reached",
         reason=(
-            "A device that is not where it was sent breaks the barrier for "
-            "all others."
+            "A device that did not reach the requested state breaks the "
+            "barrier for all others."
         ),
         source="hw/vfio/migration.c, vfio_migration_set_state()",
         check=reached,
@@ -107,8 +108,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="once",
         reason=(
-            "The second of two equal requests in a row was meant for another "
-            "state, or is one too many."
+            "The second of two equal requests in a row was meant for "
+            "another state, or is superfluous."
         ),
         source="hw/vfio/migration.c: one request for each change of state",
         check=once,
@@ -117,7 +118,7 @@ RULES: tuple[Rule | PairRule, ...] = (
         name="sequence",
         reason=(
             "Each path of a migration has one sequence of states; any other "
-            "is a request too many, too few, or elsewhere."
+            "has a request too many, too few, or in the wrong place."
         ),
         source="docs/devel/migration/vfio.rst; the scenario, by version",
         check=sequence,
@@ -125,8 +126,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="recover",
         reason=(
-            "A device that fails half way may be in any state: without a "
-            "reset, or the right way back, it does not do what the VM does."
+            "A device that fails half way may be in any state; without a "
+            "reset, or the right way back, it does not do what its VM does."
         ),
         source="hw/vfio/migration.c, callers of vfio_migration_set_state()",
         since="9.1",
@@ -135,8 +136,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="named",
         reason=(
-            "Whoever reads a trace or an error message has nothing else to "
-            "tell states by."
+            "Readers of a trace or an error message can only tell states "
+            "apart by their names."
         ),
         source="patch 5, mig_state_to_str()",
         check=named,
@@ -154,8 +155,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="destination",
         reason=(
-            "A device that runs before all are in RUNNING_P2P may send to one "
-            "that is still loading."
+            "A device that runs before all others are in RUNNING_P2P may "
+            "send to one that is still loading."
         ),
         source="patch 5; docs/devel/vfio-migration.rst, resume flow",
         sides=(Side.DESTINATION,),
@@ -164,8 +165,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="left",
         reason=(
-            "A device left in such a state does no work and cannot be "
-            "migrated again."
+            "A device that is left in such a state does not work and cannot "
+            "be migrated again."
         ),
         source="docs/devel/vfio-migration.rst, save and resume flows",
         check=left,
@@ -173,8 +174,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="agreement",
         reason=(
-            "A trace tells what QEMU believes; what the devices did, in "
-            "which order and when, only they know."
+            "A trace shows what QEMU believes; only the devices know what "
+            "they did, in which order and when."
         ),
         source="two witnesses: trace events and p2psim's log",
         logs=True,
@@ -183,8 +184,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="stream-end",
         reason=(
-            "What nobody has read of a device's data when its stream ends "
-            "is missing at the destination."
+            "Data that nobody has read when a device's stream ends is "
+            "missing at the destination."
         ),
         source="<linux/vfio.h>, STOP_COPY: the stream ends with read() = 0",
         sides=(Side.SOURCE,),
@@ -194,8 +195,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     PairRule(
         name="checksum",
         reason=(
-            "A device that goes on with other data than it was saved with "
-            "is another device."
+            "A device that continues with other data than it saved is "
+            "another device."
         ),
         source="<linux/vfio.h>, RESUMING: data as STOP_COPY gave them",
         sides=(Side.DESTINATION,),
@@ -205,8 +206,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="conservation",
         reason=(
-            "A transaction that is lost, or comes twice, between two "
-            "devices is what the order is there to prevent."
+            "A transaction between two devices that is lost, or that "
+            "arrives twice, is what the order exists to prevent."
         ),
         source="cover letter of the series; <linux/vfio.h>, P2P states",
         needs=_P2P,
@@ -216,8 +217,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     PairRule(
         name="heartbeat",
         reason=(
-            "A guest that runs when its device does not, or that is not "
-            "the one which was stopped, is what migration must never leave."
+            "Migration must never leave a guest that runs while its device "
+            "does not, or that is not the guest which was stopped."
         ),
         source="docs/devel/vfio-migration.rst, states of VM and device",
         sides=(Side.DESTINATION,),
@@ -227,8 +228,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="cancelled",
         reason=(
-            "A device that does not run when its VM does is lost to it, "
-            "though the migration only had to leave it alone."
+            "A device that does not run while its VM does is lost to the "
+            "VM, though the migration only had to leave it alone."
         ),
         source="hw/vfio/migration.c, vfio_migration_state_notifier()",
         sides=(Side.SOURCE,),
@@ -237,8 +238,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="run-state",
         reason=(
-            "A device that runs when its VM is stopped changes what was "
-            "migrated; one that is stopped when it runs is missed."
+            "A device that runs while its VM is stopped changes what was "
+            "migrated; one that is stopped while its VM runs is missed."
         ),
         source="docs/devel/vfio-migration.rst, states of VM and device",
         check=run_state,
@@ -246,8 +247,8 @@ RULES: tuple[Rule | PairRule, ...] = (
     Rule(
         name="swallowed",
         reason=(
-            "Whoever is told that a migration succeeded lets go of the "
-            "only VM whose devices are in order."
+            "Whoever is told that a migration succeeded lets go of the only "
+            "VM whose devices are in order."
         ),
         source="hw/vfio/migration.c, migration_file_set_error()",
         logs=True,

@@ -12,12 +12,12 @@ from vfio_p2p.trace.formats import FAILURE_MESSAGES
 from vfio_p2p.uapi import P2P_STATES, DeviceState, MigrationFlags, path
 
 _S = DeviceState
-# Only in these run states does a stop lead on to the device's data.
+# Only in these run states is a stop followed by the devices' data.
 _SAVING_REASONS = {"finish-migrate", "paused"}
 
 
 def p2p(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """P2P states with the series, none without.
+    """Check for P2P states with the series, and for none without it.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -45,7 +45,7 @@ def p2p(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
 def _targets(
     side: Timeline, pass_: Pass
 ) -> Iterator[tuple[Epoch, Callback, DeviceState]]:
-    """Steps with the state that they should have asked for."""
+    """Yield callbacks with the state that they should have asked for."""
     for epoch in side.epochs:
         for step in epoch.of(pass_):
             if step.before is None:
@@ -81,7 +81,7 @@ def _target(side: Timeline, pass_: Pass) -> Iterator[Objection]:
 def prepare_target(
     side: Timeline, criteria: Criteria
 ) -> Iterator[Objection]:
-    """The prepare callback asks for the right state.
+    """Check which state the prepare callback asks for.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -90,7 +90,7 @@ def prepare_target(
 
 
 def main_target(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """The main callback asks for the right state.
+    """Check which state the main callback asks for.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -99,7 +99,7 @@ def main_target(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
 
 
 def legal(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """Every request is one that the uAPI allows.
+    """Check that the uAPI allows every request.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -111,14 +111,14 @@ def legal(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
         if path(arc.before, arc.requested, flags) is None:
             yield Violation(
                 f"{printable(arc.device)}: {arc.before.name} to "
-                f"{arc.requested.name} is no legal transition",
+                f"{arc.requested.name} is not a legal transition",
                 (arc.device,),
                 arc.records,
             )
 
 
 def reached(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """Every device came to where it was sent.
+    """Check that every device reached the state that was asked for.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What devices send to one another, and the rule about it.
 
-A device's counters migrate with it, so those that a QEMU leaves behind are of
-all the migrations before it, too; the rule `checksum` sees to it that they do.
+A device's counters migrate with it.  So the counters that a QEMU leaves
+behind cover all earlier migrations, too; the rule `checksum` checks that the
+counters did migrate.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ _SHOWN_LOST = 4
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What went from one device to another, counted when QEMU was gone.
+    """What one device sent to another, as counted when QEMU was gone.
 
-    :param sender: Name of the device that sent.
-    :param receiver: Name of the device that it sent to.
-    :param told: What the sender had counted.
-    :param heard: What the receiver had; None if it never heard of it.
-    :param lost: What was lost while this QEMU had the sender, one by one; a
-        log has no more than the first 100 of all receivers.
+    :param sender: The name of the sending device.
+    :param receiver: The name of the receiving device.
+    :param told: The counters of the sender.
+    :param heard: The counters of the receiver; None if the receiver never
+        heard of the sender.
+    :param lost: The transactions that were lost while this QEMU had the
+        sender.  A log holds at most the first 100 for all receivers.
     """
 
     sender: str
@@ -40,22 +42,22 @@ class Flow:
 
     @property
     def received(self) -> int:
-        """Transactions that arrived, those that came twice included."""
+        """The number of received transactions, repeated ones included."""
         return self.heard.received if self.heard else 0
 
     @property
     def doubled(self) -> int:
-        """Transactions that came again."""
+        """The number of transactions that were received again."""
         return self.heard.doubled if self.heard else 0
 
     @property
     def missed(self) -> int:
-        """Numbers that the receiver never saw, though later ones came."""
+        """How many numbers were skipped by the receiver."""
         return self.heard.missed if self.heard else 0
 
     @property
     def conserved(self) -> bool:
-        """Whether all that was sent was received, and once."""
+        """Whether everything that was sent was received exactly once."""
         return self.told.sent == self.received and not (
             self.told.lost or self.doubled or self.missed
         )
@@ -63,12 +65,12 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What passed between all devices of a run, from first to last.
+    """What all devices of a run sent to one another, from first to last.
 
-    :param sent: Transactions.
-    :param delivered: Of these, that were received.
-    :param lost: Of these, that nobody answered.
-    :param doubled: Received again.
+    :param sent: The number of transactions sent.
+    :param delivered: How many of them were received.
+    :param lost: How many of them were never answered.
+    :param doubled: How many were received again.
     """
 
     sent: int
@@ -78,9 +80,9 @@ class Traffic:
 
     @classmethod
     def of(cls, flows: Iterable[Flow]) -> Traffic | None:
-        """The sum; None of nothing.
+        """Return the sum of some flows; None if there are none.
 
-        :param flows: Those of one QEMU.
+        :param flows: The flows of one QEMU.
         """
         each = tuple(flows)
         if not each:
@@ -102,9 +104,9 @@ class Traffic:
 
 
 def flows(side: Timeline) -> tuple[Flow, ...]:
-    """What had passed when a QEMU was gone, for each ordered pair.
+    """Return the flow of each ordered pair when a QEMU was gone.
 
-    :param side: Its timeline.
+    :param side: The timeline of that QEMU.
     """
     numbers = {
         device: live.peer_id
@@ -132,26 +134,27 @@ def flows(side: Timeline) -> tuple[Flow, ...]:
 
 
 def _at_close(log: DeviceLog) -> dict[int, Peer]:
-    """What a device had counted at the end, by its peers' numbers."""
+    """Return a device's last counters by the numbers of its peers."""
     return {x.peer: x for x in log.of(Peer) if x.when == "close"}
 
 
 def _stopped(log: DeviceLog) -> bool:
-    """Whether the device's QEMU ended as it should.
+    """Return whether the device's QEMU ended normally.
 
-    Of one that was killed, or never came to run, much is lost.
+    If a QEMU was killed, or never came to run, much is lost.
     """
     ends = log.of(Close)
     return bool(ends) and ends[-1].state is DeviceState.STOP
 
 
 def conservation(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """What was sent was received, all of it and once.
+    """Check that everything that was sent was received exactly once.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
     """
-    # Others cannot keep it, and so must not migrate together.
+    # Devices without P2P cannot keep this promise, which is why they must
+    # not migrate together.
     able = {
         device
         for device in side.devices

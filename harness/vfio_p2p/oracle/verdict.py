@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What a check found."""
+    """The result of a check."""
 
     PASS = "pass"
     SKIP = "skip"
@@ -18,7 +18,7 @@ class Verdict(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """Exit code of a command that ends with this verdict."""
+        """The exit code of a command that ends with this verdict."""
         return _EXIT_CODES[self]
 
 
@@ -32,9 +32,9 @@ _EXIT_CODES = {
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """Verdict over several: a broken rule outweighs a broken machine.
+    """Return the verdict over several: a broken rule outweighs an error.
 
-    Nothing at all is INCONCLUSIVE: no test ran, so nothing is known.
+    Without any verdict it is INCONCLUSIVE: no test ran, so nothing is known.
     """
     order = [
         Verdict.PASS,

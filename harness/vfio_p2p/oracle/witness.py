@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules that hold QEMU's trace against the devices' own logs."""
+"""The rules that compare QEMU's trace with the devices' own logs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _S = DeviceState
 
 
 def agreement(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """Both witnesses tell of the same requests, results and times.
+    """Check that both witnesses show the same requests, results and times.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -32,7 +32,7 @@ def agreement(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
         log = side.logs.get(device)
         arcs = side.arcs_of(device)
         unfinished = bool(arcs) and arcs[-1].reached is None
-        # Lines that are missing or doubled are in doubt already.
+        # Missing or doubled lines are a doubt already.
         if log is None or not log.whole or side.torn(device):
             continue
         walk = _Walk(device, log)
@@ -49,8 +49,9 @@ def agreement(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
             if walk.rest:
                 call = walk.rest[0]
                 yield walk.broken(
-                    f"was asked for {_name(call.request.target)}, of which "
-                    "the trace says nothing",
+                    f"{walk.name} was asked for "
+                    f"{_name(call.request.target)}, and the trace shows no "
+                    "such request",
                     call.entries,
                 )
 
@@ -60,56 +61,64 @@ def _name(state: DeviceState | None) -> str:
 
 
 class _Walk:
-    """Goes through a device's log as the trace of its requests says."""
+    """Follows the traced requests through a device's own log."""
 
     def __init__(self, device: str, log: DeviceLog) -> None:
         self.device = device
         self.rest = list(log.calls)
         self.resets = log.of(DeviceReset)
 
-    def broken(self, what: str, records: Sequence[EvidenceLine]) -> Violation:
-        """The two disagree."""
-        return Violation(
-            f"{printable(self.device)} {what}",
-            (self.device,),
-            tuple(records),
-        )
+    @property
+    def name(self) -> str:
+        """The device's name, fit to print."""
+        return printable(self.device)
+
+    def broken(
+        self, message: str, records: Sequence[EvidenceLine]
+    ) -> Violation:
+        """Say that the two witnesses disagree."""
+        return Violation(message, (self.device,), tuple(records))
 
     def follow(self, arc: TracedArc) -> Violation | None:
-        """Find a traced request in the log; None if all is well."""
+        """Find a traced request in the log; return None if both agree."""
         if arc.done is None:
-            return None     # moot: it was there already
+            return None     # The request was moot: it was there already.
         if arc.attempt is None:
             self.pass_over(arc.requested)
         if not self.rest:
             return self.broken(
-                f"was never asked for {arc.requested.name}, it says",
+                f"QEMU's trace shows a request for {arc.requested.name} "
+                f"that {self.name}'s own log lacks",
                 arc.records,
             )
         call = self.rest.pop(0)
         records: tuple[EvidenceLine, ...] = (*arc.records, *call.entries)
         if call.request.target is not arc.requested:
             return self.broken(
-                f"was asked for {_name(call.request.target)}, it says, not "
-                f"for {arc.requested.name}",
+                f"QEMU asked {self.name} for {arc.requested.name}, but the "
+                f"device's log says {_name(call.request.target)}",
                 records,
             )
         last, state = self._outcome(call, arc)
         if state is not arc.reached:
             return self.broken(
-                f"came to {_name(state)}, it says, not to "
-                f"{_name(arc.reached)}",
+                f"QEMU's trace says that {self.name} came to "
+                f"{_name(arc.reached)}, but the device's log says "
+                f"{_name(state)}",
                 (*records, *last.entries),
             )
         return self._in_time(arc, call, last)
 
     def give_up(self, arc: TracedArc) -> None:
-        """Leave out what QEMU did not live to see the end of."""
+        """Skip the request in which QEMU hung or died."""
         if self.rest:
             self._outcome(self.rest.pop(0), arc)
 
     def pass_over(self, requested: DeviceState | None) -> None:
-        """Up to 9.0 a request that fails has no line, nor what follows."""
+        """Skip failed requests, and their recovery, in the log.
+
+        Up to 9.0 the trace has no line for either.
+        """
         failed = False
         while self.rest:
             call = self.rest[0]
@@ -124,7 +133,10 @@ class _Walk:
     def _outcome(
         self, call: Call, arc: TracedArc
     ) -> tuple[Call, DeviceState | None]:
-        """Where a request ended, with what QEMU did when it failed."""
+        """Return the last call of a request, and its final state.
+
+        That includes how QEMU recovered when the request failed.
+        """
         if call.result is None:
             return call, None
         if not call.result.ret:
@@ -145,7 +157,7 @@ class _Walk:
     def _in_time(
         self, arc: TracedArc, call: Call, last: Call
     ) -> Violation | None:
-        """The device was at it between the two lines of the trace."""
+        """Check that the device took its arcs between the trace's lines."""
         times_ns = [call.request.time_ns]
         times_ns += [step.end_ns for step in call.steps]
         if last is not call:
@@ -154,18 +166,19 @@ class _Walk:
             times_ns.insert(0, arc.attempt.time_ns)
         if arc.done is not None and arc.done.time_ns is not None:
             times_ns.append(arc.done.time_ns)
-        # The trace has whole microseconds.
+        # The trace's times are whole microseconds.
         times_us = [time_ns // 1000 for time_ns in times_ns]
         if times_us == sorted(times_us):
             return None
         return self.broken(
-            f"went to {arc.requested.name} at another time, it says",
+            f"{self.name} went to {arc.requested.name} outside of the time "
+            "that QEMU's trace shows",
             (*arc.records, *call.entries, *call.steps),
         )
 
 
 def stream_end(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
-    """STOP_COPY ends with a stream that was read to its end.
+    """Check that a device leaves STOP_COPY only with an empty stream.
 
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
@@ -185,14 +198,14 @@ def stream_end(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
                     ):
                         yield Violation(
                             f"{printable(device)} left STOP_COPY with data "
-                            "that nobody had read",
+                            "that had not been read",
                             (device,),
                             (saved, entry),
                         )
 
 
 def _completed(side: Timeline, time_ns: int) -> bool:
-    """Whether the migration to which a time belongs was a success."""
+    """Return whether the migration that was running then succeeded."""
     found = [
         migration
         for migration in side.migrations
@@ -205,10 +218,10 @@ def _completed(side: Timeline, time_ns: int) -> bool:
 def checksum(
     source: Timeline, destination: Timeline, criteria: Criteria
 ) -> Iterator[Objection]:
-    """What was loaded is what was saved.
+    """Check that each device loads what it saved.
 
-    :param source: The source's timeline.
-    :param destination: The destination's.
+    :param source: The timeline of the source.
+    :param destination: The timeline of the destination.
     :param criteria: What they are judged by.
     """
     sides = (source, destination)
@@ -224,8 +237,8 @@ def checksum(
         sent = [entry for entry in saver.of(Saved) if entry.complete]
         yield from _checked(destination, pair[1], sent)
         if sent:
-            # A snapshot is loaded by the device that saved it. What came
-            # before was loaded when this side was a destination.
+            # The device that saved a snapshot loads it.  Whatever it loaded
+            # before, it loaded when this side was a destination.
             yield from _checked(source, pair[0], sent, sent[0].line)
         yield from _counters(pair, saver, loader)
 
@@ -233,7 +246,7 @@ def checksum(
 def _checked(
     side: Timeline, device: str, sent: Sequence[Saved], after: int = 0
 ) -> Iterator[Objection]:
-    """Judge what was loaded, after some line of the log."""
+    """Judge what was loaded after a line of the log."""
     log = side.logs[device]
     known = {entry.crc32 for entry in sent}
     for entry in (*log.of(ChecksumBad), *log.of(ChecksumOk)):
@@ -242,11 +255,11 @@ def _checked(
         if isinstance(entry, ChecksumOk):
             wrong = entry.crc32 not in known
         else:
-            # It is well to refuse such data, if the migration fails then.
+            # To refuse such data is right, if the migration then fails.
             wrong = _completed(side, entry.time_ns)
         if wrong:
             yield Violation(
-                f"{printable(device)} was given other data than were saved",
+                f"{printable(device)} loaded other data than were saved",
                 (device,),
                 (*sent[-1:], entry),
             )
@@ -255,18 +268,18 @@ def _checked(
 def _counters(
     pair: tuple[str, str], saver: DeviceLog, loader: DeviceLog
 ) -> Iterator[Objection]:
-    """The last that were loaded, against the last that were saved."""
+    """Compare the last counters that were loaded with the last saved ones."""
     saved = {x.peer: x for x in saver.of(Peer) if x.when == "saved"}
     loaded = {x.peer: x for x in loader.of(Peer) if x.when == "loaded"}
     if not loaded:
-        # Nothing was taken over.
+        # The device loaded no counters.
         return
     for peer in sorted(saved.keys() | loaded.keys()):
         given, taken = saved.get(peer), loaded.get(peer)
         if given is None or taken is None or given.counts != taken.counts:
             yield Violation(
-                f"{printable(pair[1])} does not count on where "
-                f"{printable(pair[0])} stopped, for peer {peer}",
+                f"{printable(pair[1])} does not continue the counters of "
+                f"{printable(pair[0])} for peer {peer}",
                 pair,
                 tuple(x for x in (given, taken) if x is not None),
             )

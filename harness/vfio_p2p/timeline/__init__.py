@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Epochs, arcs and intervals per device, from the records of one side."""
+"""The epochs and arcs of each device, from the records of one side."""
 
 from vfio_p2p.side import Side
 from vfio_p2p.timeline.blackout import Blackout, blackout

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The blackout: from the first stop request to the last device running.
 
-Measured where it hurts, at the devices; the `downtime` that QMP reports is
-another number.
+It is measured at the devices, where it is felt.  The `downtime` that QMP
+reports is another quantity.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ _ONE_HOST = "right only if both QEMUs ran on one host, whose clock this is"
 class Blackout:
     """How long no device ran, as far as the logs tell.
 
-    :param duration_ns: Nanoseconds; None when the logs do not tell.
-    :param exact: Whether its two ends are the defined ones.
+    :param duration_ns: Its length in nanoseconds; None if the logs do not
+        tell.
+    :param exact: Whether both of its ends are as they are defined.
     :param note: Why it is missing or inexact, or what it relies on; else
         empty.
-    :param start_ns: When it began, by the clock of both logs; None without
-        a duration.
+    :param start_ns: Its start, on the clock of both logs; None without a
+        duration.
     """
 
     duration_ns: int | None
@@ -35,20 +36,20 @@ class Blackout:
 
     @property
     def end_ns(self) -> int | None:
-        """When it was over; None without a duration."""
+        """Its end, on the clock of both logs; None without a duration."""
         if self.duration_ns is None or self.start_ns is None:
             return None
         return self.start_ns + self.duration_ns
 
 
 def blackout(source: Timeline, destination: Timeline) -> Blackout:
-    """The blackout of a migration.
+    """Measure the blackout of a migration.
 
-    Both logs need the same clock, i.e. one host, or hosts in step; with
-    the `simple` backend it must be one host.
+    Both logs need the same clock: that of one host, or of two hosts whose
+    clocks agree.  With the `simple` backend it must be one host.
 
-    :param source: Timeline of the side that was stopped.
-    :param destination: Timeline of the side that went on.
+    :param source: The timeline of the side that stopped.
+    :param destination: The timeline of the side that continued.
     """
     epoch = final_stop(source)
     if epoch is None:
@@ -80,7 +81,9 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
             "the logs are of two trace backends, which have different clocks"
         )
     if first.time_ns is None or last.time_ns is None:
-        return _unknown("the logs have no times: run with -msg timestamp=on")
+        return _unknown(
+            "the logs have no times; run QEMU with -msg timestamp=on"
+        )
     duration_ns = last.time_ns - first.time_ns
     if duration_ns < 0:
         return _unknown("the clocks of the two logs disagree")
@@ -91,9 +94,9 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
 
 
 def final_stop(source: Timeline) -> Epoch | None:
-    """The last stop before the devices' part of the stream is written.
+    """Return the last stop before the devices' part of the stream.
 
-    :param source: Timeline of the side that was stopped.
+    :param source: The timeline of the side that stopped.
     """
     written = source.marks_of(Kind.COMPLETE)
     if not written:
@@ -110,9 +113,9 @@ def final_stop(source: Timeline) -> Epoch | None:
 
 
 def last_running(destination: Timeline) -> Record | None:
-    """The line with which the last device came to run.
+    """Return the line that shows the last device running.
 
-    :param destination: Timeline of the side that went on.
+    :param destination: The timeline of the side that continued.
     """
     found: list[Record] = []
     for device in destination.devices:

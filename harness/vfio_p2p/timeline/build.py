@@ -2,8 +2,8 @@
 """From the records of a log to a timeline.
 
 QEMU handles one device at a time: the lines of a request come first, then
-the line of the function that made it.  What does not fit that grammar is a
-gap: a line got lost, was doubled, or is not QEMU's.
+the line of the function that made the request.  A record that does not fit
+this grammar is a gap: a line is missing or doubled, or is not QEMU's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vfio_p2p.trace import Kind, Record, TraceReader, printable
 from vfio_p2p.trace.formats import FORMATS
 from vfio_p2p.uapi import DeviceState
 
-# Far above what any run prints; a log beyond it is an attack or a mistake.
+# No run prints nearly as much; a log beyond it is an attack or a mistake.
 _MOST_RECORDS = 500_000
 
 _CAUSES = {
@@ -35,15 +35,15 @@ _CAUSES = {
     Kind.COMPLETE: Cause.COMPLETE,
     Kind.SAVE_CLEANUP: Cause.CLEANUP,
 }
-# States that only one function asks for.
+# The states that only one function asks for.
 _ASKED_BY = {
     DeviceState.PRE_COPY: Cause.SETUP,
     DeviceState.RESUMING: Cause.LOAD,
 }
-# With the follow-up resuming-left-when-loaded; else no VM that loads stops.
+# Only the follow-up resuming-left-when-loaded asks for this while it loads.
 _LOADED = (DeviceState.RESUMING, DeviceState.STOP)
-# What each function asks for besides, if it asks at all; a callback's line
-# says it itself.  The last of COMPLETE's is what the series takes away.
+# What the other functions ask for, if they ask at all; a callback's line names
+# the state itself.  The series takes away the last one of COMPLETE.
 _REQUESTS = {
     Kind.SAVE_SETUP: ([],),
     Kind.COMPLETE: (
@@ -53,7 +53,7 @@ _REQUESTS = {
     Kind.SAVE_CLEANUP: ([], [DeviceState.STOP]),
     Kind.LOAD_CLEANUP: ([],),
 }
-# What else a downtime is made of.
+# Further events that tell how a downtime is made up.
 _TELLING = frozenset(
     {
         "vfio_save_complete_precopy_start",
@@ -71,18 +71,18 @@ _TELLING = frozenset(
         "process_incoming_migration_co_end",
     }
 )
-# What prints most, and tells nothing here.
+# The most frequent events, which tell nothing here.
 _MUTE = {fmt.event for fmt in FORMATS if fmt.kind is Kind.OTHER} - _TELLING
-# MIG_EVENT_PRECOPY_FAILED; before 9.0 the name of the migration's state.
+# MIG_EVENT_PRECOPY_FAILED; before 9.0, the name of the migration's state.
 _FAILED = {2, "failed", "cancelling", "cancelled"}
 
 
 def read_log(path: Path, side: Side) -> Timeline:
-    """The timeline of a log file.
+    """Read a log file into a timeline.
 
     :param path: The file.
-    :param side: Whose log it is.
-    :raise TraceError: When it cannot be read or is no text.
+    :param side: The side whose log it is.
+    :raise TraceError: When it cannot be read, or is no trace.
     """
     try:
         with path.open("rb") as stream:
@@ -90,16 +90,16 @@ def read_log(path: Path, side: Side) -> Timeline:
     except OSError as err:
         raise TraceError(
             f"{printable(str(path))}: {err.strerror}",
-            "give a readable trace log",
+            "Give a trace log that can be read.",
         ) from err
 
 
 def build(reader: TraceReader, side: Side) -> Timeline:
-    """The timeline of a log.
+    """Make the timeline of a log.
 
     :param reader: The log's reader, not yet iterated.
-    :param side: Whose log it is.
-    :raise TraceError: When the log is binary, or larger than any run's.
+    :param side: The side whose log it is.
+    :raise TraceError: When the log is no trace, or larger than any run's.
     """
     builder = _Builder()
     for count, record in enumerate(reader.without(_MUTE)):
@@ -107,7 +107,7 @@ def build(reader: TraceReader, side: Side) -> Timeline:
             raise TraceError(
                 f"{printable(reader.name)}: more than {_MOST_RECORDS} "
                 f"lines about VFIO states and times",
-                "give the log of one run",
+                "Give the log of one run.",
             )
         builder.add(record)
     builder.finish()
@@ -134,11 +134,11 @@ def build(reader: TraceReader, side: Side) -> Timeline:
 class _Device:
     """What is known of a device so far.
 
-    :param state: QEMU's cached state.
+    :param state: The state that QEMU has cached.
     :param attempt: A request whose outcome was not seen yet.
-    :param pending: Finished requests, not yet claimed by a function.
-    :param failed: The notifier told it that the migration failed.
-    :param event: Name of the last event that was about it.
+    :param pending: Finished requests that no function has claimed yet.
+    :param failed: Whether the notifier told it that the migration failed.
+    :param event: The name of the last event about it.
     """
 
     state: DeviceState | None = None
@@ -179,7 +179,7 @@ class _Builder:
             self._add_device(record)
 
     def finish(self) -> None:
-        """There are no more records."""
+        """End the log."""
         self._end_epoch()
         for name, device in self.devices.items():
             self._settle(name, device)
@@ -202,7 +202,7 @@ class _Builder:
                     self._gap("this is the log of more than one run", record)
                 else:
                     self.plugged.append(name)
-                    # vfio_migration_init() sets it without a line.
+                    # vfio_migration_init() sets it without printing a line.
                     device.state = DeviceState.RUNNING
                 self.marks.append(record)
             case Kind.PREPARE | Kind.MAIN:
@@ -213,16 +213,16 @@ class _Builder:
                 self.marks.append(record)
             case _:
                 if record.event == device.event:
-                    self._gap("the same line stands there twice", record)
+                    self._gap("the same line occurs twice", record)
                 self._claim(name, device, record)
                 self.marks.append(record)
         device.event = record.event
 
     def _reached(self, name: str, device: _Device, record: Record) -> None:
-        """A state was reached, with or without an attempt's line."""
+        """Note a state that was reached, with or without an attempt."""
         state = self._state(record)
         if state is None:
-            self._gap("a state that the uAPI does not have", record)
+            self._gap("the uAPI does not have this state", record)
             return
         requested = state
         if device.attempt is not None:
@@ -237,14 +237,14 @@ class _Builder:
         self._put(device, arc)
 
     def _settle(self, name: str, device: _Device) -> None:
-        """An attempt without outcome: moot, or its outcome got lost."""
+        """Settle an attempt without outcome: moot, or its line is missing."""
         record = device.attempt
         if record is None:
             return
         device.attempt = None
         state = self._state(record)
         if state is None:
-            self._gap("a state that the uAPI does not have", record)
+            self._gap("the uAPI does not have this state", record)
             return
         reached: DeviceState | None = state
         if device.state not in (None, state):
@@ -259,7 +259,9 @@ class _Builder:
         device.state = arc.reached
         if arc.requested in _ASKED_BY:
             if arc.before is arc.requested:
-                self._gap("the device was there already", arc.records[-1])
+                self._gap(
+                    "the device was in this state already", arc.records[-1]
+                )
             self.arcs.append(replace(arc, cause=_ASKED_BY[arc.requested]))
         elif (arc.before, arc.requested) == _LOADED:
             self.arcs.append(replace(arc, cause=Cause.LOADED))
@@ -272,7 +274,7 @@ class _Builder:
     def _claim(
         self, name: str, device: _Device, record: Record
     ) -> tuple[TracedArc, ...]:
-        """The requests that the function behind `record` made."""
+        """Return the requests of the function that printed `record`."""
         self._settle(name, device)
         device.failed = False
         cause = _CAUSES.get(record.kind)
@@ -286,7 +288,7 @@ class _Builder:
             return claimed
         if [arc.requested for arc in claimed] not in wanted:
             self._gap(
-                "the requests before this line are not its function's",
+                "the function of this line made other requests than these",
                 record,
             )
         return claimed
@@ -296,11 +298,11 @@ class _Builder:
         reason = str(record.fields["reason"])
         state = self._state(record)
         if state is None:
-            self._gap("a state that the uAPI does not have", record)
+            self._gap("the uAPI does not have this state", record)
             return
         if [arc.requested for arc in arcs] != [state]:
             self._gap(
-                f"no single request for {state.name} stands before this line",
+                f"there is no single request for {state.name} before it",
                 record,
             )
         if self.steps or self.notify:
@@ -309,7 +311,7 @@ class _Builder:
             now = (bool(known.fields["running"]), known.fields["reason"])
             if now != (running, reason):
                 if not self.steps:
-                    self._gap("it does not belong to vm_state_notify", record)
+                    self._gap("vm_state_notify announced another one", record)
                 self._end_epoch()
         pass_ = Pass.PREPARE if record.kind is Kind.PREPARE else Pass.MAIN
         self.steps.append(Callback(record.device, pass_, state, arcs, record))
@@ -332,7 +334,7 @@ class _Builder:
         self.notify = None
 
     def _end_complete(self) -> None:
-        """vfio_save_complete_precopy() prints nothing when it fails."""
+        """Settle what vfio_save_complete_precopy() hides when it fails."""
         for device in self.devices.values():
             if [a.requested for a in device.pending] == [
                 DeviceState.STOP_COPY

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What happened on one side of a migration, as values.
 
-Lines of one log are totally ordered, so `Record.line` is the position of
-everything here; times may be missing or equal.
+The lines of one log are totally ordered, so `Record.line` is the position of
+everything here.  Times may be missing or equal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vfio_p2p.uapi import DeviceState
 
 
 class Cause(Enum):
-    """On whose behalf QEMU asked for a state."""
+    """The function of QEMU that asked for a state."""
 
     PREPARE = "the prepare callback"
     MAIN = "the main callback"
@@ -31,16 +31,17 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TracedArc:
-    """One request for a device state, with what became of it.
+    """One request for a device state, and its outcome.
 
-    :param device: Name of the device.
-    :param before: Its state before; None when the log starts too late.
-    :param requested: The state that was asked for.
-    :param reached: The state it came to; None when that was not seen.
-    :param attempt: The line before the request; up to 9.0 there is none.
-    :param done: The line after it.
-    :param cause: Who asked; None when no line tells.
-    :param mark: The line that tells.
+    :param device: The name of the device.
+    :param before: The device's state before; None if the log starts too late.
+    :param requested: The requested state.
+    :param reached: The state that the device reached; None if it was not
+        seen.
+    :param attempt: The line before the request; there is none up to 9.0.
+    :param done: The line after the request.
+    :param cause: The function that made the request; None if no line tells.
+    :param mark: The line that tells the cause.
     """
 
     device: str
@@ -59,7 +60,7 @@ class TracedArc:
 
     @property
     def line(self) -> int:
-        """Number of its first line."""
+        """The number of its first line."""
         return self.records[0].line
 
     @property
@@ -69,7 +70,7 @@ class TracedArc:
 
 
 class Pass(StrEnum):
-    """The two passes over the devices in one run-state change."""
+    """One of the two passes over the devices in a run-state change."""
 
     PREPARE = "prepare"
     MAIN = "main"
@@ -79,10 +80,10 @@ class Pass(StrEnum):
 class Callback:
     """One callback of one device in an epoch.
 
-    :param device: Name of the device.
+    :param device: The name of the device.
     :param pass_: The pass that it belongs to.
-    :param requested: The state it says it asked for.
-    :param arcs: Its request; not exactly one when lines are missing.
+    :param requested: The state that it says it asked for.
+    :param arcs: Its request; if lines are missing, none or several.
     :param record: The line that it prints at its end.
     """
 
@@ -94,13 +95,13 @@ class Callback:
 
     @property
     def line(self) -> int:
-        """Number of its first line."""
-        # With more than one request only the last is surely its own.
+        """The number of its first line."""
+        # Of several requests only the last one is surely its own.
         return self.arcs[-1].line if self.arcs else self.record.line
 
     @property
     def before(self) -> DeviceState | None:
-        """State of the device before, if known."""
+        """The state of the device before, if it is known."""
         return self.arcs[0].before if self.arcs else None
 
 
@@ -108,11 +109,11 @@ class Callback:
 class Epoch:
     """One run-state change of one side.
 
-    :param number: Its place in the log, 1 is the first.
-    :param running: Whether the VM was started; else it was stopped.
-    :param reason: Name of the new run state.
-    :param steps: Callbacks in the order of the log.
-    :param notify: The line at its very start, if traced.
+    :param number: Its position in the log; the first is 1.
+    :param running: Whether the VM was started rather than stopped.
+    :param reason: The name of the new run state.
+    :param steps: Its callbacks in the order of the log.
+    :param notify: The line at its very start, if that was traced.
     """
 
     number: int
@@ -122,7 +123,7 @@ class Epoch:
     notify: Record | None
 
     def of(self, pass_: Pass) -> tuple[Callback, ...]:
-        """Steps of one pass, in the order of the log.
+        """Return the callbacks of one pass in the order of the log.
 
         :param pass_: The pass.
         """
@@ -138,7 +139,7 @@ class Gap:
     """A sign that the log does not hold all that QEMU printed.
 
     :param why: What is missing.
-    :param records: Where that shows.
+    :param records: The lines that show it.
     """
 
     why: str
@@ -147,7 +148,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class TracedMigration:
-    """One migration, as this side reports its own part of it.
+    """One migration, as one side reports its own part of it.
 
     :param begin: The line that reports its setup.
     :param end: The line that reports its end, if there is one.
@@ -171,20 +172,20 @@ _ENDS = ("completed", "failed", "cancelled")
 class Timeline:
     """All that the log of one side tells about VFIO migration.
 
-    :param side: Which side.
+    :param side: The side.
     :param summary: What the log is like as a whole.
-    :param plugged: Devices that QEMU reported as able to migrate, in the
+    :param plugged: The devices that QEMU reported as able to migrate, in the
         order of their realization.
     :param devices: All devices that occur, in order of appearance.
-    :param epochs: Run-state changes.
-    :param arcs: Requests of all devices, in the order of the log.
-    :param marks: Lines that are neither requests nor steps.
+    :param epochs: The run-state changes.
+    :param arcs: The requests of all devices, in the order of the log.
+    :param marks: The lines that are neither requests nor callbacks.
     :param end: Each device's last known state.
-    :param gaps: Signs of missing lines.
+    :param gaps: The signs of missing lines.
     :param others: Lines that no rule needs, but that tell the time.
-    :param dropped: Where QEMU says that it lost events.
-    :param logs: What devices say themselves, by name; a second witness,
-        which most sides do not have.
+    :param dropped: The places where QEMU reports that it lost events.
+    :param logs: The devices' own logs by name: a second witness, which most
+        sides do not have.
     """
 
     side: Side
@@ -202,7 +203,7 @@ class Timeline:
 
     @property
     def migrations(self) -> tuple[TracedMigration, ...]:
-        """Migrations in their order, with or without success."""
+        """The migrations in their order, with or without success."""
         found: list[TracedMigration] = []
         for mark in self.marks_of(Kind.STATUS):
             status = mark.fields["status"]
@@ -213,16 +214,16 @@ class Timeline:
         return tuple(found)
 
     def arcs_of(self, device: str) -> tuple[TracedArc, ...]:
-        """Requests of one device, in the order of the log.
+        """Return the requests of one device in the order of the log.
 
         :param device: Its name.
         """
         return tuple(arc for arc in self.arcs if arc.device == device)
 
     def has_gap(self, device: str) -> bool:
-        """Whether lines about a device are missing or doubled.
+        """Return whether lines about a device are missing or doubled.
 
-        What is not in the log of such a device may have happened.
+        If so, events that its log does not show may have happened.
 
         :param device: Its name.
         """
@@ -233,9 +234,10 @@ class Timeline:
         )
 
     def torn(self, device: str) -> bool:
-        """As `has_gap`, but the last request may have no outcome.
+        """Return whether lines other than the last outcome are missing.
 
-        It has none when QEMU hung in it, or died.
+        The last request of a device has no outcome if QEMU hung in it, or
+        died; `has_gap` counts that as a gap.
 
         :param device: Its name.
         """
@@ -250,10 +252,10 @@ class Timeline:
     def marks_of(
         self, *kinds: Kind, device: str | None = None
     ) -> tuple[Record, ...]:
-        """Marks of some kinds, in the order of the log.
+        """Return the marks of some kinds in the order of the log.
 
-        :param kinds: Which kinds.
-        :param device: Only this device's, if given.
+        :param kinds: The kinds.
+        :param device: If given, only this device's marks.
         """
         return tuple(
             mark

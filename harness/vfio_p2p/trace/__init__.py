@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Readers for QEMU's trace backends, by version, and devices' logs."""
+"""Readers for QEMU's trace files and for the devices' own logs."""
 
 from vfio_p2p.trace.device import DeviceLog, LogEntry
 from vfio_p2p.trace.devicelog import read_device_log

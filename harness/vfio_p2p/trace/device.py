@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What p2psim's devices say about themselves, as values.
+"""What p2psim's devices log about themselves, as values.
 
-One class for each event of images/p2psim/README.md; all states are the
-uAPI's, all times nanoseconds of CLOCK_REALTIME, the clock of QEMU's traces.
+There is one class for each event of images/p2psim/README.md.  All states are
+the uAPI's.  All times are nanoseconds of CLOCK_REALTIME, the clock of QEMU's
+traces.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from vfio_p2p.uapi import DeviceState
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One line.
+    """One line of a device's log.
 
-    :param file: Name of the log, as it is shown.
-    :param line: Its number, 1 is the first.
-    :param time_ns: When it was written, CLOCK_REALTIME.
+    :param file: The name of the log, as it is shown.
+    :param line: The number of the line; the first is 1.
+    :param time_ns: The time at which it was written, CLOCK_REALTIME.
     :param text: The line itself.
     """
 
@@ -38,31 +39,31 @@ class Live(LogEntry):
 
     @property
     def peer_id(self) -> int | None:
-        """Its number in its group; None without a group."""
+        """The device's number in its group; None without a group."""
         text = self.settings.get("peer_id", "")
         return int(text) if text.isascii() and text.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)
 class Gone(LogEntry):
-    """The device is gone."""
+    """The device was removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Open(LogEntry):
-    """A user, QEMU, has it open."""
+    """A user, that is QEMU, opened the device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Close(LogEntry):
-    """The user is gone; `state` is the one that it left."""
+    """The user closed the device and left it in `state`."""
 
     state: DeviceState
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceReset(LogEntry):
-    """DeviceReset, and so RUNNING; `state` is the one before."""
+    """The device was reset and so is RUNNING; it was in `state` before."""
 
     state: DeviceState
 
@@ -77,7 +78,7 @@ class Request(LogEntry):
 
 @dataclass(frozen=True, slots=True)
 class Walked(LogEntry):
-    """One step of a request is over; `ret` is 0 or -errno."""
+    """One arc of a request is over; `ret` is 0 or -errno."""
 
     before: DeviceState
     target: DeviceState
@@ -88,7 +89,7 @@ class Walked(LogEntry):
 
 @dataclass(frozen=True, slots=True)
 class RequestResult(LogEntry):
-    """A request is over; `state` is the one that the device is in."""
+    """A request is over; the device is now in `state`."""
 
     target: DeviceState | None
     state: DeviceState
@@ -97,7 +98,7 @@ class RequestResult(LogEntry):
 
 @dataclass(frozen=True, slots=True)
 class Saved(LogEntry):
-    """A saving session ended; `complete`: all of it had been read."""
+    """A saving session ended; `complete` if all data had been read."""
 
     size_bytes: int
     complete: bool
@@ -106,7 +107,7 @@ class Saved(LogEntry):
 
 @dataclass(frozen=True, slots=True)
 class Loaded(LogEntry):
-    """A loading session ended; `complete`: it had an end frame."""
+    """A loading session ended; `complete` if the data had an end frame."""
 
     size_bytes: int
     complete: bool
@@ -114,16 +115,17 @@ class Loaded(LogEntry):
 
 @dataclass(frozen=True, slots=True)
 class ChecksumOk(LogEntry):
-    """What was loaded has the checksum that was sent with it."""
+    """The loaded data has the checksum that was sent with it."""
 
     crc32: int
 
 
 @dataclass(frozen=True, slots=True)
 class ChecksumBad(LogEntry):
-    """It has not: `reason` is ``short``, ``broken``, ``mismatch``, ``peers``.
+    """The loaded data does not have the checksum that was sent with it.
 
-    With ``mismatch`` the checksums that were `sent` and `found` are given.
+    `reason` is ``short``, ``broken``, ``mismatch`` or ``peers``.  With
+    ``mismatch``, the checksums that were `sent` and `found` are given.
     """
 
     reason: str
@@ -133,7 +135,7 @@ class ChecksumBad(LogEntry):
 
 @dataclass(frozen=True, slots=True)
 class Dropped(LogEntry):
-    """The log was full: `count` events are not in it."""
+    """The log was full; `count` events are missing from it."""
 
     count: int
 
@@ -142,11 +144,11 @@ class Dropped(LogEntry):
 class Lost(LogEntry):
     """A transaction was never answered.
 
-    :param sender: Who sent it, a number in the group.
-    :param receiver: To whom.
-    :param seq: Its number, counted from 1 for each receiver.
-    :param from_state: State of the sender.
-    :param to_state: State of the receiver; None if nobody had it open.
+    :param sender: The sender's number in the group.
+    :param receiver: The receiver's number in the group.
+    :param seq: The transaction's number, counted from 1 for each receiver.
+    :param from_state: The state of the sender.
+    :param to_state: The state of the receiver; None if it was not open.
     """
 
     sender: int
@@ -173,15 +175,15 @@ class Quiet(LogEntry):
 
 @dataclass(frozen=True, slots=True)
 class Peer(LogEntry):
-    """What passed between the device and one peer, up to now.
+    """What has passed between the device and one peer so far.
 
-    :param peer: The other's number in their group.
+    :param peer: The peer's number in their group.
     :param when: ``saved``, ``loaded``, ``close`` or ``reset``.
-    :param sent: Transactions sent to it.
-    :param received: Transactions accepted from it.
-    :param lost: Of those sent, never answered.
-    :param doubled: Of those received, seen before.
-    :param missed: Never seen, though later ones were.
+    :param sent: The number of transactions sent to the peer.
+    :param received: The number of transactions accepted from the peer.
+    :param lost: How many of the sent ones were never answered.
+    :param doubled: How many of the received ones had been received before.
+    :param missed: How many never arrived, though later ones did.
     """
 
     peer: int
@@ -202,22 +204,22 @@ class Peer(LogEntry):
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat(LogEntry):
-    """What a guest wrote to the device, from opening or reset up to now.
+    """What a guest wrote to the device since it was opened or reset.
 
-    All times are nanoseconds of CLOCK_REALTIME.  Without a beat those, and
-    the numbers, mean nothing.
+    All times are nanoseconds of CLOCK_REALTIME.  If `count` is 0, the other
+    numbers and the times mean nothing.
 
     :param when: ``close`` or ``reset``.
-    :param count: Beats.
-    :param first: Number of the first one.
-    :param first_ns: When it came.
-    :param last: Number of the last one.
-    :param last_ns: When it came.
-    :param gap_start_ns: Where the longest time between two began.
-    :param gap_end_ns: Where it ended.
-    :param missed: Numbers jumped over.
-    :param repeated: Beats with a number not above the one before.
-    :param untimely: Beats in a state in which no VM runs.
+    :param count: The number of beats.
+    :param first: The number of the first beat.
+    :param first_ns: The time of the first beat.
+    :param last: The number of the last beat.
+    :param last_ns: The time of the last beat.
+    :param gap_start_ns: The start of the longest time between two beats.
+    :param gap_end_ns: The end of the longest time between two beats.
+    :param missed: How many numbers were skipped.
+    :param repeated: How many beats had a number not above the previous one.
+    :param untimely: How many beats came in a state in which no VM runs.
     """
 
     when: str
@@ -235,11 +237,11 @@ class Heartbeat(LogEntry):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, its steps and how it ended.
+    """One request, its arcs and its result.
 
-    :param request: Its beginning.
-    :param steps: What the device did for it.
-    :param result: Its end; None where the log ends before.
+    :param request: The entry for its start.
+    :param steps: The arcs that the device took for it.
+    :param result: The entry for its end; None if the log ends earlier.
     """
 
     request: Request
@@ -248,7 +250,7 @@ class Call:
 
     @property
     def entries(self) -> tuple[LogEntry, ...]:
-        """Beginning and end."""
+        """The entries for its start and its end."""
         if self.result is None:
             return (self.request,)
         return (self.request, self.result)
@@ -259,12 +261,12 @@ _Kind = TypeVar("_Kind", bound=LogEntry)
 
 @dataclass(frozen=True, slots=True)
 class DeviceLog:
-    """All that a device said about itself.
+    """All that a device logged about itself.
 
     :param name: The file's name, as it is shown.
-    :param version: Version of its format.
-    :param entries: All lines but the header.
-    :param calls: Requests with their steps and results.
+    :param version: The version of the log's format.
+    :param entries: All lines except the header.
+    :param calls: The requests with their arcs and results.
     """
 
     name: str
@@ -273,16 +275,16 @@ class DeviceLog:
     calls: tuple[Call, ...]
 
     def of(self, kind: type[_Kind]) -> tuple[_Kind, ...]:
-        """The entries of one kind, in their order.
+        """Return the entries of one kind in their order.
 
-        :param kind: Which.
+        :param kind: Their class.
         """
         return tuple(x for x in self.entries if isinstance(x, kind))
 
     def opened_at(self, time_ns: int) -> DeviceLog:
-        """What it said to one of several users, one after another.
+        """Return what the device logged for one of several users in turn.
 
-        :param time_ns: When that user had it open.
+        :param time_ns: A time at which that user had the device open.
         """
         opens = self.of(Open)
         begin = max((x.line for x in opens if x.time_ns <= time_ns), default=0)
@@ -303,5 +305,5 @@ class DeviceLog:
 
     @property
     def whole(self) -> bool:
-        """Whether the log has all that there was to say."""
+        """Whether the log holds all that the device had to say."""
         return not self.of(Dropped)

@@ -2,8 +2,8 @@
 """A reader for the logs that p2psim's devices keep, versions 1 to 3.
 
 The format is described in images/p2psim/README.md.  Such a log is a second
-witness beside QEMU's trace, so nothing in it is guessed: what is not just as
-described is an error that names file and line.
+witness next to QEMU's trace, so nothing in it is guessed: any deviation from
+the format is an error that names the file and the line.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from vfio_p2p.uapi import DeviceState
 
 VERSION = 3
 
-# The kernel stops far below either; what goes beyond is no such log.
+# The kernel stays far below both limits; a log beyond them is not p2psim's.
 _MOST_ENTRIES = 200_000
 _LINE_BYTES = 1024
 
@@ -50,8 +50,8 @@ _LINE_BYTES = 1024
 def read_device_log(stream: BinaryIO, name: str) -> DeviceLog:
     """Read a device's log.
 
-    :param stream: Opened in binary mode; not closed.
-    :param name: What to call it in messages.
+    :param stream: The log, opened in binary mode; it is not closed.
+    :param name: What to call the log in messages.
     :raise TraceError: When it is damaged, or newer than this program.
     """
     lines = _lines(stream, name)
@@ -60,7 +60,7 @@ def read_device_log(stream: BinaryIO, name: str) -> DeviceLog:
     builder = _Calls(name)
     for number, text in enumerate(lines, 2):
         if number > _MOST_ENTRIES:
-            raise _damaged(name, number, "no device says that much")
+            raise _damaged(name, number, "a device's log has fewer lines")
         entry = _parse(name, number, text, version)
         entries.append(entry)
         builder.add(entry)
@@ -70,7 +70,7 @@ def read_device_log(stream: BinaryIO, name: str) -> DeviceLog:
 def _damaged(name: str, line: int, why: str) -> TraceError:
     return TraceError(
         f"{printable(name)}:{line}: {why}",
-        "give the log of a p2psim device as the kernel wrote it",
+        "Give the log of a p2psim device as the kernel wrote it.",
     )
 
 
@@ -85,7 +85,7 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
         except UnicodeDecodeError:
             text = "\0"
         if not text.isprintable():
-            raise _damaged(name, number, "not what a device writes")
+            raise _damaged(name, number, "a device writes no such characters")
         yield text
 
 
@@ -95,16 +95,18 @@ _HEADER = re.compile(r"p2psim-log version=(\d{1,9}) clock=(\w{1,32})")
 def _version(name: str, text: str) -> int:
     match = _HEADER.match(text)
     if match is None:
-        raise _damaged(name, 1, "not the log of a p2psim device")
+        raise _damaged(name, 1, "this is not the log of a p2psim device")
     version = int(match[1])
     if version > VERSION:
         raise TraceError(
             f"{printable(name)}:1: version {version} of the log is newer "
             f"than this program, which knows up to {VERSION}",
-            "use a newer vfio-p2p",
+            "Use a newer vfio-p2p.",
         )
     if match[2] != "CLOCK_REALTIME" or match.end() != len(text):
-        raise _damaged(name, 1, "another clock than that of QEMU's traces")
+        raise _damaged(
+            name, 1, "the log has another clock than QEMU's traces"
+        )
     return version
 
 
@@ -147,12 +149,13 @@ def _word(*known: str) -> Callable[[str], str]:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """How lines of one event look.
+    """What lines of one event look like.
 
     :param make: The class of its values.
-    :param keys: Key in the log, field of the value and its reading.
-    :param optional: Of the fields, those that may be missing.
-    :param since: First version of the log with it.
+    :param keys: The keys in the log; for each, the field of the value and
+        the function that reads it.
+    :param optional: The fields that may be missing.
+    :param since: The first version of the log with this event.
     """
 
     make: Callable[..., LogEntry]
@@ -250,14 +253,14 @@ _LINE = re.compile(r"(\d{1,20}) ([a-z]+(?: [a-z]+(?= |$))*)(?: (.*))?")
 def _parse(name: str, number: int, text: str, version: int) -> LogEntry:
     match = _LINE.fullmatch(text)
     if match is None:
-        raise _damaged(name, number, "no event stands here")
+        raise _damaged(name, number, "the line is not an event")
     time_ns, event, rest = int(match[1]), match[2], match[3] or ""
     if version >= 2 and event.split()[0] == "fault":
         what = text.partition(" fault ")[2]
         return Fault(name, number, time_ns, text, what)
     values = _values(name, number, rest)
     if event == "live":
-        # Whatever can be configured is listed there.
+        # Its keys are whatever can be configured.
         return Live(name, number, time_ns, text, values)
     shape = _SHAPES.get(event)
     if shape is None or shape.since > version:
@@ -272,7 +275,9 @@ def _parse(name: str, number: int, text: str, version: int) -> LogEntry:
         if what not in shape.optional
     }
     if not needed <= set(values) <= set(shape.keys):
-        raise _damaged(name, number, f"not the keys of {event!r}")
+        raise _damaged(
+            name, number, f"these are not the keys of {event!r}"
+        )
     fields = {}
     for key, value in values.items():
         what, read = shape.keys[key]
@@ -280,7 +285,7 @@ def _parse(name: str, number: int, text: str, version: int) -> LogEntry:
             fields[what] = read(value)
         except (KeyError, ValueError):
             raise _damaged(
-                name, number, f"{key}={printable(value)} makes no sense"
+                name, number, f"{key}={printable(value)} is not a valid value"
             ) from None
     return shape.make(name, number, time_ns, text, **fields)
 
@@ -290,14 +295,16 @@ def _values(name: str, number: int, text: str) -> dict[str, str]:
     for part in text.split():
         key, equals, value = part.partition("=")
         if not key or not equals or key in values:
-            raise _damaged(name, number, "not a list of different keys")
+            raise _damaged(
+                name, number, "the line is not a list of different keys"
+            )
         values[key] = value
     return values
 
 
 @dataclass(slots=True)
 class _Calls:
-    """Puts requests together; a device handles one at a time."""
+    """Groups entries into requests; a device handles one at a time."""
 
     name: str
     request: Request | None = None
@@ -326,7 +333,7 @@ class _Calls:
                 pass
 
     def finish(self) -> tuple[Call, ...]:
-        """There are no more entries."""
+        """End the log, and with it the last request."""
         self._end(None)
         return tuple(self.calls)
 
@@ -338,5 +345,5 @@ class _Calls:
 
     def _misplaced(self, entry: LogEntry) -> TraceError:
         return _damaged(
-            entry.file, entry.line, "it does not follow from what is before"
+            entry.file, entry.line, "the line does not follow from the others"
         )

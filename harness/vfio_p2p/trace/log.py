@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The files of QEMU's `log` trace backend: lines of text.
 
-A few regular expressions find the few lines that concern VFIO, and those
-become records; lines as such are only counted.  A log is untrusted: a line
-may be endless, damaged or forged, and `printable` makes any of it fit to
-show.
+A few regular expressions find the few lines that concern VFIO, and these
+become records; all other lines are only counted.  A log is untrusted: a line
+may be endless, damaged or forged.  `printable` makes any line fit to show.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from vfio_p2p.trace.formats import (
 )
 from vfio_p2p.trace.record import Record, Tally, printable
 
-# An event's line is shorter than this by far; a longer one is damaged.
+# A trace line is far shorter than this; a longer line is damaged.
 _LINE_BYTES = 2048
-# What is kept of a line while its end is looked for.
+# How much of a line is kept while its end is looked for.
 _CARRY_BYTES = 64 << 10
 
-# Part of every line that matters; `_LINE` and `_MESSAGE` have the last word.
-# A search that begins with one letter is three times as fast as one that may
-# begin with this or that, so all hang on two rare letters and one word.
+# Every relevant line has one of these texts, but `_LINE` and `_MESSAGE`
+# decide.  A search for one first letter is three times as fast as one for
+# several, so all patterns begin with one of two rare letters or a word.
 _RELEVANT = (
     re.compile(
         rb"v(?:fio_(?:vmstate|migration|save|load|state_p|query|send)"
@@ -50,7 +49,7 @@ _PREFIX = "|".join(
     f"(?P<prefix{i}>{prefix.pattern})" for i, prefix in enumerate(PREFIXES)
 )
 _LINE = re.compile(rf"(?:{_PREFIX})(?P<event>\w+)(?: +(?P<text>.*))?")
-# An event that does not stand where it should: a line ran into another.
+# An event at the wrong place: its line ran into another one.
 _DAMAGED = re.compile(
     rf"\b(?:{'|'.join(sorted({f.event for f in FORMATS}))})  \("
 )
@@ -74,8 +73,8 @@ def scan(
     """Yield the records of a log in the order of the file.
 
     :param chunks: The file's content.
-    :param tally: Counts what is there.
-    :param without: Names of events that are not wanted.
+    :param tally: Counts what the file holds.
+    :param without: The names of events that are not wanted.
     :raise TraceError: When it is a binary file.
     """
     carry = b""
@@ -97,13 +96,13 @@ def _refuse_binary(chunk: bytes, head: bytes, name: str) -> None:
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if b"\0" in chunk or controls * 20 > len(head):
         raise TraceError(
-            f"{printable(name)} is a binary file, and no trace",
-            "give what QEMU's 'log' or 'simple' trace backend wrote",
+            f"{printable(name)} is a binary file, and not a trace",
+            "Give a file that QEMU's 'log' or 'simple' trace backend wrote.",
         )
 
 
 def _scan(block: bytes, tally: Tally) -> Iterator[Record]:
-    """Records of a block of complete lines."""
+    """Yield the records of a block of complete lines."""
     position = 0
     hits = sorted(
         match.start()
@@ -156,12 +155,15 @@ def _parse(text: str, tally: Tally) -> Record | None:
     )
 
 
-# QEMU says the same again and again.
+# QEMU prints the same texts again and again.
 @lru_cache(maxsize=4096)
 def _event(
     name: str, text: str
 ) -> tuple[Format, dict[str, int | str]] | None:
-    """Format and arguments of an event; None when it is in other words."""
+    """Return the format and the arguments of an event's text.
+
+    :return: None if the event has no such format.
+    """
     for fmt, regex, numeric in _BY_EVENT[name]:
         found = regex.fullmatch(text)
         if found is not None:
@@ -173,7 +175,7 @@ def _event(
 
 
 def _foreign(text: str, line: int) -> Record | None:
-    """A line that is no trace line, if it matters all the same."""
+    """Make a record of a line that is no trace line, if it matters."""
     if _DAMAGED.search(text):
         return _plain(line, "", Kind.UNKNOWN, text)
     if _MESSAGE.search(text):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A streaming reader for the files of QEMU's trace backends.
 
-Reads bytes in chunks; memory is bounded by the chunk, whatever the file
-holds.  The file's first bytes tell which backend wrote it.
+It reads bytes in chunks, and its memory is bounded by the chunk, whatever the
+file holds.  The file's first bytes tell which backend wrote it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _CHUNK_BYTES = 1 << 20
 
 
 class TraceReader:
-    """Iterates once over the records of a trace; then `summary` is there.
+    """Iterates once over the records of a trace, and then has its `summary`.
 
-    :param stream: Opened in binary mode; not closed.
-    :param name: What to call it in messages.
+    :param stream: The file, opened in binary mode; it is not closed.
+    :param name: What to call the file in messages.
     """
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
@@ -32,7 +32,7 @@ class TraceReader:
 
     @property
     def summary(self) -> Summary:
-        """The whole trace's summary, once the iteration is over."""
+        """The summary of the whole trace, once the iteration is over."""
         return self._tally.summary()
 
     def __iter__(self) -> Iterator[Record]:
@@ -44,11 +44,11 @@ class TraceReader:
         return self.without(frozenset())
 
     def without(self, events: Set[str]) -> Iterator[Record]:
-        """Yield the records in the order of the file, but for some.
+        """Yield the records in the order of the file, except for some.
 
-        Much faster where these are many.
+        This is much faster if the excluded events are many.
 
-        :param events: Names of events that are not wanted.
+        :param events: The names of the events that are not wanted.
         :raise TraceError: As `__iter__` does.
         """
         chunks = self._chunks()
@@ -70,7 +70,7 @@ class TraceReader:
             except OSError as err:
                 raise TraceError(
                     f"{printable(self.name)}: {err.strerror}",
-                    "give a readable trace log",
+                    "Give a trace log that can be read.",
                 ) from err
             if not chunk:
                 return

@@ -12,10 +12,10 @@ from vfio_p2p.trace.formats import VERSIONS, Kind
 
 
 class Clock(StrEnum):
-    """What a trace's times count from."""
+    """The clock of a trace's times."""
 
-    REALTIME = "realtime"       # 1970
-    MONOTONIC = "monotonic"     # the boot of the host, or thereabouts
+    REALTIME = "realtime"       # counts from 1970
+    MONOTONIC = "monotonic"     # counts from about the boot of the host
 
 
 class Backend(StrEnum):
@@ -28,30 +28,33 @@ class Backend(StrEnum):
     def clock(self) -> Clock:
         """The clock of its times.
 
-        The one calls gettimeofday(), the other get_clock(), which is
-        CLOCK_MONOTONIC (scripts/tracetool/backend/log.py, trace/simple.c).
+        The `log` backend calls gettimeofday(), the `simple` backend
+        get_clock(), which is CLOCK_MONOTONIC
+        (scripts/tracetool/backend/log.py, trace/simple.c).
         """
         return Clock.REALTIME if self is Backend.LOG else Clock.MONOTONIC
 
     @property
     def unit(self) -> str:
-        """What the file consists of, in the singular."""
+        """The name of the file's unit, in the singular."""
         return "line" if self is Backend.LOG else "record"
 
 
-# A tuple because there are many: made in a quarter of a data class's time.
+# There are many records, and a tuple is made in a quarter of the time that a
+# data class takes.
 class Record(NamedTuple):
     """One line or record that concerns VFIO migration.
 
-    :param line: Its number, 1 is the first.
-    :param time_ns: Time in nanoseconds, if there is one; of which clock,
-        `Summary.backend` tells.
-    :param thread: Thread id, if printed.
-    :param event: Name of the trace event; empty for a message.
+    :param line: Its number; the first is 1.
+    :param time_ns: Its time in nanoseconds, if it has one, on the clock of
+        `Summary.backend`.
+    :param thread: The thread id, if it was printed.
+    :param event: The name of the trace event; empty for a message.
     :param kind: What the line says.
     :param fields: The event's arguments.
-    :param text: The line itself, *not* fit to print (see `printable`); of
-        a binary record what the `log` backend prints, without a prefix.
+    :param text: The line itself, *not* fit to print (see `printable`).  For
+        a binary record it is what the `log` backend prints, without a
+        prefix.
     """
 
     line: int
@@ -64,7 +67,7 @@ class Record(NamedTuple):
 
     @property
     def device(self) -> str:
-        """Name of the device, empty when the event has none."""
+        """The name of the device; empty if the event has none."""
         return str(self.fields.get("device", ""))
 
 
@@ -73,13 +76,13 @@ class Summary:
     """What a trace is like as a whole.
 
     :param name: The file's name, as it is shown.
-    :param size_bytes: Its size.
-    :param lines: Number of complete lines or records.
-    :param records: Number of those that were yielded.
-    :param cut: The last one has no end.
-    :param versions: First and last of `VERSIONS` that print all that was
-        seen; None when no single one does.
-    :param backend: What wrote it.
+    :param size_bytes: The file's size.
+    :param lines: The number of complete lines or records.
+    :param records: The number of those that were yielded.
+    :param cut: Whether the last one has no end.
+    :param versions: The first and the last of `VERSIONS` that print all that
+        was seen; None if no single one does.
+    :param backend: The trace backend that wrote the file.
     """
 
     name: str
@@ -94,7 +97,7 @@ class Summary:
 class Tally:
     """What a reader counts while it goes through a file.
 
-    `ranges` has the first and last of `VERSIONS` of all that was seen.
+    `ranges` holds the first and the last of `VERSIONS` for all that was seen.
 
     :param name: What to call the file in messages.
     """
@@ -109,7 +112,7 @@ class Tally:
         self.ranges: set[tuple[str, str]] = {(VERSIONS[0], VERSIONS[-1])}
 
     def summary(self) -> Summary:
-        """All of it, as a value."""
+        """Return all of it as a value."""
         since = max(VERSIONS.index(first) for first, _ in self.ranges)
         until = min(VERSIONS.index(last) for _, last in self.ranges)
         versions = None
@@ -127,9 +130,9 @@ class Tally:
 
 
 def printable(text: str) -> str:
-    """The text with all that could act on a terminal escaped.
+    """Return the text with all that could act on a terminal escaped.
 
-    :param text: Anything, of any origin.
+    :param text: Any text, of any origin.
     """
     if text.isprintable():
         return text

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The files of QEMU's `simple` trace backend: binary records.
 
-As trace/simple.c writes them (format version 4, QEMU 8.1 to 11.1): a header
-of three 64-bit words; then, each behind a word that tells them apart,
-*mappings* (an event's number and its name) and *events*: number, time,
-length, process id, and the arguments, a number as 64 bits, a string behind
-its 32-bit length.  All in the byte order of the host.
+The format is that of trace/simple.c (format version 4, QEMU 8.1 to 11.1).  A
+header of three 64-bit words is followed by *mappings* and *events*, each
+behind a word that says which of the two it is.  A mapping has an event's
+number and its name.  An event has its number, time, length, process id and
+arguments: a number takes 64 bits, and a string follows its 32-bit length.
+Everything is in the byte order of the host.
 
-The file says no argument's type and no format, but `FORMATS` does: words
-are strings, and the rest are numbers.  A file is as untrusted as a log.
+The file tells neither the types of the arguments nor a format, but `FORMATS`
+does: words are strings, and all others are numbers.  A file is as untrusted
+as a log.
 """
 
 from __future__ import annotations
@@ -43,14 +45,14 @@ _HEAD = struct.Struct("<QQ")                # type and number
 _EVENT = struct.Struct("<16s8xI")           # these as one, length
 _TIME = struct.Struct("<16xQ8x")            # time, and where arguments begin
 _TYPE_BYTES = 8                             # not counted by the length
-# TRACE_BUF_LEN; an event has to fit into QEMU's buffer.
+# This is TRACE_BUF_LEN: an event has to fit into QEMU's buffer.
 _MOST_BYTES = 4096 * 64
 _MOST_NAME_BYTES = 256
 # QEMU 10.2 has 5,500.
 _MOST_EVENTS = 1 << 16
-# Four strings of MAX_TRACE_STRLEN; no event here has more arguments.
+# Four strings of MAX_TRACE_STRLEN; no event of ours has more arguments.
 _MOST_PAYLOAD = 4 * (4 + 512)
-# What may be remembered of one event.
+# How many texts of one event may be remembered.
 _REMEMBERED = 1024
 
 _U32 = struct.Struct("<I")
@@ -61,9 +63,9 @@ _S64 = struct.Struct("<q")
 class _Layout(NamedTuple):
     """An event's arguments in a range of versions.
 
-    :param fmt: The newest format that has them.
-    :param arguments: Names and conversions.
-    :param versions: First and last of `VERSIONS`.
+    :param fmt: The newest format with these arguments.
+    :param arguments: Their names and conversions.
+    :param versions: The first and the last of `VERSIONS` with them.
     """
 
     fmt: Format
@@ -72,7 +74,7 @@ class _Layout(NamedTuple):
 
 
 def _layouts() -> dict[str, tuple[_Layout, ...]]:
-    """All layouts by event; hexadecimal or not is the same here."""
+    """Return all layouts by event; in binary, hexadecimal is no difference."""
     found: dict[str, dict[tuple[str, ...], _Layout]] = {}
     for fmt in FORMATS:
         args = arguments(fmt.template)
@@ -98,11 +100,11 @@ class _Said(NamedTuple):
 class _Event(dict[bytes, _Said | None]):
     """What an event says, by its arguments as they are in the file.
 
-    None is of no weight.  QEMU says the same again and again, so what was
-    taken apart is remembered.
+    None stands for an event that does not matter.  QEMU says the same things
+    again and again, so a decoded text is remembered.
 
-    :param name: Its name.
-    :param ranges: Where to put which of `VERSIONS` have it like this.
+    :param name: The name of the event.
+    :param ranges: Gets the `VERSIONS` that have the event in this form.
     """
 
     def __init__(self, name: str, ranges: set[tuple[str, str]]) -> None:
@@ -139,22 +141,23 @@ def scan(
 ) -> Iterator[Record]:
     """Yield the records of a trace in the order of the file.
 
-    :param chunks: The file's content; the first has `HEADER_BYTES` or all.
-    :param tally: Counts what is there.
-    :param without: Names of events that are not wanted.
+    :param chunks: The file's content; the first chunk has `HEADER_BYTES`, or
+        is the whole file.
+    :param tally: Counts what the file holds.
+    :param without: The names of events that are not wanted.
     :raise TraceError: When it is damaged, or of another format.
     """
     data = next(chunks)
     _check_header(data, tally.name)
     at = HEADER_BYTES
-    offset = 0                  # of data in the file
+    offset = 0                  # the offset of `data` in the file
     count = 0
-    # By type and number; None for what is only counted.
+    # The events by type and number; None for those that are only counted.
     events: dict[bytes, _Event | None] = {
         _HEAD.pack(_TYPE_EVENT, _DROPPED_ID): _Event(_DROPPED, tally.ranges)
     }
     for chunk in chain([b""], chunks):
-        # What is only counted may end after the data that is there.
+        # An event that is only counted may end behind the available data.
         offset += min(at, len(data))
         at, data = max(0, at - len(data)), data[at:] + chunk
         while True:
@@ -170,7 +173,7 @@ def scan(
                     break
                 if len(events) > _MOST_EVENTS:
                     raise _damaged(
-                        tally.name, offset + at, "one event's name too many"
+                        tally.name, offset + at, "one event name too many"
                     ) from None
                 head, name, at = mapping
                 events[head] = (
@@ -189,15 +192,15 @@ def scan(
                 if said is None:
                     pass
                 elif said.event in without:
-                    # It was worth a look for the version's sake.
+                    # It was only decoded for what it tells of the version.
                     events[head] = None
                 else:
                     tally.records += 1
-                    # The file has the process, but not the thread.
+                    # The file has the process id, but no thread id.
                     yield Record(count + 1, time_ns, None, *said)
             count += 1
             at = stop
-    # A mapping can be shorter than any event's head.
+    # A mapping can be shorter than the head of any event.
     tally.cut = at != len(data) and _mapping(data, at) is None
     tally.lines = count - (at > len(data))
 
@@ -207,29 +210,29 @@ def _check_header(data: bytes, name: str) -> None:
         raise TraceError(
             f"{printable(name)} ends within its header, after {len(data)} "
             "bytes",
-            "give the whole file; QEMU writes its end when it exits",
+            "Give the whole file. QEMU writes its end when it exits.",
         )
     _, magic, version = _HEADER.unpack_from(data)
     if magic == int.from_bytes(_MAGIC.to_bytes(8, "little"), "big"):
         raise TraceError(
             f"{printable(name)} was written on a big-endian host",
-            "only little-endian ones are supported; use the 'log' backend",
+            "Use the 'log' backend. Only little-endian files can be read.",
         )
     if magic != _MAGIC:
         raise TraceError(
-            f"{printable(name)} is a binary file, and no trace",
-            "give what QEMU's 'log' or 'simple' trace backend wrote",
+            f"{printable(name)} is a binary file, and not a trace",
+            "Give a file that QEMU's 'log' or 'simple' trace backend wrote.",
         )
     if version != _VERSION:
         raise TraceError(
             f"{printable(name)} has version {version} of the 'simple' "
             f"backend's format, not {_VERSION}",
-            "trace with QEMU 8.1 to 11.1, or use the 'log' backend",
+            "Trace with QEMU 8.1 to 11.1, or use the 'log' backend.",
         )
 
 
 def _mapping(data: bytes, at: int) -> tuple[bytes, str, int] | None:
-    """How an event begins, its name, and where that ends; None if cut."""
+    """Return an event's head, its name and the mapping's end; None if cut."""
     if len(data) - at < _MAPPING.size:
         return None
     kind, number, length = _MAPPING.unpack_from(data, at)
@@ -242,7 +245,7 @@ def _mapping(data: bytes, at: int) -> tuple[bytes, str, int] | None:
 
 
 def _check_mapping(data: bytes, at: int, offset: int, name: str) -> None:
-    """More data may help a mapping, but nothing else."""
+    """Raise unless this is a mapping that more data may complete."""
     kind, _, length = _MAPPING.unpack_from(data, at)
     if kind != _TYPE_MAPPING or length > _MOST_NAME_BYTES:
         raise _damaged(name, offset + at)
@@ -253,14 +256,14 @@ def _damaged(
 ) -> TraceError:
     return TraceError(
         f"{printable(name)} is damaged: at byte {offset} there is {what}",
-        "give the file as QEMU's 'simple' backend wrote it",
+        "Give the file as QEMU's 'simple' backend wrote it.",
     )
 
 
 def _fields(
     wanted: tuple[tuple[str, str], ...], payload: bytes
 ) -> dict[str, int | str] | None:
-    """The arguments' values; None when they are not these."""
+    """Return the arguments' values; None if the payload is not of these."""
     found: dict[str, int | str] = {}
     at = 0
     try:
