@@ -10,7 +10,7 @@ from avocado import Test
 from testbed import program, run
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.devices import Driver
-from vfio_p2p.devices.mtty import adapt
+from vfio_p2p.devices.mtty_limits import adapt
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.scenario.load import load
 from vfio_p2p.verdict.assess import assess

@@ -26,7 +26,7 @@ from vfio_p2p.scenario.model import (
     Outcome,
     Peers,
     Scenario,
-    Sequence,
+    StateSequence,
 )
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.scenario.step import Migrate, Status, Turn
@@ -64,9 +64,9 @@ def scenario(
     )
 
 
-def sequence(states: str, on: str = "source", **changes: Any) -> Sequence:
+def sequence(states: str, on: str = "source", **changes: Any) -> StateSequence:
     """What one QEMU is to ask its devices for."""
-    return Sequence(on=on, states=(states,), **changes)
+    return StateSequence(on=on, states=(states,), **changes)
 
 
 def found(

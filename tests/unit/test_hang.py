@@ -19,7 +19,7 @@ from vfio_p2p.scenario.model import (
     Expectation,
     Outcome,
     Scenario,
-    Sequence,
+    StateSequence,
 )
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.timeline import Pass, Side
@@ -266,7 +266,7 @@ def test_sequence_up_to_the_hang(tmp_path: Path) -> None:
         (due, Verdict.PASS),
         (f"{due} STOP_COPY", Verdict.FAIL),
     ):
-        sequence = Sequence(on="source", states=(states,))
+        sequence = StateSequence(on="source", states=(states,))
         scenario = expecting(
             {"src0": ARC}, sequences=[msgspec.to_builtins(sequence)]
         )

@@ -15,10 +15,9 @@ import pytest
 from vfio_p2p.errors import MissingToolError
 from vfio_p2p.machine.process import (
     bound,
-    kill_session,
     owned,
-    session_members,
 )
+from vfio_p2p.machine.session import kill_session, session_members
 
 # A session's leader that ignores SIGTERM, with a child in another group.
 STUBBORN = """\

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from vfio_p2p.errors import HostError, MissingToolError, TestbedError
-from vfio_p2p.places.sealed.kit import Kit, Mtty, Recipe, read_recipe
+from vfio_p2p.places.sealed.kit import ImageRecipe, Kit, Mtty, read_recipe
 from vfio_p2p.places.sealed.linux import linux_files
 from vfio_p2p.progress import silent
 from vfio_p2p.qemu.apt import AptRoot
@@ -75,7 +75,7 @@ class Archive:
 
 
 @pytest.fixture
-def recipe() -> Recipe:
+def recipe() -> ImageRecipe:
     """The recipe, with two files of Linux."""
     return msgspec.structs.replace(
         read_recipe(), mtty=Mtty("linux-source-{series}", FILES)
@@ -97,7 +97,10 @@ def use(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Archive:
 
 
 def test_files_are_taken_once(
-    recipe: Recipe, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: ImageRecipe,
+    kit: Kit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     archive = use(Archive(package(tmp_path, FILES)), monkeypatch)
     found = linux_files(recipe, kit, silent)
@@ -108,7 +111,10 @@ def test_files_are_taken_once(
 
 
 def test_another_list_is_another_folder(
-    recipe: Recipe, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: ImageRecipe,
+    kit: Kit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use(Archive(package(tmp_path, FILES)), monkeypatch)
     linux_files(recipe, kit, silent)
@@ -119,7 +125,10 @@ def test_another_list_is_another_folder(
 
 
 def test_the_archive_has_gone_on(
-    recipe: Recipe, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: ImageRecipe,
+    kit: Kit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     newer = "6.12.99-1~bpo12+1"
     archive = use(Archive(tmp_path / "none", newer), monkeypatch)
@@ -132,7 +141,10 @@ def test_the_archive_has_gone_on(
 
 
 def test_a_file_that_is_not_there(
-    recipe: Recipe, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: ImageRecipe,
+    kit: Kit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use(Archive(package(tmp_path, FILES[:1])), monkeypatch)
     with pytest.raises(TestbedError, match=f"has no {FILES[1]}$"):
@@ -144,7 +156,7 @@ def test_a_file_that_is_not_there(
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
 def test_a_package_that_is_cut(
     share: float,
-    recipe: Recipe,
+    recipe: ImageRecipe,
     kit: Kit,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -158,7 +170,10 @@ def test_a_package_that_is_cut(
 
 
 def test_no_dpkg(
-    recipe: Recipe, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: ImageRecipe,
+    kit: Kit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = package(tmp_path, FILES)
     use(Archive(path), monkeypatch)

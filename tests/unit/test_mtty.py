@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from vfio_p2p.cli import main
 from vfio_p2p.devices import mtty
-from vfio_p2p.devices.mtty import adapt, check_qemu, mtty_devices
+from vfio_p2p.devices.mtty import mtty_devices
+from vfio_p2p.devices.mtty_limits import adapt, check_qemu
 from vfio_p2p.errors import HostError, SourceError, UsageError
 from vfio_p2p.scenario.load import load, parse
 from vfio_p2p.scenario.model import Device, Scenario, from_json

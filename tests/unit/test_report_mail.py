@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from reports import evil_document, pair, run_document, seeds
 from vfio_p2p.bundle.manifest import MadeOf
 from vfio_p2p.bundle.provenance import SealedProvenance
-from vfio_p2p.devices import mtty
+from vfio_p2p.devices import mtty_limits
 from vfio_p2p.report import figures, html, mail
 from vfio_p2p.report.collect import collect
 from vfio_p2p.report.commands import commands
@@ -171,7 +171,7 @@ def test_command_names_the_device(tmp_path: Path) -> None:
     place = replace(run.inputs.place, driver="mtty")
     on_mtty = replace(
         run,
-        scenario=mtty.adapt(load("one-device")).name,
+        scenario=mtty_limits.adapt(load("one-device")).name,
         inputs=replace(run.inputs, place=place),
     )
     (command,) = commands(Document.of((on_mtty,)))

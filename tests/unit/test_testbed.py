@@ -156,14 +156,14 @@ def test_initramfs_is_the_image_and_the_job(tmp_path: Path) -> None:
     image.initramfs.write_bytes(sample().to_bytes())
     path = tmp_path / "whole"
     files = {"qemu-system-x86_64": b"QEMU", "lib/ld.so": b"loader"}
-    write_initramfs(path, image, files, scenario=b"{}")
+    write_initramfs(path, image, files, course=b"{}")
     assert path.read_bytes().startswith(image.initramfs.read_bytes())
     found = parse(path.read_bytes())
     assert found["qemu/source/qemu-system-x86_64"].data == b"QEMU"
     assert found["qemu/source/lib/ld.so"].mode & 0o111
-    assert found["job/scenario.json"].data == b"{}"
+    assert found["job/course.json"].data == b"{}"
     again = tmp_path / "again"
-    write_initramfs(again, image, files, scenario=b"{}")
+    write_initramfs(again, image, files, course=b"{}")
     assert again.read_bytes() == path.read_bytes()
 
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_p2p.errors import HostError
-from vfio_p2p.scenario.model import Device, Peers
+from vfio_p2p.machine.errors import HostError
+from vfio_p2p.scenario.course import Device, Peers
 
 CONFIGFS = Path("/sys/kernel/config/p2psim")
 DEBUGFS = Path("/sys/kernel/debug/p2psim")

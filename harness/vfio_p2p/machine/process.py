@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vfio_p2p.errors import MissingToolError
+from vfio_p2p.machine.session import kill_session, session_members
 
 # setpriv arms the signal and then becomes this shell. A parent that died
 # before that would never be noticed: no signal comes, and the child has been
@@ -57,58 +57,6 @@ def bound(
         "/bin/sh", "-c", _IF_PARENT_LIVES, "sh", str(os.getpid()),
         program, *arguments,
     ]
-
-
-def die_with_parent() -> Callable[[], None]:
-    """Make a ``preexec_fn``; use `bound` instead of it."""
-    parent = os.getpid()
-    prctl = ctypes.CDLL(None).prctl
-
-    def arm() -> None:
-        if prctl(1, int(signal.SIGKILL), 0, 0, 0) or os.getppid() != parent:
-            os._exit(127)
-
-    return arm
-
-
-def session_members(session: int) -> list[int]:
-    """Return the processes of a session, without zombies.
-
-    A process group would not cover them all: ninja gives every command
-    a process group of its own.
-    """
-    members = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with suppress(OSError):             # the process ended meanwhile
-            # The name, in parentheses, may contain anything.
-            fields = (entry / "stat").read_text(
-                errors="replace"
-            ).rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                members.append(int(entry.name))
-    return members
-
-
-def kill_session(session: int, *, led: bool) -> bool:
-    """Kill the remaining processes of a session that we started.
-
-    Call it until it returns False: a process may fork meanwhile.
-
-    :param session: Number of the session, which is its leader's PID.
-    :param led: Whether the leader has not been reaped yet.
-    :return: Whether there was anything to kill.
-    """
-    members = session_members(session)
-    # The kernel does not reuse the number before the session is empty. If
-    # a process that we did not start has it, the session is not ours.
-    if not led and session in members:
-        return False
-    for pid in members:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return bool(members)
 
 
 def end_session(process: subprocess.Popen[bytes], grace_s: float = 3) -> None:

@@ -24,14 +24,14 @@ from qemu.qmp import (
     Runstate,
 )
 
-from vfio_p2p.errors import (
+from vfio_p2p.machine.errors import (
     CommandError,
     ConnectionLostError,
     LaunchError,
     StepTimeoutError,
 )
-from vfio_p2p.machine.process import die_with_parent, kill_session
 from vfio_p2p.machine.qmp import TranscribedClient
+from vfio_p2p.machine.session import kill_session
 
 # What the oracle reads; patterns, because a name that a version of QEMU
 # does not know makes it complain on stderr, and a pattern does not.
@@ -172,7 +172,6 @@ class Qemu:
                     stderr=stderr,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
-                    preexec_fn=die_with_parent(),
                 )
             except BaseException as err:
                 ours.close()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vfio_p2p.devices import Driver, mtty
+from vfio_p2p.devices import Driver, mtty_limits
 from vfio_p2p.errors import UsageError
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Reporter
@@ -39,7 +39,7 @@ def load_for(what: str, setting: Setting, reporter: Reporter) -> Scenario:
             ) from None
     if driver is not Driver.MTTY:
         return scenario
-    adapted = mtty.adapt(scenario)
+    adapted = mtty_limits.adapt(scenario)
     reporter.remark(f"{adapted.name}: {adapted.summary}")
     return adapted
 
@@ -52,4 +52,4 @@ def check_qemu(driver: Driver, version: str) -> None:
     :raise SourceError: When they cannot.
     """
     if driver is Driver.MTTY:
-        mtty.check_qemu(version)
+        mtty_limits.check_qemu(version)

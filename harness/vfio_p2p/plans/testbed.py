@@ -108,7 +108,7 @@ class Shell:
                 path,
                 self.image,
                 self.program.files(),
-                scenario=self.scenario.to_json(),
+                course=self.scenario.course.to_json(),
             )
             run_shell(self.outer, self.image, path)
 

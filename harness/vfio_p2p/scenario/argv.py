@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_p2p.scenario.model import GuestProgram, Scenario
+from vfio_p2p.scenario.course import Course, GuestProgram
 
 # In the folder of the firmware, in whose place it is: see images/guest.
 HEARTBEAT = "vfio-p2p-heartbeat.bin"
@@ -28,7 +28,7 @@ class Launcher:
 
 def qemu_argv(
     launcher: Launcher,
-    scenario: Scenario,
+    course: Course,
     name: str,
     devices: Sequence[str],
     *,
@@ -37,7 +37,7 @@ def qemu_argv(
     """The command line, less QMP and tracing.
 
     :param launcher: The QEMU under test.
-    :param scenario: What it is for.
+    :param course: What it is for.
     :param name: What it calls itself.
     :param devices: vfio-pci's properties for each device.
     :param incoming: Whether it waits for a migration.
@@ -46,25 +46,25 @@ def qemu_argv(
         *launcher.argv,
         *("-name", name),
         *("-machine", "q35,accel=tcg"),
-        *("-m", str(scenario.guest.ram_mib)),
+        *("-m", str(course.guest.ram_mib)),
         *("-L", str(launcher.firmware)),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         # An option ROM that only Windows guests look for.
         *("-global", "apic-common.vapic=off"),
     ]
-    guest = scenario.guest
+    guest = course.guest
     if guest.program is GuestProgram.HEARTBEAT:
         numbers = f"{guest.heartbeat_period_us} {guest.dirty_pages_per_s}"
         argv += [
             *("-bios", HEARTBEAT),
             *("-fw_cfg", f"name=opt/vfio-p2p/heartbeat,string={numbers}"),
         ]
-    if scenario.unplugged():
+    if course.unplugged():
         # ACPI's way needs a guest that acknowledges it.
         argv += [
             *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
         ]
-    for device in _devices(scenario, devices):
+    for device in _devices(course, devices):
         argv += ["-device", device]
     if incoming:
         argv += ["-incoming", "defer"]
@@ -73,10 +73,10 @@ def qemu_argv(
     return argv
 
 
-def _devices(scenario: Scenario, devices: Sequence[str]) -> Iterator[str]:
-    unplugged = scenario.unplugged()
+def _devices(course: Course, devices: Sequence[str]) -> Iterator[str]:
+    unplugged = course.unplugged()
     for number, (spec, properties) in enumerate(
-        zip(scenario.each_device(), devices, strict=True)
+        zip(course.each_device(), devices, strict=True)
     ):
         where = ""
         if spec.root_port:

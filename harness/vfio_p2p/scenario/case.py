@@ -21,29 +21,21 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from vfio_p2p.scenario.model import (
-    Expectation,
-    Name,
-    Scenario,
-)
+from vfio_p2p.scenario.course import Name, Strict
+from vfio_p2p.scenario.expect import Expectation
+from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.step import Step
 from vfio_p2p.side import Side
 
 
-class _Strict(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
-):
-    pass
-
-
-class CaseExpect(_Strict, frozen=True, kw_only=True):
+class CaseExpect(Strict, frozen=True, kw_only=True):
     """The expectations that replace those of the file, by tree."""
 
     base: Expectation | None = None
     patched: Expectation | None = None
 
 
-class Case(_Strict, frozen=True, kw_only=True):
+class Case(Strict, frozen=True, kw_only=True):
     """One case; keys that it leaves out keep the values of the file.
 
     `faults` replaces the faults of the devices in one table of [[devices]],
@@ -95,7 +87,7 @@ class Case(_Strict, frozen=True, kw_only=True):
         )
 
 
-class Cases(_Strict, frozen=True, kw_only=True):
+class Cases(Strict, frozen=True, kw_only=True):
     """The keys of such a file that are not those of a scenario."""
 
     cases: Annotated[tuple[Case, ...], Meta(min_length=1)]

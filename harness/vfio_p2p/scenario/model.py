@@ -12,347 +12,69 @@ identity of a run.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from vfio_p2p import uapi
-from vfio_p2p.scenario.fault import check_fault
-from vfio_p2p.scenario.step import (
-    PLAIN,
-    Cancel,
-    Migrate,
-    Status,
-    Step,
-    Unplug,
-    Wait,
+from vfio_p2p.scenario.course import (
+    Bytes,
+    Count,
+    Course,
+    Device,
+    Flag,
+    Guest,
+    GuestProgram,
+    Integer,
+    LatencyUs,
+    Limits,
+    Migration,
+    Name,
+    Outcome,
+    Peers,
+    Seconds,
+    check_arc,
 )
-from vfio_p2p.side import Side
+from vfio_p2p.scenario.expect import (
+    DeviceName,
+    Expect,
+    Expectation,
+    QemuName,
+    StateSequence,
+    release,
+)
+from vfio_p2p.scenario.step import Cancel, Migrate, Step
+
+__all__ = [
+    "FORMAT",
+    "Bytes",
+    "Count",
+    "Course",
+    "Device",
+    "DeviceName",
+    "Expect",
+    "Expectation",
+    "Flag",
+    "Guest",
+    "GuestProgram",
+    "Integer",
+    "LatencyUs",
+    "Limits",
+    "Migration",
+    "Name",
+    "Outcome",
+    "Peers",
+    "QemuName",
+    "Scenario",
+    "Seconds",
+    "StateSequence",
+    "check_arc",
+    "check_format",
+    "from_json",
+    "release",
+]
 
 FORMAT = 1
-
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}\Z")]
-QemuName = Annotated[
-    str, Meta(pattern=r"^(source|destination)(-\d{1,3})?\Z")
-]
-Seconds = Annotated[float, Meta(gt=0, le=3600)]
-Count = Annotated[int, Meta(ge=1, le=32)]
-Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
-Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-LatencyUs = Annotated[int, Meta(ge=0, le=60_000_000)]
-DeviceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]{0,31}\Z")]
-
-
-# What the two sides may take of the testbed's VM together. There, 608 MiB
-# of device memory and 32 of RAM were seen to fit, and 768 and 128 were not.
-_MEMORY_MIB = 640
-
-
-class _Strict(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
-):
-    pass
-
-
-class Flag(StrEnum):
-    """VFIO_MIGRATION_* flags of a device, as p2psim spells them."""
-
-    STOP_COPY = "stop_copy"
-    P2P = "p2p"
-    PRE_COPY = "pre_copy"
-
-
-class Peers(StrEnum):
-    """To which other devices of its side a device sends.
-
-    `pairs`: of all that say so the first to the second and back, the third
-    to the fourth, and so on.  `mesh`: of all that say so each to each.
-    """
-
-    NONE = "none"
-    PAIRS = "pairs"
-    MESH = "mesh"
-
-
-def check_arc(key: str, arc: str) -> None:
-    """See that a text is an arc, as ``FROM>TO`` with the uAPI's names.
-
-    :param key: Of which it is the value.
-    :raise ValueError: When it is not.
-    """
-    states = arc.split(">")
-    if len(states) != 2 or not all(
-        state in uapi.DeviceState.__members__ for state in states
-    ):
-        raise ValueError(
-            f"{key}: {arc!r} is not an arc such as 'RUNNING>RUNNING_P2P'"
-        )
-
-
-class Device(_Strict, frozen=True, kw_only=True):
-    """`count` simulated devices of one kind; see images/p2psim/README.md.
-
-    `latency_us` maps an arc, written ``FROM>TO`` with the uAPI's names, to
-    the time that it takes in microseconds.  In a file `profile` names a
-    `vfio_p2p.scenario.profile.Profile`, whose latencies those add to and
-    override; in what was read `latency_us` has them all, and `profile` only
-    says where they are from.  A device that offers
-    `dma_logging` is not refused where it cannot migrate: QEMU adds a
-    blocker.  With `root_port` each is behind a PCIe root port of its own,
-    one level deeper in the qdev tree, and can be unplugged.
-
-    With `peers` it sends a transaction each `peer_period_us`, which arrives
-    and is answered `peer_completion_us` later.  `faults` are lines of
-    p2psim's attribute of that name, for the device of `fault_side`.
-    """
-
-    count: Count = 1
-    flags: tuple[Flag, ...] = (Flag.STOP_COPY, Flag.P2P, Flag.PRE_COPY)
-    size_bytes: Annotated[int, Meta(ge=4096, le=64 << 20)] = 65536
-    initial_bytes: Bytes = 4096
-    dirty_bytes: Bytes = 0
-    profile: Annotated[str, Meta(max_length=1024)] = ""
-    latency_us: dict[str, LatencyUs] = {}
-    dma_logging: bool = False
-    root_port: bool = False
-    peers: Peers = Peers.NONE
-    peer_period_us: Annotated[int, Meta(ge=10, le=60_000_000)] = 500
-    peer_completion_us: Annotated[int, Meta(ge=0, le=60_000_000)] = 10
-    faults: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
-    fault_side: Side | None = None
-
-    def __post_init__(self) -> None:
-        if len(set(self.flags)) != len(self.flags):
-            raise ValueError("flags: one is named twice")
-        if self.flags and Flag.STOP_COPY not in self.flags:
-            raise ValueError("flags: the uAPI has none without stop_copy")
-        for key in ("initial_bytes", "dirty_bytes"):
-            if getattr(self, key) > self.size_bytes:
-                raise ValueError(f"{key}: more than size_bytes")
-        for arc in self.latency_us:
-            check_arc("latency_us", arc)
-        for fault in self.faults:
-            try:
-                check_fault(fault, self.migration_flags, self.size_bytes)
-            except ValueError as err:
-                raise ValueError(f"faults: {err}") from None
-        if self.faults and self.fault_side is None:
-            raise ValueError("faults: no fault_side says whose they are")
-        if self.fault_side is not None and not self.faults:
-            raise ValueError("fault_side: there are no faults")
-
-    @property
-    def migration_flags(self) -> uapi.MigrationFlags:
-        """What it offers, as the uAPI has it."""
-        flags = uapi.MigrationFlags(0)
-        for flag in self.flags:
-            flags |= uapi.MigrationFlags[flag.name]
-        return flags
-
-    @property
-    def has_p2p(self) -> bool:
-        """True if the device offers the P2P states."""
-        return Flag.P2P in self.flags
-
-    @property
-    def has_precopy(self) -> bool:
-        """True if the device offers PRE_COPY."""
-        return Flag.PRE_COPY in self.flags
-
-
-class GuestProgram(StrEnum):
-    """What the VM runs.
-
-    `firmware`: its firmware and nothing else.  `heartbeat`: images/guest,
-    in the place of it.
-    """
-
-    FIRMWARE = "firmware"
-    HEARTBEAT = "heartbeat"
-
-
-class Guest(_Strict, frozen=True, kw_only=True):
-    """The VM that migrates.
-
-    A `paused` one is not started (``-S``).  With the program `heartbeat` it
-    writes a counter to every device each `heartbeat_period_us`, and so
-    often to `dirty_pages_per_s` pages of its memory, one after another.
-    """
-
-    ram_mib: Annotated[int, Meta(ge=16, le=1024)] = 64
-    paused: bool = False
-    program: GuestProgram = GuestProgram.FIRMWARE
-    # What 16 bits of the PIT's clock can count, and the guest keep up with.
-    heartbeat_period_us: Annotated[int, Meta(ge=200, le=50_000)] = 1000
-    dirty_pages_per_s: Annotated[int, Meta(ge=0, le=65536)] = 0
-
-    def __post_init__(self) -> None:
-        if self.dirty_pages_per_s and self.program is GuestProgram.FIRMWARE:
-            raise ValueError(
-                "dirty_pages_per_s: only the program 'heartbeat' does that"
-            )
-
-
-class Migration(_Strict, frozen=True, kw_only=True):
-    """Capabilities and parameters as QMP names them, set on both sides."""
-
-    capabilities: dict[str, bool] = msgspec.field(
-        default_factory=lambda: {"return-path": True}
-    )
-    parameters: dict[str, Integer | str | bool] = {}
-
-
-class Limits(_Strict, frozen=True, kw_only=True):
-    """Time limits in seconds, on the clock of the machine that runs it."""
-
-    launch_s: Seconds = 60.0
-    command_s: Seconds = 30.0
-    migrate_s: Seconds = 120.0
-    settle_s: Seconds = 30.0
-    quit_s: Seconds = 30.0
-
-
-class Outcome(StrEnum):
-    """How a run can end, told apart; only `migrated` has a blackout.
-
-    `idle`: all steps were done, and none of them was a migration.
-    `crashed`: a QEMU died of a signal that no step sent.
-    """
-
-    IDLE = "idle"
-    MIGRATED = "migrated"
-    CANCELLED = "cancelled"
-    REFUSED = "refused"
-    REJECTED = "command-rejected"
-    FAILED = "migration-failed"
-    TIMEOUT = "timed-out"
-    CRASHED = "crashed"
-    OUTPUT = "output-limit"
-    LOST = "connection-lost"
-
-
-def release(text: str) -> tuple[int, int]:
-    """The numbers of a QEMU release, to be compared.
-
-    :param text: Begins with them, e.g. ``10.0`` or ``10.0.13 (Debian)``.
-    :raise ValueError: When it does not.
-    """
-    found = re.match(r"(\d{1,4})\.(\d{1,4})(?![0-9])", text)
-    if not found:
-        raise ValueError(f"{text!r} is not a release such as '10.0'")
-    return int(found[1]), int(found[2])
-
-
-class Sequence(_Strict, frozen=True, kw_only=True):
-    """All states that one QEMU asks its devices for, in this order.
-
-    A request for the state that the device is in does not count.
-
-    `on`: the QEMU, by the name of its folder in the bundle.
-    `device`: counts the tables of [[devices]] from 0; all, if there is
-    none.
-    `states`: one text for each thing that happens to the VM, in it the
-    states, with blanks between them.
-    `since`, `until`: the first and last release of QEMU for which it holds.
-    """
-
-    on: QemuName
-    device: Annotated[int, Meta(ge=0)] | None = None
-    states: tuple[str, ...]
-    since: str = ""
-    until: str = ""
-
-    def __post_init__(self) -> None:
-        for name in " ".join(self.states).split():
-            if name not in uapi.DeviceState.__members__:
-                raise ValueError(f"states: {name!r} is not a state")
-        for key in ("since", "until"):
-            try:
-                release(getattr(self, key) or "0.0")
-            except ValueError as err:
-                raise ValueError(f"{key}: {err}") from None
-
-    @property
-    def requests(self) -> tuple[uapi.DeviceState, ...]:
-        """The states."""
-        names = " ".join(self.states).split()
-        return tuple(uapi.DeviceState[name] for name in names)
-
-    def holds_for(self, version: str) -> bool:
-        """Whether it is about this release.
-
-        :param version: Begins with the release's numbers.
-        """
-        number = release(version)
-        return not (
-            (self.since and number < release(self.since))
-            or (self.until and number > release(self.until))
-        )
-
-
-class Expectation(_Strict, frozen=True, kw_only=True):
-    """What should come of it: an outcome, and what QEMU then says.
-
-    Without that message any fault of the machine would do.
-
-    `guest`: what ``query-status`` says in the end, by QEMU.
-    `migration`: the last status of its migration, by QEMU.  One that is
-    not to end as completed must never have said that it is.
-    `ends`: the state that a device says it was left in, by its name.
-    `hangs`: the arc, as in `latency_us`, that a device was still taking
-    when the time limit struck, by its name; no other may.
-    `breaks`: the rules that are broken, and have to be.
-    """
-
-    outcome: Outcome = Outcome.MIGRATED
-    message: str = ""
-    guest: dict[QemuName, str] = {}
-    migration: dict[QemuName, Status] = {}
-    sequences: tuple[Sequence, ...] = ()
-    ends: dict[DeviceName, str] = {}
-    hangs: dict[DeviceName, str] = {}
-    breaks: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for state in self.ends.values():
-            if state not in uapi.DeviceState.__members__:
-                raise ValueError(f"ends: {state!r} is not a state")
-        for arc in self.hangs.values():
-            check_arc("hangs", arc)
-        if self.hangs and self.outcome is not Outcome.TIMEOUT:
-            raise ValueError(f"hangs: it goes with {Outcome.TIMEOUT}")
-        # QEMU itself says so of these, and the devices of a hang.
-        if self.outcome in (
-            Outcome.IDLE,
-            Outcome.MIGRATED,
-            Outcome.CANCELLED,
-            Outcome.TIMEOUT,
-        ):
-            return
-        if not self.message.strip():
-            raise ValueError(f"message: none to tell this {self.outcome} by")
-
-
-class Expect(_Strict, frozen=True, kw_only=True):
-    """By what the tree under test can do.
-
-    `base`: without the series.  `patched`: with all six patches, ours or
-    upstream's.  `followups`: with those and a follow-up, by its name,
-    where that makes a difference.
-    """
-
-    base: Expectation = Expectation()
-    patched: Expectation = Expectation()
-    followups: dict[Name, Expectation] = {}
-
-    @property
-    def each(self) -> tuple[Expectation, ...]:
-        """All of them."""
-        return (self.base, self.patched, *self.followups.values())
 
 
 def check_format(version: object) -> None:
@@ -377,92 +99,37 @@ _DUE: dict[Outcome, type[Step]] = {
 }
 
 
-class Scenario(_Strict, frozen=True, kw_only=True):
-    """One scenario; see the module's docstring."""
+class Scenario(Course, frozen=True, kw_only=True):
+    """A course, and what is expected of it; see the module's docstring.
+
+    :param format: The version of the format.
+    :param summary: What the scenario is for, one line.
+    :param expect: What is expected of its run.
+    """
 
     format: Annotated[int, Meta(ge=1)] = FORMAT
-    name: Name
     summary: str = ""
-    devices: Annotated[tuple[Device, ...], Meta(min_length=1)]
-    guest: Guest = Guest()
-    migration: Migration = Migration()
-    steps: tuple[Step, ...] = PLAIN
-    limits: Limits = Limits()
     expect: Expect = Expect()
 
     def __post_init__(self) -> None:
         check_format(self.format)
-        self._check_steps()
-        self._check_memory()
-        self._check_guest()
-        self._check_peers()
-        for expected in self.expect.each:
-            for sequence in expected.sequences:
-                if (sequence.device or 0) >= len(self.devices):
-                    raise ValueError("expect: a sequence of no device")
-
-    def _check_steps(self) -> None:
-        devices = self.each_device()
-        for device in self.unplugged():
-            if device >= len(devices) or not devices[device].root_port:
-                raise ValueError(
-                    f"steps: no device {device} with a root_port to unplug"
-                )
-        done: set[type[Step]] = set()
-        for number, step in enumerate(self.steps, 1):
-            done.add(type(step))
-            if isinstance(step, Wait) and step.status and Migrate not in done:
-                raise ValueError(
-                    f"steps: {number} waits for a migration that is not begun"
-                )
+        super().__post_init__()
+        done = {type(step) for step in self.steps}
         for expected in self.expect.each:
             due = _DUE.get(expected.outcome)
             if due and due not in done:
                 raise ValueError(
                     f"expect: {expected.outcome}, and no step to do it"
                 )
+            for sequence in expected.sequences:
+                if (sequence.device or 0) >= len(self.devices):
+                    raise ValueError("expect: a sequence of no device")
 
-    def _check_guest(self) -> None:
-        beats = self.guest.program is GuestProgram.HEARTBEAT
-        if beats and any(x.root_port for x in self.devices):
-            raise ValueError(
-                "guest: the program 'heartbeat' finds no devices behind a "
-                "root_port"
-            )
-
-    def _check_peers(self) -> None:
-        kinds = Counter(device.peers for device in self.each_device())
-        if kinds[Peers.PAIRS] % 2:
-            raise ValueError("devices: one of the peers = 'pairs' is alone")
-        if kinds[Peers.MESH] == 1:
-            raise ValueError("devices: one with peers = 'mesh' is alone")
-
-    def _check_memory(self) -> None:
-        size_bytes = sum(device.size_bytes for device in self.each_device())
-        needed_mib = 2 * (self.guest.ram_mib + -(-size_bytes >> 20))
-        if needed_mib > _MEMORY_MIB:
-            raise ValueError(
-                f"devices: source and destination need {needed_mib} MiB for "
-                "all size_bytes and ram_mib, and the testbed has room for "
-                f"{_MEMORY_MIB} MiB"
-            )
-
-    def each_device(self) -> tuple[Device, ...]:
-        """Every single device, in the order in which QEMU gets them."""
-        return tuple(
-            device for device in self.devices for _ in range(device.count)
-        )
-
-    def unplugged(self) -> set[int]:
-        """Numbers of the single devices that a step takes out."""
-        return {
-            step.device for step in self.steps if isinstance(step, Unplug)
-        }
-
-    def to_json(self) -> bytes:
-        """The whole scenario, defaults spelled out, as one JSON document."""
-        return msgspec.json.format(
-            msgspec.json.encode(self, order="sorted"), indent=1
+    @property
+    def course(self) -> Course:
+        """The scenario without what its runner need not know."""
+        return Course(
+            **{key: getattr(self, key) for key in Course.__struct_fields__}
         )
 
     @property

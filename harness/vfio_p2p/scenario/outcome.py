@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vfio_p2p.errors import (
+from vfio_p2p.machine.errors import (
     CommandError,
     ConnectionLostError,
     LaunchError,
@@ -11,7 +11,7 @@ from vfio_p2p.errors import (
     StepTimeoutError,
     VMError,
 )
-from vfio_p2p.scenario.model import Outcome
+from vfio_p2p.scenario.course import Outcome
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.scenario.session import Session
 from vfio_p2p.scenario.step import Status

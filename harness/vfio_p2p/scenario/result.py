@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from vfio_p2p.scenario.model import Outcome
+from vfio_p2p.scenario.course import Outcome
 
 FORMAT = 1
 

@@ -22,10 +22,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NoReturn
 
-from vfio_p2p.errors import OutputLimitError, VMError
+from vfio_p2p.machine.errors import OutputLimitError, VMError
 from vfio_p2p.machine.qemu import Qemu
 from vfio_p2p.scenario.argv import Launcher, qemu_argv
-from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.scenario.course import Course
 from vfio_p2p.scenario.outcome import result
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.scenario.session import Session
@@ -67,7 +67,7 @@ async def _run_within_limits(session: Session) -> None:
 
 
 async def run(
-    scenario: Scenario,
+    course: Course,
     launchers: Mapping[Side, Launcher],
     devices: Mapping[Side, Sequence[str]],
     out: Path,
@@ -75,7 +75,7 @@ async def run(
 ) -> Result:
     """Run one scenario.
 
-    :param scenario: What is to happen.
+    :param course: What is to happen.
     :param launchers: How to start the QEMUs, by the side whose devices they
         get.
     :param devices: vfio-pci's properties for each device, by side.
@@ -100,7 +100,7 @@ async def run(
             directory.mkdir()
             argv = qemu_argv(
                 launchers[side],
-                scenario,
+                course,
                 name,
                 devices[side],
                 incoming=name != Side.SOURCE,
@@ -110,7 +110,7 @@ async def run(
             )
 
         session = Session(
-            scenario, make, stack, Path(private), before_migration
+            course, make, stack, Path(private), before_migration
         )
         await session.prepare()
         try:

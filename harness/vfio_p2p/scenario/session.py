@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from vfio_p2p.errors import (
+from vfio_p2p.machine.errors import (
     ConnectionLostError,
     MigrationFailedError,
     StepTimeoutError,
@@ -18,7 +18,7 @@ from vfio_p2p.errors import (
 )
 from vfio_p2p.machine.qemu import TRACE_LOG, Qemu
 from vfio_p2p.scenario import snapshot
-from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.scenario.course import Course
 from vfio_p2p.scenario.relay import relay
 from vfio_p2p.scenario.step import (
     FINAL,
@@ -78,7 +78,7 @@ class Leg:
 class Session:
     """One run: what was done so far, and with which QEMUs.
 
-    :param scenario: What is to happen.
+    :param course: What is to happen.
     :param make: Makes the QEMU, not yet started, for the devices of a side.
     :param stack: Ends with the run; so does what is put on it.
     :param private: Folder for sockets and disk images.
@@ -88,14 +88,14 @@ class Session:
 
     def __init__(
         self,
-        scenario: Scenario,
+        course: Course,
         make: Callable[[Side], Awaitable[Qemu]],
         stack: AsyncExitStack,
         private: Path,
         before_migration: Callable[[], None] | None,
     ) -> None:
-        self._scenario = scenario
-        self._limits = scenario.limits
+        self._course = course
+        self._limits = course.limits
         self._make = make
         self._stack = stack
         self._private = private
@@ -124,7 +124,7 @@ class Session:
             await self._cast[role].start(self._limits.launch_s)
         for role in Side:
             await self._configure(self._cast[role])
-        for number, step in enumerate(self._scenario.steps, 1):
+        for number, step in enumerate(self._course.steps, 1):
             self.at = f"step {number} ({step})"
             await self._do(step)
         self.at = "the end"
@@ -186,7 +186,7 @@ class Session:
         return vm
 
     async def _configure(self, vm: Qemu) -> None:
-        migration = self._scenario.migration
+        migration = self._course.migration
         limit_s = self._limits.command_s
         wanted = {**migration.capabilities, "events": True}
         await vm.execute(
@@ -394,8 +394,8 @@ class Session:
         """
         step = "cleanup of the migration"
         vm = leg.source
-        devices = len(self._scenario.each_device())
-        due = leg.cleaned + devices - len(self._scenario.unplugged())
+        devices = len(self._course.each_device())
+        due = leg.cleaned + devices - len(self._course.unplugged())
         async with vm.step(step, self._limits.settle_s):
             while _log(vm).count(_CLEANUP) < due:
                 await vm.check_alive(step)

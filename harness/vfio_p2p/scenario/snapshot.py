@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vfio_p2p.errors import CommandError
+from vfio_p2p.machine.errors import CommandError
 from vfio_p2p.machine.qemu import Qemu
-from vfio_p2p.scenario.model import Limits
+from vfio_p2p.scenario.course import Limits
 
 _NODE = "snapshots"
 _TAG = "vfio-p2p"

@@ -185,7 +185,7 @@ def _beats(run: RunReading, name: str) -> bool:
 
 def _sequences(
     expected: model.Expectation, patches: int, release: str
-) -> Iterator[model.Sequence]:
+) -> Iterator[model.StateSequence]:
     """Yield the sequences that hold for this tree."""
     # Nobody wrote down the sequences of a part of the series.
     if release and patches in (0, SERIES_LENGTH):

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,23 +16,24 @@ import msgspec
 
 from vfio_p2p import resources
 from vfio_p2p.devices import Driver
-from vfio_p2p.errors import BuildError, MissingToolError, TestbedError
+from vfio_p2p.errors import TestbedError
 from vfio_p2p.machine.files import exclusive, publishing
-from vfio_p2p.machine.process import die_with_parent
 from vfio_p2p.paths import cache_dir
+from vfio_p2p.places.sealed.compiler import Compiler, call, compiler
 from vfio_p2p.places.sealed.cpio import Layer
 from vfio_p2p.places.sealed.kit import (
+    ImageRecipe,
     Kit,
-    Recipe,
     get_kit,
     read_recipe,
     recipe_folder,
 )
 from vfio_p2p.places.sealed.linux import linux_files
+from vfio_p2p.places.sealed.modules import PACKAGE, modules_inside
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.scenario.argv import HEARTBEAT
 
-_FORMAT = 3
+_FORMAT = 4
 _FILES = "image.json"
 _LIBRARIES = "lib/x86_64-linux-gnu"
 _LOADER = "ld-linux-x86-64.so.2"
@@ -80,34 +79,59 @@ class Image:
         return self.path / "firmware"
 
 
+@dataclass(frozen=True)
+class ImageParts:
+    """Everything that an image is made of, except Python modules of ours.
+
+    :param recipe: The recipe.
+    :param kit: The packages and wheels.
+    :param driver: The kernel module that provides the devices.
+    :param sources: The files that this module is compiled from.
+    :param compiler: What compiles it.
+    """
+
+    recipe: ImageRecipe
+    kit: Kit
+    driver: Driver
+    sources: list[Path]
+    compiler: Compiler
+
+
 def get_image(
     progress: Progress = silent, driver: Driver = Driver.P2PSIM
 ) -> Image:
     """Find the image in the cache, or build it.
 
     :param progress: Told of each step.
-    :param driver: Whose devices it is to have.
+    :param driver: The kernel module that is to provide its devices.
     :raise HostError: When a package cannot be had.
     :raise BuildError: When the driver does not build.
-    :raise MissingToolError: When there is no compiler.
+    :raise MissingToolError: When the machine has no make.
     """
     recipe = read_recipe()
     kit = get_kit(recipe, progress)
     sources = _module_sources(driver, recipe, kit, progress)
-    key = _key(recipe, kit, driver, sources)
-    path = cache_dir() / "testbed" / "images" / key
-    with exclusive(path.with_name(f"{key}.lock")):
-        files = _stored(path)
-        if files is None:
-            with publishing(path) as partial:
-                _build(partial, recipe, kit, driver, sources, progress)
-                if _key(recipe, kit, driver, sources) != key:
-                    raise TestbedError(
-                        "the testbed's sources changed while it was built",
-                        "start again when they are at rest",
+    with compiler(recipe, kit) as tools:
+        # A change while it is built leads to another key, and is noticed.
+        parts = ImageParts(recipe, kit, driver, sources, tools)
+        key = image_key(parts, modules_inside(resources.resource()))
+        path = cache_dir() / "testbed" / "images" / key
+        with exclusive(path.with_name(f"{key}.lock")):
+            files = _stored(path)
+            if files is None:
+                with publishing(path) as partial:
+                    modules = modules_inside(resources.resource())
+                    _build(partial, parts, modules, progress)
+                    if image_key(parts, modules) != key:
+                        raise TestbedError(
+                            "the testbed's sources changed while it was "
+                            "built",
+                            "Start again when they are at rest.",
+                        )
+                    files = _digests(partial)
+                    (partial / _FILES).write_bytes(
+                        msgspec.json.encode(files)
                     )
-                files = _digests(partial)
-                (partial / _FILES).write_bytes(msgspec.json.encode(files))
     kernel = f"linux-image-{kit.release}"
     return Image(
         key,
@@ -115,7 +139,7 @@ def get_image(
         files,
         driver,
         f"{kernel} {kit.packages[kernel]}",
-        _compiler(),
+        tools.version,
     )
 
 
@@ -140,7 +164,7 @@ def _stored(path: Path) -> dict[str, str] | None:
 
 
 def _module_sources(
-    driver: Driver, recipe: Recipe, kit: Kit, progress: Progress
+    driver: Driver, recipe: ImageRecipe, kit: Kit, progress: Progress
 ) -> list[Path]:
     images = resources.images()
     p2psim = images / "p2psim"
@@ -154,71 +178,61 @@ def _module_sources(
     ]
 
 
-def _key(
-    recipe: Recipe, kit: Kit, driver: Driver, sources: list[Path]
-) -> str:
+def image_key(parts: ImageParts, modules: Mapping[str, bytes]) -> str:
+    """Hash everything that an image is made of.
+
+    :param parts: All of it but Python modules of ours.
+    :param modules: Those, by path.
+    """
     digest = hashlib.sha256()
-    # The kit's name stands for what is in it, the compiler for the rest.
-    made_of = (_FORMAT, driver, recipe, kit.path.name, _compiler())
-    digest.update(msgspec.json.encode(made_of))
-    digest.update(msgspec.json.encode(kit.packages, order="sorted"))
-    root = resources.resource()
-    ours = (
-        recipe_folder() / "init",
-        *_guest_sources(),
-        *(root / name for name in recipe.harness),
+    # The kit's name stands for what is in it.
+    made_of = (
+        _FORMAT,
+        parts.driver,
+        parts.recipe,
+        parts.kit.path.name,
+        parts.compiler.version,
     )
-    files = {f"module/{path.name}": path for path in sources} | {
-        str(path.relative_to(root)): path for path in ours
+    digest.update(msgspec.json.encode(made_of))
+    digest.update(msgspec.json.encode(parts.kit.packages, order="sorted"))
+    files = {
+        **{f"module/{path.name}": path for path in parts.sources},
+        **{f"guest/{path.name}": path for path in _guest_sources()},
+        "init": recipe_folder() / "init",
     }
-    for name, path in files.items():
-        data = path.read_bytes()
+    contents = {name: path.read_bytes() for name, path in files.items()}
+    for name, data in (contents | dict(modules)).items():
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()[:32]
 
 
-def _compiler() -> str:
-    """Identity of what compiles the simulated device."""
-    try:
-        done = subprocess.run(
-            ["gcc", "--version"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError as err:
-        raise MissingToolError("gcc", "gcc") from err
-    return done.stdout.partition("\n")[0]
-
-
 def _build(
     folder: Path,
-    recipe: Recipe,
-    kit: Kit,
-    driver: Driver,
-    sources: list[Path],
+    parts: ImageParts,
+    modules: Mapping[str, bytes],
     progress: Progress,
 ) -> None:
     steps = 4
+    recipe, kit = parts.recipe, parts.kit
     shutil.copy(kit.root / "boot" / f"vmlinuz-{kit.release}",
                 folder / "vmlinuz")
     layer = Layer()
     layer.add("init", (recipe_folder() / "init").read_bytes(), True)
     for name in ("proc", "sys", "dev", "tmp", "usr/bin"):
         layer.folder(name)
-    layer.add("bin/busybox", _find(kit, "bin/busybox").read_bytes(), True)
+    layer.add("bin/busybox", kit.find("bin/busybox").read_bytes(), True)
     progress(0, steps, "testbed: modules")
-    layer.add("modules/driver", driver.encode())
-    built = _build_modules(folder, kit, driver, sources)
+    layer.add("modules/driver", parts.driver.encode())
+    built = _build_modules(folder, parts)
     _add_modules(layer, recipe, kit, built)
     progress(1, steps, "testbed: guest")
-    layer.add(f"usr/share/seabios/{HEARTBEAT}", build_guest(folder))
+    guest = build_guest(folder, parts.compiler)
+    layer.add(f"usr/share/seabios/{HEARTBEAT}", guest)
     progress(2, steps, "testbed: Python")
-    _add_python(layer, folder, recipe, kit)
+    _add_python(layer, folder, parts, modules)
     progress(3, steps, "testbed: image")
     for name in (_LOADER, *recipe.libraries):
-        path = _find(kit, f"{_LIBRARIES}/{name}", f"usr/{_LIBRARIES}/{name}")
+        path = kit.find(f"{_LIBRARIES}/{name}", f"usr/{_LIBRARIES}/{name}")
         layer.add(f"{_LIBRARIES}/{name}", path.read_bytes(), True)
     layer.link(f"lib64/{_LOADER}", f"/{_LIBRARIES}/{_LOADER}")
     for name in recipe.firmware:
@@ -231,21 +245,10 @@ def _build(
     progress(4, steps, "testbed: image")
 
 
-def _find(kit: Kit, *names: str) -> Path:
-    """One of several places that a file has had in Debian's packages."""
-    for name in (*names, *(f"usr/{name}" for name in names)):
-        if (kit.root / name).exists():
-            return kit.root / name
-    raise TestbedError(
-        f"the testbed's packages have no {names[0]}",
-        "images/testbed/testbed.toml asks for what they no longer hold",
-    )
-
-
 def _add_modules(
-    layer: Layer, recipe: Recipe, kit: Kit, built: dict[str, bytes]
+    layer: Layer, recipe: ImageRecipe, kit: Kit, built: dict[str, bytes]
 ) -> None:
-    tree = _find(kit, f"lib/modules/{kit.release}")
+    tree = kit.find(f"lib/modules/{kit.release}")
     for name in recipe.modules:
         found = sorted(tree.rglob(f"{name}.ko.xz"))
         if len(found) != 1:
@@ -259,27 +262,27 @@ def _add_modules(
     layer.add("modules/order", order.encode())
 
 
-def _build_modules(
-    folder: Path, kit: Kit, driver: Driver, sources: list[Path]
-) -> dict[str, bytes]:
+def _build_modules(folder: Path, parts: ImageParts) -> dict[str, bytes]:
     """Build a driver for the testbed's kernel; takes a few seconds.
 
     :return: Contents by name, in the order of their dependencies.
     """
+    kit, driver = parts.kit, parts.driver
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
-        for path in sources:
+        for path in parts.sources:
             shutil.copy(path, work)
-        log = cache_dir() / "testbed" / f"{driver}.log"
-        with log.open("wb") as output:
-            call(
-                [
-                    *("make", "OUT=build", "W=", f"MODULE={driver}"),
-                    f"HEADERS={kit.root.resolve()}",
-                    f"VERSION={kit.release}",
-                ],
-                work, log, output.fileno(), "make",
-            )  # fmt: skip
+        call(
+            [
+                *("make", "OUT=build", "W=", f"MODULE={driver}"),
+                f"HEADERS={kit.root.resolve()}",
+                f"VERSION={kit.release}",
+            ],
+            work,
+            cache_dir() / "testbed" / f"{driver}.log",
+            package="make",
+            environment=parts.compiler.environment,
+        )
         return {
             name: (work / "build" / f"{name}.ko").read_bytes()
             for name in _MODULES[driver]
@@ -290,10 +293,11 @@ def _guest_sources() -> list[Path]:
     return [resources.images() / "guest" / name for name in _GUEST]
 
 
-def build_guest(folder: Path) -> bytes:
+def build_guest(folder: Path, tools: Compiler | None = None) -> bytes:
     """Build the program for the VMs that migrate; takes no time.
 
     :param folder: Where to work; nothing stays there.
+    :param tools: The compiler; by default it is the machine's.
     :return: A ROM.
     :raise BuildError: When it does not build.
     :raise MissingToolError: When there is no make.
@@ -302,45 +306,49 @@ def build_guest(folder: Path) -> bytes:
         work = Path(name)
         for path in _guest_sources():
             shutil.copy(path, work)
-        log = cache_dir() / "testbed" / "guest.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            call(
-                ["make", "OUT=build"],
-                work, log, output.fileno(), "make",
-            )  # fmt: skip
+        call(
+            ["make", "OUT=build"],
+            work,
+            cache_dir() / "testbed" / "guest.log",
+            package="make",
+            environment=tools.environment if tools else None,
+        )
         return (work / "build" / "heartbeat.bin").read_bytes()
 
 
 def _add_python(
-    layer: Layer, folder: Path, recipe: Recipe, kit: Kit
+    layer: Layer,
+    folder: Path,
+    parts: ImageParts,
+    modules: Mapping[str, bytes],
 ) -> None:
     """Python as compiled files only: nothing to compile in guest time."""
+    recipe, kit = parts.recipe, parts.kit
     library = _PYTHON.format(recipe.python)
     program = f"python{recipe.python}"
     with tempfile.TemporaryDirectory(dir=folder) as name:
         stage = Path(name)
         _copy_tree(kit.root / library, stage, recipe.python_without)
         _copy_tree(kit.wheels, stage, ("bin", "*.dist-info"))
-        for module in recipe.harness:
-            target = stage / "vfio_p2p" / module
+        for module, data in modules.items():
+            target = stage / PACKAGE / module
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(resources.resource(module), target)
-        log = cache_dir() / "testbed" / "compileall.log"
-        with log.open("wb") as output:
-            # The kit's own interpreter: only that one's bytecode fits.
-            call(
-                [
-                    str(_find(kit, f"{_LIBRARIES}/{_LOADER}")),
-                    "--library-path",
-                    f"{kit.root / _LIBRARIES}:{kit.root}/usr/{_LIBRARIES}",
-                    str(kit.root / "usr/bin" / program),
-                    "-m", "compileall", "-q", "-b",
-                    "--invalidation-mode", "unchecked-hash",
-                    "-s", str(stage), "-p", f"/{library}", str(stage),
-                ],
-                stage, log, output.fileno(), program,
-            )  # fmt: skip
+            target.write_bytes(data)
+        # The kit's own interpreter: only that one's bytecode fits.
+        call(
+            [
+                str(kit.find(f"{_LIBRARIES}/{_LOADER}")),
+                "--library-path",
+                f"{kit.root / _LIBRARIES}:{kit.root}/usr/{_LIBRARIES}",
+                str(kit.root / "usr/bin" / program),
+                "-m", "compileall", "-q", "-b",
+                "--invalidation-mode", "unchecked-hash",
+                "-s", str(stage), "-p", f"/{library}", str(stage),
+            ],
+            stage,
+            cache_dir() / "testbed" / "compileall.log",
+            package=program,
+        )  # fmt: skip
         for path in _files(stage):
             if path.suffix != ".py":
                 layer.add(
@@ -372,45 +380,3 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path
-
-
-def call(
-    argv: list[str], cwd: Path, log: Path, output: int, package: str
-) -> None:
-    """Run a program that makes a part of the testbed.
-
-    :param argv: Program and arguments.
-    :param cwd: Its working directory.
-    :param log: The file with what it says.
-    :param output: That file's descriptor.
-    :param package: The Debian package that has the program.
-    :raise BuildError: When it fails.
-    :raise MissingToolError: When it is missing.
-    """
-    # Little of ours: make and the compiler obey a good many variables. A
-    # fixed hash seed: the order of a set is in the bytecode.
-    kept = ("PATH", "HOME", "TMPDIR")
-    environment = {x: os.environ[x] for x in kept if x in os.environ} | {
-        "LC_ALL": "C",
-        "PYTHONHASHSEED": "0",
-    }
-    try:
-        done = subprocess.run(
-            argv,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            check=False,
-            preexec_fn=die_with_parent(),
-        )
-    except FileNotFoundError as err:
-        raise MissingToolError(argv[0], package) from err
-    if done.returncode:
-        lines = log.read_text(errors="replace").splitlines()
-        raise BuildError(
-            f"the testbed's {Path(argv[0]).name} failed",
-            log,
-            "\n".join(lines[-20:]),
-        )

@@ -12,17 +12,17 @@ import traceback
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from vfio_p2p.devices import Driver, VfioDevice
+from vfio_p2p.devices.driver import Driver, VfioDevice
 from vfio_p2p.devices.mtty import mtty_devices
 from vfio_p2p.devices.p2psim import simulated_devices
-from vfio_p2p.errors import HarnessError
+from vfio_p2p.machine.errors import HarnessError
 from vfio_p2p.places.sealed.mailbox import post
 from vfio_p2p.scenario.argv import Launcher
-from vfio_p2p.scenario.model import Device, Scenario, from_json
+from vfio_p2p.scenario.course import Course, Device, course_from_json
 from vfio_p2p.scenario.runner import run
 from vfio_p2p.side import Side
 
-SCENARIO = Path("/job/scenario.json")
+COURSE = Path("/job/course.json")
 DRIVER = Path("/modules/driver")
 OUT = Path("/out")
 # The loader and the libraries of the machine that built a QEMU come along,
@@ -52,15 +52,15 @@ def _devices(
     return simulated_devices(prefix, specs, side)
 
 
-def run_job(scenario: Scenario, driver: Driver, out: Path) -> None:
+def run_job(course: Course, driver: Driver, out: Path) -> None:
     """Run one scenario.
 
-    :param scenario: What is to happen.
+    :param course: What is to happen.
     :param driver: Whose devices it runs on.
     :param out: Existing empty folder for what it leaves.
     :raise HostError: When the devices cannot be had.
     """
-    specs = scenario.each_device()
+    specs = course.each_device()
     with ExitStack() as stack:
         devices: dict[Side, tuple[VfioDevice, ...]] = {
             side: stack.enter_context(_devices(driver, prefix, specs, side))
@@ -75,7 +75,7 @@ def run_job(scenario: Scenario, driver: Driver, out: Path) -> None:
             for device in devices[Side.SOURCE]:
                 device.start_traffic()
 
-        asyncio.run(run(scenario, LAUNCHERS, properties, out, start_traffic))
+        asyncio.run(run(course, LAUNCHERS, properties, out, start_traffic))
         logs = out / "devices"
         logs.mkdir()
         for of_side in devices.values():
@@ -89,7 +89,7 @@ def main() -> None:
     OUT.mkdir()
     try:
         driver = Driver(DRIVER.read_text())
-        run_job(from_json(SCENARIO.read_bytes()), driver, OUT)
+        run_job(course_from_json(COURSE.read_bytes()), driver, OUT)
         post(OUT)
     except Exception as err:
         # On the console as well: it is kept when a run fails.

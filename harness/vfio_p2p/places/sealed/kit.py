@@ -18,9 +18,9 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p import resources
-from vfio_p2p.errors import HostError, MissingToolError
+from vfio_p2p.errors import HostError, MissingToolError, TestbedError
 from vfio_p2p.machine.files import exclusive, publishing, room_for
-from vfio_p2p.machine.process import die_with_parent
+from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu.apt import AptRoot
@@ -36,7 +36,7 @@ class Mtty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: tuple[str, ...]
 
 
-class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ImageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """images/testbed/testbed.toml; see the comments there."""
 
     suites: tuple[str, ...]
@@ -49,7 +49,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     libraries: tuple[str, ...]
     firmware: tuple[str, ...]
     outer_firmware: tuple[str, ...]
-    harness: tuple[str, ...]
+    compiler_packages: tuple[str, ...]
+    tool_libraries: tuple[str, ...]
+    tools: dict[str, str]
     mtty: Mtty
 
 
@@ -75,6 +77,20 @@ class Kit:
         """Where the wheels are unpacked."""
         return self.path / "wheels"
 
+    def find(self, *names: str) -> Path:
+        """Find a file in one of the places where Debian has had it.
+
+        :param names: Its paths, with or without ``usr/`` before them.
+        :raise TestbedError: When the packages do not have it.
+        """
+        for name in (*names, *(f"usr/{name}" for name in names)):
+            if (self.root / name).exists():
+                return self.root / name
+        raise TestbedError(
+            f"the testbed's packages have no {names[0]}",
+            "Correct images/testbed/testbed.toml, which asks for it.",
+        )
+
     @property
     def release(self) -> str:
         """The kernel's release, as ``uname -r`` prints it."""
@@ -91,13 +107,13 @@ def recipe_folder() -> Path:
     return resources.images() / "testbed"
 
 
-def read_recipe() -> Recipe:
+def read_recipe() -> ImageRecipe:
     """Read images/testbed/testbed.toml."""
     with (recipe_folder() / "testbed.toml").open("rb") as file:
-        return msgspec.convert(tomllib.load(file), Recipe)
+        return msgspec.convert(tomllib.load(file), ImageRecipe)
 
 
-def get_kit(recipe: Recipe, progress: Progress) -> Kit:
+def get_kit(recipe: ImageRecipe, progress: Progress) -> Kit:
     """Find the kit in the cache, or make it.
 
     :param recipe: What is in it.
@@ -111,6 +127,7 @@ def get_kit(recipe: Recipe, progress: Progress) -> Kit:
         recipe.kernel,
         recipe.kernel_packages,
         recipe.packages,
+        recipe.compiler_packages,
         recipe.python,
         hashlib.sha256(wheels).hexdigest(),
     )
@@ -126,7 +143,7 @@ def get_kit(recipe: Recipe, progress: Progress) -> Kit:
     return Kit(path, packages)
 
 
-def _make(folder: Path, recipe: Recipe, progress: Progress) -> None:
+def _make(folder: Path, recipe: ImageRecipe, progress: Progress) -> None:
     steps = 3
     progress(0, steps, "testbed: packages")
     apt = AptRoot.open(recipe.suites)
@@ -138,7 +155,7 @@ def _make(folder: Path, recipe: Recipe, progress: Progress) -> None:
             name.format(release=release, version=version)
             for name in recipe.kernel_packages
         ]
-        + list(recipe.packages)
+        + [*recipe.packages, *recipe.compiler_packages]
     )
     archives = apt.download_packages(packages)
     progress(1, steps, "testbed: unpacking")
@@ -170,14 +187,13 @@ def _make(folder: Path, recipe: Recipe, progress: Progress) -> None:
 def _call(argv: list[str], package: str) -> None:
     try:
         done = subprocess.run(
-            argv,
+            bound(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             check=False,
-            preexec_fn=die_with_parent(),
         )
     except FileNotFoundError as err:
         raise MissingToolError(argv[0], package) from err

@@ -16,16 +16,18 @@ import msgspec
 
 from vfio_p2p.errors import HostError, MissingToolError, TestbedError
 from vfio_p2p.machine.files import exclusive, publishing, room_for
-from vfio_p2p.machine.process import die_with_parent
+from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
-from vfio_p2p.places.sealed.kit import Kit, Recipe
+from vfio_p2p.places.sealed.kit import ImageRecipe, Kit
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu.apt import AptRoot
 
 _NEEDED_BYTES = 512 << 20
 
 
-def linux_files(recipe: Recipe, kit: Kit, progress: Progress) -> list[Path]:
+def linux_files(
+    recipe: ImageRecipe, kit: Kit, progress: Progress
+) -> list[Path]:
     """Find mtty's sources in the cache, or take them from the archive.
 
     :param recipe: Which they are.
@@ -52,7 +54,9 @@ def linux_files(recipe: Recipe, kit: Kit, progress: Progress) -> list[Path]:
     return sorted(path.iterdir())
 
 
-def _download(recipe: Recipe, kit: Kit, package: str, version: str) -> Path:
+def _download(
+    recipe: ImageRecipe, kit: Kit, package: str, version: str
+) -> Path:
     apt = AptRoot.open(recipe.suites)
     found = apt.resolve_packages([package])[package]
     if found != version:
@@ -71,12 +75,11 @@ def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
     try:
         with (
             subprocess.Popen(
-                ["dpkg-deb", "--fsys-tarfile", str(archive)],
+                bound(["dpkg-deb", "--fsys-tarfile", str(archive)]),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 # It complains when we have read enough.
                 stderr=subprocess.DEVNULL,
-                preexec_fn=die_with_parent(),
             ) as dpkg,
             tarfile.open(fileobj=dpkg.stdout, mode="r|") as package,
         ):

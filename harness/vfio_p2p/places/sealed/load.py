@@ -28,7 +28,7 @@ def write_initramfs(
     source: Mapping[str, bytes],
     destination: Mapping[str, bytes] | None = None,
     *,
-    scenario: bytes,
+    course: bytes,
 ) -> None:
     """Write the whole initramfs of one run.
 
@@ -37,7 +37,7 @@ def write_initramfs(
     :param source: `Program.files` of the source's QEMU.
     :param destination: Those of the destination's QEMU; by default, they
         are the source's.  Equal programs are one copy in the VM.
-    :param scenario: The scenario as JSON.
+    :param course: The course of the run as JSON.
     """
     layer = Layer()
     _add_program(layer, Side.SOURCE, source)
@@ -46,7 +46,7 @@ def write_initramfs(
     else:
         _add_program(layer, Side.DESTINATION, destination)
     layer.add("qemu/run", _RUN, executable=True)
-    layer.add("job/scenario.json", scenario)
+    layer.add("job/course.json", course)
     shutil.copy(image.initramfs, path)
     with path.open("ab") as file:
         file.write(layer.to_bytes())

@@ -20,7 +20,7 @@ import struct
 import tarfile
 from pathlib import Path
 
-from vfio_p2p.errors import TestbedError
+from vfio_p2p.machine.errors import TestbedError
 
 SIZE_BYTES = 64 << 20
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.errors import MissingToolError, TestbedError
-from vfio_p2p.machine.process import die_with_parent
+from vfio_p2p.machine.process import bound
 from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.mailbox import SIZE_BYTES
 
@@ -133,7 +133,7 @@ async def run_sealed(
     os.truncate(folder / MAILBOX, SIZE_BYTES)
     backend = f"memory-backend-file,id=mailbox,size={SIZE_BYTES},share=on"
     process = await asyncio.create_subprocess_exec(
-        outer.program,
+        *bound([outer.program]),
         *sealed_arguments(seed, job),
         *("-L", str(image.firmware)),
         *("-kernel", str(image.kernel)),
@@ -146,7 +146,6 @@ async def run_sealed(
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=die_with_parent(),
     )
     try:
         async with asyncio.timeout(limit_s):

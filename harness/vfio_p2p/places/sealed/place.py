@@ -111,7 +111,7 @@ class SealedPlace:
                 work / INITRAMFS,
                 image,
                 *(program.files() for program in programs),
-                scenario=job.scenario.to_json(),
+                course=job.scenario.course.to_json(),
             )
             try:
                 await run_sealed(

@@ -18,8 +18,9 @@ from vfio_p2p import resources
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.machine.files import room_for, write_whole
 from vfio_p2p.paths import cache_dir
+from vfio_p2p.places.sealed.compiler import call, compiler
 from vfio_p2p.places.sealed.cpio import Layer
-from vfio_p2p.places.sealed.image import call, get_image
+from vfio_p2p.places.sealed.image import get_image
 from vfio_p2p.places.sealed.kit import get_kit, read_recipe
 from vfio_p2p.places.sealed.outer import CONSOLE, INITRAMFS, Outer, run_sealed
 from vfio_p2p.progress import Progress, silent
@@ -98,17 +99,19 @@ def run_selftest(
 def _build(work: Path) -> bytes:
     recipe = read_recipe()
     kit = get_kit(recipe, silent)
-    log = cache_dir() / "testbed" / "selftest.log"
-    with log.open("wb") as output:
+    with compiler(recipe, kit) as tools:
         call(
             [
                 *("make", "selftest", f"OUT={work}"),
+                f"CC=gcc --sysroot={kit.root.resolve()}",
                 f"HEADERS={kit.root.resolve()}",
                 f"VERSION={kit.release}",
             ],
             resources.images() / "p2psim",
-            log, output.fileno(), "make",
-        )  # fmt: skip
+            cache_dir() / "testbed" / "selftest.log",
+            package="make",
+            environment=tools.environment,
+        )
     return (work / _PROGRAM).read_bytes()
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from vfio_p2p.errors import TestbedError
-from vfio_p2p.machine.process import die_with_parent
+from vfio_p2p.machine.process import bound
 from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.outer import (
     COMMON,
@@ -41,7 +41,7 @@ def kvm_works(outer: Outer, image: Image) -> bool:
     with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
         console = Path(name, CONSOLE)
         argv = [
-            outer.program,
+            *bound([outer.program]),
             *COMMON,
             *_KVM,
             *("-L", str(image.firmware)),
@@ -58,7 +58,6 @@ def kvm_works(outer: Outer, image: Image) -> bool:
                 stderr=subprocess.DEVNULL,
                 timeout=_PROBE_LIMIT_S,
                 check=False,
-                preexec_fn=die_with_parent(),
             )
         except subprocess.TimeoutExpired:
             return False
@@ -76,7 +75,7 @@ def run_shell(outer: Outer, image: Image, initramfs: Path) -> None:
     accelerator = _KVM if kvm_works(outer, image) else _TCG
     done = subprocess.run(
         [
-            outer.program,
+            *bound([outer.program]),
             *COMMON,
             *accelerator,
             *("-L", str(image.firmware)),
@@ -86,7 +85,6 @@ def run_shell(outer: Outer, image: Image, initramfs: Path) -> None:
             *("-serial", "mon:stdio"),
         ],
         check=False,
-        preexec_fn=die_with_parent(),
     )
     if done.returncode:
         raise TestbedError(
