@@ -166,7 +166,9 @@ def test_pairs_are_of_one_seed() -> None:
     found = compare(runs(8)[2:], runs(6))
     assert found.seeds == (2, 3, 4, 5)
     assert found.change is Change.IDENTICAL
-    assert found.notes == ("these seeds have only one run of two: [0, 1, 6, 7]",)
+    assert found.notes == (
+        "these seeds have only one run of two: [0, 1, 6, 7]",
+    )
     twice = compare(runs(8) + runs(8), runs(8) + runs(8))
     assert twice.seeds == ()
     assert twice.change is not Change.IDENTICAL

@@ -103,8 +103,8 @@ def _verdicts(runs: Sequence[Run]) -> str:
 
 
 def _title(qemu: str, base: str) -> list[str]:
-    title = printable(qemu + (f", base {base}" if base else ""))
-    return [title] if title else []
+    title = ", ".join(filter(None, [qemu, f"base {base}" if base else ""]))
+    return [printable(title)] if title else []
 
 
 def _runs(document: Document) -> list[str]:
