@@ -1,25 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# make validate   the main job: from nothing to a verdict
-# make test       unit and functional tests
-# make setup      leaves a working .venv/bin/vfio-p2p
+# make validate   do the main job: from nothing to a verdict
+# make test       run the unit tests and the functional tests
+# make docs       build the documentation in out/docs
+# make setup      make a working .venv/bin/vfio-p2p
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Passed on, e.g. make validate ARGS="--seed 43"
+# The arguments of vfio-p2p, e.g. make validate ARGS="--seed 43"
 ARGS ?=
 
-.PHONY: setup packages validate test lint types unit functional requirements
-.PHONY: clean
+.PHONY: setup packages validate test lint types unit functional docs
+.PHONY: requirements clean
 
 setup: packages $(VENV)/runtime.stamp
 
 packages:
 	@sh tools/install-packages.sh packages.txt
 
-# An interrupted one has a Python, and may have no pip.
+# pip is run since an interrupted venv has a Python, and possibly no pip.
 $(VENV)/made.stamp: | packages
 	$(PYTHON) tools/check-python.py
 	$(PYTHON) -m venv --clear $(VENV)
@@ -37,6 +38,11 @@ $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/runtime.stamp
 		-r requirements-dev.txt
 	@touch $@
 
+$(VENV)/docs.stamp: requirements-docs.txt $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --require-hashes \
+		-r requirements-docs.txt
+	@touch $@
+
 validate: setup
 	$(BIN)/vfio-p2p validate $(ARGS)
 
@@ -51,7 +57,8 @@ types: setup $(VENV)/dev.stamp
 unit: setup $(VENV)/dev.stamp
 	$(BIN)/pytest tests/unit
 
-# Avocado puts a time limit on each test; building QEMU is none of them.
+# QEMU and the testbed are built first, since Avocado limits the time of each
+# test.
 functional: setup $(VENV)/dev.stamp
 	@sh tools/install-packages.sh packages-test.txt
 	$(BIN)/vfio-p2p build
@@ -61,10 +68,13 @@ functional: setup $(VENV)/dev.stamp
 		--job-results-dir out/avocado --max-parallel-tasks=2 \
 		tests/functional
 
-# Pins, with the hashes of all files that the index has.
+docs: setup $(VENV)/docs.stamp
+	$(BIN)/sphinx-build -W --keep-going --quiet docs out/docs
+
+# The pins, with the hashes of all files that the index has.
 requirements: setup
 	$(BIN)/python -m pip install --quiet pip-tools
-	for list in requirements requirements-dev \
+	for list in requirements requirements-dev requirements-docs \
 			images/testbed/requirements; do \
 		$(BIN)/pip-compile --quiet --generate-hashes --no-header \
 			--no-emit-index-url --no-emit-find-links \
