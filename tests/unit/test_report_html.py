@@ -297,7 +297,7 @@ def test_the_same_finding_is_told_once(tmp_path: Path) -> None:
     page = Page(html.render(many))
     # Once as broken, and once as known.
     assert page.count("article") == 2
-    assert "and 28 runs more" in " ".join(page.text.split())
+    assert "and 28 more runs" in " ".join(page.text.split())
 
 
 def test_there_is_an_end_to_the_lanes(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_there_is_an_end_to_the_lanes(tmp_path: Path) -> None:
     assert [bool(x["lanes"]) for x in page.data["runs"]] == [
         True, True, False, False,
     ]
-    assert "Of 2 runs there was no room" in " ".join(page.text.split())
+    assert "no room for the lanes of 2 runs" in " ".join(page.text.split())
 
 
 def test_report_of_refused_runs(tmp_path: Path) -> None:
@@ -319,4 +319,4 @@ def test_report_of_refused_runs(tmp_path: Path) -> None:
     )
     page = Page(html.render(Document.of((bare,))))
     assert "Phases of the blackout" not in page.text
-    assert "its bundle was not there" in page.text
+    assert "not known, since the bundle is missing" in page.text

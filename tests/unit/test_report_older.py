@@ -121,13 +121,17 @@ def test_mutants() -> None:
 
 
 def test_followups() -> None:
+    document = read("followups")
     assert [
         (x.followup, x.scenario, x.fixes, x.verdict, x.detail)
-        for x in read("followups").followups
+        for x in document.followups
     ] == [
         (x["followup"], x["scenario"], x["fixes"], x["verdict"], x["detail"])
         for x in raw("followups")["trials"]
     ]
+    assert {(x.fixes, x.without, x.mended) for x in document.followups} == {
+        (True, "the defect", "pass"), (False, "no defect", "pass"),
+    }  # fmt: skip
 
 
 def test_patches() -> None:

@@ -46,7 +46,16 @@ def _mutants(raw: _Raw) -> _Raw:
 
 def _followups(raw: _Raw) -> _Raw:
     """A report of 'validate --followups'."""
-    return {**raw, "followups": raw.get("trials", ())}
+    trials = msgspec.convert(raw.get("trials"), list[_Raw])
+    return {**raw, "followups": [_followup(trial) for trial in trials]}
+
+
+def _followup(trial: _Raw) -> _Raw:
+    # A trial can only pass in this way; otherwise its detail tells more.
+    if trial.get("verdict") != "pass":
+        return trial
+    without = "the defect" if trial.get("fixes") else "no defect"
+    return {**trial, "without": without, "mended": "pass"}
 
 
 def _everything(raw: _Raw) -> _Raw:

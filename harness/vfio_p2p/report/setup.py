@@ -62,7 +62,7 @@ def setup_of(run: Run) -> list[tuple[str, str]]:
     inputs = run.inputs
     if inputs is None:
         if run.exact:
-            return [("inputs", "not known: its bundle was not there")]
+            return [("inputs", "not known, since the bundle is missing")]
         return [
             ("QEMU", run.qemu or "not known"),
             ("logs", run.bundle),

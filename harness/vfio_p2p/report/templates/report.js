@@ -269,8 +269,8 @@
       html(head, "span", run.verdict).className = `verdict ${run.verdict}`;
       head.append(`, ${blackout}`);
       if (!run.lanes.length) {
-        html(panels, "p", "No lanes: its logs have no times, no device, or "
-          + "are not here.").className = "note";
+        html(panels, "p", "There are no lanes: the logs of this run have no "
+          + "times or no device, or they are missing.").className = "note";
         return;
       }
       const panel = element(panels, "svg", {
