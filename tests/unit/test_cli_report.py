@@ -90,7 +90,8 @@ def test_history_of_the_same_scenarios_and_trees(
     assert main([*args, "--history", str(file), "--metric", "no"]) == 0
     assert "no such result of these scenarios" in capsys.readouterr().out
     assert main([*args, "--metric", "blackout"]) == 2
-    assert "--metric has no effect without --history" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "--metric has no effect without --history" in err
     args[3] = "text"
     assert main([*args, "--history", str(file)]) == 2
     assert "--format text does not show a history" in capsys.readouterr().err

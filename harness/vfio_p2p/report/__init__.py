@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reports: text, JSON and JUnit, pure functions of what was found."""
+"""Reports: one document, and renderers that are pure functions of it."""

@@ -55,7 +55,7 @@ def _renamed(document: Document, name: str) -> Document:
 
 
 def _merged(found: Sequence[Document]) -> Document:
-    # What one of them saw to be broken is proven.
+    # A rule that is broken in one report is proven for all of them.
     unproven = [
         rule
         for rule in (found[0].unproven if found else ())

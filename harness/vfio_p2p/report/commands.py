@@ -77,7 +77,7 @@ def _scenario(run: Run) -> tuple[str, ...]:
     name.
     """
     driver = driver_of(run)
-    if driver != P2PSIM:
+    if driver not in ("", P2PSIM):
         name = run.scenario.removesuffix(f"-{driver}")
         return (name, "--device", driver)
     found = re.fullmatch(rf"profile (\S+), {MODEL}", run.latencies)

@@ -58,9 +58,10 @@ def _setup(document: Document) -> list[str]:
         qemu += f", base {document.base}"
     lines = _field("QEMU", [qemu])
     lines += _field("trees", _unique(_tree(run) for run in document.runs))
-    lines += _field(
-        "testbed", _unique(x for run in document.runs if (x := place_of(run)))
-    )
+    for name, exact in (("testbed", True), ("place", False)):
+        runs = [run for run in document.runs if run.exact is exact]
+        places = _unique(x for run in runs if (x := place_of(run)))
+        lines += _field(name, places)
     lines += _field("latency", latencies(document))
     kinds: dict[str, dict[int, None]] = {}
     for run in document.runs:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from vfio_p2p.downtime import PhaseName
 from vfio_p2p.errors import InputError
@@ -331,7 +332,7 @@ def _axis(svg: ET.Element, y: float, scales: Sequence[Scale]) -> None:
         _path(svg, "line", f"M{scale.start:.1f} {y:.1f}H{scale.end:.1f}")
         step_ns = next(
             (x for x in _TICKS_MS if x * 1e6 * scale.per_unit >= _TICK),
-            _TICKS_MS[-1],
+            ceil(_TICK / 1e6 / scale.per_unit),
         ) * 1_000_000
         tick_ns = -(-scale.low // step_ns) * step_ns
         while tick_ns <= scale.high:

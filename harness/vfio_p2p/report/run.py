@@ -272,7 +272,7 @@ class Run(Value, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What tells the run from others of its tree and scenario."""
+        """A name that tells the run from others of its tree and scenario."""
         if self.seed is not None:
             return f"seed {self.seed}"
         return PurePath(self.bundle).name or "no seed"

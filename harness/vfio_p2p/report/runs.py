@@ -69,6 +69,7 @@ def run_of(
         digest=bundle.digest,
         latencies=latencies(bundle.scenario),
         tree=tree,
+        exact=inputs.place.exact,
         qemu=inputs.source.version,
         inputs=inputs,
         devices=tuple(map(_devices, bundle.scenario.devices)),

@@ -188,9 +188,9 @@ def _traffic(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def _details(group: RunGroup) -> list[str]:
-    """What is to be said of a group that does not simply pass.
+    """Explain a group that does not simply pass.
 
-    It is said of the first run that has the group's verdict.
+    The explanation is that of the first run with the group's verdict.
     """
     run, *others = group.worst
     if run.verdict is Verdict.PASS and not run.known:
