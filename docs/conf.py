@@ -30,7 +30,5 @@ add_module_names = False
 html_theme = "furo"
 html_title = f"vfio-p2p {release}"
 html_show_sphinx = False
-# Nothing is loaded from another site.
-html_theme_options = {"source_edit_link": ""}
 html_copy_source = False
 html_show_sourcelink = False

@@ -29,7 +29,13 @@ from vfio_p2p.side import Side
 
 
 class CaseExpect(Strict, frozen=True, kw_only=True):
-    """The expectations that replace those of the file, by tree."""
+    """The expectations that replace those of the file, by tree.
+
+    :param base: What is expected without the series; by default as in the
+        file.
+    :param patched: What is expected with the series; by default as in the
+        file.
+    """
 
     base: Expectation | None = None
     patched: Expectation | None = None
@@ -38,8 +44,16 @@ class CaseExpect(Strict, frozen=True, kw_only=True):
 class Case(Strict, frozen=True, kw_only=True):
     """One case; keys that it leaves out keep the values of the file.
 
-    `faults` replaces the faults of the devices in one table of [[devices]],
-    on the side `side`.  `device` is the number of that table, from 0.
+    :param name: The name of the case.  The scenario is named after the file's
+        scenario and the case.
+    :param summary: What the case is for, in one line.
+    :param side: The side whose devices have the faults; required with
+        `faults`.
+    :param device: The number of the table [[devices]] that gets the faults,
+        from 0.
+    :param faults: The faults, which replace those of that table.
+    :param steps: The steps.
+    :param expect: The expectations that replace those of the file.
     """
 
     name: Name
@@ -88,6 +102,9 @@ class Case(Strict, frozen=True, kw_only=True):
 
 
 class Cases(Strict, frozen=True, kw_only=True):
-    """The keys of such a file that are not those of a scenario."""
+    """The key that a file with cases has besides those of a scenario.
+
+    :param cases: The cases, with names that differ.
+    """
 
     cases: Annotated[tuple[Case, ...], Meta(min_length=1)]

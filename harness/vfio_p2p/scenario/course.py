@@ -39,7 +39,7 @@ class Strict(
 
 
 class Flag(StrEnum):
-    """VFIO_MIGRATION_* flags of a device, as p2psim spells them."""
+    """The VFIO_MIGRATION_* flags of a device, as p2psim spells them."""
 
     STOP_COPY = "stop_copy"
     P2P = "p2p"
@@ -47,10 +47,11 @@ class Flag(StrEnum):
 
 
 class Peers(StrEnum):
-    """To which other devices of its side a device sends.
+    """The devices of its side that a device sends transactions to.
 
-    `pairs`: of all that say so the first to the second and back, the third
-    to the fourth, and so on.  `mesh`: of all that say so each to each.
+    With `pairs` the first device that says so sends to the second and back,
+    the third to the fourth, and so on.  With `mesh` each device that says so
+    sends to all others that do.
     """
 
     NONE = "none"
@@ -74,20 +75,33 @@ def check_arc(key: str, arc: str) -> None:
 
 
 class Device(Strict, frozen=True, kw_only=True):
-    """`count` simulated devices of one kind; see images/p2psim/README.md.
+    """Simulated devices of one kind; see images/p2psim/README.md.
 
-    `latency_us` maps an arc, written ``FROM>TO`` with the uAPI's names, to
-    the time that it takes in microseconds.  In a file `profile` names a
-    `vfio_p2p.scenario.profile.Profile`, whose latencies those add to and
-    override; in what was read `latency_us` has them all, and `profile` only
-    says where they are from.  A device that offers
-    `dma_logging` is not refused where it cannot migrate: QEMU adds a
-    blocker.  With `root_port` each is behind a PCIe root port of its own,
-    one level deeper in the qdev tree, and can be unplugged.
+    A device with `peers` sends a transaction in each period while it runs.
 
-    With `peers` it sends a transaction each `peer_period_us`, which arrives
-    and is answered `peer_completion_us` later.  `faults` are lines of
-    p2psim's attribute of that name, for the device of `fault_side`.
+    :param count: The number of such devices.
+    :param flags: The migration flags that the device offers.  Without any, it
+        cannot migrate.
+    :param size_bytes: The size of the device's memory.
+    :param initial_bytes: The memory that is offered as initial data when
+        precopy begins; at most `size_bytes`.
+    :param dirty_bytes: The memory that becomes dirty again each time precopy
+        was drained; at most `size_bytes`.
+    :param profile: The name or file of a latency profile.  `latency_us` adds
+        to its latencies and overrides them.
+    :param latency_us: The time that an arc takes, by its name ``FROM>TO`` in
+        the uAPI's names of states.  Other arcs take no time.
+    :param dma_logging: Whether the device offers DMA logging.  QEMU then adds
+        a migration blocker where it would refuse the device otherwise.
+    :param root_port: Whether the device is behind a PCIe root port of its own,
+        one level deeper in the qdev tree.  It can then be unplugged.
+    :param peers: The devices of its side that the device sends to.
+    :param peer_period_us: The time from one transaction to the next.
+    :param peer_completion_us: The time until a transaction has arrived and is
+        answered.
+    :param faults: Lines of p2psim's attribute ``faults``.
+    :param fault_side: The side whose device has the faults; required with
+        `faults`.
     """
 
     count: Count = 1
@@ -145,10 +159,10 @@ class Device(Strict, frozen=True, kw_only=True):
 
 
 class GuestProgram(StrEnum):
-    """What the VM runs.
+    """The program that the VM runs.
 
-    `firmware`: its firmware and nothing else.  `heartbeat`: images/guest,
-    in the place of it.
+    `firmware` is QEMU's firmware and nothing else.  `heartbeat` replaces it
+    with the program in images/guest, which writes a counter to every device.
     """
 
     FIRMWARE = "firmware"
@@ -158,9 +172,13 @@ class GuestProgram(StrEnum):
 class Guest(Strict, frozen=True, kw_only=True):
     """The VM that migrates.
 
-    A `paused` one is not started (``-S``).  With the program `heartbeat` it
-    writes a counter to every device each `heartbeat_period_us`, and so
-    often to `dirty_pages_per_s` pages of its memory, one after another.
+    :param ram_mib: The VM's memory.
+    :param paused: Whether the VM is left paused at the start (``-S``).
+    :param program: The program that the VM runs.
+    :param heartbeat_period_us: The time between two heartbeats.  Each of them
+        writes a counter to every device.
+    :param dirty_pages_per_s: The number of pages that the program
+        ``heartbeat`` writes to in a second, one after another.
     """
 
     ram_mib: Annotated[int, Meta(ge=16, le=1024)] = 64
@@ -178,7 +196,11 @@ class Guest(Strict, frozen=True, kw_only=True):
 
 
 class Migration(Strict, frozen=True, kw_only=True):
-    """Capabilities and parameters as QMP names them, set on both sides."""
+    """Capabilities and parameters of the migration, set on both sides.
+
+    :param capabilities: Migration capabilities, by QMP's names.
+    :param parameters: Migration parameters, by QMP's names.
+    """
 
     capabilities: dict[str, bool] = msgspec.field(
         default_factory=lambda: {"return-path": True}
@@ -187,7 +209,16 @@ class Migration(Strict, frozen=True, kw_only=True):
 
 
 class Limits(Strict, frozen=True, kw_only=True):
-    """Time limits in seconds, on the clock of the machine that runs it."""
+    """Time limits in seconds, on the clock of the machine that runs it.
+
+    :param launch_s: The limit for a QEMU to start.
+    :param command_s: The limit for a QMP command.
+    :param migrate_s: The limit for each wait for a migration, a snapshot or a
+        line of the trace.
+    :param settle_s: The limit for the effects of a command, such as a reset or
+        an unplug.
+    :param quit_s: The limit for a QEMU to quit.
+    """
 
     launch_s: Seconds = 60.0
     command_s: Seconds = 30.0
@@ -197,10 +228,10 @@ class Limits(Strict, frozen=True, kw_only=True):
 
 
 class Outcome(StrEnum):
-    """How a run can end, told apart; only `migrated` has a blackout.
+    """How a run can end; only `migrated` has a blackout.
 
-    `idle`: all steps were done, and none of them was a migration.
-    `crashed`: a QEMU died of a signal that no step sent.
+    `idle` means that all steps were done and that none of them was a
+    migration. `crashed` means that a QEMU died of a signal that no step sent.
     """
 
     IDLE = "idle"

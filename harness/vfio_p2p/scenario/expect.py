@@ -36,12 +36,13 @@ class StateSequence(Strict, frozen=True, kw_only=True):
 
     A request for the state that the device is in does not count.
 
-    `on`: the QEMU, by the name of its folder in the bundle.
-    `device`: counts the tables of [[devices]] from 0; all, if there is
-    none.
-    `states`: one text for each thing that happens to the VM, in it the
-    states, with blanks between them.
-    `since`, `until`: the first and last release of QEMU for which it holds.
+    :param on: The QEMU, by the name of its folder in the bundle.
+    :param device: The number of the table [[devices]], from 0.  Without it the
+        sequence holds for all devices.
+    :param states: One text for each thing that happens to the VM, with blanks
+        between the states that are requested then.
+    :param since: The first release of QEMU for which the sequence holds.
+    :param until: The last release of QEMU for which the sequence holds.
     """
 
     on: QemuName
@@ -79,17 +80,20 @@ class StateSequence(Strict, frozen=True, kw_only=True):
 
 
 class Expectation(Strict, frozen=True, kw_only=True):
-    """What should come of it: an outcome, and what QEMU then says.
+    """What is expected of a run: an outcome, and what QEMU says in the end.
 
-    Without that message any fault of the machine would do.
-
-    `guest`: what ``query-status`` says in the end, by QEMU.
-    `migration`: the last status of its migration, by QEMU.  One that is
-    not to end as completed must never have said that it is.
-    `ends`: the state that a device says it was left in, by its name.
-    `hangs`: the arc, as in `latency_us`, that a device was still taking
-    when the time limit struck, by its name; no other may.
-    `breaks`: the rules that are broken, and have to be.
+    :param outcome: How the run ends.
+    :param message: A text that is part of QEMU's error.  It is required for
+        outcomes with an error, since any fault of the machine would do
+        otherwise.
+    :param guest: The last answer to ``query-status``, by QEMU.
+    :param migration: The last status of the migration, by QEMU.  A migration
+        that is not to end as completed must never have been completed.
+    :param sequences: The states that devices are asked for.
+    :param ends: The state in which a device was left, by the device's name.
+    :param hangs: The arc that a device was still taking when the time limit
+        struck, by the device's name.  No other device may hang.
+    :param breaks: The rules that the run must break.
     """
 
     outcome: Outcome = Outcome.MIGRATED
@@ -122,11 +126,12 @@ class Expectation(Strict, frozen=True, kw_only=True):
 
 
 class Expect(Strict, frozen=True, kw_only=True):
-    """By what the tree under test can do.
+    """What is expected of a run, by the tree under test.
 
-    `base`: without the series.  `patched`: with all six patches, ours or
-    upstream's.  `followups`: with those and a follow-up, by its name,
-    where that makes a difference.
+    :param base: What is expected without the series.
+    :param patched: What is expected with all six patches, ours or upstream's.
+    :param followups: What is expected with the series and a follow-up, by the
+        name of the follow-up, where that differs.
     """
 
     base: Expectation = Expectation()

@@ -100,7 +100,7 @@ _DUE: dict[Outcome, type[Step]] = {
 
 
 class Scenario(Course, frozen=True, kw_only=True):
-    """A course, and what is expected of it; see the module's docstring.
+    """A course of events, and what is expected of it.
 
     :param format: The version of the format.
     :param summary: What the scenario is for, one line.

@@ -48,6 +48,11 @@ class Profile(
     """The latencies of one kind of device.
 
     Arcs that are not listed take no time.
+
+    :param format: The version of the format.
+    :param name: The name of the profile.
+    :param summary: What the profile models, in one line.
+    :param arcs: The arcs that take time.
     """
 
     format: Annotated[int, Meta(ge=1)]

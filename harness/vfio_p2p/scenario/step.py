@@ -26,7 +26,7 @@ from vfio_p2p.side import Side
 
 
 class Status(StrEnum):
-    """A migration's state, as QMP's event MIGRATION names it."""
+    """The status of a migration, as QMP's event MIGRATION names it."""
 
     SETUP = "setup"
     ACTIVE = "active"
@@ -55,27 +55,35 @@ class _Step(
 
 
 class _OnOne(_Step, frozen=True, kw_only=True):
+    """A step that concerns one QEMU.
+
+    :param on: The QEMU that the step concerns.
+    """
+
     on: Side = Side.SOURCE
 
 
 class Migrate(_Step, frozen=True, kw_only=True, tag="migrate"):
     """Start a migration from the source to the destination.
 
-    With `cut_bytes` it goes through a proxy that breaks both ways off when
-    the source has sent so many bytes.
+    :param cut_bytes: The number of bytes after which the connection breaks.
+        It then goes through a proxy, which breaks both directions when the
+        source has sent that many bytes.
     """
 
     cut_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] | None = None
 
 
 class Wait(_OnOne, frozen=True, kw_only=True, tag="wait"):
-    """Wait until the migration has, or has had, a status.
+    """Wait for a status of the migration, or for a line of the trace.
 
-    Any other final status is an error, which ends the run.  A final one of
-    the source includes the source's cleanup, and `completed` that of the
-    source the destination's, unless a step killed it.
+    The migration may have had that status before.  Any other final status is
+    an error, which ends the run.  A final status of the source includes the
+    source's cleanup, and `completed` of the source includes the destination's
+    cleanup, unless a step killed the destination.
 
-    Or wait for a text in the trace log; it may be there already.
+    :param status: The status to wait for; give either this or `trace`.
+    :param trace: A text to wait for in the trace log; it may be there already.
     """
 
     status: Status | None = None
@@ -103,7 +111,7 @@ class Cancel(_Step, frozen=True, kw_only=True, tag="cancel"):
 
 
 class Continue(_Step, frozen=True, kw_only=True, tag="continue"):
-    """Go on from `pre-switchover`."""
+    """Let the migration go on from `pre-switchover`."""
 
 
 class Kill(_OnOne, frozen=True, kw_only=True, tag="kill"):
@@ -111,9 +119,9 @@ class Kill(_OnOne, frozen=True, kw_only=True, tag="kill"):
 
 
 class Unplug(_Step, frozen=True, kw_only=True, tag="unplug"):
-    """Take a device out of both VMs; it needs a `root_port`.
+    """Unplug a device from both VMs; the device needs a `root_port`.
 
-    `device` counts single devices, from 0.
+    :param device: The number of the single device, from 0.
     """
 
     device: Annotated[int, Meta(ge=0)]
@@ -124,14 +132,14 @@ class SaveVM(_Step, frozen=True, kw_only=True, tag="savevm"):
 
 
 class LoadVM(_Step, frozen=True, kw_only=True, tag="loadvm"):
-    """Load what `savevm` saved, into the same VM."""
+    """Load the state that `savevm` saved into the same VM."""
 
 
 class Turn(_Step, frozen=True, kw_only=True, tag="turn"):
-    """Swap the roles: the way back is next.
+    """Swap the roles, so that the next migration goes the other way.
 
-    The source ends.  Its devices get a fresh QEMU, which is the next
-    destination, and the destination is the next source.
+    The source ends.  A fresh QEMU gets its devices and becomes the next
+    destination, and the destination becomes the next source.
     """
 
 
