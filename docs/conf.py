@@ -16,7 +16,12 @@ project = "vfio-p2p"
 version = release = _PACKAGE["project"]["version"]
 project_copyright = "the vfio-p2p authors, GPL-2.0-or-later"
 
-extensions = ["extensions.generated", "myst_parser", "sphinx.ext.autodoc"]
+extensions = [
+    "extensions.generated",
+    "extensions.signatures",
+    "myst_parser",
+    "sphinx.ext.autodoc",
+]
 exclude_patterns = ["extensions", "examples"]
 
 myst_enable_extensions = ["deflist"]
@@ -25,7 +30,10 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
-add_module_names = False
+autodoc_preserve_defaults = True
+
+# Most blocks show commands and what they print.
+highlight_language = "none"
 
 html_theme = "furo"
 html_title = f"vfio-p2p {release}"

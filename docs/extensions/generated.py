@@ -16,6 +16,7 @@ from . import command_reference, rule_reference, scenario_reference
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
 
 GENERATORS: dict[str, Callable[[], str]] = {
     "commands": command_reference.render,
@@ -60,7 +61,23 @@ def _on_source_read(app: Sphinx, page: str, source: list[str]) -> None:
         raise ExtensionError(f"{page}: {err}") from err
 
 
+def _on_outdated(
+    app: Sphinx,
+    env: BuildEnvironment,
+    added: set[str],
+    changed: set[str],
+    removed: set[str],
+) -> set[str]:
+    """Read pages with marks again, since the code may have changed."""
+    return {
+        page
+        for page in env.found_docs
+        if _MARK.search(env.doc2path(page).read_text())
+    }
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension with Sphinx."""
+    app.connect("env-get-outdated", _on_outdated)
     app.connect("source-read", _on_source_read)
     return {"parallel_read_safe": True}

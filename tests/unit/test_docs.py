@@ -17,7 +17,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
@@ -338,3 +338,26 @@ def test_option_without_help(generators: dict[str, ModuleType]) -> None:
     with pytest.raises(ValueError, match="vfio-p2p run --silent") as caught:
         generators["command_reference"].render([(parser, "run it")])
     assert "--hidden" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class _Inner:
+    number: int = 1
+    other: int = field(default_factory=lambda: 7)
+
+
+@dataclass(frozen=True)
+class _Outer:
+    name: str
+    inner: _Inner = _Inner()
+    more: _Inner = _Inner(number=2)
+    way: Path = Path("out")
+    colour: _Colour = _Colour.RED
+
+
+def test_signature_of_a_request(generators: dict[str, ModuleType]) -> None:
+    assert generators["signatures"].signature_of(_Outer) == (
+        "(name: str, inner: _Inner = _Inner(), more: _Inner = "
+        "_Inner(number=2), way: Path = PosixPath('out'), "
+        "colour: _Colour = ...)"
+    )
