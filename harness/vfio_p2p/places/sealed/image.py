@@ -33,7 +33,7 @@ from vfio_p2p.places.sealed.modules import PACKAGE, modules_inside
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.scenario.argv import HEARTBEAT
 
-_FORMAT = 4
+_FORMAT = 5
 _FILES = "image.json"
 _LIBRARIES = "lib/x86_64-linux-gnu"
 _LOADER = "ld-linux-x86-64.so.2"
@@ -377,6 +377,15 @@ def _copy_tree(
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """All files in a folder, without links that lead out of it.
+
+    Debian's Python has one into the machine's own /etc.
+    """
+    top = folder.resolve()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
+        if (
+            path.is_file()
+            and "__pycache__" not in path.parts
+            and path.resolve().is_relative_to(top)
+        ):
             yield path
