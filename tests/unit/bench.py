@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from vfio_p2p.machine.process import bound
 from vfio_p2p.scenario import result as result_format
 from vfio_p2p.scenario.argv import Launcher
 from vfio_p2p.scenario.model import Device, Limits, Scenario
@@ -38,8 +39,8 @@ def launchers(*argv: str) -> dict[Side, Launcher]:
 
 
 def fakes(plan: Path) -> dict[Side, Launcher]:
-    """Fakes that act as planned."""
-    return launchers(sys.executable, str(FAKE), str(plan))
+    """Fakes that act as planned, and that do not outlive this process."""
+    return launchers(*bound([sys.executable, str(FAKE), str(plan)]))
 
 
 def alive(pid: int) -> bool:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,13 +28,16 @@ from bench import (
     SOURCE,
     Bench,
     alive,
+    fakes,
     launchers,
 )
 from qemu_log import PREFIXES, prefix
 from vfio_p2p.scenario import runner
+from vfio_p2p.scenario.argv import Launcher
 from vfio_p2p.scenario.model import Limits, Outcome
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.scenario.runner import run
+from vfio_p2p.side import Side
 
 RETURNED = '{"return": {}, "id": "ID"}\r\n'
 REFUSAL = "Migration is currently not supported with multiple VFIO devices"
@@ -135,6 +139,18 @@ async def test_no_such_program(bench: Bench) -> None:
     assert found.outcome is Outcome.REFUSED
     assert "/nonexistent/qemu: No such file" in found.message
     assert found.exit_states == {SOURCE: None, DESTINATION: None}
+
+
+async def test_either_side_has_its_own_program(bench: Bench) -> None:
+    bench.out.mkdir()
+    started = fakes(bench.plan())
+    started[Side.DESTINATION] = Launcher(
+        ("/nonexistent/other",), Path("/firmware")
+    )
+    found = await run(SCENARIO, started, DEVICES, bench.out)
+    assert found.outcome is Outcome.REFUSED
+    assert found.side == DESTINATION
+    assert "/nonexistent/other: No such file" in found.message
 
 
 @pytest.mark.usefixtures("impatient")
@@ -476,7 +492,9 @@ import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from bench import DEVICES, SCENARIO, fakes
+from vfio_p2p.scenario.argv import Launcher
 from vfio_p2p.scenario.runner import run
+from vfio_p2p.side import Side
 asyncio.run(run(SCENARIO, fakes(Path({plan!r})), DEVICES, Path({out!r})))
 """
 

@@ -167,6 +167,25 @@ def test_initramfs_is_the_image_and_the_job(tmp_path: Path) -> None:
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_equal_programs_are_one_copy(tmp_path: Path) -> None:
+    image = Image("key", tmp_path, {})
+    image.initramfs.write_bytes(sample().to_bytes())
+    path = tmp_path / "whole"
+    old = {"qemu-old": b"old", "lib/ld.so": b"loader"}
+    new = {"qemu-new": b"new", "lib/ld.so": b"loader"}
+    write_initramfs(path, image, old, dict(old), course=b"{}")
+    found = parse(path.read_bytes())
+    assert found["qemu/destination"].data == b"source"
+    assert stat.S_ISLNK(found["qemu/destination"].mode)
+    assert found["qemu/source/qemu-system-x86_64"].data == b"old"
+    write_initramfs(path, image, old, new, course=b"{}")
+    found = parse(path.read_bytes())
+    assert stat.S_ISDIR(found["qemu/destination"].mode)
+    assert found["qemu/source/qemu-system-x86_64"].data == b"old"
+    assert found["qemu/destination/qemu-system-x86_64"].data == b"new"
+    assert found["qemu/destination/lib/ld.so"].mode & 0o111
+
+
 def test_program_brings_its_libraries() -> None:
     true = shutil.which("true")
     assert true
