@@ -17,12 +17,12 @@ def suggest(wrong: str, known: Iterable[str], command: str = "") -> str:
     """Return the hint that belongs to an error about an unknown name.
 
     :param wrong: The name that the user gave.
-    :param known: The names that exist.
+    :param known: The names that exist, in the order in which to print them.
     :param command: The command that prints them, e.g. ``vfio-p2p scenario
         list``; empty if there is none.
     :return: Whole sentences, on one line.
     """
-    names = sorted(set(known))
+    names = list(dict.fromkeys(known))
     near = nearest(wrong, names)
     sentences = []
     if near:

@@ -33,7 +33,7 @@ def test_a_hint_names_few_and_the_command_that_prints_all() -> None:
 
 
 def test_without_a_command_few_names_are_all_printed() -> None:
-    assert suggest("zzz", ["beta", "alpha"]) == "Known names: alpha, beta."
+    assert suggest("zzz", ["beta", "alpha"]) == "Known names: beta, alpha."
     assert suggest("number-1", MANY).startswith("Did you mean 'number-1'")
     assert "Known names" not in suggest("number-1", MANY)
     assert "number-99" in suggest("zzz", MANY)
