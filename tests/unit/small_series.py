@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A small series for a small tree, in folders of their own."""
+"""Make a small series, and a small tree that it applies to."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ base = "v10.0"
 fixes = ["two-devices"]
 """
 
-# What the stock tree has of upstream's series.
+# The stock tree contains these traces of upstream's series.
 FACTS = {
     "include/system/runstate.h": (
         "qemu_add_vm_change_state_handler_prio_full(\n"
@@ -43,7 +43,7 @@ FACTS = {
     "hw/vfio/migration.c": '"support P2P migration"\n',
 }
 
-# It complains of each line that says "bad".
+# This checkpatch.pl complains about each added line with the word "bad".
 CHECKPATCH = """\
 my $n = grep { /^\\+.*bad/ } <STDIN>;
 exit 0 unless $n;
@@ -54,11 +54,11 @@ exit 1;
 
 
 def numbers(**words: str) -> str:
-    """Forty numbered lines, some of them replaced: ``x4="four"``."""
+    """Return forty numbered lines, with some replaced: ``x4="four"``."""
     return "".join(f"{words.get(f'x{n}', n)}\n" for n in range(1, 41))
 
 
-# After the pre-patch, patch 1, patch 2, and the mutant.
+# The source, and the file after the pre-patch, patches 1 and 2, the mutant.
 STATES = (
     numbers(),
     numbers(x4="pre"),
@@ -69,7 +69,7 @@ STATES = (
 
 
 def mail(subject: str, old: str, new: str, path: str = "hw/a.c") -> bytes:
-    """A patch as git writes it."""
+    """Return a patch as git writes it."""
     diff = difflib.unified_diff(
         old.splitlines(keepends=True),
         new.splitlines(keepends=True),
@@ -86,7 +86,7 @@ def mail(subject: str, old: str, new: str, path: str = "hw/a.c") -> bytes:
 
 
 def make_series(root: Path) -> Path:
-    """Write the folder of patches; returns it."""
+    """Write a folder of patches, and return it."""
     folder = root / "qemu-patches"
     for name, subject, number in (
         ("v10.0/pre/0001-pre.patch", "[PATCH 1/1] hw: Pre", 0),
@@ -105,7 +105,7 @@ def make_series(root: Path) -> Path:
 def make_small_tree(
     root: Path, version: str = "10.0.13", *, stock: bool = False
 ) -> Path:
-    """Write a tree that the series is for; returns it."""
+    """Write a tree that the series applies to, and return it."""
     files = {
         "VERSION": f"{version}\n",
         "hw/a.c": STATES[0],
@@ -120,7 +120,7 @@ def make_small_tree(
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Run git on a tree, and return what it prints."""
+    """Run git in a tree, and return its output."""
     return subprocess.run(
         ["git", "-C", root, *arguments],
         check=True, capture_output=True, text=True,
@@ -128,9 +128,9 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def make_repository(root: Path) -> Path:
-    """Make a tree a git tree with one commit; returns it."""
+    """Turn a tree into a git work tree with one commit, and return it."""
     git(root, "init", "-q")
-    # The user's own name may be unknown to git.
+    # Git may not know a name for the user.
     git(root, "config", "user.name", "C. Mitter")
     git(root, "config", "user.email", "c@example.org")
     git(root, "add", "-A")
@@ -139,7 +139,7 @@ def make_repository(root: Path) -> Path:
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    """All files of a tree, hidden ones too, but not git's."""
+    """Return all files of a tree except for those of git."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")

@@ -122,7 +122,7 @@ def test_apply(
     assert snapshot(root) == changed
 
 
-def test_applying_goes_on_from_where_the_tree_is(
+def test_apply_continues_from_the_patches_in_the_tree(
     series: Command, root: Path, capsys: Capture
 ) -> None:
     for options, words in (
@@ -137,7 +137,7 @@ def test_applying_goes_on_from_where_the_tree_is(
     assert content(root) == STATES[4]
 
 
-def test_nothing_is_taken_out(
+def test_apply_reverts_no_patch(
     series: Command, root: Path, capsys: Capture
 ) -> None:
     (root / "hw/a.c").write_text(STATES[3])
@@ -154,7 +154,7 @@ def test_nothing_is_taken_out(
         (["--mutant", "no"], "unknown mutant or follow-up 'no'"),
     ],
 )
-def test_what_cannot_be_applied(
+def test_unknown_patches_are_refused(
     series: Command,
     root: Path,
     capsys: Capture,
@@ -216,7 +216,7 @@ def test_a_damaged_series_is_refused(
     assert snapshot(root) == before
 
 
-def test_also_what_is_not_wanted_must_be_whole(
+def test_patches_that_are_not_applied_are_checked_too(
     series: Command, root: Path, folder: Path
 ) -> None:
     path = folder / "v10.0/0002-two.patch"
@@ -314,7 +314,7 @@ def test_am_is_all_or_nothing(
     series: Command, root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     make_repository(root)
-    # It applies, but git am wants an author.
+    # The patch applies, but git am needs an author.
     bare = tmp_path / "bare.patch"
     data = mail("x", STATES[3], STATES[4])
     bare.write_bytes(data.replace(b"From: A. U. Thor", b"X: y"))
@@ -327,7 +327,7 @@ def test_am_is_all_or_nothing(
     assert not (root / ".git/rebase-apply").exists()
 
 
-def test_am_keeps_out_of_another_one(
+def test_am_does_not_disturb_another_one(
     series: Command, root: Path, capsys: Capture
 ) -> None:
     make_repository(root)
@@ -376,7 +376,7 @@ def test_verify(series: Command, root: Path, capsys: Capture) -> None:
     assert "applies          0002-two.patch" in out
 
 
-def test_verify_complains(
+def test_verify_reports_conflicts_and_style(
     series: Command, root: Path, folder: Path, capsys: Capture
 ) -> None:
     (root / "hw/a.c").write_text(numbers(x14="other"))
@@ -389,7 +389,7 @@ def test_verify_complains(
     assert "checkpatch: 1 errors, 0 warnings\n      -:7: ERROR" in out
 
 
-def test_verify_says_how_a_changed_tree_is(
+def test_verify_recognises_a_changed_stock_tree(
     series: Command, tmp_path: Path, capsys: Capture
 ) -> None:
     root = make_small_tree(tmp_path / "qemu", stock=True)
@@ -427,7 +427,7 @@ def test_export(series: Command, tmp_path: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("action", ["apply", "verify"])
-def test_a_tree_that_is_none(
+def test_a_folder_that_is_not_qemu(
     series: Command, tmp_path: Path, action: str
 ) -> None:
     assert series(action, tmp_path) == 2

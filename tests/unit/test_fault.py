@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Lines of faults: what the kernel would refuse, and what never strikes."""
+"""Fault lines are refused if the kernel would refuse or ignore them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_device_that_cannot_migrate(line: str) -> None:
     check_fault("reset 1 fail EIO", MigrationFlags(0), 4096)
 
 
-def test_flags_and_size_of_the_device_count() -> None:
+def test_faults_must_fit_the_flags_and_size_of_the_device() -> None:
     device = Device(
         flags=(Flag.STOP_COPY, Flag.PRE_COPY),
         faults=("arc PRE_COPY STOP_COPY 1 fail EIO", "save 1 corrupt 65535"),

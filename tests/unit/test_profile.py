@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Latency profiles: their files, and what scenarios take from them."""
+"""Latency profiles: their files, and how scenarios use them."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def scenario(keys: str) -> Scenario:
     return parse(f'name = "x"\n[[devices]]\n{keys}\n'.encode(), "x.toml")[0]
 
 
-def test_those_that_come_with_the_tool() -> None:
+def test_the_profiles_of_the_package() -> None:
     assert profiles() == ["cx7", "cx7-multifd", "heavy", "zero"]
     for name in profiles():
         profile = load_profile(name)
         assert profile.name == name
-        # p2psim takes single steps only, and each has a figure.
+        # p2psim takes only single arcs, and each has a latency.
         assert len(profile.arcs) in (0, 15)
 
 
-def test_cx7_is_what_docs_say() -> None:
-    # On the path of a patched tree, in microseconds.
+def test_cx7_has_the_figures_of_the_docs() -> None:
+    # The arcs that a device takes with a patched tree, in microseconds.
     path = (
         "PRE_COPY>PRE_COPY_P2P", "PRE_COPY_P2P>STOP_COPY", "RESUMING>STOP",
         "STOP>RUNNING_P2P", "RUNNING_P2P>RUNNING",
@@ -86,7 +86,7 @@ def test_own_latencies_override() -> None:
     )
 
 
-def test_what_is_recorded_needs_no_profile(
+def test_a_recorded_scenario_needs_no_profile(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = scenario('profile = "cx7"')
@@ -108,7 +108,7 @@ def test_profile_is_part_of_the_identity() -> None:
     assert len(digests | {plain.digest}) == 5
 
 
-def test_profile_in_place_of_the_scenario_s() -> None:
+def test_a_profile_replaces_the_latencies_of_a_scenario() -> None:
     plain = load("two-devices")
     found = with_profile("two-devices", "cx7")
     assert found.name == "two-devices-cx7"
@@ -120,7 +120,7 @@ def test_profile_in_place_of_the_scenario_s() -> None:
     assert zero.devices == (Device(count=2, profile="zero"),)
 
 
-def test_a_long_name_is_still_one() -> None:
+def test_a_long_name_is_shortened() -> None:
     found = load_profile("cx7").replace(
         Scenario(name="x" * 63, devices=(Device(),))
     )
@@ -139,7 +139,7 @@ def test_a_long_name_is_still_one() -> None:
         ),
     ],
 )
-def test_profile_that_will_not_do(keys: str, why: str) -> None:
+def test_a_wrong_profile_of_a_device(keys: str, why: str) -> None:
     with pytest.raises(ScenarioError) as caught:
         scenario(keys)
     assert caught.value.what.startswith(why)
@@ -164,7 +164,7 @@ ARC = f'[[arcs]]\narc = "{STOP}"\nus = 5\nsource = "assumed"\n'
         ("format = 1\nname = 'x'\narcs = []\n", "field `summary`"),
     ],
 )
-def test_file_that_is_no_profile(
+def test_a_file_that_is_not_a_profile(
     tmp_path: Path, data: str, why: str
 ) -> None:
     path = tmp_path / "own.toml"
@@ -191,14 +191,14 @@ def test_bad_arguments() -> None:
 
 
 @pytest.mark.parametrize("mode", ["--mutants", "--per-patch"])
-def test_modes_with_latencies_of_their_own(
+def test_modes_that_have_their_own_latencies(
     mode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["validate", mode, "--profile", "cx7"]) == 2
     assert "Leave out --profile" in capsys.readouterr().err
 
 
-def test_profile_of_each_kind() -> None:
+def test_profiles_are_for_devices_with_all_flags() -> None:
     profile = Profile(
         format=1, name="x", summary="x",
         arcs=(ArcLatency(arc=STOP, us=5, source="assumed"),),

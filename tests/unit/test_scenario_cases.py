@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files of many scenarios, and expectations of faults."""
+"""Files with several scenarios, and what scenarios expect of faults."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def line(number: int, text: str) -> str:
 )
 def test_bad_case(number: int, text: str, key: str, why: str) -> None:
     found = refusal(line(number, text))
-    # What is missing is wrong with the table where it should be.
+    # A missing key is reported on the line of its table.
     tables = {12: 11, 13: 11, 14: 13} if not text else {}
     assert found.line == tables.get(number, number)
     assert key in found.what
@@ -115,7 +115,7 @@ def test_a_hang_that_ends_in_time() -> None:
     assert "expect.patched.hangs: it goes with timed-out" in found.what
 
 
-def test_case_that_does_not_fit_what_is_common() -> None:
+def test_a_case_that_does_not_fit_its_file() -> None:
     found = refusal(line(28, 'expect.patched = {outcome = "cancelled"}'))
     assert (found.line, "no step to do it" in found.what) == (28, True)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Applying patches: strict, all or nothing, and never outside."""
+"""Patches apply strictly, all or none, and never outside of the tree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBERS = "".join(f"{n}\n" for n in range(1, 41)).encode()
 
 
 class FakeTree:
-    """Files by path; a link is a path with content None."""
+    """Files by path; a path with the content None is a link."""
 
     def __init__(self, **files: bytes | None) -> None:
         self.files = {
@@ -67,25 +67,25 @@ def refused(tree: FakeTree, *texts: str) -> PatchError:
     return caught.value
 
 
-def test_only_what_differs_comes_out(tree: FakeTree) -> None:
+def test_only_changed_files_are_returned(tree: FakeTree) -> None:
     result = apply(tree, diff("hw/a.c", FIRST, SECOND))
     expected = NUMBERS.replace(b"\n4\n", b"\nfour\n")
     assert result == {"hw/a.c": expected.replace(b"\n21\n", b"\nx\n")}
 
 
-def test_a_patch_sees_what_those_before_it_made(tree: FakeTree) -> None:
+def test_a_patch_applies_on_top_of_those_before_it(tree: FakeTree) -> None:
     back = "@@ -3,3 +3,3 @@\n 3\n-four\n+4\n 5\n"
     assert apply(tree, diff("hw/a.c", FIRST), diff("hw/a.c", back)) == {}
 
 
-def test_a_patch_taken_out_again(tree: FakeTree) -> None:
+def test_a_patch_is_reverted(tree: FakeTree) -> None:
     patch = Patch("x.patch", diff("hw/a.c", FIRST, SECOND).encode())
     before = tree.files["hw/a.c"]
     tree.files |= apply_patches(tree, [patch])
     assert apply_patches(tree, [patch], reverse=True) == {"hw/a.c": before}
 
 
-def test_a_look_at_a_patch_alone() -> None:
+def test_a_patch_is_checked_without_a_tree() -> None:
     check_patch(Patch("x.patch", diff("no/such.c", FIRST).encode()))
     with pytest.raises(PatchError, match="outside"):
         check_patch(Patch("x.patch", diff("../x", FIRST).encode()))
@@ -105,7 +105,7 @@ def test_new_and_removed_files(tree: FakeTree) -> None:
     assert apply(tree, new, gone) == {"hw/n.c": b"n\n", "hw/b.c": None}
 
 
-def test_a_rename_is_two_changes(tree: FakeTree) -> None:
+def test_a_rename_removes_one_file_and_adds_another(tree: FakeTree) -> None:
     text = (
         "diff --git a/hw/b.c b/hw/c.c\nsimilarity index 100%\n"
         "rename from hw/b.c\nrename to hw/c.c\n"
@@ -113,7 +113,7 @@ def test_a_rename_is_two_changes(tree: FakeTree) -> None:
     assert apply(tree, text) == {"hw/b.c": None, "hw/c.c": b"b\n"}
 
 
-def test_mail_around_the_diff_is_passed_over(tree: FakeTree) -> None:
+def test_the_mail_around_the_diff_is_ignored(tree: FakeTree) -> None:
     mail = (
         "From 0123 Mon Sep 17 00:00:00 2001\nSubject: [PATCH] x\n\n"
         "Text.\n---\n hw/a.c | 2 +-\n\n"
@@ -123,12 +123,12 @@ def test_mail_around_the_diff_is_passed_over(tree: FakeTree) -> None:
     assert set(apply(tree, mail)) == {"hw/a.c"}
 
 
-def test_the_last_line_may_lack_its_end(tree: FakeTree) -> None:
+def test_the_last_line_may_lack_a_newline(tree: FakeTree) -> None:
     hunk = "@@ -1 +1 @@\n-b\n+c\n\\ No newline at end of file"
     assert apply(tree, diff("hw/b.c", hunk)) == {"hw/b.c": b"c"}
 
 
-def test_bytes_that_are_no_utf8_pass_through() -> None:
+def test_bytes_that_are_not_utf8_are_kept() -> None:
     tree = FakeTree(a_c=b"\xe9\n")
     text = diff("a.c", "@@ -1 +1 @@\n-\udce9\n+\udcff\n")
     assert apply(tree, text) == {"a.c": b"\xff\n"}
@@ -146,7 +146,7 @@ def test_a_hunk_that_does_not_apply_is_named(tree: FakeTree) -> None:
     )
 
 
-def test_context_must_match_to_the_blank(tree: FakeTree) -> None:
+def test_context_must_match_including_blanks(tree: FakeTree) -> None:
     fuzzy = FIRST.replace(" 5\n", " 5 \n")
     assert refused(tree, diff("hw/a.c", fuzzy)).hunk == "@@ -3,3 +3,3 @@"
 
@@ -191,7 +191,7 @@ def test_paths_outside_of_the_tree(tree: FakeTree, path: str) -> None:
     assert "outside" in str(refused(tree, text))
 
 
-def test_prefixes_are_required(tree: FakeTree) -> None:
+def test_paths_need_prefixes(tree: FakeTree) -> None:
     text = f"--- hw/a.c\n+++ hw/a.c\n{FIRST}"
     assert "a/ or b/" in str(refused(tree, text))
 
@@ -201,13 +201,13 @@ def test_a_link_is_not_followed(tree: FakeTree) -> None:
     assert "symbolic link" in str(refused(tree, text))
 
 
-def test_nothing_is_made_behind_a_link(tree: FakeTree) -> None:
+def test_no_file_is_created_behind_a_link(tree: FakeTree) -> None:
     text = "--- /dev/null\n+++ b/link/x\n@@ -0,0 +1 @@\n+x\n"
     assert "link is not a folder" in str(refused(tree, text))
 
 
 @pytest.mark.parametrize("mode", ["120000", "160000", "100755"])
-def test_only_plain_files_are_made(tree: FakeTree, mode: str) -> None:
+def test_only_plain_files_are_created(tree: FakeTree, mode: str) -> None:
     text = (
         f"diff --git a/n b/n\nnew file mode {mode}\n"
         "--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+/etc/passwd\n"
@@ -234,11 +234,11 @@ def test_binary_patches_are_refused(tree: FakeTree, body: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "not a patch\n", "\0\1\2"])
-def test_what_is_no_patch(tree: FakeTree, text: str) -> None:
+def test_a_text_without_a_diff_is_refused(tree: FakeTree, text: str) -> None:
     assert "no diff" in str(refused(tree, text))
 
 
-def test_a_file_that_is_not_there(tree: FakeTree) -> None:
+def test_a_missing_file_is_reported(tree: FakeTree) -> None:
     error = refused(tree, diff("hw/no.c", FIRST))
     assert str(error) == "1.patch: hw/no.c: No such file or directory"
 
@@ -265,13 +265,13 @@ def test_settings_of_git_do_not_make_it_lenient(
 
 
 @pytest.mark.parametrize("made", ["new.c", "hw/a.c"])
-def test_git_makes_only_what_was_looked_at(
+def test_git_may_create_only_files_that_unidiff_saw(
     tree: FakeTree,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     made: str,
 ) -> None:
-    # As if git saw a link where unidiff sees none.
+    # Let git see a link that unidiff does not see.
     program = tmp_path / "git"
     program.write_text(f"#!/bin/sh\nln -sf /etc/passwd {made}\n")
     program.chmod(0o755)
@@ -280,7 +280,7 @@ def test_git_makes_only_what_was_looked_at(
     assert str(error) == f"1.patch: {made}: the patch is ambiguous"
 
 
-def test_git_is_missing(
+def test_missing_git_is_reported(
     tree: FakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -288,7 +288,7 @@ def test_git_is_missing(
         apply(tree, diff("hw/a.c", FIRST))
 
 
-def test_loading_a_patch(tmp_path: Path) -> None:
+def test_a_patch_is_loaded_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "0001-x.patch"
     path.write_bytes(b"x")
     assert Patch.load(path) == Patch("0001-x.patch", b"x")

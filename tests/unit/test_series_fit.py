@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a tree has of the series, and which base is for it."""
+"""How much of the series a tree contains, and which base fits it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The list of follow-ups."""
+"""The list of follow-ups in series.toml."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_damaged_followup(
         load_followups(tmp_path)
 
 
-def test_two_followups_of_one_name(tmp_path: Path) -> None:
+def test_two_followups_with_one_name(tmp_path: Path) -> None:
     table = SERIES[SERIES.index("[[followup]]") :]
     (tmp_path / "series.toml").write_text(SERIES + table)
     with pytest.raises(UsageError, match="two patches are named 'mend'"):
@@ -82,13 +82,13 @@ def test_every_own_followup_is_listed() -> None:
 def test_an_own_followup(followup: Followup) -> None:
     find_base(followup.base)
     for name in followup.fixes:
-        # Without that, it would be judged by the defect.
+        # Otherwise, the fixed tree would be judged by the defect.
         assert followup.name in load(name).expect.followups
     for name in followup.keeps:
         assert not load(name).expect.patched.breaks
 
 
-def test_nothing_is_expected_of_no_followup() -> None:
+def test_every_expectation_belongs_to_a_followup() -> None:
     for name in names():
         for followup in load(name).expect.followups:
             assert name in (*OURS[followup].fixes, *OURS[followup].keeps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The list of mutants."""
+"""The list of mutants in series.toml."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_damaged_mutant(
         load_mutants(tmp_path)
 
 
-def test_two_mutants_of_one_name(tmp_path: Path) -> None:
+def test_two_mutants_with_one_name(tmp_path: Path) -> None:
     table = SERIES[SERIES.index("[[mutant]]") :]
     (tmp_path / "series.toml").write_text(SERIES + table)
     with pytest.raises(UsageError, match="two patches are named 'swap'"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The series as mails."""
+"""The series is written as a reproducible thread of mails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def base(folder: Path) -> Base:
 
 
 def parse(data: bytes) -> Message:
-    # A mail in a file begins with the line of an mbox.
+    # Like format-patch's files, each begins with the first line of an mbox.
     assert data.startswith(b"From 0000")
     return email.message_from_bytes(data, policy=email.policy.default)
 
@@ -36,7 +36,7 @@ def parsed(base: Base) -> list[Message]:
     return [parse(data) for data in thread(base).values()]
 
 
-def test_all_answer_to_the_first(base: Base) -> None:
+def test_all_mails_reply_to_the_first(base: Base) -> None:
     first, second = parsed(base)
     assert first["Message-Id"].endswith(".0001@example.org>")
     assert second["Message-Id"].endswith(".0002@example.org>")
@@ -45,7 +45,7 @@ def test_all_answer_to_the_first(base: Base) -> None:
     assert second["References"] == first["Message-Id"]
 
 
-def test_ids_are_made_of_the_content(base: Base, folder: Path) -> None:
+def test_ids_are_computed_from_the_contents(base: Base, folder: Path) -> None:
     assert thread(base) == thread(load_bases(folder)[0])
     path = folder / "v10.0/0002-two.patch"
     path.write_bytes(path.read_bytes().replace(b"Why.", b"Well."))
@@ -54,14 +54,14 @@ def test_ids_are_made_of_the_content(base: Base, folder: Path) -> None:
     assert len(set(ids)) == 4
 
 
-def test_the_rest_of_a_mail_stays(base: Base) -> None:
+def test_the_rest_of_a_mail_does_not_change(base: Base) -> None:
     for patch, data in zip(base.patches, thread(base).values(), strict=True):
         head, _, body = patch.data.partition(b"\n\n")
         assert data.startswith(head + b"\nMessage-Id: ")
         assert data.endswith(b"\n\n" + body)
 
 
-def test_a_letter_as_text(folder: Path) -> None:
+def test_a_cover_letter_may_be_a_text(folder: Path) -> None:
     (folder / "v10.0/0000-cover-letter.txt").write_text(
         "vfio: Größe\n\nHello,\n\nsee below.\n"
     )
@@ -75,7 +75,7 @@ def test_a_letter_as_text(folder: Path) -> None:
     assert replies == {cover["Message-Id"]}
 
 
-def test_a_letter_has_the_version_of_the_patches(folder: Path) -> None:
+def test_a_cover_letter_has_the_version_of_the_patches(folder: Path) -> None:
     for number, name in ((1, "one"), (2, "two")):
         (folder / f"v10.0/000{number}-{name}.patch").write_bytes(
             mail(
@@ -89,7 +89,7 @@ def test_a_letter_has_the_version_of_the_patches(folder: Path) -> None:
     assert cover["Subject"] == "[RFC PATCH v2 0/2] vfio: x"
 
 
-def test_a_letter_as_a_mail(folder: Path) -> None:
+def test_a_cover_letter_may_be_a_mail(folder: Path) -> None:
     (folder / "v10.0/0000-cover-letter.txt").write_text(
         "From: B <b@example.net>\nSubject: [PATCH v3 0/2] x\n\nHello.\n"
     )
@@ -99,7 +99,7 @@ def test_a_letter_as_a_mail(folder: Path) -> None:
     assert first["In-Reply-To"] == cover["Message-Id"]
 
 
-def test_a_mail_that_is_not_ascii_says_so(folder: Path) -> None:
+def test_a_mail_with_utf8_declares_it(folder: Path) -> None:
     path = folder / "v10.0/0001-one.patch"
     path.write_bytes(path.read_bytes().replace(b"Why.", "Größe.".encode()))
     first, second = parsed(load_bases(folder)[0])
@@ -108,14 +108,14 @@ def test_a_mail_that_is_not_ascii_says_so(folder: Path) -> None:
     assert second["Content-Type"] is None
 
 
-def test_a_bare_diff_is_no_mail(folder: Path) -> None:
+def test_a_bare_diff_is_refused(folder: Path) -> None:
     path = folder / "v10.0/0002-two.patch"
     path.write_bytes(path.read_bytes().partition(b"---\n\n")[2])
     with pytest.raises(PatchError, match=r"0002-two\.patch: the patch is not"):
         thread(load_bases(folder)[0])
 
 
-def test_a_base_without_a_series(folder: Path) -> None:
+def test_a_base_without_a_series_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="has no series"):
         thread(load_bases(folder)[1])
 
@@ -138,7 +138,7 @@ def test_export(base: Base, folder: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_git_takes_the_mbox(base: Base, tmp_path: Path) -> None:
+def test_git_am_applies_the_mbox(base: Base, tmp_path: Path) -> None:
     export(base, tmp_path / "out")
     root = tmp_path / "tree"
     (root / "hw").mkdir(parents=True)

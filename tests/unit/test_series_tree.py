@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Trees on the disk: all files change, or none."""
+"""Trees on disk: all files change, or none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_kinds(root: Path) -> None:
     assert tree.kind_of("VERSION/x") is None
 
 
-def test_what_is_not_qemu(root: Path) -> None:
+def test_a_folder_that_is_not_qemu_is_refused(root: Path) -> None:
     assert open_folder(root).version == "10.0.13"
     (root / "VERSION").unlink()
     with pytest.raises(SourceError, match="not QEMU: it contains no VERSION"):

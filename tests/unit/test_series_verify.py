@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Verifying: every patch, and checkpatch.pl."""
+"""Every patch is tried, and checkpatch.pl runs on it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def verified(root: Path, folder: Path) -> list[Verified]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_what_is_there_and_what_applies(
+def test_applied_patches_and_those_that_apply(
     root: Path, folder: Path, count: int
 ) -> None:
     (root / "hw/a.c").write_text(STATES[count])
@@ -56,19 +56,19 @@ def test_a_conflict_is_named(root: Path, folder: Path) -> None:
     assert one.conflict
     assert one.conflict.file == "hw/a.c"
     assert one.conflict.hunk == "@@ -9,7 +9,7 @@"
-    # For want of the first one.
+    # The second patch conflicts because the first is missing.
     assert two.state is PatchState.CONFLICTS
     assert [x.good for x in (pre, one, two)] == [True, False, False]
 
 
-def test_a_patch_picked_alone(root: Path, folder: Path) -> None:
+def test_a_cherry_picked_patch_is_recognised(root: Path, folder: Path) -> None:
     (root / "hw/a.c").write_text(numbers(x12="one"))
     assert [x.state for x in verified(root, folder)] == [
         PatchState.APPLIES, PatchState.APPLIED, PatchState.APPLIES,
     ]
 
 
-def test_a_patch_sees_all_before_it(root: Path, folder: Path) -> None:
+def test_a_patch_is_tried_after_all_others(root: Path, folder: Path) -> None:
     (root / "hw/b.c").write_text(STATES[0])
     (folder / "v10.0/0001-one.patch").write_bytes(
         mail("[PATCH 1/2] x", STATES[0], STATES[1], "hw/b.c")
@@ -91,27 +91,29 @@ def test_style(root: Path, folder: Path) -> None:
     assert two.state is PatchState.APPLIES
 
 
-def test_a_malformed_patch_is_no_conflict(root: Path, folder: Path) -> None:
+def test_a_malformed_patch_is_an_error(root: Path, folder: Path) -> None:
     path = folder / "v10.0/0002-two.patch"
     path.write_bytes(path.read_bytes().replace(b"-9,7", b"-9,8"))
     with pytest.raises(PatchError, match=r"0002.*@@ -9,8 \+9,7 @@"):
         verified(root, folder)
 
 
-def test_checkpatch_is_missing(root: Path, folder: Path) -> None:
+def test_missing_checkpatch_is_reported(root: Path, folder: Path) -> None:
     (root / "scripts/checkpatch.pl").unlink()
     with pytest.raises(SourceError, match=r"no scripts/checkpatch\.pl"):
         verified(root, folder)
 
 
 @pytest.mark.parametrize("text", ["die 'broken'", "print 'hello'", "exit 3"])
-def test_checkpatch_fails(root: Path, folder: Path, text: str) -> None:
+def test_failing_checkpatch_is_reported(
+    root: Path, folder: Path, text: str
+) -> None:
     (root / "scripts/checkpatch.pl").write_text(text)
     with pytest.raises(SourceError, match="failed on 0001-pre"):
         verified(root, folder)
 
 
-def test_perl_is_missing(
+def test_missing_perl_is_reported(
     root: Path,
     folder: Path,
     tmp_path: Path,
