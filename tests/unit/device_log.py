@@ -15,13 +15,14 @@ _TICK_NS = 1_000
 
 @dataclass
 class FakeDevice:
-    """One device, open from the beginning; each method is an event.
+    """One device, open from the beginning; each method logs an event.
 
     :param flags: What it offers.
     :param now_ns: Its clock; every line takes a microsecond.
-    :param peer_id: Its number among its peers; None: version 1, no peers.
-    :param peers: By their numbers, the counters of what passed.
-    :param heartbeat: What it heard of its guest, in version 3.
+    :param peer_id: Its number among its peers; None means version 1, without
+        peers.
+    :param peers: The counters for each peer, by the peer's number.
+    :param heartbeat: The figures of its guest's beats, in version 3.
     """
 
     flags: MigrationFlags
@@ -37,16 +38,16 @@ class FakeDevice:
     live_ns: int = field(init=False)
 
     def __post_init__(self) -> None:
-        # QEMU has it open before its first line, whenever that is.
+        # QEMU opens it before QEMU's first line, whenever that is.
         self.live_ns = self.now_ns - 150_000_000
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Log one line."""
         self.lines.append(f"{self.now_ns} {text}")
         self.now_ns += _TICK_NS
 
     def ask(self, state: DeviceState, errno: int = 0) -> None:
-        """A request; it fails in its first step with `errno`."""
+        """Log a request, which fails in its first arc with `errno`."""
         self.say(f"request from={self.state.name} to={state.name}")
         way = path(self.state, state, self.flags)
         for target in way or ():
@@ -65,7 +66,7 @@ class FakeDevice:
         )
 
     def _session(self, target: DeviceState | None) -> None:
-        """The end of a session, if there is one."""
+        """End a session, if there is one."""
         saving = self.state in SAVING_STATES
         if self.state is S.RESUMING and target is not None:
             self.say(self.checksum or f"checksum ok crc32={self.crc32:08x}")
@@ -81,19 +82,19 @@ class FakeDevice:
             )
 
     def reset(self) -> None:
-        """VFIO_DEVICE_RESET."""
+        """Log VFIO_DEVICE_RESET."""
         self.say(f"reset state={self.state.name}")
         self.state = S.RUNNING
 
     def count(self, when: str, peers: Mapping[int, object] = {}) -> None:
-        """A line for each peer."""
+        """Log a line for each peer."""
         for number, counters in self.peers.items():
             keys = ("sent", "received", "lost", "doubled", "missed")
             counts = " ".join(f"{key}={counters.get(key, 0)}" for key in keys)
             self.say(f"peer id={number} when={when} {counts}")
 
     def log(self, version: int | None = None) -> bytes:
-        """The whole log, with its end."""
+        """Return the whole log with its end."""
         if version is None:
             version = 1 if self.peer_id is None else 2
             version = 3 if self.heartbeat else version

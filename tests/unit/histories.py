@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Results that never were."""
+"""Invented results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MS = 1_000_000
 
 
 def entry(value_ns: int = 300 * MS, revision: str = "c0ffee") -> Entry:
-    """A result of a scenario with two devices."""
+    """Make a result of a scenario with two devices."""
     return Entry(
         recorded_s=1_700_000_000,
         digest=f"d-{revision}",
@@ -35,7 +35,7 @@ def entry(value_ns: int = 300 * MS, revision: str = "c0ffee") -> Entry:
 
 
 def entries(values_ns: Iterable[int]) -> list[Entry]:
-    """Results of one revision after another, a day apart."""
+    """Make results of one revision after another, a day apart."""
     return [
         replace(
             entry(value_ns, f"{number:04x}"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Adds results to a history for ever; says on stdout which it stored."""
+"""Adds results to a history without end, and prints which it stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vfio_p2p.history.database import open_history
 
 
 def main(path: Path) -> None:
-    """Write until killed, each time a pair of results."""
+    """Write pairs of results until killed."""
     with open_history(path, write=True) as history:
         for number in count():
             pair = [

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A QEMU that only prints: logs of any version, right or wrong on purpose.
 
-Prints through the format tables of `vfio_p2p.trace`, in the sequences that
-the series' documentation gives.
+It prints through the format tables of `vfio_p2p.trace`, in the sequences of
+the series' documentation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BEGIN_NS = 1_700_000_000_000_000_000
 
 
 def prefix(kind: str, time_ns: int, thread: int = 4242) -> str:
-    """What stands before an event's name."""
+    """Return the text before an event's name."""
     if kind == "none":
         return ""
     if kind == "thread":
@@ -43,7 +43,7 @@ def prefix(kind: str, time_ns: int, thread: int = 4242) -> str:
 
 
 def prefixes_of(version: str) -> tuple[str, ...]:
-    """Prefixes that a version can print."""
+    """Return the prefixes that a version can print."""
     at = VERSIONS.index(version)
     if at < VERSIONS.index("10.1"):
         return ("none", "thread")
@@ -52,7 +52,7 @@ def prefixes_of(version: str) -> tuple[str, ...]:
 
 @dataclass
 class FakeQemu:
-    """One side; every method prints what QEMU prints for it."""
+    """One side; each method prints what QEMU prints for it."""
 
     devices: dict[str, MigrationFlags]
     version: str = "10.0"
@@ -71,7 +71,7 @@ class FakeQemu:
             self.emit(Kind.REALIZE, "vfio_migration_realize", device=device)
 
     def emit(self, kind: Kind, event: str, **fields: object) -> None:
-        """One line."""
+        """Print one line."""
         at = VERSIONS.index(self.version)
         fmt = next(
             f
@@ -86,7 +86,7 @@ class FakeQemu:
 
     @property
     def next_ns(self) -> int:
-        """Time of the next line."""
+        """Return the time of the next line."""
         return self.begin_ns + len(self.lines) * _STEP_NS
 
     @property
@@ -101,7 +101,7 @@ class FakeQemu:
         reached: DeviceState | None = None,
         recover: DeviceState = DeviceState.ERROR,
     ) -> None:
-        """A request; `reached` is where a failed one ends."""
+        """Make a request; `reached` is the state after a failed one."""
         event = "vfio_migration_set_state"
         if self.entry_lines:
             self.emit(
@@ -130,7 +130,7 @@ class FakeQemu:
         reached: DeviceState | None,
         recover: DeviceState,
     ) -> None:
-        """What the device sees of a request, before its next line."""
+        """Tell the device of a request, before QEMU's next line."""
         fake = self.device(device)
         fake.now_ns = self.next_ns - _STEP_NS * 4 // 5
         if reached is None:
@@ -143,12 +143,12 @@ class FakeQemu:
             fake.ask(recover)
 
     def device(self, name: str) -> FakeDevice:
-        """A device, for what it does by itself."""
+        """Return a device, for whatever it does by itself."""
         flags = self.devices.get(name, ALL_FLAGS)
         return self.said.setdefault(name, FakeDevice(flags, self.begin_ns))
 
     def begin(self, running: bool, reason: str) -> None:
-        """vm_state_notify() begins."""
+        """Begin vm_state_notify()."""
         if self.notify:
             self.emit(
                 Kind.NOTIFY, "vm_state_notify", running=int(running),
@@ -158,7 +158,7 @@ class FakeQemu:
     def call(
         self, device: str, phase: Pass, running: bool, reason: str
     ) -> None:
-        """One callback of one device."""
+        """Make one callback of one device."""
         now = self.state[device]
         saving = now in (S.PRE_COPY, S.PRE_COPY_P2P)
         if phase is Pass.PREPARE:
@@ -176,7 +176,7 @@ class FakeQemu:
         self, device: str, phase: Pass, running: bool, reason: str,
         state: DeviceState,
     ) -> None:
-        """The line at the end of a callback."""
+        """Print the line at the end of a callback."""
         prepare = phase is Pass.PREPARE
         self.emit(
             Kind.PREPARE if prepare else Kind.MAIN,
@@ -186,7 +186,7 @@ class FakeQemu:
         )
 
     def calls(self, running: bool) -> list[tuple[Pass, str]]:
-        """The callbacks of a run-state change, in the right order."""
+        """Return the callbacks of a run-state change in the right order."""
         names = list(self.devices)
         if not running:
             names.reverse()
@@ -202,17 +202,17 @@ class FakeQemu:
         self, running: bool, reason: str,
         calls: Iterable[tuple[Pass, str]] | None = None,
     ) -> None:
-        """A run-state change."""
+        """Change the run state."""
         self.begin(running, reason)
         for phase, device in self.calls(running) if calls is None else calls:
             self.call(device, phase, running, reason)
 
     def status(self, status: str) -> None:
-        """The migration's own state."""
+        """Print the migration's own state."""
         self.emit(Kind.STATUS, "migrate_set_state", status=status)
 
     def setup(self) -> None:
-        """vfio_save_setup() of all devices."""
+        """Call vfio_save_setup() for all devices."""
         self.status("setup")
         for device, flags in self.devices.items():
             if self.state[device] is S.RUNNING and (
@@ -225,7 +225,7 @@ class FakeQemu:
         self.status("active")
 
     def complete(self, stop: bool | None = None) -> None:
-        """vfio_save_complete_precopy() of all devices."""
+        """Call vfio_save_complete_precopy() for all devices."""
         for device in self.devices:
             self.set_state(device, S.STOP_COPY, recover=S.STOP)
             if not self.series if stop is None else stop:
@@ -236,7 +236,7 @@ class FakeQemu:
             )
 
     def cleanup(self, stop: bool = True) -> None:
-        """vfio_save_cleanup() of all devices."""
+        """Call vfio_save_cleanup() for all devices."""
         for device in self.devices:
             if stop and self.state[device] is S.STOP_COPY:
                 self.set_state(device, S.STOP)
@@ -245,22 +245,22 @@ class FakeQemu:
             )
 
     def load(self) -> None:
-        """vfio_load_setup() of all devices."""
+        """Call vfio_load_setup() for all devices."""
         for device in self.devices:
             self.set_state(device, S.RESUMING, recover=self.state[device])
 
     def log(self, lines: Sequence[str] | None = None) -> bytes:
-        """What was printed, or other lines, as a file."""
+        """Return what was printed, or other lines, as a file."""
         found = self.lines if lines is None else lines
         return "".join(f"{line}\n" for line in found).encode()
 
     def timeline(self, side: Side = Side.SOURCE) -> Timeline:
-        """What was printed, as a timeline."""
+        """Return what was printed, as a timeline."""
         return timeline(self.log(), side)
 
 
     def device_logs(self) -> dict[str, bytes]:
-        """What the devices say themselves, once QEMU is gone."""
+        """Return the devices' own logs, as they are once QEMU is gone."""
         found = {}
         for name in self.devices:
             fake = self.device(name)
@@ -269,12 +269,12 @@ class FakeQemu:
         return found
 
     def witnessed(self, side: Side = Side.SOURCE) -> Timeline:
-        """The timeline, with the devices' own logs."""
+        """Return the timeline with the devices' own logs."""
         return with_logs(self.timeline(side), self.device_logs())
 
 
 def with_logs(side: Timeline, logs: Mapping[str, bytes]) -> Timeline:
-    """A timeline with other logs."""
+    """Return a timeline with other logs."""
     return replace(
         side,
         logs={
@@ -285,18 +285,18 @@ def with_logs(side: Timeline, logs: Mapping[str, bytes]) -> Timeline:
 
 
 def timeline(data: bytes, side: Side = Side.SOURCE) -> Timeline:
-    """The timeline of a log."""
+    """Return the timeline of a log."""
     return build(TraceReader(io.BytesIO(data), f"{side}.log"), side)
 
 
 def boot(qemu: FakeQemu) -> FakeQemu:
-    """A source that starts."""
+    """Start a source."""
     qemu.vm(True, "running")
     return qemu
 
 
 def migrate(qemu: FakeQemu) -> FakeQemu:
-    """A source that migrates away."""
+    """Migrate a source away."""
     boot(qemu)
     qemu.setup()
     qemu.vm(False, "finish-migrate")
@@ -307,7 +307,7 @@ def migrate(qemu: FakeQemu) -> FakeQemu:
 
 
 def receive(qemu: FakeQemu) -> FakeQemu:
-    """A destination, up to its regular end."""
+    """Receive a VM on a destination, up to its regular end."""
     qemu.begin_ns += 100_000_000
     qemu.load()
     qemu.vm(True, "running")
@@ -317,13 +317,13 @@ def receive(qemu: FakeQemu) -> FakeQemu:
 
 
 def devices(*names: str) -> dict[str, MigrationFlags]:
-    """Devices that can do all."""
+    """Return devices that offer everything."""
     return dict.fromkeys(names, ALL_FLAGS)
 
 
 @st.composite
 def machines(draw: st.DrawFn) -> dict[str, MigrationFlags]:
-    """One to four devices, with and without PRE_COPY."""
+    """Draw one to four devices, with and without PRE_COPY."""
     flags = st.sampled_from([P2P, ALL_FLAGS])
     kinds = draw(st.lists(flags, min_size=1, max_size=4))
     return {f"0000:0{i}:00.0": kind for i, kind in enumerate(kinds)}

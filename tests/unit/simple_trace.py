@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A QEMU's `simple` trace backend: files, right or wrong on purpose.
 
-Written from trace/simple.c, and without the reader's help.
+It was written from trace/simple.c, without looking at the reader.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _BEGIN_NS = 16_630_790_858_547
 def header(
     magic: int = MAGIC, version: int = 4, order: str = "<"
 ) -> bytes:
-    """What a file begins with."""
+    """Return the beginning of a file."""
     return struct.pack(f"{order}QQQ", 2**64 - 1, magic, version)
 
 
 def mapping(number: int, name: str) -> bytes:
-    """An event's name."""
+    """Return the mapping of an event's name."""
     return struct.pack("<QQI", 0, number, len(name)) + name.encode()
 
 
 def event(number: int, time_ns: int, *values: int | str) -> bytes:
-    """An event."""
+    """Return an event."""
     payload = b"".join(
         struct.pack("<Q", value % 2**64)
         if isinstance(value, int)
@@ -43,7 +43,7 @@ def event(number: int, time_ns: int, *values: int | str) -> bytes:
 
 @dataclass
 class SimpleFile:
-    """A file in the making; names its events when they first occur."""
+    """A file in the making; it names its events when they first occur."""
 
     data: bytes = header()
     numbers: dict[str, int] = field(default_factory=dict)
@@ -52,9 +52,9 @@ class SimpleFile:
     def add(
         self, name: str, *values: int | str, time_ns: int | None = None
     ) -> None:
-        """One event."""
+        """Add one event."""
         if name not in self.numbers:
-            # Modules bring theirs late.
+            # Modules add their events late.
             self.numbers[name] = 4000 + len(self.numbers)
             self.data += mapping(self.numbers[name], name)
         self.time_ns += 250_001
@@ -62,14 +62,14 @@ class SimpleFile:
         self.data += event(self.numbers[name], now_ns, *values)
 
     def drop(self, count: int) -> None:
-        """QEMU could not keep up."""
+        """Note that QEMU lost events."""
         self.data += event(DROPPED, self.time_ns, count)
 
 
 def as_simple(
     records: Iterable[Record], begin_ns: int = _BEGIN_NS
 ) -> SimpleFile:
-    """What the `simple` backend writes for the events of a log."""
+    """Return what the `simple` backend writes for the events of a log."""
     made = SimpleFile(time_ns=begin_ns)
     for record in records:
         made.add(record.event, *record.fields.values())

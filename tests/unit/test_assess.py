@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The verdict on a run: what is the tree's fault, and what the machine's."""
+"""The verdict on a run: mistakes of the tree, and mistakes of the machine."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ OUTPUT = msgspec.structs.replace(
 
 
 def scenario(outcome: Outcome, message: str = "") -> Scenario:
-    """Two devices, of which that is expected."""
+    """Make a scenario of two devices that expects this outcome."""
     expect = Expectation(outcome=outcome, message=message)
     return msgspec.structs.replace(
         load("two-devices"),
@@ -223,11 +223,11 @@ def test_expected_and_found(
 
 
 def test_every_outcome_is_judged() -> None:
-    # A new outcome has to be thought of in the table above.
+    # A new outcome must be added to the table above.
     assert len(Outcome) == 10
 
 
-def test_what_comes_out_of_a_good_run(tmp_path: Path) -> None:
+def test_the_assessment_of_a_good_run(tmp_path: Path) -> None:
     assessment = found(tmp_path, MUST_MIGRATE, MIGRATED)
     assert assessment.summary == "migrated"
     assert assessment.qmp_downtime_ms == 20
@@ -285,7 +285,7 @@ def test_how_a_cancelled_migration_ends(
 
 
 @pytest.mark.parametrize("unplug", [True, False])
-def test_nothing_is_due_of_an_unplugged_device(
+def test_nothing_is_expected_of_an_unplugged_device(
     tmp_path: Path, unplug: bool
 ) -> None:
     source = boot(FakeQemu(devices("src0", "src1")))
@@ -321,7 +321,7 @@ def test_cut_trace_never_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["base", "patch-5"])
-def test_other_trees_are_measured_by_their_own_rules(
+def test_other_trees_are_judged_by_their_own_rules(
     tmp_path: Path, variant: str
 ) -> None:
     # A tree that has the series cannot be the base.
@@ -337,7 +337,7 @@ def test_other_trees_are_measured_by_their_own_rules(
     assert assessment.verdict is (FAIL if variant == "base" else PASS)
 
 
-def test_base_that_is_one(tmp_path: Path) -> None:
+def test_a_real_base_passes(tmp_path: Path) -> None:
     assessment = found(
         tmp_path,
         load("one-device"),
@@ -377,7 +377,7 @@ def test_only_the_whole_series_has_to_migrate_two(
 
 
 def swapped() -> FakeQemu:
-    """A source that ends one device before it quiesces the other."""
+    """Make a source that ends one device before it quiesces the other."""
     qemu = boot(FakeQemu(devices("src0", "src1")))
     qemu.setup()
     calls = qemu.calls(False)
@@ -428,12 +428,12 @@ def test_patches_of(variant: str, patches: int) -> None:
 @pytest.mark.parametrize(
     "variant", ["patch-x", "patch-", "patch-0", "patch-7", "patch-²", "", "+"]
 )
-def test_tree_that_nobody_knows(tmp_path: Path, variant: str) -> None:
+def test_an_unknown_tree(tmp_path: Path, variant: str) -> None:
     with pytest.raises(BundleError, match="is not known"):
         found(tmp_path, MUST_MIGRATE, MIGRATED, variant=variant)
 
 
-def test_qemus_words_are_made_fit_to_print(tmp_path: Path) -> None:
+def test_messages_of_qemu_are_made_printable(tmp_path: Path) -> None:
     result = msgspec.structs.replace(TIMEOUT, message="\x1b[31mred\n")
     (note,) = found(tmp_path, MUST_MIGRATE, result).notes
     assert note == "timed-out, but must be migrated: \\x1b[31mred\\n"
@@ -461,7 +461,7 @@ def test_how_qemu_ends_after_a_good_migration(
 
 
 class Altered(RunReading):
-    """A reading whose breakdown is another one, or cannot be made."""
+    """A reading with another breakdown, or with none that can be made."""
 
     def __init__(self, bundle: Bundle, found: Breakdown | str) -> None:
         super().__init__(bundle)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Scenarios that expect findings, and what devices say about a run."""
+"""Scenarios that expect findings, and what devices log about a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PASS, FAIL = Verdict.PASS, Verdict.FAIL
 
 
 def expecting(*rules: str) -> Scenario:
-    """Two devices that migrate, and break rules."""
+    """Make a scenario of two devices that migrate and break rules."""
     expect = Expectation(breaks=rules)
     return msgspec.structs.replace(
         load("two-devices"), expect=Expect(base=expect, patched=expect)
@@ -46,7 +46,7 @@ def test_a_known_finding_is_no_failure(tmp_path: Path) -> None:
     assert {finding.rule for finding in found.known} == {"left"}
 
 
-def test_a_finding_that_nobody_expects(tmp_path: Path) -> None:
+def test_an_unexpected_finding(tmp_path: Path) -> None:
     found = judged(tmp_path, expecting("once"), without_stop())
     assert found.verdict is FAIL
     assert rules(found) == ["expected", "left"]
@@ -65,7 +65,7 @@ def test_a_finding_that_nobody_expects(tmp_path: Path) -> None:
         ("stock+mend", None, FAIL),
     ],
 )
-def test_what_is_due_with_a_followup(
+def test_the_expectations_of_a_followup(
     tmp_path: Path, variant: str, followup: str | None, verdict: Verdict
 ) -> None:
     scenario = expecting("left")
@@ -81,7 +81,7 @@ def test_what_is_due_with_a_followup(
     assert assess(open_bundle(path), followup).verdict is verdict
 
 
-def test_a_known_finding_that_is_not_there(tmp_path: Path) -> None:
+def test_an_expected_finding_that_is_missing(tmp_path: Path) -> None:
     found = judged(tmp_path, expecting("left", "left"))
     assert found.verdict is FAIL
     (missing,) = found.findings
@@ -129,7 +129,7 @@ def test_a_damaged_log_names_its_place(tmp_path: Path) -> None:
         assess(open_bundle(path))
 
 
-def test_devices_are_heard_however_a_run_ended(tmp_path: Path) -> None:
+def test_device_logs_are_used_however_a_run_ended(tmp_path: Path) -> None:
     source = good_source()
     source.device("src0").ask(DeviceState.STOP_COPY)
     scenario = load("two-devices")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The verdict on runs of every path: no migration, several, killed QEMUs."""
+"""The verdict on all kinds of runs: without migrations, or with several."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FAILED = Result(
 def scenario(
     outcome: Outcome = Outcome.MIGRATED, message: str = "", **changes: Any
 ) -> Scenario:
-    """Two devices, of which that is expected."""
+    """Make a scenario of two devices that expects this outcome."""
     expect = Expectation(outcome=outcome, message=message, **changes)
     return msgspec.structs.replace(
         TWO, expect=Expect(base=expect, patched=expect)
@@ -65,7 +65,7 @@ def scenario(
 
 
 def sequence(states: str, on: str = "source", **changes: Any) -> StateSequence:
-    """What one QEMU is to ask its devices for."""
+    """Make the sequence of states that one QEMU asks its devices for."""
     return StateSequence(on=on, states=(states,), **changes)
 
 
@@ -76,7 +76,7 @@ def found(
     variant: str = "patched",
     qemus: Mapping[str, FakeQemu | bytes] = {},
 ) -> Assessment:
-    """The verdict; QEMUs that are not given do as they should."""
+    """Return the verdict; QEMUs that are not given behave well."""
     path = make_bundle(
         folder / "bundle",
         scenario=expected,
@@ -98,7 +98,7 @@ def idle() -> FakeQemu:
 
 
 def failed() -> FakeQemu:
-    """A source whose migration fails in precopy, and that goes on."""
+    """Make a source whose migration fails in precopy and that runs on."""
     qemu = boot(FakeQemu(devices("src0", "src1")))
     qemu.setup()
     qemu.status("failed")
@@ -138,7 +138,7 @@ def test_nothing_migrates(tmp_path: Path) -> None:
         ({"breaks": ("barrier",)}, "the rule barrier should be broken here"),
     ],
 )
-def test_how_it_is_in_the_end(
+def test_the_final_states(
     tmp_path: Path, changes: dict[str, Any], says: str
 ) -> None:
     assessment = found(tmp_path, scenario(**changes))
@@ -173,7 +173,7 @@ def test_failure_that_was_called_a_success(
         ("STOP", {"since": "10.0", "until": "10.0"}, "patched", FAIL),
         ("STOP", {"on": "destination-2"}, "patched", PASS),
         ("STOP", {"on": "destination"}, "patched", FAIL),
-        # Nobody wrote the sequences of half a series down.
+        # Nobody wrote down the sequences of a part of the series.
         ("STOP", {}, "patch-5", PASS),
     ],
 )
@@ -190,7 +190,7 @@ def test_sequence(
     assert {x.rule for x in assessment.findings} <= {"sequence"}
 
 
-def test_no_sequence_of_what_ended_elsewhere(tmp_path: Path) -> None:
+def test_a_run_with_another_ending_has_no_sequence(tmp_path: Path) -> None:
     expected = scenario(sequences=(sequence(GOOD),))
     assessment = found(
         tmp_path, expected, FAILED, qemus={"source": failed()}
@@ -246,7 +246,7 @@ def test_killed_source(tmp_path: Path) -> None:
 
 
 def there_and_back(*, broken: bool = False) -> dict[str, FakeQemu]:
-    """QEMUs of a migration and of the way back."""
+    """Make the QEMUs of a migration and of the way back."""
     usual = good_source()
     middle = FakeQemu(
         devices("dst0", "dst1"), begin_ns=usual.begin_ns + 100_000_000
@@ -315,7 +315,7 @@ def test_last_one_has_to_be_there(tmp_path: Path) -> None:
 def test_deeper_devices_stop_first(
     tmp_path: Path, ports: tuple[bool, bool]
 ) -> None:
-    # The log is that of devices of the same depth, src0 before src1.
+    # The log is that of devices of equal depth, with src0 before src1.
     expected = msgspec.structs.replace(
         scenario(), devices=tuple(Device(root_port=port) for port in ports)
     )
@@ -334,7 +334,7 @@ def never_started() -> FakeQemu:
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_one_that_never_ran(tmp_path: Path, paused: bool) -> None:
+def test_a_source_that_never_ran(tmp_path: Path, paused: bool) -> None:
     expected = msgspec.structs.replace(scenario(), guest=Guest(paused=paused))
     assessment = found(tmp_path, expected, qemus={"source": never_started()})
     assert assessment.verdict is (PASS if paused else Verdict.INCONCLUSIVE)
@@ -363,7 +363,7 @@ def test_snapshot_is_complete_after_its_cleanup(tmp_path: Path) -> None:
         assert assessment.verdict is verdict, messages(assessment)
 
 
-def test_completion_that_failed_without_a_word(tmp_path: Path) -> None:
+def test_a_completion_that_failed_silently(tmp_path: Path) -> None:
     qemu = boot(FakeQemu(devices("src0", "src1")))
     qemu.setup()
     qemu.vm(False, "paused")
@@ -398,7 +398,7 @@ def test_both_sides_log_is_used(tmp_path: Path) -> None:
 def test_end_of_a_multifd_thread(
     tmp_path: Path, said: int, verdict: Verdict
 ) -> None:
-    # Its "ret" is a bool, that of the function which it replaces an errno.
+    # Its "ret" is a bool; that of the function which it replaces is an errno.
     log = re.sub(
         rb"(vfio_save_complete_precopy)  (\(src\d\)) ret 0",
         rb"\1_thread_end  \2 ret %d" % said,
@@ -423,7 +423,7 @@ def test_traffic_is_counted_over_all_migrations(
     )
 
 
-def test_no_traffic_where_it_is_due_is_no_evidence(tmp_path: Path) -> None:
+def test_missing_traffic_is_no_evidence(tmp_path: Path) -> None:
     path = make_bundle(
         tmp_path / "b", scenario=load("two-devices-with-traffic")
     )

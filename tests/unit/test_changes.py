@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Change points: those that were planted, and no others."""
+"""Change points: all that were planted are found, and no others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vfio_p2p.history.changes import ChangePoint, _Splitter, change_points
 
-# Few enough permutations to try many rows.
+# This is few enough permutations to try many rows.
 FEW = 99
 
 values = st.lists(
@@ -33,7 +33,7 @@ OTAVA = json.loads(
 def planted(
     random: np.random.Generator, *levels: tuple[int, float]
 ) -> list[float]:
-    """A row with noise of 1 % around each level, so many values each."""
+    """Make a row of levels, each with noise of 1 % and so many values."""
     return [
         float(x)
         for count, level in levels
@@ -42,7 +42,7 @@ def planted(
 
 
 def naive(row: list[float], first: int) -> tuple[int, float]:
-    """The best split, from its definition."""
+    """Return the best split by its definition."""
 
     def mean(a: list[float], b: list[float]) -> float:
         return float(np.mean([abs(x - y) for x in a for y in b]))
@@ -133,7 +133,7 @@ def test_noise_alone_is_found_as_often_as_stated(
         elif kind == "steps":
             row = random.integers(0, 3, 20).astype(float)
         found += bool(change_points(row, level=level, permutations=FEW))
-    # Three standard deviations of a binomial.
+    # Three standard deviations of a binomial distribution.
     assert found <= rows * level + 3 * (rows * level * (1 - level)) ** 0.5
 
 
@@ -148,7 +148,9 @@ def test_the_stated_level_is_used() -> None:
 
 @given(values, st.integers(2, 5))
 @settings(max_examples=50)
-def test_what_always_holds(row: list[float], min_segment: int) -> None:
+def test_properties_of_change_points(
+    row: list[float], min_segment: int
+) -> None:
     found = change_points(
         row, level=0.2, min_segment=min_segment, permutations=FEW
     )
@@ -179,7 +181,7 @@ def test_a_level_of_one_value_has_no_spread() -> None:
         change_points([1.0, 2.0], min_segment=1)
 
 
-def test_from_nothing_there_are_no_percents() -> None:
+def test_a_level_of_zero_has_no_percents() -> None:
     assert ChangePoint(3, 0, 5, 0.01).percent is None
 
 

@@ -44,7 +44,7 @@ def compared(capsys: Capture, *words: str) -> tuple[int, Any]:
     """The exit code, and the document."""
     code = main(["compare", *words, "--json"])
     found = json.loads(capsys.readouterr().out)
-    return code, found["comparison"] | {"verdict": found["verdict"]}
+    return code, found | {"verdict": found["verdict"]}
 
 
 def test_runs_that_break_a_rule_are_compared_and_told(

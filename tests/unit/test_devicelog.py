@@ -48,7 +48,7 @@ def fails(why: str, *lines: str, version: int = 2) -> None:
 
 
 def fields(entry: object) -> tuple[object, ...]:
-    """Values of an entry, without where it stands."""
+    """Return the values of an entry, without its position."""
     common = {"file", "line", "time_ns", "text"}
     names = getattr(type(entry), "__dataclass_fields__", ())
     return tuple(getattr(entry, x) for x in names if x not in common)
@@ -209,7 +209,7 @@ def test_damage(lines: list[str], why: str) -> None:
         (b"\0" * 5000, ":1: the line has no end"),
     ],
 )
-def test_what_is_no_log(data: bytes, why: str) -> None:
+def test_files_that_are_no_device_log(data: bytes, why: str) -> None:
     with pytest.raises(TraceError, match=f"{NAME}.*{why}") as caught:
         read_device_log(io.BytesIO(data), NAME)
     assert caught.value.hint
@@ -229,7 +229,7 @@ def test_an_endless_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.data())
 def test_a_damaged_byte_is_an_error_or_a_value(data: st.DataObject) -> None:
-    # Never anything else, whatever stands there.
+    # No other exception may occur, whatever the log contains.
     whole = (HEADER.format(2) + "\n".join(CALL) + "\n").encode()
     at = data.draw(st.integers(0, len(whole) - 1))
     byte = data.draw(st.integers(0, 255))

@@ -43,7 +43,7 @@ REAL_LINES = {
 def real(
     source: list[bytes] | None = None, destination: list[bytes] | None = None
 ) -> Breakdown:
-    """The breakdown of the real logs, or of what is left of them."""
+    """Return the breakdown of the real logs, or of what is left of them."""
     lines = (
         REAL_LINES[Side.SOURCE] if source is None else source,
         REAL_LINES[Side.DESTINATION] if destination is None else destination,
@@ -55,7 +55,7 @@ def real(
 
 
 def fake(version: str, *, series: bool = True) -> Breakdown:
-    """The breakdown of a migration by a QEMU that only prints."""
+    """Return the breakdown of a migration by a QEMU that only prints."""
     prefix = "iso" if version in ("11.0", "11.1", "10.2") else "thread"
     source = migrate(
         FakeQemu(devices("a", "b"), version, prefix, series=series)
@@ -71,7 +71,7 @@ def fake(version: str, *, series: bool = True) -> Breakdown:
 def test_real_phases_to_the_nanosecond() -> None:
     found = real()
     assert found.blackout.duration_ns == 37_251_000
-    # Worked out by hand from the lines of the logs.
+    # Calculated by hand from the lines of the logs.
     assert {x.name: x.duration_ns // 1000 for x in found.phases} == {
         N.P2P_ARCS: 648_613 - 648_526,
         N.STOP_ARCS: 648_727 - 648_613,
@@ -83,7 +83,7 @@ def test_real_phases_to_the_nanosecond() -> None:
         N.START_P2P_ARCS: 685_677 - 684_636,
         N.START_ARCS: 685_777 - 685_677,
     }
-    # That run was traced without these two.
+    # That run was traced without these two events.
     assert [(x.what, x.within) for x in found.not_observable] == [
         (N.DEVICE_LOADED, N.LOAD_DONE),
         (N.STREAM_END, N.LOAD_DONE),
@@ -106,7 +106,7 @@ def test_real_devices_and_critical_path() -> None:
         1795401449_648553000,
     )
     assert metrics(found)["device.dst0.running-p2p"] == 509_000
-    # The STOP that the series moves is waited for no more.
+    # Nothing waits any more for the STOP that the series moves.
     assert [x.activity for x in found.outside] == ["STOP_COPY>STOP"] * 2
     assert metrics(found)["outside.src0.stop"] == 30_000
     assert "device.src0.stop" not in metrics(found)
@@ -114,7 +114,7 @@ def test_real_devices_and_critical_path() -> None:
 
 
 def put(side: Side, after: bytes, *lines: str) -> list[bytes]:
-    """The real log with lines added behind another."""
+    """Return the real log with lines added behind another line."""
     found = list(REAL_LINES[side])
     at = next(i for i, line in enumerate(found) if after in line) + 1
     found[at:at] = [
@@ -137,7 +137,8 @@ def test_sections_tell_when_a_device_began() -> None:
 
 
 def test_only_what_nothing_hides_is_waited_for() -> None:
-    # From before the first stop request to behind the end of the source's.
+    # The load lasts from before the first stop request until after the end of
+    # the source's work.
     found = real(
         destination=put(
             Side.DESTINATION,
@@ -171,7 +172,7 @@ def test_every_version_adds_up(version: str, series: bool) -> None:
     assert told | blind_to >= set(PhaseName)
     entry = VERSIONS.index(version) >= VERSIONS.index("9.1")
     assert ("stop-request" in blind_to) is not entry
-    # Without a line before it, no request has a length.
+    # A request without a line before it has no length.
     arcs = [x for x in found.intervals if ">" in x.activity]
     assert bool(arcs) is entry
     assert any(x.startswith("a PRE_COPY") for x in blind_to) is not entry
@@ -179,14 +180,14 @@ def test_every_version_adds_up(version: str, series: bool) -> None:
         assert found.phases[0].duration_ns == 0
 
 
-def test_what_a_version_cannot_tell_says_so() -> None:
+def test_phases_that_a_version_cannot_tell() -> None:
     why = {x.what: x.why for x in fake("8.1").not_observable}
     assert why[N.NON_ITERABLE] == (
         "no vmstate_downtime_checkpoint src-non-iterable-saved in the "
         "source's log; QEMU prints it with --trace "
         "vmstate_downtime_checkpoint"
     )
-    # With this prefix a log may be of 8.1 or 10.0; so make it one of 8.1.
+    # With this prefix a log may be of 8.1 or of 10.0; this makes it 8.1.
     source = migrate(FakeQemu(devices("a"), "8.1", "thread"))
     source.lines.append(
         source.lines[0].split(":")[0] + ":migration_return_path_end_after 0"

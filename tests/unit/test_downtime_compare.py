@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A against B: what is found, and what must not be."""
+"""Comparisons of A and B: what they must find, and what they must not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ USUAL = dict.fromkeys(PhaseName, 5 * MS)
 
 
 def sample(seed: int, lengths: Mapping[PhaseName, int]) -> RunSample:
-    """A run whose phases are as long; in each one device is busy."""
+    """Make a run whose phases have these lengths, with one busy device."""
     at_ns = begin_ns = 10**18
     parts, links = [], []
     for name in PhaseName:
@@ -60,7 +60,7 @@ def sample(seed: int, lengths: Mapping[PhaseName, int]) -> RunSample:
 def runs(
     count: int, change: Mapping[PhaseName, int] | None = None, scatter: int = 0
 ) -> list[RunSample]:
-    """Runs that scatter by seed, with a change in some phases."""
+    """Make runs that scatter by seed, with a change in some phases."""
     found = []
     for seed in range(count):
         rng = random.Random(seed)
@@ -77,7 +77,7 @@ def runs(
     return found
 
 
-def test_nothing_is_never_reported() -> None:
+def test_identical_runs_show_no_change() -> None:
     for count in range(1, 21):
         found = compare(runs(count), runs(count))
         assert found.change is Change.IDENTICAL
@@ -99,7 +99,7 @@ def test_one_percent_is_found_where_it_is() -> None:
     assert compare(runs(4), runs(4, {N.RAM: MS})).change is Change.UNCLEAR
 
 
-def test_hidden_in_scatter_it_is_not_denied() -> None:
+def test_scatter_makes_a_change_unclear() -> None:
     found = compare(runs(5), runs(5, {N.RAM: 660_000}, scatter=4 * MS))
     assert found.change is Change.UNCLEAR
     assert found.gate(float("-inf"), 1) is Verdict.INCONCLUSIVE
@@ -108,7 +108,7 @@ def test_hidden_in_scatter_it_is_not_denied() -> None:
     assert found.gate(float("-inf"), 1) is Verdict.PASS
 
 
-def test_what_is_too_small_to_matter() -> None:
+def test_a_negligible_change() -> None:
     found = compare(runs(10), runs(10, {N.RAM: 5_000}))
     assert found.change is Change.NONE
     assert found.where == ()
@@ -133,7 +133,7 @@ def test_parts_answer_for_one_another() -> None:
                 ]
             ).p
         )
-    # By itself one of them looks odd; together they do not.
+    # One of them looks odd by itself, but not among all of them.
     assert min(alone) <= LEVEL
     assert min(x.effect.p for x in parts) > LEVEL
 
@@ -147,7 +147,7 @@ def test_gates() -> None:
     back = compare(runs(10, {N.DEVICE_SAVED: -3 * MS}), runs(10))
     assert back.gate(float("-inf"), 1) is Verdict.FAIL
     assert back.gate(float("-inf"), 9) is Verdict.PASS
-    # What the whole cannot tell for its scatter, a phase can.
+    # A phase can show what the scatter of the whole hides.
     rest = 66 * MS - USUAL[N.RAM]
     found = compare(
         [sample(x, {N.RAM: 5 * MS, N.LOAD_DONE: rest}) for x in range(5)],
@@ -195,7 +195,7 @@ def test_without_pairs() -> None:
 def host_runs(
     path: Path, name: str, begins_s: list[int], ends_ns: list[int]
 ) -> str:
-    """Runs of a real host: logs alone, each some time after the last."""
+    """Write runs of real hosts: only logs, each later than the one before."""
     for begin_s, end_ns in zip(begins_s, ends_ns, strict=True):
         source = FakeQemu(devices("0000:3b:00.1"))
         target = FakeQemu(devices("0000:3b:00.1"))
@@ -241,7 +241,7 @@ def test_real_hosts_may_not_tell(tmp_path: Path, capsys: Capture) -> None:
     b = host_runs(tmp_path, "b", [10, 30, 50], [2 * MS, 9 * MS, 7 * MS])
     assert main(["compare", a, b]) == 3
     assert "blackout: not enough runs to tell" in capsys.readouterr().out
-    # The same values by chance are no proof that nothing changed.
+    # Equal values can be chance, and do not prove that nothing changed.
     assert main(["compare", a, a, "--fail-above", "1%"]) == 3
 
 
@@ -358,17 +358,17 @@ def test_folders(tmp_path: Path, capsys: Capture) -> None:
     assert main(["compare", a, b, "--expect", "-6% .. -4%", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert document["verdict"] == "inconclusive"
-    assert document["comparison"]["rows"][0]["difference_ns"] == 5 * MS
+    assert document["rows"][0]["difference_ns"] == 5 * MS
 
 
-def test_what_is_being_written_is_no_run(
+def test_a_run_that_is_being_written_is_ignored(
     tmp_path: Path, capsys: Capture
 ) -> None:
     a = folder(tmp_path, "a")
     host_runs(tmp_path / "a", ".x-s43.partial", [0], [0])
     Path(a, ".x-s43.partial", "run0").rename(Path(a, ".run"))
     assert main(["compare", a, a]) == 0
-    # But one that is named is taken.
+    # A run that is named explicitly is still taken.
     Path(a, "x-s42").rename(tmp_path / ".kept")
     assert main(["compare", *[str(tmp_path / ".kept")] * 2]) == 0
     assert capsys.readouterr().out.count("1 pairs, of seeds 42") == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Statistics, against figures that others have worked out."""
+"""Our statistics give the figures of published tables."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ MS = 10**6
 
 
 def scatter(rng: random.Random, count: int, by_ns: int = MS) -> list[int]:
-    """Differences that mean nothing."""
+    """Return differences that are only chance."""
     return [round(rng.gauss(0, by_ns)) for _ in range(count)]
 
 
 @pytest.mark.parametrize(
     ("differences", "p"),
     [
-        # Tables of Wilcoxon's T, n = 5 to 8: T = 0, and T = 3 of n = 8.
+        # Tables of Wilcoxon's T for n = 5 to 8: T = 0, and T = 3 of n = 8.
         ([1, 2, 3, 4, 5], 2 / 32),
         ([-1, -2, -3, -4, -5], 2 / 32),
         ([1, 2, 3, 4, 5, 6], 2 / 64),
         ([4, 5, -3, 6, 7, 8, 9, 10], 4 / 256),
         ([-1, -2, 3, 4, 5, 6, 7, 8], 10 / 256),
-        # All equal: only the signs are left.
+        # All values are equal, so only the signs count.
         ([7, 7, 7, 7, 7], 2 / 32),
         ([7, 7, 7, 7, -7], 12 / 32),
-        # Equals share the middle of their ranks; counted by hand.
+        # Equal values share the mean of their ranks; counted by hand.
         ([1, 1, -2, 3], 10 / 16),
         ([1, 2, 3, 4], 2 / 16),
         ([1], 1.0),
@@ -76,7 +76,7 @@ def test_smallest_is_the_smallest() -> None:
 
 
 def test_smallest_holds_up_and_down() -> None:
-    # Two are enough to lift all of them above zero, but not to sink them.
+    # Two values suffice to lift all above zero, but not to sink them below.
     found = paired([x * MS for x in (0, 1, 2, 9, 10)])
     assert found.smallest_ns == pytest.approx(8 * MS, abs=2000)
 
@@ -112,7 +112,7 @@ def test_many_runs_are_sampled_and_always_alike() -> None:
 
 def test_rank_sums_of_many_runs_are_normal() -> None:
     rng = random.Random(7)
-    # To the microsecond, so that some of them tie.
+    # The values are whole microseconds, so that some of them are equal.
     a = [round(rng.gauss(50_000, 5_000)) * 1000 for _ in range(250)]
     b = [round(rng.gauss(50_500, 5_000)) * 1000 for _ in range(230)]
     # Mann and Whitney's U, counted pair by pair, and its standard deviation.
@@ -139,7 +139,7 @@ def test_the_order_of_the_runs_says_nothing() -> None:
 
 
 def test_two_groups_vary_by_themselves() -> None:
-    # Drawn alike, two groups that are the same would never differ.
+    # If they were drawn alike, two equal groups would never differ.
     values = scatter(random.Random(9), 20)
     found = unpaired(values, values)
     assert found.low_ns < 0 < found.high_ns
@@ -165,7 +165,7 @@ def test_many_rows_of_chance_are_rarely_odd() -> None:
         min(paired(scatter(rng, 10)).p for _ in range(25)) <= LEVEL
         for _ in range(20)
     )
-    assert alone > 15       # what `together` is there against
+    assert alone > 15       # This is why `together` exists.
 
 
 def test_one_real_row_among_many_is_found() -> None:
@@ -177,7 +177,7 @@ def test_one_real_row_among_many_is_found() -> None:
     assert real == pytest.approx(2 / 32)
     assert zero == 1
     assert min(others) > LEVEL
-    # The same without pairs.
+    # The same holds without pairs.
     rows = [scatter(rng, 10) for _ in range(25)]
     rows.append([*scatter(rng, 5, 10), *(x + MS for x in scatter(rng, 5, 10))])
     *others, real = together(rows, 5)
@@ -186,6 +186,6 @@ def test_one_real_row_among_many_is_found() -> None:
     assert together([]) == []
 
 
-def test_outliers_are_told() -> None:
+def test_outliers_are_found() -> None:
     assert outliers([10, 11, 12, 11, 10, 99]) == [99]
     assert outliers([10, 11, 12]) == []

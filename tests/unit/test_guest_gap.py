@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How long the guest was gone, by what its devices heard."""
+"""How long the guest was gone, as its devices saw it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vfio_p2p.trace import Backend
 from vfio_p2p.verdict.reading import read_run
 
 PERIOD_NS = 1_000_000
-# Before QEMU says that it stops, and behind the last device RUNNING.
+# Before QEMU reports the stop, and after the last device is RUNNING.
 BEFORE_NS = 300_001
 AFTER_NS = 700_002
 
@@ -31,7 +31,7 @@ AFTER_NS = 700_002
 def beats(
     first: int, first_ns: int, last: int, last_ns: int, **other: int
 ) -> dict[str, int]:
-    """What a device says of a guest that beats evenly."""
+    """Return what a device logs about a guest that beats evenly."""
     return {
         "count": last - first + 1,
         "first": first,
@@ -48,7 +48,7 @@ def beats(
 
 
 def stop_ns(source: FakeQemu) -> int:
-    """When the last run-state change of a source began."""
+    """Return when the last run-state change of a source began."""
     stop = final_stop(source.timeline())
     assert stop is not None
     assert stop.notify is not None
@@ -57,7 +57,7 @@ def stop_ns(source: FakeQemu) -> int:
 
 
 def running_ns(destination: FakeQemu) -> int:
-    """When its last device ran."""
+    """Return when the last device of a destination ran."""
     record = last_running(destination.timeline(Side.DESTINATION))
     assert record is not None
     assert record.time_ns is not None
@@ -67,10 +67,10 @@ def running_ns(destination: FakeQemu) -> int:
 def heard(
     *, source: Mapping[str, int] = {}, destination: Mapping[str, int] = {}
 ) -> tuple[FakeQemu, FakeQemu]:
-    """Both sides of a migration; each device heard all beats.
+    """Make both sides of a migration, with devices that got all beats.
 
-    :param source: Values that the source's second device has for others.
-    :param destination: Those of the destination's second.
+    :param source: Values that differ for the source's second device.
+    :param destination: Values that differ for the destination's second one.
     """
     sides = good_source(), good_destination()
     last_ns = stop_ns(sides[0]) - BEFORE_NS
@@ -101,7 +101,7 @@ def gap_of(
 
 
 def unseen(sides: tuple[FakeQemu, FakeQemu]) -> str:
-    """Why it cannot be told."""
+    """Return why the gap cannot be told."""
     found, _ = gap_of(sides)
     assert isinstance(found, NotObservable)
     assert found.what == "guest-visible gap"
@@ -127,8 +127,8 @@ def test_its_parts_are_the_gap() -> None:
     [(200_001, 100_000), (400_000, 0), (-1, BEFORE_NS)],
 )
 def test_pausing_the_vcpu(early_ns: int, rest_ns: int) -> None:
-    # QEMU begins so long before it says that the VM is stopped; after that
-    # line it would be of another stop.
+    # QEMU begins this long before it reports the stop.  After that report,
+    # the line would belong to another stop.
     sides = heard()
     source, destination = witnessed(sides)
     said = source.marks[0]._replace(
@@ -146,7 +146,7 @@ def test_pausing_the_vcpu(early_ns: int, rest_ns: int) -> None:
     assert found.rest_ns + found.pause_ns == BEFORE_NS
 
 
-def test_what_is_explained() -> None:
+def test_explained_gaps() -> None:
     found, _ = gap_of(heard())
     assert isinstance(found, GuestGap)
     assert found.explained
@@ -171,12 +171,12 @@ def test_a_longer_stall_elsewhere() -> None:
     assert found.duration_ns < 10**9
 
 
-def test_what_cannot_be_told() -> None:
+def test_gaps_that_cannot_be_told() -> None:
     silent = good_source(), good_destination()
     assert "no device's log has a guest's heartbeat" in unseen(silent)
     source, _ = heard()
     assert "no heartbeat came to the destin" in unseen((source, silent[1]))
-    # A beat within the blackout: the guest ran, or a clock is wrong.
+    # With a beat within the blackout, the guest ran or a clock is wrong.
     early = {"first_ns": running_ns(silent[1]) - 1}
     late = {"last_ns": stop_ns(source) + 1}
     assert "device that was stopped" in unseen(heard(destination=early))
@@ -206,7 +206,7 @@ def bundle(tmp_path: Path) -> Path:
     )
 
 
-def test_of_a_bundle(bundle: Path) -> None:
+def test_the_gap_of_a_bundle(bundle: Path) -> None:
     found = read_run(open_bundle(bundle)).breakdown
     gap = found.beside.guest_gap
     assert gap is not None
@@ -218,14 +218,14 @@ def test_of_a_bundle(bundle: Path) -> None:
     assert figures_["guest-gap.after"] == AFTER_NS
 
 
-def test_of_a_bundle_without(tmp_path: Path) -> None:
+def test_a_bundle_without_heartbeats(tmp_path: Path) -> None:
     found = read_run(open_bundle(make_bundle(tmp_path / "b"))).breakdown
     assert found.beside.guest_gap is None
     assert found.not_observable[-1].what == "guest-visible gap"
     assert not any(name.startswith("guest") for name in metrics(found))
 
 
-def test_it_is_reported(bundle: Path, tmp_path: Path) -> None:
+def test_the_gap_is_reported(bundle: Path, tmp_path: Path) -> None:
     document = collect([bundle])
     (table,) = figures.tables(document)
     rows = {row.name: row.medians[0] for row in table.beside}

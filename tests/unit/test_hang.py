@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run whose time was up: who hung, where, and was that expected?"""
+"""Runs whose time was up: which device hung, where, and as expected?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TIMEOUT = Result(
 
 
 def waiting(qemu: FakeQemu, device: str, state: DeviceState) -> FakeQemu:
-    """The last that a QEMU says: it asks for a state, and is killed."""
+    """Print QEMU's last request, in which QEMU is killed."""
     qemu.emit(
         Kind.ATTEMPT, "vfio_migration_set_state", device=device,
         state=state.name, recover="ERROR",
@@ -56,7 +56,7 @@ def waiting(qemu: FakeQemu, device: str, state: DeviceState) -> FakeQemu:
 
 
 def source() -> FakeQemu:
-    """src0 hangs in the prepare pass, of which src1 is through."""
+    """Make a source where src0 hangs in the prepare pass, after src1."""
     qemu = boot(FakeQemu(devices("src0", "src1")))
     qemu.setup()
     qemu.begin(False, "finish-migrate")
@@ -65,7 +65,7 @@ def source() -> FakeQemu:
 
 
 def destination() -> FakeQemu:
-    """One that answers, with nothing to do yet."""
+    """Make a destination that answers and has nothing to do yet."""
     qemu = FakeQemu(devices("dst0", "dst1"))
     qemu.load()
     return qemu
@@ -113,7 +113,7 @@ def test_both_witnesses_tell() -> None:
     found = one(source())
     assert (found.device, found.arc) == ("src0", ARC)
     assert str(found) == f"src0 hung in {ARC}"
-    # QEMU's line, and what the device says of the same.
+    # QEMU's line, and what the device logged about the same request.
     assert len(found.records) == 3
 
 
@@ -143,7 +143,7 @@ def test_one_arc_of_many() -> None:
 
 
 def test_no_arc_is_seen_where_the_kernel_hangs() -> None:
-    # A device that cannot be killed says nothing more at all.
+    # A device that cannot be killed logs nothing more at all.
     qemu = FakeQemu(devices("src0"))
     qemu.device("src0").say("request from=RUNNING to=PRE_COPY")
     assert one(qemu).arc == "RUNNING>PRE_COPY"
@@ -167,7 +167,7 @@ def test_expected_hang_without_device_logs(tmp_path: Path) -> None:
         expecting({"src0": ARC}),
         logs=dict.fromkeys(("src0", "src1", "dst0", "dst1")),
     )
-    # That logs are missing is for the verdict on the order.
+    # Missing logs only concern the verdict on the order.
     assert not found.findings
 
 
@@ -203,7 +203,7 @@ def test_late_for_another_reason(tmp_path: Path) -> None:
     assert found.verdict is Verdict.PASS
 
 
-def test_hang_that_nobody_expects(tmp_path: Path) -> None:
+def test_an_unexpected_hang(tmp_path: Path) -> None:
     found = judged(tmp_path, expecting())
     assert found.verdict is Verdict.ERROR
     assert found.summary == f"timed-out: source: src0 hung in {ARC}"
@@ -219,7 +219,7 @@ def test_hang_of_a_destination(tmp_path: Path) -> None:
     path = make_bundle(
         tmp_path / "b",
         scenario=expecting({"dst1": "RESUMING>STOP"}),
-        # The source has waited for it, and so was it that ran out of time.
+        # The source waited for it, so the source ran out of time, too.
         result=msgspec.structs.replace(TIMEOUT, mute=("destination",)),
         source=boot(FakeQemu(devices("src0", "src1"))),
         destination=qemu,
@@ -241,7 +241,7 @@ def test_qemu_that_hangs_by_itself(tmp_path: Path) -> None:
     assert found.summary == "timed-out: source: QEMU does not answer"
 
 
-def test_end_of_the_time_with_no_one_to_blame(tmp_path: Path) -> None:
+def test_a_timeout_without_a_hang(tmp_path: Path) -> None:
     qemu = boot(FakeQemu(devices("src0", "src1")))
     result = msgspec.structs.replace(TIMEOUT, mute=())
     found = judged(tmp_path, expecting(), qemu, result)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The history: whole, ours, and there once it was said to be."""
+"""The history: it is whole, it is ours, and it keeps what it confirmed."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def test_all_or_nothing(path: Path) -> None:
 
 
 def test_what_is_reported_is_on_the_disk(path: Path) -> None:
-    # No kill can show this: only a loss of power does.
+    # Only a loss of power could show this, and no kill can.
     with open_history(path, write=True) as history:
         ask = history._connection.execute
         assert ask("PRAGMA synchronous").fetchone() == (2,)     # FULL
         assert ask("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_it_is_state_and_not_cache(
+def test_the_history_is_state_and_not_cache(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -109,7 +109,7 @@ def test_no_history(path: Path) -> None:
     path.touch()
     with pytest.raises(HistoryError, match="no history there"):
         stored(path)
-    # What a writer that was killed at once may leave.
+    # A writer that is killed at once may leave an empty file.
     fill(path)
 
 
@@ -213,7 +213,7 @@ def test_locked(path: Path) -> None:
     made = fill(path)
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        # Readers do not mind.
+        # Readers are not affected.
         assert stored(path) == made
         with (
             pytest.raises(HistoryError, match="has locked it"),
@@ -243,7 +243,7 @@ def test_read_only(path: Path, as_nobody: Path) -> None:
     copy.chmod(0o444)
     as_nobody.chmod(0o555)
     with unprivileged():
-        # SQLite would want to make two more files.
+        # SQLite would want to create two more files.
         assert stored(copy) == made
         with (
             pytest.raises(HistoryError, match=r"cannot be (opened|written)"),
@@ -262,7 +262,7 @@ def test_read_only(path: Path, as_nobody: Path) -> None:
 
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
-    """A folder of a user who is not root, whoever runs the tests."""
+    """Return a folder of a user who is not root, whoever runs the tests."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if os.geteuid() == 0:
@@ -272,7 +272,7 @@ def as_nobody() -> Iterator[Path]:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Nothing is read-only to root."""
+    """Drop root's rights for a while, as nothing is read-only to root."""
     euid = os.geteuid()
     if euid == 0:
         os.seteuid(NOBODY)
@@ -309,7 +309,7 @@ def test_killed_while_writing(path: Path) -> None:
             lines += writer.stdout.readlines()
         told = int(lines[-1] if lines[-1].endswith(b"\n") else lines[-2])
         found = stored(path)
-        # A pair is there as a whole, or not at all.
+        # Each pair is stored as a whole, or not at all.
         assert [x.digest for x in found] == [
             f"{number}-{half}"
             for number in range(len(found) // 2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules: right sequences pass, each wrong one is found by its rule."""
+"""Right sequences pass, and each wrong one is found by its rule."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_every_patch_level_has_its_own_expectation(
         assert judgement.verdict is (PASS if same else FAIL)
 
 
-def test_unpatched_logs_are_inconclusive_or_fail_when_p2p_is_due() -> None:
+def test_unpatched_logs_are_inconclusive_or_fail_if_p2p_is_expected() -> None:
     qemu = migrate(FakeQemu(devices("a"), series=False))
     judgement = source(qemu, Criteria())
     assert judgement.verdict is UNCLEAR
@@ -131,7 +131,7 @@ def test_device_without_p2p_has_no_prepare() -> None:
     assert rules(source(qemu, untold)) == {"count"}
 
 
-# --- what can be wrong in the passes ------------------------------------
+# --- mistakes in the passes ----------------------------------------------
 
 CALLS = [(phase, name) for phase in Pass for name in "ab"]
 
@@ -205,7 +205,7 @@ def test_a_stop_that_is_not_reversed() -> None:
     assert set(judgement.findings[0].devices) == {"a", "b"}
 
 
-def test_both_ways_the_wrong_way_round() -> None:
+def test_an_order_that_is_reversed_throughout() -> None:
     names = {True: "ba", False: "ab"}
     qemu = FakeQemu(AB)
     for running, reason in ((True, "running"), (False, "shutdown")):
@@ -213,7 +213,7 @@ def test_both_ways_the_wrong_way_round() -> None:
         qemu.vm(running, reason, calls)
     known = Criteria(devices=2, migrates=False, same_depth=True)
     assert rules(source(qemu, known)) == {"order"}
-    # It is right, if b is deeper in the qdev tree than a.
+    # The order is right if b is deeper in the qdev tree than a.
     depths = Criteria(devices=2, migrates=False)
     assert source(qemu, depths).verdict is PASS
 
@@ -242,7 +242,7 @@ def test_no_prepare_pass_on_start() -> None:
     assert rules(judgement) == {"count"}
 
 
-# --- what can be wrong with one device ----------------------------------
+# --- mistakes with one device --------------------------------------------
 
 
 def wrong_prepare(qemu: FakeQemu) -> None:
@@ -362,7 +362,7 @@ def test_each_rule_finds_its_mistake(
     qemu = FakeQemu(AB, version)
     break_it(qemu)
     judgement = source(qemu)
-    # In these the device is not where its VM lets it be, either.
+    # In these cases the device also disagrees with its VM's run state.
     astray = break_it in (forbidden_arc, stop_in_precopy)
     assert rules(judgement) == {rule, *(["run-state"] if astray else [])}
     for finding in judgement.findings:
@@ -412,7 +412,7 @@ def test_destination_left_in_resuming() -> None:
     qemu = FakeQemu(AB)
     qemu.load()
     judgement = destination(qemu)
-    assert judgement.verdict is UNCLEAR     # its VM never started
+    assert judgement.verdict is UNCLEAR     # The VM never started.
     right = qemu.calls(True)
     qemu.vm(True, "running", [call for call in right if call[1] == "a"])
     assert "left" in rules(destination(qemu))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Logs that cannot say that the order was kept: they never pass.
+"""Logs that cannot show that the order was kept never pass.
 
-Nor do they accuse QEMU of what only the log lacks.
+Nor do they accuse QEMU of anything that only the log lacks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PASS, FAIL, UNCLEAR = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 AB = devices("a", "b")
 SERIES = Criteria.of_patches(6, devices=2)
 
-# Lines without which nobody can tell whether the order was kept.
+# The lines without which nobody can tell whether the order was kept.
 NEEDED = {
     Kind.SUCCEEDED,
     Kind.ATTEMPT,
@@ -78,7 +78,7 @@ def test_no_line_can_be_missing_or_doubled(
                 sides[Side.SOURCE], sides[Side.DESTINATION], expect
             )
             assert judgement.verdict is not PASS, qemu.lines[place]
-            # Up to 9.0 one line less can be one request less.
+            # Up to 9.0 a missing line can look like a missing request.
             if doubled or qemu.kinds[place] is not Kind.SUCCEEDED:
                 assert judgement.verdict is UNCLEAR, judgement.as_json()
 
@@ -108,7 +108,7 @@ def test_a_truncated_log_never_passes(
     ):
         judgement = judge(timeline(log[:size]), None, expect)
         assert judgement.verdict is not PASS
-        # Nothing is wrong but the log, unless it says so itself.
+        # The log alone is at fault, unless it contains an error message.
         if judgement.verdict is FAIL:
             assert [f.rule for f in judgement.findings] == ["p2p"]
 
@@ -191,7 +191,7 @@ def test_a_log_without_migration() -> None:
     assert "destination" in note_texts(source(receiver))
 
 
-def test_what_qemu_says_is_passed_on() -> None:
+def test_messages_of_qemu_are_shown() -> None:
     text = (
         b"qemu: -device vfio-pci: b: Multiple VFIO devices migration is "
         b"supported only if all of them support P2P migration\n"
@@ -201,7 +201,7 @@ def test_what_qemu_says_is_passed_on() -> None:
     assert "Multiple VFIO" in judgement.notes[0].lines()[0]
 
 
-def test_hot_plugged_device_is_not_missed_before() -> None:
+def test_a_hot_plugged_device_is_not_expected_earlier() -> None:
     qemu = boot(FakeQemu(devices("a")))
     qemu.devices = AB
     qemu.state["b"] = S.RUNNING

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules about failures, and about what devices send one another."""
+"""The rules about failures, and about what devices send to one another."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_cancelled_in_precopy(
     qemu.cleanup()
     if restored:
         notify(qemu, status)
-    # The log may end here; nothing is known of what comes next.
+    # The log may end here, as nothing is known of what comes next.
     assert "cancelled" not in rules(of_source(qemu))
     qemu.vm(False, "shutdown")
     judgement = of_source(qemu)
@@ -137,7 +137,7 @@ def test_a_reset_in_the_cleanup_runs_without_its_vm() -> None:
     qemu.status("completed")
     qemu.set_state("a", S.STOP, reached=S.RUNNING)
     qemu.cleanup()
-    # Not swallowed: it was all over when it failed.
+    # The failure is not swallowed, since the migration was over before it.
     assert rules(of_source(qemu, SERIES)) == {"reached", "run-state"}
 
 
@@ -167,7 +167,7 @@ def test_an_error_within_a_migration(version: str, status: str) -> None:
         assert files == ["a.log", "a.log", "destination.log"]
 
 
-def test_an_error_before_the_migration_is_not_its_own() -> None:
+def test_an_error_before_the_migration_does_not_count() -> None:
     qemu = FakeQemu(AB)
     qemu.set_state("a", S.RUNNING_P2P, reached=S.RUNNING)
     migrate(qemu)
@@ -223,13 +223,13 @@ def test_no_count_may_be_other_than_zero(device: str, key: str) -> None:
 
 @pytest.mark.parametrize("silent", ["a", "b"])
 @pytest.mark.parametrize("peers", [{}, {0: {"sent": 0}, 1: {"sent": 0}}])
-def test_nothing_that_was_sent_is_no_evidence(
+def test_no_transactions_are_no_evidence(
     silent: str, peers: dict[int, dict[str, int]]
 ) -> None:
     expect = replace(SERIES, peers=frozenset(AB))
     qemu = with_peers()
     assert of_source(qemu, expect).verdict is Verdict.PASS
-    # Nor is there anything to receive.
+    # The device received nothing, either.
     for name in AB:
         qemu.device(name).peers = {}
     qemu.device(silent).peers = peers
@@ -241,7 +241,7 @@ def test_nothing_that_was_sent_is_no_evidence(
     assert of_source(qemu, SERIES).verdict is Verdict.PASS
 
 
-def test_what_was_lost_is_shown() -> None:
+def test_lost_transactions_are_shown() -> None:
     qemu = with_peers()
     device = qemu.device("a")
     device.peers[1] |= {"sent": 20, "lost": 13}
@@ -264,7 +264,7 @@ def test_a_peer_that_was_never_heard_of() -> None:
     assert "a sent 7 to b, which received 0" in finding.message
 
 
-def test_a_killed_qemu_loses_what_it_likes() -> None:
+def test_a_killed_qemu_may_lose_transactions() -> None:
     qemu = with_peers()
     qemu.device("a").peers[1]["lost"] = 1
     assert "conservation" in rules(of_source(qemu, SERIES))

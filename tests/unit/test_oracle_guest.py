@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rule about heartbeats, one thing broken at a time."""
+"""The rule about heartbeats, with one thing wrong at a time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def judged(
     )
 
 
-def test_all_is_well() -> None:
+def test_a_good_run_passes() -> None:
     assert judged().verdict is Verdict.PASS
 
 
@@ -47,13 +47,13 @@ def test_a_counter_may_wrap() -> None:
         ({"missed": 2}, {}, "src1 had 2 missed, 0 repeated, 0 untimely"),
         ({"untimely": 1}, {}, "src1 had 0 missed, 0 repeated, 1 untimely"),
         ({}, {"repeated": 3}, "dst1 had 0 missed, 3 repeated, 0 untimely"),
-        # It beat without being taken.
+        # The guest sent beats, and none of them was accepted.
         ({}, {"count": 0, "untimely": 1}, "dst1 had 0 missed, 0 repeated, 1"),
         ({}, {"first": 13}, "heartbeat 10 at src1 was followed by 13 at dst1"),
         ({}, {"first": 10}, "heartbeat 10 at src1 was followed by 10 at dst1"),
     ],
 )
-def test_what_is_broken(
+def test_each_mistake_is_found(
     source: dict[str, int], destination: dict[str, int], why: str
 ) -> None:
     (finding,) = judged(source=source, destination=destination).findings
@@ -68,7 +68,7 @@ BEATS = replace(
 )
 
 
-def test_all_that_is_due_is_heard() -> None:
+def test_all_expected_beats_arrive() -> None:
     assert judged(BEATS).verdict is Verdict.PASS
 
 
@@ -81,7 +81,7 @@ def test_a_guest_that_is_silent(side: Side) -> None:
     assert f"guest of {device} runs, and the device had no" in finding.message
     assert finding.records
     assert not judged(EXPECT, **{side: SILENT}).findings
-    # It may not have come to that.
+    # The run may have ended before the first beat.
     cut = replace(BEATS, ends=False)
     assert not judged(cut, **{side: SILENT}).findings
 
@@ -117,7 +117,7 @@ def bundle_of(
         (Guest(), "running", 0),
     ],
 )
-def test_where_a_guest_has_to_be_heard(
+def test_devices_that_must_get_beats(
     tmp_path: Path, guest: Guest, destination: str, silent: int
 ) -> None:
     statuses = {"source": "postmigrate", "destination": destination}

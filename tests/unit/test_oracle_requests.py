@@ -98,7 +98,7 @@ def test_stop_asked_for_twice_in_the_cleanup() -> None:
         (S.STOP, S.ERROR, S.STOP_COPY),
     ],
 )
-def test_another_recover_state(
+def test_a_wrong_recover_state(
     state: S, right: S, wrong: S, version: str
 ) -> None:
     qemu = migrate(FakeQemu(AB, version))
@@ -114,7 +114,7 @@ def test_another_recover_state(
     assert f"in {wrong.name} " in judgement.findings[0].message
 
 
-def test_another_recover_state_before_patch_1() -> None:
+def test_a_wrong_recover_state_before_patch_1() -> None:
     qemu = boot(FakeQemu(AB))
     qemu.setup()
     qemu.vm(False, "finish-migrate")
@@ -130,7 +130,7 @@ def test_another_recover_state_before_patch_1() -> None:
     assert rules(source(qemu, expect)) == {"recover"}
 
 
-def test_another_recover_state_on_the_destination() -> None:
+def test_a_wrong_recover_state_on_the_destination() -> None:
     qemu = receive(FakeQemu(AB))
     qemu.lines = [
         line.replace("RESUMING, recover state RUNNING", "RESUMING, recover "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules that need the devices' own logs, one thing broken at a time."""
+"""The rules that need the devices' own logs, one mistake at a time."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_right_sequences_agree(
     assert judgement.unseen == ()
 
 
-def test_without_logs_nothing_is_said_of_them() -> None:
+def test_missing_logs_break_no_rule() -> None:
     sides = [
         make(FakeQemu(AB)).timeline(side)
         for side, make in zip(Side, (migrate, receive), strict=True)
@@ -83,7 +83,7 @@ def test_without_logs_nothing_is_said_of_them() -> None:
 
 @pytest.mark.parametrize("version", ["8.2", "9.0", "9.1", "11.1"])
 @pytest.mark.parametrize("state", [S.STOP, S.RESUMING])
-def test_a_request_that_no_trace_tells_of(version: str, state: S) -> None:
+def test_a_request_that_the_trace_lacks(version: str, state: S) -> None:
     qemu = migrate(FakeQemu(AB, version))
     qemu.device("b").ask(state)
     (finding,) = of_source(qemu.witnessed()).findings
@@ -93,7 +93,7 @@ def test_a_request_that_no_trace_tells_of(version: str, state: S) -> None:
 
 
 @pytest.mark.parametrize("version", ["8.2", "9.0", "9.1", "11.1"])
-def test_a_request_that_no_device_knows_of(version: str) -> None:
+def test_a_request_that_the_devices_log_lacks(version: str) -> None:
     side = with_log(
         migrate(FakeQemu(AB, version)),
         lines_without(
@@ -117,23 +117,23 @@ def test_a_request_that_no_device_knows_of(version: str) -> None:
         (
             b"to=PRE_COPY_P2P state=PRE_COPY_P2P ret=0",
             b"to=PRE_COPY_P2P state=PRE_COPY ret=-5",
-            # Up to 9.0 that is a request of its own, without a line.
+            # Up to 9.0 the recovery is a request of its own without a line.
             "log says PRE_COPY$|log says STOP_COPY$",
         ),
     ],
 )
-def test_another_result(
+def test_a_different_result(
     version: str, old: bytes, new: bytes, why: str
 ) -> None:
     qemu = migrate(FakeQemu(AB, version))
     side = with_log(qemu, lambda log: log.replace(old, new))
     found = {x.rule: x.message for x in of_source(side).findings}
     assert re.search(why, found.pop("agreement"))
-    # The migration came to its end, whatever the device said.
+    # The migration completed, whatever the device logged.
     assert set(found) == ({"swallowed"} if b"-5" in new else set())
 
 
-def test_another_state() -> None:
+def test_a_different_state() -> None:
     side = with_log(
         migrate(FakeQemu(AB)),
         lambda log: log.replace(
@@ -148,7 +148,7 @@ def test_another_state() -> None:
 
 
 @pytest.mark.parametrize("shift_ns", [-10**6, 10**6])
-def test_another_time(shift_ns: int) -> None:
+def test_a_different_time(shift_ns: int) -> None:
     def shift(log: bytes) -> bytes:
         return re.sub(
             rb"^\d+(?= request)|(?<=end_ns=)\d+",
@@ -164,7 +164,7 @@ def test_another_time(shift_ns: int) -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 def test_microseconds_are_no_disagreement(late: bool) -> None:
-    # The trace's last digits are cut off, the kernel's are not.
+    # The trace truncates times to microseconds, and the kernel does not.
     qemu = migrate(FakeQemu(AB))
     done = qemu.timeline().arcs_of("a")[-1].done
     assert done is not None
@@ -194,7 +194,7 @@ def test_a_recovery_that_the_device_does_not_know_of() -> None:
     qemu.set_state("a", S.STOP, reached=S.RUNNING)
     assert "agreement" not in rules(of_source(qemu.witnessed(), ANYHOW))
     side = with_log(qemu, lines_without("reset"))
-    # The device says RUNNING too, but only as it went nowhere.
+    # The device logs RUNNING too, but only because it did not move.
     assert "agreement" not in rules(of_source(side, ANYHOW))
     side = with_log(
         qemu,
@@ -207,7 +207,7 @@ def test_a_recovery_that_the_device_does_not_know_of() -> None:
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_a_device_that_hangs(answered: bool) -> None:
-    # QEMU was killed within its last request; the device may have ended it.
+    # QEMU was killed in its last request, which the device may have ended.
     qemu = migrate(FakeQemu(AB))
     while "set_state  (b) new state STOP," not in qemu.lines[-1]:
         qemu.lines.pop()
@@ -217,7 +217,7 @@ def test_a_device_that_hangs(answered: bool) -> None:
         logs["b"] = logs["b"][: logs["b"].rindex(b"\n") + 1]
     side = logged(qemu.timeline(), logs)
     assert of_source(side, ANYHOW).findings == ()
-    # What went before is held against the trace as ever.
+    # Everything before it is compared with the trace as usual.
     wrong = re.sub(
         rb"(request .*|result )to=PRE_COPY\b", rb"\1to=STOP", logs["b"]
     )
@@ -226,7 +226,7 @@ def test_a_device_that_hangs(answered: bool) -> None:
 
 
 def test_a_device_that_fails_until_qemu_dies() -> None:
-    # Neither the way back nor the reset works out; hw_error().
+    # Neither the recovery nor the reset succeeds, so QEMU calls hw_error().
     qemu = boot(FakeQemu(AB))
     qemu.emit(
         Kind.ATTEMPT, "vfio_migration_set_state", device="b",
@@ -238,7 +238,7 @@ def test_a_device_that_fails_until_qemu_dies() -> None:
     fake.say("request from=ERROR to=RUNNING")
     fake.say("result to=RUNNING state=ERROR ret=-22")
     assert "agreement" not in rules(of_source(qemu.witnessed(), ANYHOW))
-    # That the other one was asked as well, nothing tells of.
+    # No line tells that the other device was asked as well.
     qemu.device("a").ask(S.PRE_COPY)
     assert "agreement" in rules(of_source(qemu.witnessed(), ANYHOW))
 
@@ -314,7 +314,7 @@ def to_and_fro(crc32: int) -> Judgement:
     """A migration from a QEMU that the VM had come to before."""
     source = FakeQemu(AB)
     for name in AB:
-        # Of what it loaded first; its state is another by now.
+        # This is the checksum of what it loaded; its data has changed since.
         source.device(name).checksum = f"checksum ok crc32={OTHER:08x}"
     source.load()
     source.vm(True, "running")
@@ -335,7 +335,7 @@ def to_and_fro(crc32: int) -> Judgement:
     )
 
 
-def test_what_a_source_had_loaded_itself_is_another_matter() -> None:
+def test_earlier_loads_of_a_source_do_not_count() -> None:
     assert "checksum" not in rules(to_and_fro(CRC))
     judgement = to_and_fro(OTHER)
     found = [x for x in judgement.findings if x.rule == "checksum"]
@@ -383,7 +383,7 @@ def test_bad_data_that_were_refused() -> None:
     assert "checksum" not in rules(judgement)
 
 
-def test_counters_that_did_not_come_along() -> None:
+def test_counters_that_did_not_migrate() -> None:
     sides = []
     for make, received in ((migrate, 5), (receive, 6)):
         qemu = FakeQemu(AB)
@@ -394,7 +394,7 @@ def test_counters_that_did_not_come_along() -> None:
         make(qemu)
         qemu.device("a").peers[1]["received"] = received
         sides.append(qemu)
-    # It is what was loaded that counts, not what came of it.
+    # The rule compares what was loaded, not what happened to it later.
     logs = sides[1].device_logs()
     source = sides[0].witnessed()
     for text, found in (
@@ -429,7 +429,7 @@ def test_a_rule_is_for_some_sides_versions_and_devices() -> None:
         assert barrier.concerns(source, Criteria(flags=flags)) == concerned
 
 
-def test_a_base_is_not_measured_by_the_series() -> None:
+def test_the_base_is_not_held_to_the_series() -> None:
     qemu = boot(FakeQemu(AB))
     calls = qemu.calls(False)
     qemu.vm(False, "paused", [calls[0], calls[2], calls[1], calls[3]])

@@ -64,7 +64,7 @@ def test_real_blackout() -> None:
     source = read_log(REAL[Side.SOURCE], Side.SOURCE)
     destination = read_log(REAL[Side.DESTINATION], Side.DESTINATION)
     found = blackout(source, destination)
-    # From src1's request for PRE_COPY_P2P to dst1 in RUNNING.
+    # From src1's request for PRE_COPY_P2P until dst1 is in RUNNING.
     assert found.duration_ns == (1449_685777 - 1449_648526) * 1000
     assert found.exact
 
@@ -90,7 +90,7 @@ def test_whole_logs_have_no_gaps(
         assert all(arc.cause is not None for arc in found.arcs)
 
 
-def test_repeats_of_old_versions_are_no_moves() -> None:
+def test_repeated_requests_of_old_versions_move_nothing() -> None:
     found = boot(FakeQemu(devices("a"), "8.1", series=False)).timeline()
     (arc,) = found.arcs
     assert (arc.before, arc.reached) == (S.RUNNING, S.RUNNING)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The reader: every format there and back, and hostile input."""
+"""The log reader: every format there and back, and hostile input."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_round_trip(fmt: Format, data: st.DataObject) -> None:
 
 
 def test_event_and_text_are_two_blanks_apart() -> None:
-    # "event " from the backend, then the format's own leading blank.
+    # The backend prints "event ", and the format begins with a blank.
     (record,), _ = read(
         b"148@1795400972.024324:vfio_vmstate_change_prepare  (src0) "
         b"running 1 reason running device state RUNNING_P2P\n"
@@ -119,7 +119,7 @@ def test_the_version_is_recognized(version: str) -> None:
         assert since <= VERSIONS.index(version) <= until
 
 
-def test_versions_that_cannot_be_one() -> None:
+def test_no_single_version_fits() -> None:
     old = migrate(Qemu(devices("a"), version="9.0")).log()
     new = migrate(Qemu(devices("a"), version="9.1")).log()
     assert read(old + new)[1].versions is None
@@ -170,12 +170,12 @@ def test_every_message_is_found(message: str) -> None:
         b"RUNNING" + b" " * 5000 + b"?",
     ],
 )
-def test_damaged_lines_are_told(line: bytes) -> None:
+def test_damaged_lines_are_reported(line: bytes) -> None:
     (record,), _ = read(line + b"\n")
     assert record.kind is Kind.UNKNOWN
 
 
-def test_a_damaged_line_of_no_weight_is_no_matter() -> None:
+def test_a_damaged_line_that_no_rule_needs_is_ignored() -> None:
     assert read(b"vfio_save_block  (a) data_size many\n")[0] == []
 
 
@@ -202,7 +202,7 @@ def test_binary_is_refused(data: bytes) -> None:
     assert "'simple'" in info.value.hint
 
 
-def test_bad_times_are_no_times() -> None:
+def test_an_impossible_time_is_no_time() -> None:
     (record,), _ = read(b"2026-13-41T00:00:00Z vfio_save_cleanup  (a)\n")
     assert record.time_ns is None
 
@@ -268,7 +268,7 @@ NOISE = (
     )
 )
 def test_lines_are_read_one_by_one(parts: list[bytes]) -> None:
-    # The search over many lines at once finds what each line alone gives.
+    # A search over many lines at once finds the same as each line alone.
     lines = [
         line for part in parts for line in part.split(b"\n")
         if not set(line) & set(CONTROLS)

@@ -97,7 +97,7 @@ def test_round_trip(fmt: Format, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_it_says_what_the_log_says(version: str) -> None:
+def test_both_backends_give_the_same_records(version: str) -> None:
     log = migrate(FakeQemu(devices("a", "b"), version=version)).log()
     records, _ = read(log)
     found, summary = read(as_simple(records).data)
@@ -109,8 +109,8 @@ def test_it_says_what_the_log_says(version: str) -> None:
 
 @pytest.mark.parametrize("side", ["source", "destination"])
 def test_real_files(side: str) -> None:
-    # One run of QEMU 10.0.13 with both backends, in the testbed; only the
-    # names of events that do not occur were taken out.
+    # This is one run of QEMU 10.0.13 with both backends, in the testbed.
+    # Only the names of events that do not occur were removed.
     name = f"qemu-10.0.13-two-backends.{side}"
     log, _ = read((DATA / f"{name}.log").read_bytes())
     found, summary = read((DATA / f"{name}.trace").read_bytes())
@@ -120,7 +120,7 @@ def test_real_files(side: str) -> None:
         r.text.partition(":")[2] for r in log
     ]
     assert summary.backend is Backend.SIMPLE
-    # Both clocks tick alike, though they count from elsewhere.
+    # Both clocks run equally fast, though they count from different times.
     apart = [
         a.time_ns - b.time_ns
         for a, b in zip(log, found, strict=True)
@@ -129,7 +129,7 @@ def test_real_files(side: str) -> None:
     assert max(apart) - min(apart) < 10**6 < min(apart)
 
 
-def test_other_arguments_are_told() -> None:
+def test_unknown_arguments_are_reported() -> None:
     made = SimpleFile()
     made.add(*STATES[:2])
     made.add("vfio_migration_set_device_state", "a", "not a state")
@@ -144,7 +144,7 @@ def test_other_arguments_are_told() -> None:
     assert len(timeline(made.data).gaps) == 4
 
 
-def test_numbers_of_events_are_the_files_own() -> None:
+def test_each_file_numbers_its_events() -> None:
     data = header() + mapping(9, STATES[0]) + event(9, 1, "a", "STOP")
     data += mapping(9, "vfio_save_cleanup") + event(9, 2, "a")
     assert [r.event for r in read(data)[0]] == [STATES[0], "vfio_save_cleanup"]
@@ -172,7 +172,7 @@ def test_every_cut_is_seen() -> None:
     for size in range(begin, len(made.data) + 1):
         found, summary = read(made.data[:size])
         assert found == records[: len(found)]
-        # Without its last record a file is not cut, as far as one can see.
+        # A file that lacks its last record does not look cut.
         if not summary.cut:
             ends.append(summary.lines)
         assert summary.lines == ends[-1]
@@ -204,7 +204,7 @@ def test_a_cut_mapping() -> None:
             header() + b"".join(mapping(n, "x") for n in range(70_000)),
             "one event name too many",
         ),
-        # An event's length: less than its own head, more than any.
+        # An event's length that is less than its own head, or too large.
         (
             header() + mapping(1, STATES[0])
             + event(1, 1)[:24] + b"\x17\0\0\0" + b"\0" * 8,
@@ -217,7 +217,7 @@ def test_a_cut_mapping() -> None:
         ),
     ],
 )
-def test_damage_is_told(data: bytes, what: str) -> None:
+def test_damage_is_reported(data: bytes, what: str) -> None:
     with pytest.raises(TraceError, match=what) as info:
         read(data)
     assert info.value.what.startswith("a.trace")
@@ -308,14 +308,14 @@ def test_blackout_of_real_files() -> None:
         assert found.verdict is Verdict.PASS
         assert found.blackout is not None
         lengths.append(found.blackout.duration_ns)
-    # The log has microseconds.
+    # The log's times are whole microseconds.
     assert lengths == [61_237_000, 61_236_362]
 
 
 def test_two_clocks_are_not_compared() -> None:
     records, destination = _sides()
     log = migrate(FakeQemu(devices("a", "b"))).log()
-    # So late that the difference would be a likely one.
+    # The destination is so late that the difference looks plausible.
     late = as_simple(destination, 1_700_000_000_100_000_000)
     found = _judge(log, late.data)
     assert found.verdict is Verdict.PASS
@@ -325,7 +325,7 @@ def test_two_clocks_are_not_compared() -> None:
     assert _judge(as_simple(records).data, late.data).blackout
 
 
-def test_dropped_events_leave_it_open() -> None:
+def test_dropped_events_make_it_inconclusive() -> None:
     source, destination = map(as_simple, _sides())
     source.drop(12)
     records, _ = read(source.data)
@@ -340,7 +340,7 @@ def test_dropped_events_leave_it_open() -> None:
 
 @settings(max_examples=200)
 @given(data=st.data())
-def test_what_was_dropped_is_nobodys_fault(data: st.DataObject) -> None:
+def test_dropped_events_accuse_nobody(data: st.DataObject) -> None:
     source, destination = _sides()
     gone = data.draw(st.sets(st.sampled_from(range(len(source))), min_size=1))
     made = as_simple(r for i, r in enumerate(source) if i not in gone)
@@ -350,7 +350,7 @@ def test_what_was_dropped_is_nobodys_fault(data: st.DataObject) -> None:
     assert not found.findings
 
 
-def test_without_some() -> None:
+def test_events_can_be_excluded() -> None:
     name = "vfio_load_state_device_buffer_start"
     made = SimpleFile()
     for _ in range(3):
@@ -361,7 +361,7 @@ def test_without_some() -> None:
         reader = TraceReader(io.BytesIO(data), "a.trace")
         assert [r.line for r in reader.without({name})] == [2, 4, 6]
         assert reader.summary.lines == 6
-        # What was left out still tells the version.
+        # An excluded event still tells the version.
         assert reader.summary.versions == ("10.0", "11.1")
     assert timeline(made.data).others == ()
 

@@ -36,7 +36,7 @@ def test_a_known_order_counts_for_more_than_times() -> None:
     assert [x.value for x in trend.points] == [3, 1, 2, 4]
 
 
-def test_seeds_are_one_point() -> None:
+def test_the_seeds_of_a_revision_are_one_point() -> None:
     made = [
         replace(
             x,
@@ -53,7 +53,7 @@ def test_seeds_are_one_point() -> None:
     ] * 3
 
 
-def test_what_cannot_be_compared_is_kept_apart() -> None:
+def test_incomparable_results_are_kept_apart() -> None:
     one = entry()
     others: list[Entry] = [
         replace(one, scenario="four-devices"),

@@ -17,7 +17,7 @@ NAMES = (("src0", "src1"), ("dst0", "dst1"))
 
 
 def with_peers(qemu: FakeQemu, sent: int = SENT) -> FakeQemu:
-    """Each of its two devices has sent so many to the other."""
+    """Let each of two devices send a number of transactions."""
     for number, name in enumerate(qemu.devices):
         device = qemu.device(name)
         device.peer_id = number
@@ -26,7 +26,7 @@ def with_peers(qemu: FakeQemu, sent: int = SENT) -> FakeQemu:
 
 
 def lose(qemu: FakeQemu, count: int, states: tuple[str, str]) -> None:
-    """The first device loses what it sends to the second, just now."""
+    """Let the first device lose what it now sends to the second one."""
     first = next(iter(qemu.devices))
     device = qemu.device(first)
     device.now_ns = qemu.next_ns
@@ -41,7 +41,7 @@ def lose(qemu: FakeQemu, count: int, states: tuple[str, str]) -> None:
 
 
 def source(names: tuple[str, str] = NAMES[0], *, lost: int = 0) -> FakeQemu:
-    """One that migrates away; with losses it stops device by device."""
+    """Make a source; with losses, it stops device by device."""
     qemu = with_peers(FakeQemu(devices(*names)))
     first, second = names
     boot(qemu)
@@ -64,7 +64,7 @@ def source(names: tuple[str, str] = NAMES[0], *, lost: int = 0) -> FakeQemu:
 def destination(
     names: tuple[str, str] = NAMES[1], *, lost: int = 0
 ) -> FakeQemu:
-    """One that the VM comes to, after so much was lost on the way."""
+    """Make a destination, after a number of losses on the way."""
     qemu = with_peers(FakeQemu(devices(*names)))
     if lost:
         qemu.device(names[0]).peers[1] |= {"sent": SENT + lost, "lost": lost}
@@ -74,7 +74,7 @@ def destination(
 def traffic_bundle(
     path: Path, variant: str = "patched", *, lost: int = 0
 ) -> Path:
-    """A run of two devices that send to one another."""
+    """Write a run of two devices that send to one another."""
     return make_bundle(
         path,
         variant=variant,
@@ -85,7 +85,7 @@ def traffic_bundle(
 
 
 def to_and_fro(path: Path, *, lost: int = 0) -> Path:
-    """Two migrations, to and back; the second may lose some."""
+    """Write a run of two migrations; the one back may lose some."""
     there = with_peers(FakeQemu(devices(*NAMES[1])))
     begin_ns = there.begin_ns + 100_000_000
     there.begin_ns = begin_ns
