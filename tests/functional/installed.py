@@ -203,5 +203,6 @@ def _as_user() -> list[str]:
         return []
     return [
         "setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}",
-        "--clear-groups",
+        # setpriv itself keeps its capabilities until it runs a program.
+        "--clear-groups", "env",
     ]

@@ -17,8 +17,10 @@ class Wheel(Test):
 
     def setUp(self) -> None:
         self.installed = Installed()
-        self.addCleanup(self.installed.remove)
         self.installed.install()
+
+    def tearDown(self) -> None:
+        self.installed.remove()
 
     def test_commands_without_the_testbed(self) -> None:
         run = self.installed.run

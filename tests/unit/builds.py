@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vfio_p2p.qemu import Build, Source
-from vfio_p2p.qemu.job import Job
+from vfio_p2p.qemu.job import BuildJob
 from vfio_p2p.qemu.recipe import Toolchain
 from vfio_p2p.series import Variant
 
@@ -34,6 +34,6 @@ def build_of(
         version=version,
         sha256="",
         reused=True,
-        job=Job(source, {}, (), b"", TOOLS),
+        job=BuildJob(source, {}, (), b"", TOOLS),
         patches=variant.patches,
     )

@@ -19,7 +19,7 @@ from test_host_process import wait_until_gone
 from vfio_p2p.cli import main
 from vfio_p2p.errors import BuildError, MissingToolError, NoSpaceError
 from vfio_p2p.qemu import Build, build, find_source
-from vfio_p2p.qemu.recipe import Recipe
+from vfio_p2p.qemu.recipe import BuildRecipe
 from vfio_p2p.qemu.store import Store, Stored
 from vfio_p2p.qemu.worktree import WorkTree
 from vfio_p2p.series import Patch, Variant
@@ -456,6 +456,6 @@ def test_bad_input(
 def test_devices_that_only_newer_versions_need(
     version: str, cxl: bool
 ) -> None:
-    devices = Recipe.load().device_list(version).decode().split()
+    devices = BuildRecipe.load().device_list(version).decode().split()
     assert "CONFIG_VFIO_PCI=y" in devices
     assert ("CONFIG_CXL=y" in devices) is cxl

@@ -299,7 +299,7 @@ def test_an_archive_that_does_not_answer(
     root = AptRoot.open(["bookworm"], etc=etc)
     with pytest.raises(HostError, match="no package x") as caught:
         root.resolve_packages(["x"])
-    assert "is there a network?" in caught.value.hint
+    assert "Check the network" in caught.value.hint
     assert "file:" in caught.value.hint
 
 

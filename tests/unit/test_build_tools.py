@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from vfio_p2p.errors import MissingToolError
-from vfio_p2p.qemu.recipe import Recipe, find_toolchain
+from vfio_p2p.qemu.recipe import BuildRecipe, find_toolchain
 
 Replace = Callable[[str, str], None]
 
@@ -32,7 +32,7 @@ def replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replace:
 def missing(version: str = "10.0.13") -> tuple[str, str]:
     """What is missing, and the package that has it."""
     with pytest.raises(MissingToolError) as caught:
-        find_toolchain(Recipe.load(), version)
+        find_toolchain(BuildRecipe.load(), version)
     return caught.value.tool, caught.value.package
 
 
@@ -66,7 +66,7 @@ def test_a_library_is_missing(replace: Replace) -> None:
 
 
 def test_what_older_versions_need_besides() -> None:
-    recipe = Recipe.load()
+    recipe = BuildRecipe.load()
     besides = recipe.libraries | {"pixman-1 >= 0.21.8": "libpixman-1-dev"}
     assert recipe.libraries_for("8.1.0") == besides
     assert recipe.libraries_for("8.2.0") == recipe.libraries
@@ -75,7 +75,7 @@ def test_what_older_versions_need_besides() -> None:
 
 def test_a_library_of_older_versions_is_missing(replace: Replace) -> None:
     replace("pkg-config", 'case "$2" in pixman*) exit 1;; esac')
-    assert find_toolchain(Recipe.load(), "10.0.13")
+    assert find_toolchain(BuildRecipe.load(), "10.0.13")
     assert missing("8.1.99")[1] == "libpixman-1-dev"
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machine that things run on: one QEMU, its QMP session, files."""
+"""One QEMU process with its QMP session; child processes and files."""

@@ -24,7 +24,7 @@ from vfio_p2p.errors import HarnessError, MissingToolError
 from vfio_p2p.places.sealed.outer import RAM_MIB, find_outer
 from vfio_p2p.qemu.apt_sources import find_archive
 from vfio_p2p.qemu.debian import TARBALL_BYTES
-from vfio_p2p.qemu.recipe import Recipe, missing_tools
+from vfio_p2p.qemu.recipe import BuildRecipe, missing_tools
 from vfio_p2p.qemu.source import UNPACKED_BYTES
 from vfio_p2p.qemu.worktree import AGAIN_BYTES, FRESH_BYTES
 from vfio_p2p.series import default_base
@@ -158,7 +158,7 @@ def _build(etc_apt: Path) -> Ability:
     notes = _Notes()
     qemu = default_base().qemu
     with notes.errors():
-        missing = list(missing_tools(Recipe.load(), f"{qemu}.0"))
+        missing = list(missing_tools(BuildRecipe.load(), f"{qemu}.0"))
         for error in missing:
             notes.lack_of(error)
         if not missing:

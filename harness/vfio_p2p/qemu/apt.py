@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian packages and sources, without root and without a trace.
+"""Debian packages and sources, without root.
 
-A private apt root in our cache: it asks the archive that the machine is
-configured for, about other releases of Debian if need be, and leaves the
-machine's own apt as it is.
+They are fetched by way of a private apt root in our cache. It asks the
+archive that the machine is configured for, also about other releases of
+Debian, and leaves the machine's own apt as it is.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from vfio_p2p.qemu.apt_sources import find_archive
 
 INDEX_LIFETIME_S = 24 * 3600
 
-# The machine's own settings stay in force (a proxy, say), less what would
-# change the machine or the outcome.
+_NETWORK = "Check the network and the archive. apt said:"
+
+# The machine's own settings stay in force, for example a proxy, except for
+# those that would change the machine or the outcome.
 _CONFIGURATION = """\
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
@@ -69,7 +71,7 @@ class AptRoot:
             "cache/archives/partial", "log", "state/lists/partial"
         ):
             (home / folder).mkdir(parents=True, exist_ok=True)
-        # An empty status file: nothing is installed here.
+        # The status file is empty, since nothing is installed here.
         for name, text in {
             "apt.conf": _CONFIGURATION.format(
                 home=home, user="root" if os.geteuid() == 0 else ""
@@ -87,12 +89,12 @@ class AptRoot:
         sources: bool = False,
         etc: Path = Path("/etc/apt"),
     ) -> AptRoot:
-        """Open the root for some suites; it is made when missing.
+        """Open the root for some suites; it is made if it is missing.
 
         :param suites: E.g. ``bookworm``, ``bookworm-backports``.
-        :param sources: Whether it is for source packages.
+        :param sources: Whether the root is for source packages.
         :param etc: Where the machine's own apt configuration is.
-        :raise HostError: When the machine knows no Debian archive.
+        :raise HostError: When the machine has no Debian archive.
         """
         kind = "deb-src" if sources else "deb"
         stanza = find_archive(etc).stanza(kind, tuple(suites))
@@ -102,11 +104,12 @@ class AptRoot:
     def update(self, *, force: bool = False) -> None:
         """Fetch the indexes, at most once a day.
 
-        What can be had is used, even if a suite is missing: an older
-        machine may lack the keys of a newer Debian. Whoever then finds
-        nothing is told what went wrong here.
+        The suites that can be fetched are used, even if another is
+        missing: an older machine may lack the keys of a newer Debian. If
+        a look-up finds nothing then, its error says what went wrong here.
 
-        :param force: Fetch them even if they are of today.
+        :param force: Fetch the indexes even if they are less than a day
+                      old.
         """
         stamp = self.home / "updated"
         with exclusive(self.home / "lock"):
@@ -120,7 +123,7 @@ class AptRoot:
                 stamp.touch()
 
     def versions_of_source(self, package: str) -> list[str]:
-        """Versions of a source package, in no order.
+        """Return the versions of a source package, in no order.
 
         :raise HostError: When there is none.
         """
@@ -139,8 +142,9 @@ class AptRoot:
     ) -> Path:
         """Download the upstream tarball of a source package.
 
-        :param destination: Folder that gets it under its own name.
-        :raise HostError: When it cannot be had.
+        :param destination: The folder to download it into; it keeps its
+                            own name.
+        :raise HostError: When it cannot be downloaded.
         """
         (path,) = self._download(
             destination, "source", "--download-only", "--tar-only",
@@ -149,11 +153,11 @@ class AptRoot:
         return path
 
     def resolve_packages(self, patterns: Iterable[str]) -> dict[str, str]:
-        """Find packages and the version of each that apt prefers.
+        """Find packages, and the version of each that apt prefers.
 
         :param patterns: Names, or patterns as in a shell.
-        :return: Name to version; numbers in names in numerical order, so
-                 the last match of a pattern is the newest.
+        :return: The versions by name. Numbers in names are in numerical
+                 order, so the last match of a pattern is the newest.
         :raise HostError: When a name or pattern matches nothing.
         """
         patterns = list(patterns)
@@ -180,17 +184,17 @@ class AptRoot:
         return {name: version for name, version in found if version[0] != "("}
 
     def download_packages(self, packages: Mapping[str, str]) -> list[Path]:
-        """Download packages, each once for all times.
+        """Download those packages that are not in the cache.
 
-        :param packages: Name to version.
-        :return: Paths of the ``.deb`` files, in the same order.
-        :raise HostError: When one cannot be had.
+        :param packages: The versions by name.
+        :return: The paths of the ``.deb`` files, in the same order.
+        :raise HostError: When one cannot be downloaded.
         """
         pool = cache_dir() / "debs"
         pool.mkdir(parents=True, exist_ok=True)
 
         def cached(name: str, version: str) -> Path | None:
-            # apt writes the epoch's colon as %3a.
+            # apt writes the colon of the epoch as %3a.
             stem = f"{name}_{version.replace(':', '%3a')}"
             found = sorted(pool.glob(f"{stem}_*.deb"))
             return next((x for x in found if used(x)), None)
@@ -211,7 +215,7 @@ class AptRoot:
         return paths
 
     def _download(self, destination: Path, *arguments: str) -> list[Path]:
-        """Let apt-get download, and move what it verified."""
+        """Let apt-get download files, and move those that it verified."""
         destination.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             dir=destination, prefix=".download-"
@@ -221,7 +225,7 @@ class AptRoot:
             if result.returncode:
                 raise HostError(
                     f"apt-get {' '.join(arguments)} failed",
-                    f"is there a network? apt said: {_complaint(result)}",
+                    f"{_NETWORK} {_complaint(result)}",
                 )
             return [
                 x.rename(destination / x.name)
@@ -250,14 +254,17 @@ class AptRoot:
             raise MissingToolError(program, "apt") from error
 
     def _missing(self, what: str) -> HostError:
-        hint = "it is in none of the suites asked for"
+        hint = (
+            "Check that the archive is a whole mirror: it is in none of the "
+            "suites that were asked."
+        )
         if self._trouble:
-            hint = f"is there a network? apt said: {self._trouble}"
-        return HostError(f"no {what} to be had from the archive", hint)
+            hint = f"{_NETWORK} {self._trouble}"
+        return HostError(f"the archive has no {what}", hint)
 
 
 def _complaint(result: subprocess.CompletedProcess[str]) -> str:
-    """First error of apt, else its first warning."""
+    """Return apt's first error, or else its first warning."""
     lines = result.stderr.splitlines() if result.returncode else []
     for letter in "EW":
         for line in lines:

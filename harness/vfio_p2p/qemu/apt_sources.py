@@ -8,7 +8,6 @@ options are read from the entry that apt names (sources.list(5)).
 
 from __future__ import annotations
 
-import email
 import os
 import re
 import subprocess
@@ -155,7 +154,12 @@ def _options(entry: str) -> Mapping[str, str]:
         pairs = [x.partition("=") for x in match[1].split()] if match else []
         return {key.title(): value for key, _, value in pairs}
     text = "\n".join(x for x in lines if not x.startswith("#"))
-    # A stanza is a header as in mail. apt does not count empty ones.
+    # apt does not count empty stanzas.
     stanzas = [x for x in re.split(r"\n\s*\n", text) if x.strip()]
-    fields = email.message_from_string(stanzas[int(number) - 1].lstrip())
-    return {key.title(): value for key, value in fields.items()}
+    # A line that starts with a blank continues the one before.
+    fields = re.findall(
+        r"^([\w-]+):[ \t]*(.*(?:\n[ \t].*)*)",
+        stanzas[int(number) - 1],
+        re.MULTILINE,
+    )
+    return {key.title(): value.rstrip() for key, value in fields}

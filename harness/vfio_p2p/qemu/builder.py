@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a source and a variant to a binary."""
+"""Make a binary from a source and a variant."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from vfio_p2p.machine.files import exclusive, room_for, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress, silent
-from vfio_p2p.qemu.job import Job
-from vfio_p2p.qemu.recipe import Recipe, find_toolchain
+from vfio_p2p.qemu.job import BuildJob
+from vfio_p2p.qemu.recipe import BuildRecipe, find_toolchain
 from vfio_p2p.qemu.source import Source
 from vfio_p2p.qemu.store import Store, Stored
 from vfio_p2p.qemu.worktree import WorkTree
@@ -19,17 +19,17 @@ from vfio_p2p.series import Patch, Variant, apply_patches
 
 @dataclass(frozen=True)
 class Build:
-    """A QEMU to run.
+    """A QEMU that was built.
 
-    :param variant: Name of the variant.
-    :param key: Its key in the store: equal keys, equal inputs.
-    :param directory: Its folder in the store.
+    :param variant: The name of the variant.
+    :param key: The build's key in the store; equal keys mean equal inputs.
+    :param directory: The build's folder in the store.
     :param path: The binary ``qemu-system-x86_64``.
-    :param version: What it says to ``--version``.
-    :param sha256: Digest of the binary.
-    :param reused: Whether it was there already.
-    :param job: What it was made from.
-    :param patches: What was applied to the source, in order.
+    :param version: The version that the binary prints.
+    :param sha256: The digest of the binary.
+    :param reused: Whether the build was in the store already.
+    :param job: What the binary was made from.
+    :param patches: The patches that were applied to the source, in order.
     """
 
     variant: str
@@ -39,7 +39,7 @@ class Build:
     version: str
     sha256: str
     reused: bool
-    job: Job
+    job: BuildJob
     patches: tuple[Patch, ...]
 
 
@@ -52,20 +52,20 @@ def build(
 ) -> Build:
     """Build a variant, or find it in the store.
 
-    Whoever asks for a build that another process is making waits for it.
+    If another process is making the same build, this one waits for it.
 
-    :param source: What the variant's patches apply to.
-    :param variant: What to build.
-    :param progress: Told how far it is.
+    :param source: The source that the variant's patches apply to.
+    :param variant: The variant to build.
+    :param progress: Told how far the build is.
     :param werror: Whether compiler warnings are errors.
     :raise PatchError: When a patch does not apply.
-    :raise MissingToolError: When the machine lacks something.
+    :raise MissingToolError: When the machine lacks a tool or a library.
     :raise NoSpaceError: When the disk is full, or would be.
     :raise BuildError: When a tool fails.
     """
     overlay = apply_patches(source, variant.patches)
-    recipe = Recipe.load()
-    job = Job(
+    recipe = BuildRecipe.load()
+    job = BuildJob(
         source=source,
         overlay=overlay,
         arguments=recipe.arguments(werror=werror),
@@ -84,8 +84,8 @@ def build(
         stored = store.find(job.key)
         if stored:
             return _build(variant, job, stored, reused=True)
-        # Not by the key alone: what another folder's work is at, with
-        # a source of the same content, is not covered by this lock.
+        # Its name is not the key alone: another work folder, with a
+        # source of the same content, is not covered by this lock.
         log = cache_dir() / "logs" / f"{work.home.name}-{job.key}.log"
         with room_for(cache_dir(), work.needed_bytes):
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def build(
 
 
 def _build(
-    variant: Variant, job: Job, stored: Stored, *, reused: bool
+    variant: Variant, job: BuildJob, stored: Stored, *, reused: bool
 ) -> Build:
     return Build(
         variant=variant.name,

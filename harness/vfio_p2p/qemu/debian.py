@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The QEMU that Debian ships: upstream's tarball of a source package."""
+"""The QEMU that Debian ships: the upstream tarball of a source package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu.apt import AptRoot
 
-# Debian releases that have a QEMU we have a base for.
+# The Debian releases with a QEMU that we have a base for.
 SUITES = ("bookworm-backports", "trixie", "sid")
 
 TARBALL_BYTES = 128 << 20
@@ -22,11 +22,11 @@ TARBALL_BYTES = 128 << 20
 def debian_tarball(
     qemu: str, progress: Progress, *, refresh: bool = False
 ) -> Path:
-    """Get the newest tarball of a QEMU series; once here, it stays.
+    """Find the newest tarball of a QEMU series, in the cache or in Debian.
 
-    :param qemu: ``10.0`` is the newest 10.0.x.
-    :param refresh: Look for a newer one even if one is here.
-    :raise HostError: When none can be had.
+    :param qemu: The series; ``10.0`` means the newest 10.0.x.
+    :param refresh: Ask Debian for a newer one even if one is cached.
+    :raise HostError: When there is none.
     """
     folder = cache_dir() / "downloads"
     with (
@@ -45,7 +45,7 @@ def debian_tarball(
         if not version:
             raise HostError(
                 f"Debian's {' and '.join(SUITES)} have no QEMU {qemu}.x",
-                "give a source of your own with '--source'",
+                "Give a source of your own with '--source'.",
             )
         progress(0, 0, f"downloading QEMU {version}")
         path = apt.download_source_tarball("qemu", version, folder)
@@ -56,8 +56,8 @@ def debian_tarball(
 def _newest(names: Iterable[str], qemu: str, pattern: str) -> str | None:
     """Return the name with the highest upstream version of the series.
 
-    :param pattern: Its group is the version with an epoch, perhaps, and
-                    what Debian adds to a repacked one.
+    :param pattern: Its group is the version. That may begin with an epoch,
+                    and end with the suffix of a repacked tarball.
     """
     found = []
     for name in names:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All that determines a build."""
+"""Everything that determines a build."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import msgspec
 from vfio_p2p.qemu.recipe import Toolchain
 from vfio_p2p.qemu.source import Source
 
-# Of the store and of build.json. It is in every key, so that a store with
-# another format holds nothing for us.
+# The format of the store and of build.json. It is part of every key, so that
+# builds in another format are never found.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Job:
+class BuildJob:
     """One build to make.
 
-    :param source: What is compiled.
-    :param overlay: The files that differ from the source; None is gone.
-    :param arguments: Of QEMU's configure.
-    :param device_list: Content of the ``.mak`` file with the devices.
-    :param toolchain: What compiles.
+    :param source: The source that is compiled.
+    :param overlay: The files that differ from the source; None stands for
+                    a file that is removed.
+    :param arguments: The arguments of QEMU's configure.
+    :param device_list: The content of the ``.mak`` file with the devices.
+    :param toolchain: The tools that compile.
     """
 
     source: Source
@@ -36,11 +37,11 @@ class Job:
     toolchain: Toolchain
 
     def inputs(self) -> dict[str, Any]:
-        """Everything that makes a difference, as plain data."""
+        """Return everything that makes a difference, as plain data."""
         return self._settings() | {
             "source": self.source.key,
-            # Not the patches: what they make of the files. A reworded
-            # message, or a patch split in two, is the same build.
+            # The patched files count, and not the patches: the same build
+            # comes of a reworded message, or of a patch split in two.
             "changed": {
                 path: data and hashlib.sha256(data).hexdigest()
                 for path, data in self.overlay.items()
@@ -58,15 +59,16 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Name of the build in the store."""
+        """The name of the build in the store."""
         return _digest(self.inputs())
 
     @property
     def work_key(self) -> str:
-        """Name of the folder to compile in.
+        """The name of the folder to compile in.
 
-        What can be rebuilt from one another shares a folder. The
-        interpreter is in it since configure writes its path everywhere.
+        Builds that can be made from one another share a folder. The
+        interpreter is part of the name, since configure writes its path
+        everywhere.
         """
         return _digest(
             self._settings()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Running configure and ninja: progress, log, and the end of the log."""
+"""Running configure and ninja, with their progress and their log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vfio_p2p.qemu.recipe import build_environment
 
 TAIL_LINES = 20
 
-# As NINJA_STATUS in build_environment() has it.
+# The format is that of NINJA_STATUS in build_environment().
 _STEP = re.compile(rb"\[(\d+)/(\d+)\] ")
 
 
@@ -28,16 +28,17 @@ def run_logged(
     lock: int,
     progress: Progress,
 ) -> None:
-    """Run a tool; what it prints is appended to the log.
+    """Run a tool, and append its output to the log.
 
-    :param argv: Program and arguments.
-    :param cwd: Where it runs.
+    :param argv: The program and its arguments.
+    :param cwd: The working directory of the tool.
     :param log: The log.
-    :param lock: Descriptor of a lock that the tool's processes inherit:
-                 if we are killed, it is free when the last one is gone.
-    :param progress: Is told ninja's own step count.
-    :raise BuildError: When the tool fails; it ended by itself then.
-    :raise OSError: ENOSPC, when it failed for want of room.
+    :param lock: The descriptor of a lock that the tool's processes inherit.
+                 If this process is killed, the lock is released when the
+                 last of them is gone.
+    :param progress: Told the count of steps that ninja prints.
+    :raise BuildError: When the tool fails. It has ended by itself then.
+    :raise OSError: With ENOSPC, when the tool failed for lack of room.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with (
@@ -58,14 +59,14 @@ def run_logged(
 
 
 def check_status(program: str, status: int, log: Path, text: str) -> None:
-    """See whether a tool has done its work.
+    """Check that a tool succeeded.
 
-    :param program: Its path.
-    :param status: Its exit status.
+    :param program: The tool's path.
+    :param status: The tool's exit status.
     :param log: The log.
-    :param text: The last lines that it printed, in English.
-    :raise BuildError: When it failed; it ended by itself then.
-    :raise OSError: ENOSPC, when it failed for want of room.
+    :param text: The last lines that the tool printed, in English.
+    :raise BuildError: When the tool failed. It has ended by itself then.
+    :raise OSError: With ENOSPC, when the tool failed for lack of room.
     """
     if not status:
         return

@@ -22,14 +22,14 @@ DEVICE_LIST = "vfio-p2p"
 
 
 class Header(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A library that has no ``.pc`` file."""
+    """A library without a ``.pc`` file."""
 
     header: str
     library: str
     package: str
 
 
-class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class BuildRecipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The content of ``qemu.toml``, which holds for every build."""
 
     format: int
@@ -42,7 +42,7 @@ class Recipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     headers: tuple[Header, ...]
 
     @classmethod
-    def load(cls) -> Recipe:
+    def load(cls) -> BuildRecipe:
         """Read the recipe that comes with the package."""
         path = resource("qemu", "qemu.toml")
         return msgspec.toml.decode(path.read_bytes(), type=cls)
@@ -97,7 +97,7 @@ class Toolchain:
     python: str
 
 
-def find_toolchain(recipe: Recipe, version: str) -> Toolchain:
+def find_toolchain(recipe: BuildRecipe, version: str) -> Toolchain:
     """Look for everything that a build needs before one is started.
 
     :param recipe: Says what is needed.
@@ -111,7 +111,9 @@ def find_toolchain(recipe: Recipe, version: str) -> Toolchain:
     )
 
 
-def missing_tools(recipe: Recipe, version: str) -> Iterator[MissingToolError]:
+def missing_tools(
+    recipe: BuildRecipe, version: str
+) -> Iterator[MissingToolError]:
     """Yield an error for each thing that a build needs and is missing.
 
     Libraries are looked for only if no program is missing, since the
@@ -143,7 +145,7 @@ def missing_tools(recipe: Recipe, version: str) -> Iterator[MissingToolError]:
 
 
 def _missing_libraries(
-    recipe: Recipe, version: str
+    recipe: BuildRecipe, version: str
 ) -> Iterator[MissingToolError]:
     environment = build_environment()
     for library, package in recipe.libraries_for(version).items():

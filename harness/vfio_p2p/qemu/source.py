@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QEMU sources: from Debian, from a tarball, from a folder."""
+"""QEMU sources from Debian, from a tarball, or from a folder."""
 
 from __future__ import annotations
 
@@ -22,34 +22,37 @@ from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.debian import debian_tarball
 from vfio_p2p.series.git import Revision, revision_of
 
-# A whole QEMU tree without the firmware sources, and some more.
+# The size of a QEMU tree without the firmware sources, with some reserve.
 UNPACKED_BYTES = 512 << 20
 
 # Two thirds of a release are sources of firmware, which a build without
-# blobs does not look at.
+# blobs does not read.
 _UNUSED = re.compile(r"roms/[^/]+/")
 
-# What makes a folder QEMU, to us.
+# The files by which a folder is recognised as QEMU.
 _LANDMARKS = ("VERSION", "configure", "meson.build", "hw/vfio/trace-events")
 
-# Debian packages of programs that tar calls, where the name differs.
+# The Debian packages of programs that tar calls, where the names differ.
 _UNPACKERS = {"xz": "xz-utils"}
 
-_EXPECTED = "expected QEMU: a git checkout, a release folder, or its tarball"
+_EXPECTED = (
+    "Give a QEMU: a git checkout, the folder of a release, or its tarball."
+)
 
 
 @dataclass(frozen=True)
 class Source:
     """A QEMU tree, identified by its content.
 
-    :param key: The same for every source of the same content.
+    :param key: Equal for all sources of the same content.
     :param kind: ``debian``, ``tarball`` or ``folder``.
-    :param version: As in QEMU's file ``VERSION``.
-    :param origin: Where it is from, for people.
-    :param tree: The folder that has the files.
-    :param files: Path to identity: "f", "x" or "l" (plain file, program,
-                  link), then the SHA-256 of the content.
-    :param revision: Its commit, if git looks after it.
+    :param version: The version in QEMU's file ``VERSION``.
+    :param origin: A description of where the source is from.
+    :param tree: The folder that holds the files.
+    :param files: The identity of each file by its path: "f", "x" or "l"
+                  (plain file, program, link), then the SHA-256 of the
+                  content.
+    :param revision: The commit, if the tree is a git checkout.
     """
 
     key: str
@@ -69,10 +72,10 @@ class Source:
 
     @property
     def lineage(self) -> str:
-        """What its next state has in common with it.
+        """A name that this source shares with its later states.
 
-        A developer's folder changes from build to build, and only what
-        changed shall be compiled. A tarball is what it is.
+        A developer's folder changes from build to build, and only the
+        changes shall be compiled. A tarball never changes.
         """
         return str(self.tree) if self.kind == "folder" else self.key
 
@@ -81,9 +84,10 @@ class Source:
         return self.files[path][0] if path in self.files else None
 
     def read(self, path: str) -> bytes:
-        """Content of a file, or the target of a link.
+        """Return the content of a file, or the target of a link.
 
-        :raise SourceError: When the file changed since we looked.
+        :raise SourceError: When the file has changed since the source was
+                            found.
         """
         try:
             kind, data = _read(self.tree / path)
@@ -92,7 +96,7 @@ class Source:
         if identity(kind, data) != self.files[path]:
             raise SourceError(
                 f"{self.tree / path} changed while it was read",
-                "start again when the tree is at rest",
+                "Start again when nothing changes the tree any more.",
             )
         return data
 
@@ -104,13 +108,13 @@ def find_source(
     *,
     refresh: bool = False,
 ) -> Source:
-    """Find the source that a user means.
+    """Find the source that a user asks for.
 
-    :param where: A folder or a tarball; None is Debian's tarball.
-    :param qemu: For Debian's tarball the version, as `Base.qemu`.
-    :param refresh: Ask Debian for a newer one even if one is here.
-    :raise SourceError: When it is not QEMU, or cannot be read.
-    :raise HostError: When Debian's tarball cannot be had.
+    :param where: A folder or a tarball; None means Debian's tarball.
+    :param qemu: The version of Debian's tarball, as in `Base.qemu`.
+    :param refresh: Ask Debian for a newer tarball even if one is cached.
+    :raise SourceError: When the source is not QEMU, or cannot be read.
+    :raise HostError: When Debian's tarball cannot be downloaded.
     """
     if where is None:
         tarball = debian_tarball(qemu, progress, refresh=refresh)
@@ -180,21 +184,21 @@ def _check_landmarks(folder: Path, origin: str) -> None:
     for name in _LANDMARKS:
         if not (folder / name).is_file():
             raise SourceError(
-                f"{origin} is not QEMU: no {name} in it", _EXPECTED
+                f"{origin} is not QEMU: it has no {name}", _EXPECTED
             )
-    # Without these, configure wants to fetch them.
+    # If they are missing, configure tries to download them.
     if not (folder / "subprojects/keycodemapdb/README").is_file():
         raise SourceError(
             f"{origin}: the subprojects of QEMU are missing",
-            "run 'meson subprojects download keycodemapdb "
-            "berkeley-softfloat-3 berkeley-testfloat-3' in it",
+            "Run 'meson subprojects download keycodemapdb "
+            "berkeley-softfloat-3 berkeley-testfloat-3' in it.",
         )
 
 
 def _unpack(tarball: Path, folder: Path) -> None:
     """Unpack with GNU tar, which keeps members inside of the folder.
 
-    Python's tarfile does not before 3.11.4 and Debian 12 has 3.11.2.
+    Python's tarfile does so only from 3.11.4 on, and Debian 12 has 3.11.2.
     """
     try:
         result = subprocess.run(
@@ -223,12 +227,12 @@ def _unpack(tarball: Path, folder: Path) -> None:
             )
         first = next(iter(message.splitlines()), "tar gave no reason")
         raise SourceError(
-            f"{tarball}: not a whole tarball: {first}", _EXPECTED
+            f"{tarball} is not a whole tarball: {first}", _EXPECTED
         )
 
 
 def _git_files(folder: Path) -> list[str]:
-    """Return what a checkout has, local changes and new files included."""
+    """Return the files of a checkout, with local changes and new files."""
     try:
         result = subprocess.run(
             [
@@ -266,7 +270,7 @@ def _walk(root: Path, start: PurePosixPath) -> Iterator[str]:
 def _identify(root: Path, names: Iterable[str]) -> dict[str, str]:
     files = {}
     for name in names:
-        # git lists a submodule, and a file deleted from the work tree.
+        # git also lists submodules, and files deleted from the work tree.
         path = root / name
         if _UNUSED.match(name) or not (path.is_symlink() or path.is_file()):
             continue
@@ -282,5 +286,9 @@ def _read(path: Path) -> tuple[str, bytes]:
 
 
 def identity(kind: str, data: bytes) -> str:
-    """Return what `Source.files` holds for such a file."""
+    """Return the entry of `Source.files` for a file.
+
+    :param kind: "f", "x" or "l".
+    :param data: The content of the file, or the target of the link.
+    """
     return kind + hashlib.sha256(data).hexdigest()

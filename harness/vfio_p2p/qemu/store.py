@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The store of builds: a folder per build, named by what went in.
+"""The store of builds: a folder for each build, named by its inputs.
 
-A folder that is there is whole: it is filled under another name and
-renamed. It may be removed at any time, and is made again when needed.
+Every folder in the store is whole: it is filled under another name, and
+then renamed. It may be removed at any time, and is made again when needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from vfio_p2p.machine.files import exclusive, publishing, used
 from vfio_p2p.machine.process import bound
-from vfio_p2p.qemu.job import FORMAT, Job
+from vfio_p2p.qemu.job import FORMAT, BuildJob
 from vfio_p2p.qemu.ninja import check_status
 from vfio_p2p.qemu.worktree import BINARY
 
@@ -27,13 +27,13 @@ from vfio_p2p.qemu.worktree import BINARY
 class BuildInfo(msgspec.Struct, frozen=True):
     """``build.json``.
 
-    :param inputs: See `Job.inputs`.
-    :param origin: Where the source was from when it was built.
-    :param revision: Its commit then, if git looked after it.
-    :param revision_s: When that was committed.
-    :param version: First line of what the binary says to ``--version``.
-    :param binary_bytes: Size of the stripped binary.
-    :param binary_sha256: Its digest.
+    :param inputs: See `BuildJob.inputs`.
+    :param origin: Where the source was from.
+    :param revision: The commit of the source, if it was a git checkout.
+    :param revision_s: The time of that commit, in Unix time.
+    :param version: The first line that the binary prints on ``--version``.
+    :param binary_bytes: The size of the stripped binary.
+    :param binary_sha256: The digest of the stripped binary.
     """
 
     format: int
@@ -50,8 +50,8 @@ class BuildInfo(msgspec.Struct, frozen=True):
 class Stored:
     """A build in the store.
 
-    :param directory: Has the binary, ``build.json`` and ``build.log``.
-    :param info: Its ``build.json``.
+    :param directory: Holds the binary, ``build.json`` and ``build.log``.
+    :param info: The content of ``build.json``.
     """
 
     directory: Path
@@ -91,13 +91,15 @@ class Store:
             return None
         return Stored(directory, info)
 
-    def add(self, job: Job, binary: Path, log: Path) -> Stored:
-        """Put a build in, unless another folder's work brought it already.
+    def add(self, job: BuildJob, binary: Path, log: Path) -> Stored:
+        """Store a build, unless it was stored meanwhile.
 
-        :param job: What was built.
-        :param binary: What came out, not stripped.
-        :param log: What was printed on the way; gets what is printed here.
-        :raise BuildError: When it cannot be stripped, or does not run.
+        The same build may come from two work folders.
+
+        :param job: The job that was built.
+        :param binary: The binary, not stripped.
+        :param log: The log of the build, to which this method appends.
+        :raise BuildError: When the binary cannot be stripped or run.
         """
         with exclusive(self.home / "lock"):
             stored = self.find(job.key)
@@ -110,7 +112,7 @@ class Store:
         return Stored(directory, info)
 
 
-def _fill(folder: Path, job: Job, binary: Path, log: Path) -> BuildInfo:
+def _fill(folder: Path, job: BuildJob, binary: Path, log: Path) -> BuildInfo:
     stripped = folder / BINARY
     revision = job.source.revision
     _run(log, "strip", "-o", str(stripped), str(binary))

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The folder in which QEMU is compiled, kept from build to build.
 
-From one variant to the next only the files that differ are written, so
-that ninja, which goes by time stamps, compiles only what depends on them.
+From one variant to the next, only the files that differ are written. ninja
+goes by time stamps, and so compiles only what depends on those files.
 
-What the folder holds stands in ``tree.json``. That is taken away as long
-as somebody works here, and put back when they are done: without it the
-folder's state is unknown, after a kill for instance, and all is made anew.
+``tree.json`` says what the folder holds. It is removed while a build runs,
+and written again at the end. If it is missing, for example after a kill, the
+state of the folder is unknown, and everything is made anew.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 from vfio_p2p.errors import BuildError
 from vfio_p2p.machine.files import remove_tree, write_whole
 from vfio_p2p.progress import Progress
-from vfio_p2p.qemu.job import Job
+from vfio_p2p.qemu.job import BuildJob
 from vfio_p2p.qemu.ninja import run_logged
 from vfio_p2p.qemu.recipe import DEVICE_LIST
 from vfio_p2p.qemu.source import identity
@@ -33,16 +33,16 @@ BINARY = "qemu-system-x86_64"
 
 _HAS_VALGRIND = b"cc.has_header('valgrind/valgrind.h')"
 
-# For a tree, a build, and the staged binary (QEMU 10.0: 140 + 150 + 20).
+# For a tree, a build and the staged binary (QEMU 10.0: 140 + 150 + 20 MiB).
 FRESH_BYTES = 1 << 30
 AGAIN_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
 class WorkTree:
-    """A folder to compile in; used under a lock.
+    """A folder to compile in; it is used under a lock.
 
-    :param home: Has ``tree/``, ``build/`` and ``tree.json``.
+    :param home: Holds ``tree/``, ``build/`` and ``tree.json``.
     """
 
     home: Path
@@ -53,17 +53,17 @@ class WorkTree:
 
     @property
     def needed_bytes(self) -> int:
-        """Room that the next build needs."""
+        """The room that the next build needs."""
         return AGAIN_BYTES if self._state.exists() else FRESH_BYTES
 
     def compile(
-        self, job: Job, log: Path, lock: int, progress: Progress
+        self, job: BuildJob, log: Path, lock: int, progress: Progress
     ) -> Path:
-        """Compile what a job says.
+        """Compile a job.
 
-        :param job: Of the same `Job.work_key` for every call.
-        :param log: Where to write what the tools print.
-        :param lock: Descriptor of the lock, for the tools to inherit.
+        :param job: The job; its `BuildJob.work_key` is that of this folder.
+        :param log: The file to which the output of the tools is appended.
+        :param lock: The descriptor of the lock, which the tools inherit.
         :return: The binary, not stripped.
         :raise BuildError: When a tool fails.
         """
@@ -79,8 +79,8 @@ class WorkTree:
                 [
                     "../tree/configure",
                     f"--python={job.toolchain.python}",
-                    # assert() puts paths into the binary. They must not
-                    # differ from one cache to another, nor its bytes.
+                    # assert() puts paths into the binary, and its bytes
+                    # must not depend on where the cache is.
                     f"--extra-cflags=-ffile-prefix-map={self.home}/=",
                     *job.arguments,
                 ],
@@ -90,14 +90,17 @@ class WorkTree:
             progress(0, 0, "compiling")
             run_logged(["ninja", BINARY], build, log, lock, progress)
         except BuildError:
-            # ninja ended by itself and knows what it did not make.
+            # ninja ended by itself, and so knows what it has not made.
             self._put_state(state)
             raise
         self._put_state(state)
         return build / BINARY
 
     def _take_state(self) -> dict[str, str]:
-        """Path to identity of what is in ``tree/``; empty if unknown."""
+        """Return the identities of the files in ``tree/`` by their paths.
+
+        The result is empty if the state of the folder is unknown.
+        """
         state: dict[str, str] = {}
         if self._state.exists():
             state = msgspec.json.decode(
@@ -111,8 +114,11 @@ class WorkTree:
     def _put_state(self, state: Mapping[str, str]) -> None:
         write_whole(self._state, msgspec.json.encode(state))
 
-    def _sync(self, job: Job, state: dict[str, str]) -> None:
-        """Make the tree what the job says, and note it in `state`."""
+    def _sync(self, job: BuildJob, state: dict[str, str]) -> None:
+        """Bring the tree to the state that the job asks for.
+
+        :param state: The state of the tree, which is updated.
+        """
         tree = self.home / "tree"
         added = _additions(job)
         wanted = dict(job.source.files)
@@ -139,15 +145,15 @@ class WorkTree:
         state.update(wanted)
 
 
-def _additions(job: Job) -> dict[str, bytes | None]:
-    """Return the overlay, with what a build of ours needs besides."""
+def _additions(job: BuildJob) -> dict[str, bytes | None]:
+    """Return the overlay, with the other files that our builds change."""
     files = dict(job.overlay)
     files[f"configs/devices/x86_64-softmmu/{DEVICE_LIST}.mak"] = (
         job.device_list
     )
-    # Debian's tarball lacks these images, and meson looks for them: for
-    # the first as soon as bzip2 is there, for the others (10.1 and later)
-    # unless dtc is. They are not part of what we build.
+    # Debian's tarball lacks these images, and meson looks for them: for the
+    # first if bzip2 is installed, for the others (10.1 and later) if dtc is
+    # not. They are not part of our builds.
     for folder, pattern, suffix, data in (
         ("pc-bios", r"'(edk2-[\w-]+\.fd)'", ".bz2", bz2.compress(b"")),
         ("pc-bios/dtb", r"'([\w-]+\.dtb)'", "", b""),
@@ -160,8 +166,8 @@ def _additions(job: Job) -> dict[str, bytes | None]:
             path = f"{folder}/{name}{suffix}"
             if path not in job.source.files:
                 files[path] = data
-    # With valgrind's header coroutines tell it of their stacks: other bytes,
-    # and another blackout, on a machine that happens to have it.
+    # If valgrind's header is installed, coroutines tell valgrind of their
+    # stacks, which changes the binary and the blackout.
     top = "meson.build"
     data = files.get(top) or job.source.read(top)
     files[top] = data.replace(_HAS_VALGRIND, b"false")
