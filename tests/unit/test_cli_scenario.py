@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
-from vfio_p2p.cli.scenario import add_parser
+from vfio_p2p.cli import main
 from vfio_p2p.scenario.load import load, names, parse
 
 Capture = pytest.CaptureFixture[str]
 
 
 def scenario(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    args = parser.parse_args(["scenario", *arguments])
-    return int(args.run(args))
+    return main(["scenario", *arguments])
 
 
 def test_list(capsys: Capture) -> None:

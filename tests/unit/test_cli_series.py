@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from small_series import (
     snapshot,
 )
 from vfio_p2p.cli import main
+from vfio_p2p.cli.context import Context, Printer
+from vfio_p2p.cli.main import guarded
 from vfio_p2p.cli.series import add_parser
-from vfio_p2p.errors import HarnessError
 
 Capture = pytest.CaptureFixture[str]
 Command = Callable[..., int]
@@ -38,13 +38,10 @@ def folder(tmp_path: Path) -> Path:
 def series(folder: Path) -> Command:
     def run(*arguments: object) -> int:
         parser = argparse.ArgumentParser()
-        add_parser(parser.add_subparsers(), folder)
+        add_parser(parser.add_subparsers(), "the patches", folder)
         args = parser.parse_args(["series", *map(str, arguments)])
-        try:
-            return int(args.run(args))
-        except HarnessError as error:
-            print(error.what, error.hint, sep="\n", file=sys.stderr)
-            return error.exit_code
+        context = Context(Printer(), json=getattr(args, "json", False))
+        return guarded(lambda: int(args.run(args.request(args), context)))
 
     return run
 

@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
-from vfio_p2p.cli import main, testbed
+from vfio_p2p.cli.context import Context, Printer
+from vfio_p2p.cli.testbed import show_selftest
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed import selftest
 from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.outer import CONSOLE, Outer
 from vfio_p2p.places.sealed.selftest import SelfTest, read_console
+from vfio_p2p.plans.testbed import SelfTested
 
 GOOD = """\
 [    0.5] p2psim: loading out-of-tree module taints kernel.\r
@@ -91,21 +93,17 @@ def test_nothing_at_all_proves_nothing() -> None:
     ],
 )
 def test_command(
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     found: SelfTest,
     code: int,
     verdict: str,
 ) -> None:
-    monkeypatch.setattr(testbed, "find_outer", lambda: None)
-    monkeypatch.setattr(
-        testbed, "run_selftest", lambda *_: (found, Path("/console"))
-    )
-    assert main(["testbed", "selftest"]) == code
+    tested = SelfTested(found, Path("/console"))
+    assert show_selftest(tested, Context(Printer())) == code
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == f"verdict: {verdict}"
     assert ("not ok: state of b\nall of it: /console" in out) == bool(code)
-    assert main(["testbed", "selftest", "--json"]) == code
+    assert show_selftest(tested, Context(Printer(), json=True)) == code
     document = json.loads(capsys.readouterr().out)
     assert document["failed"] == list(found.failed)
 
@@ -158,15 +156,3 @@ def test_a_console_of_before_is_not_read(vm: dict[str, str]) -> None:
     with pytest.raises(TestbedError, match="broke off after 0 cases"):
         selftest.run_selftest(Outer("x", "QEMU 7.2", ""))
     assert kept.read_bytes() == b""
-
-
-def test_one_that_does_not_end(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(*_: object) -> None:
-        raise TestbedError("the selftest broke off after 3 cases")
-
-    monkeypatch.setattr(testbed, "find_outer", lambda: None)
-    monkeypatch.setattr(testbed, "run_selftest", run)
-    assert main(["testbed", "selftest"]) == 5
-    assert "broke off" in capsys.readouterr().err

@@ -4,20 +4,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 
+from vfio_p2p.cli import options
+from vfio_p2p.cli.context import Context
 from vfio_p2p.plans.scenarios import as_json, list_scenarios, show
 
 FORMAT = 1
 
 
-def add_parser(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def add_parser(commands: options.Commands, summary: str) -> None:
     """Add the command ``scenario``."""
     parser = commands.add_parser(
         "scenario",
-        help="the scenarios: list, show",
+        help=summary,
         description="The scenarios that come with the program, and those in "
         "files of your own.",
     )
@@ -28,10 +27,8 @@ def add_parser(
         description="List the scenarios that come with the program, each "
         "with its summary.",
     )
-    listing.add_argument(
-        "--json", action="store_true", help="print one JSON document"
-    )
-    listing.set_defaults(run=_list)
+    options.add_json(listing)
+    listing.set_defaults(request=_nothing, run=_list)
     showing = actions.add_parser(
         "show",
         help="print a scenario as a file that can be edited and run",
@@ -48,33 +45,43 @@ def add_parser(
         action="store_true",
         help="print the scenario as one JSON document, with all defaults",
     )
-    showing.set_defaults(run=_show)
+    showing.set_defaults(request=_name, run=_show)
 
 
-def _list(args: argparse.Namespace) -> int:
+def _nothing(args: argparse.Namespace) -> None:
+    """There is nothing to read."""
+
+
+def _name(args: argparse.Namespace) -> str:
+    name: str = args.name
+    return name
+
+
+def _list(wanted: None, context: Context) -> int:
     listed = list_scenarios()
-    if args.json:
-        document = {
-            "format": FORMAT,
-            "scenarios": [
-                {
-                    "name": x.name,
-                    "summary": x.summary,
-                    "file": str(x.file),
-                    "case": x.case or None,
-                }
-                for x in listed
-            ],
-        }
-        print(json.dumps(document, indent=2))
+    if context.json:
+        context.show_json(
+            {
+                "format": FORMAT,
+                "scenarios": [
+                    {
+                        "name": x.name,
+                        "summary": x.summary,
+                        "file": str(x.file),
+                        "case": x.case or None,
+                    }
+                    for x in listed
+                ],
+            }
+        )
         return 0
     width = max(len(x.name) for x in listed)
     for each in listed:
-        print(f"{each.name:{width}}  {each.summary}")
+        context.show(f"{each.name:{width}}  {each.summary}")
     return 0
 
 
-def _show(args: argparse.Namespace) -> int:
-    text = as_json(args.name) if args.json else show(args.name)
-    print(text.rstrip("\n"))
+def _show(wanted: str, context: Context) -> int:
+    text = as_json(wanted) if context.json else show(wanted)
+    context.show(text.rstrip("\n"))
     return 0

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vfio_p2p.cli import options
+from vfio_p2p.cli.context import Context
 from vfio_p2p.plans.series import (
     ApplyRequest,
     ExportRequest,
@@ -29,16 +30,17 @@ FORMAT = 1
 
 
 def add_parser(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    folder: Path | None = None,
+    commands: options.Commands, summary: str, folder: Path | None = None
 ) -> None:
     """Add the command ``series``.
 
+    :param commands: Where the command is added.
+    :param summary: What the list of commands says about it.
     :param folder: The folder of patches; by default the project's own.
     """
     parser = commands.add_parser(
         "series",
-        help="the patches: list, apply, verify, export",
+        help=summary,
         description="The series as patches, for each QEMU that it is for.",
     )
     parser.set_defaults(folder=folder)
@@ -49,9 +51,7 @@ def add_parser(
     _add_export(actions)
 
 
-def _add_list(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_list(actions: options.Commands) -> None:
     parser = actions.add_parser(
         "list",
         help="list bases, patches, mutants and follow-ups",
@@ -59,13 +59,13 @@ def _add_list(
         "patches, its mutants with the rule that must catch each, and its "
         "follow-ups with the scenarios that each fixes.",
     )
-    _add_json_argument(parser)
-    parser.set_defaults(run=_list)
+    options.add_json(parser)
+    parser.set_defaults(
+        request=lambda x: ListRequest(x.folder), run=_list
+    )
 
 
-def _add_apply(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_apply(actions: options.Commands) -> None:
     parser = actions.add_parser(
         "apply",
         help="apply the series to a tree",
@@ -97,12 +97,10 @@ def _add_apply(
         action="store_true",
         help="accept a tree with local changes, and keep them",
     )
-    parser.set_defaults(run=_apply)
+    parser.set_defaults(request=_apply_request, run=_apply)
 
 
-def _add_verify(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_verify(actions: options.Commands) -> None:
     parser = actions.add_parser(
         "verify",
         help="try each patch on a tree, and run checkpatch.pl on it",
@@ -112,13 +110,14 @@ def _add_verify(
         "code is 1 if a patch conflicts or checkpatch.pl complains.",
     )
     _add_tree_arguments(parser)
-    _add_json_argument(parser)
-    parser.set_defaults(run=_verify)
+    options.add_json(parser)
+    parser.set_defaults(
+        request=lambda x: VerifyRequest(x.tree, x.base, x.folder),
+        run=_verify,
+    )
 
 
-def _add_export(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_export(actions: options.Commands) -> None:
     parser = actions.add_parser(
         "export",
         help="write the series as mails, ready to send",
@@ -135,7 +134,10 @@ def _add_export(
     parser.add_argument(
         "out", type=Path, metavar="DIR", help="a new or empty folder"
     )
-    parser.set_defaults(run=_export)
+    parser.set_defaults(
+        request=lambda x: ExportRequest(x.base, x.out, x.folder),
+        run=_export,
+    )
 
 
 def _add_tree_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,24 +152,20 @@ def _add_tree_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_json_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document"
-    )
-
-
-def _list(args: argparse.Namespace) -> int:
-    bases = list_series(ListRequest(args.folder))
-    if args.json:
-        _print_json({"bases": [_base_document(x) for x in bases]})
-    else:
-        for listed in bases:
-            _show_base(listed)
+def _list(wanted: ListRequest, context: Context) -> int:
+    bases = list_series(wanted)
+    if context.json:
+        documents = [_base_document(x) for x in bases]
+        context.show_json({"format": FORMAT, "bases": documents})
+        return 0
+    for listed in bases:
+        for line in _base_lines(listed):
+            context.show(line)
     return 0
 
 
-def _apply(args: argparse.Namespace) -> int:
-    request = ApplyRequest(
+def _apply_request(args: argparse.Namespace) -> ApplyRequest:
+    return ApplyRequest(
         tree=args.tree,
         base=args.base,
         upto=args.upto,
@@ -176,56 +174,55 @@ def _apply(args: argparse.Namespace) -> int:
         allow_dirty=args.allow_dirty,
         folder=args.folder,
     )
-    done = apply_series(request)
-    print(_describe(done.before))
+
+
+def _apply(wanted: ApplyRequest, context: Context) -> int:
+    done = apply_series(wanted)
+    context.show(_describe(done.before))
     if done.local_changes:
         first, *others = done.local_changes
         more = f" and {len(others)} more" if others else ""
         what = f"{done.before.root} has local changes: {first}{more}"
-        print(f"{printable(what)}; they are kept")
+        context.show(f"{printable(what)}; they are kept")
     for patch in done.patches:
-        print(f"applied {printable(patch.name)}")
+        context.show(f"applied {printable(patch.name)}")
     if not done.patches:
-        print("nothing to do")
+        context.show("nothing to do")
     return 0
 
 
-def _verify(args: argparse.Namespace) -> int:
-    found = verify_series(VerifyRequest(args.tree, args.base, args.folder))
-    if args.json:
-        _print_json(_verified_series_document(found))
+def _verify(wanted: VerifyRequest, context: Context) -> int:
+    found = verify_series(wanted)
+    if context.json:
+        document = _verified_series_document(found)
+        context.show_json({"format": FORMAT} | document)
     else:
-        _show_verified_series(found)
+        for line in _verified_series_lines(found):
+            context.show(line)
     return 0 if found.good else 1
 
 
-def _export(args: argparse.Namespace) -> int:
-    for path in export_series(
-        ExportRequest(args.base, args.out, args.folder)
-    ):
-        print(path)
+def _export(wanted: ExportRequest, context: Context) -> int:
+    for path in export_series(wanted):
+        context.show(str(path))
     return 0
 
 
-def _print_json(document: dict[str, object]) -> None:
-    print(json.dumps({"format": FORMAT} | document, indent=2))
-
-
-def _show_base(listed: ListedBase) -> None:
+def _base_lines(listed: ListedBase) -> Iterator[str]:
     base = listed.base
     where = base.folder or "has upstream's series, judged as it is"
-    print(f"{base.name}, for QEMU {base.qemu}.x: {where}")
+    yield (f"{base.name}, for QEMU {base.qemu}.x: {where}")
     for kind, patches in (("pre", base.pre), ("", base.patches)):
         for number, patch in enumerate(patches, 1):
-            print(f"  {kind:3} {number}  {printable(patch.subject)}")
+            yield (f"  {kind:3} {number}  {printable(patch.subject)}")
     for mutant in listed.mutants:
         scenarios = ", ".join(mutant.scenarios)
-        print(f"  mutant {mutant.name}: {mutant.trips} in {scenarios}")
+        yield (f"  mutant {mutant.name}: {mutant.trips} in {scenarios}")
         if mutant.waits_for:
-            print(f"    waits for: {printable(mutant.waits_for)}")
+            yield (f"    waits for: {printable(mutant.waits_for)}")
     for followup in listed.followups:
         fixes = ", ".join(followup.fixes)
-        print(f"  follow-up {followup.name}: mends {fixes}")
+        yield (f"  follow-up {followup.name}: mends {fixes}")
 
 
 def _base_document(listed: ListedBase) -> dict[str, object]:
@@ -283,31 +280,31 @@ def _describe(status: TreeStatus) -> str:
     return printable(f"{start}, is base {name}{more}")
 
 
-def _show_verified_series(found: VerifiedSeries) -> None:
-    print(_describe(found.status))
+def _verified_series_lines(found: VerifiedSeries) -> Iterator[str]:
+    yield (_describe(found.status))
     if not found.patches:
-        print("there is nothing to apply")
+        yield ("there is nothing to apply")
     base = found.status.base
     for number, result in enumerate(found.patches):
         pre = base is not None and number < len(base.pre)
-        _show_verified(result, "pre/" if pre else "")
+        yield from _verified_lines(result, "pre/" if pre else "")
 
 
-def _show_verified(result: Verified, folder: str) -> None:
+def _verified_lines(result: Verified, folder: str) -> Iterator[str]:
     name = printable(result.patch.name)
-    print(f"  {result.state:15}  {folder}{name}")
+    yield (f"  {result.state:15}  {folder}{name}")
     if result.conflict:
         where = (result.conflict.file, result.conflict.hunk)
         text = ": ".join([*filter(None, where), result.conflict.why])
-        print(f"    {printable(text)}")
+        yield (f"    {printable(text)}")
     style = result.style
     if style.errors or style.warnings:
-        print(
+        yield (
             f"    checkpatch: {style.errors} errors, "
             f"{style.warnings} warnings"
         )
         for line in style.lines:
-            print(f"      {printable(line)}")
+            yield (f"      {printable(line)}")
 
 
 def _verified_series_document(found: VerifiedSeries) -> dict[str, object]:

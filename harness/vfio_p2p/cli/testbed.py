@@ -11,6 +11,7 @@ from vfio_p2p.cli.context import Context
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import UsageError
 from vfio_p2p.plans.testbed import (
+    SelfTested,
     ShellRequest,
     build_image,
     prepare_shell,
@@ -91,6 +92,16 @@ def _image(wanted: Driver, context: Context) -> int:
 def _selftest(wanted: None, context: Context) -> int:
     with context.reporter() as reporter:
         tested = selftest(reporter)
+    return show_selftest(tested, context)
+
+
+def show_selftest(tested: SelfTested, context: Context) -> int:
+    """Print what the selftest found.
+
+    :param tested: The result.
+    :param context: Where it is printed.
+    :return: The exit code.
+    """
     found, verdict = tested.found, tested.verdict
     if context.json:
         context.show_json(
