@@ -43,7 +43,7 @@ def test_arrows_that_point_back_are_seen(tmp_path: Path) -> None:
     for module, line in (
         ("trace/record.py", "from vfio_p2p.machine import files"),
         ("history/trend.py", "import vfio_p2p.places.sealed.cpio"),
-        ("qemu/store.py", "from vfio_p2p.cli import common"),
+        ("qemu/store.py", "from vfio_p2p.cli import options"),
         ("plans/matrix.py", "import argparse"),
     ):
         with (tmp_path / "vfio_p2p" / module).open("a") as file:

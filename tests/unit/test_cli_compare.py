@@ -144,7 +144,7 @@ def test_samples_are_of_one_kind(
     what, hint = capsys.readouterr().err.splitlines()
     assert "bundles of more than one kind" in what
     assert said in what
-    assert "keep those of each kind apart" in hint
+    assert "Keep bundles of each kind apart" in hint
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_what_says_how_to_run_is_no_use_where_nothing_is_run(
     what, hint = capsys.readouterr().err.splitlines()
     options = ", ".join(sorted(x for x in words if x.startswith("--")))
     assert sorted(what.split(": ")[1].split(", ")) == options.split(", ")
-    assert "leave it out" in hint
+    assert "Leave them out" in hint
 
 
 def test_a_profile_is_part_of_a_name(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from traffic import traffic_bundle
 from vfio_p2p.cli import main
@@ -56,7 +57,10 @@ class Machine(FakeWorkshop):
             found = replace(
                 kept.assessment, blackout_ns=None, verdict=self.verdict
             )
-            kept = replace(kept, assessment=found)
+            run = msgspec.structs.replace(
+                kept.run, blackout_ns=None, verdict=self.verdict
+            )
+            kept = replace(kept, assessment=found, run=run)
         return [kept, *others]
 
 

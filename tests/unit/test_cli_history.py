@@ -168,7 +168,7 @@ def test_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main([*args, "blackout", "--source", str(tmp_path)]) == 2
     assert "not a git repository" in capsys.readouterr().err
     assert main([*args, "blckout"]) == 2
-    assert "some that they have: blackout," in capsys.readouterr().err
+    assert "Did you mean 'blackout'?" in capsys.readouterr().err
 
 
 def test_list_of_a_metric(

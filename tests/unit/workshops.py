@@ -21,7 +21,7 @@ from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import Build, Source
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
-from vfio_p2p.verdict.assess import Assessment, assess
+from vfio_p2p.verdict.assess import Assessment
 
 PASS = Assessment(Verdict.PASS, "migrated")
 
@@ -117,14 +117,13 @@ class FakeWorkshop:
 
     def _run(self, cell: Cell, out: Path) -> CellResult:
         if self.make is None:
-            return CellResult(cell, self.judge(cell), None)
+            return CellResult.without_run(cell, self.judge(cell))
         path = out / cell.name
         path.parent.mkdir(parents=True, exist_ok=True)
         self.make(cell, path)
         if not path.exists():
-            return CellResult(cell, self.judge(cell), None)
-        bundle = open_bundle(path)
-        return CellResult(cell, assess(bundle), bundle)
+            return CellResult.without_run(cell, self.judge(cell))
+        return CellResult.of_bundle(cell, open_bundle(path))
 
     @property
     def names(self) -> list[str]:

@@ -200,8 +200,7 @@ def _made(
                 f"{side.text}, seed {seed}: {why}",
                 "Finished runs are kept; the same command resumes there.",
             )
-        path = setting.out / one.cell.name
-        found[side].append((open_bundle(path), one.assessment))
+        found[side].append((open_bundle(one.bundle), one.assessment))
     return {side: of_bundles(side, x) for side, x in found.items()}
 
 

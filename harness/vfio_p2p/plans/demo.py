@@ -13,7 +13,7 @@ from vfio_p2p.errors import UsageError
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.plans.devices import load_for
 from vfio_p2p.plans.judging import demo as judging
-from vfio_p2p.plans.runs import judge_trees, shown
+from vfio_p2p.plans.runs import judge_trees
 from vfio_p2p.plans.setting import Origin, Setting
 from vfio_p2p.plans.sources import choose, choose_variants
 from vfio_p2p.plans.workshop import LOCAL, Workshop
@@ -80,7 +80,7 @@ def demonstrate(
         reporter,
         workshop,
     )
-    kept, broken = map(shown, made.results)
+    kept, broken = (result.run for result in made.results)
 
     document = judging.document(
         kept,

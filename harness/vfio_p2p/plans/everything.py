@@ -17,7 +17,6 @@ from vfio_p2p.plans.mutants import (
 from vfio_p2p.plans.runs import (
     forget_reports,
     job_of,
-    shown,
     write_reports,
 )
 from vfio_p2p.plans.setting import Origin
@@ -112,7 +111,7 @@ def validate_everything(
                     base=tree.chosen.base.name,
                     origin=tree.chosen.source.origin,
                 ),
-                [shown(found[tree.name, name]) for name in scenarios],
+                [found[tree.name, name].run for name in scenarios],
             )
             for tree in trees
         ],

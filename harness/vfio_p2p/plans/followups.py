@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.errors import BuildError, PatchError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.judging import followups as judging
@@ -15,7 +16,6 @@ from vfio_p2p.plans.runs import (
     TreeRuns,
     forget_reports,
     judge_trees,
-    shown,
     write_reports,
 )
 from vfio_p2p.plans.setting import Setting
@@ -113,7 +113,7 @@ def _judge(
         qemu=made.version,
         base=chosen.base.name,
         origin=chosen.source.origin,
-        runs=list(map(shown, made.results)),
+        runs=[result.run for result in made.results],
     )
 
 
@@ -151,4 +151,4 @@ def _without(result: CellResult, followup: Followup) -> Assessment:
     # A run that could not be judged has left a bundle, too.
     if result.bundle is None or result.assessment.verdict is Verdict.ERROR:
         return result.assessment
-    return assess(result.bundle, followup.name)
+    return assess(open_bundle(result.bundle), followup.name)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.bundle.write import check_replaceable
 from vfio_p2p.errors import (
@@ -24,7 +26,11 @@ from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places import Job, Place
 from vfio_p2p.plans.record import Record, keep_nothing
 from vfio_p2p.progress import Progress, silent
+from vfio_p2p.report.run import Run
+from vfio_p2p.report.runs import failed_run, run_of
+from vfio_p2p.scenario.profile import latencies
 from vfio_p2p.verdict.assess import Assessment, assess
+from vfio_p2p.verdict.reading import read_run
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,12 +69,50 @@ class CellResult:
 
     :param cell: What was run.
     :param assessment: The verdict.
-    :param bundle: The bundle; None when the infrastructure failed.
+    :param run: The run as reports show it.
+    :param bundle: The path of the bundle; None when the infrastructure
+        failed.
     """
 
     cell: Cell
     assessment: Assessment
-    bundle: Bundle | None
+    run: Run
+    bundle: Path | None = None
+
+    @classmethod
+    def of_bundle(cls, cell: Cell, bundle: Bundle) -> CellResult:
+        """Judge the bundle of a cell.
+
+        :param cell: What was run.
+        :param bundle: What the run left.
+        """
+        reading = read_run(bundle)
+        found = assess(bundle, run=reading)
+        run = run_of(bundle, found, reading=reading)
+        return cls(cell, found, run, bundle.path)
+
+    @classmethod
+    def without_run(
+        cls, cell: Cell, found: Assessment, bundle: Path | None = None
+    ) -> CellResult:
+        """Make the result of a cell that could not be run or judged.
+
+        :param cell: What was to be run.
+        :param found: The reason.
+        :param bundle: The path of the bundle, if there is one.
+        """
+        job = cell.job
+        run = failed_run(
+            cell.variant,
+            job.scenario.name,
+            job.seed,
+            found,
+            latencies=latencies(job.scenario),
+            qemu=job.source.version,
+        )
+        if bundle is not None:
+            run = msgspec.structs.replace(run, bundle=str(bundle))
+        return cls(cell, found, run, bundle)
 
 
 async def run_matrix(
@@ -160,7 +204,7 @@ async def _run(
         bundle = await place.run(cell.job, path)
     except BundleError as err:
         # It is bad input, but we have made it ourselves.
-        return CellResult(cell, _unknown("not run", err), None)
+        return CellResult.without_run(cell, _unknown("not run", err))
     except InputError:
         raise
     except OSError as err:
@@ -169,20 +213,22 @@ async def _run(
             "Check the path and its permissions.",
         ) from err
     except Exception as err:
-        return CellResult(cell, _unknown("not run", err), None)
+        return CellResult.without_run(cell, _unknown("not run", err))
     try:
-        assessment = assess(bundle)
+        result = CellResult.of_bundle(cell, bundle)
     except Exception as err:
         # Also for a log that cannot be read: we have made it ourselves.
-        return CellResult(cell, _unknown("not judged", err), bundle)
+        found = _unknown("not judged", err)
+        return CellResult.without_run(cell, found, bundle.path)
     try:
-        record(bundle, assessment.verdict)
+        record(bundle, result.assessment.verdict)
     except (HistoryError, NoSpaceError):
         # Every other run would meet the same.
         raise
     except Exception as err:
-        return CellResult(cell, _unknown("not recorded", err), bundle)
-    return CellResult(cell, assessment, bundle)
+        found = _unknown("not recorded", err)
+        return CellResult.without_run(cell, found, bundle.path)
+    return result
 
 
 def _unknown(summary: str, err: Exception) -> Assessment:

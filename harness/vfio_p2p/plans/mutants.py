@@ -15,7 +15,6 @@ from vfio_p2p.plans.modes import check_fixed
 from vfio_p2p.plans.runs import (
     forget_reports,
     job_of,
-    shown,
     write_reports,
 )
 from vfio_p2p.plans.setting import Origin, Setting
@@ -99,7 +98,7 @@ def validate_mutants(
     )
     controls = results[: len(scenarios)]
     document = judging.document(
-        list(map(shown, controls)),
+        [result.run for result in controls],
         mutant_runs(
             mutants,
             built,

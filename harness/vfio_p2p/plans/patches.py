@@ -9,7 +9,6 @@ from vfio_p2p.plans.modes import ModeRequest, check_fixed
 from vfio_p2p.plans.runs import (
     forget_reports,
     judge_trees,
-    shown,
     write_reports,
 )
 from vfio_p2p.plans.sources import choose, choose_variants
@@ -54,7 +53,7 @@ def validate_patches(
         reporter,
         workshop,
     )
-    runs = tuple(map(shown, made.results))
+    runs = tuple(result.run for result in made.results)
     document = Document.of(
         runs,
         qemu=made.version,

@@ -18,10 +18,7 @@ from vfio_p2p.progress import Reporter
 from vfio_p2p.qemu import Build
 from vfio_p2p.report.document import Document, to_json
 from vfio_p2p.report.formats import render
-from vfio_p2p.report.run import Run
-from vfio_p2p.report.runs import failed_run, run_of
 from vfio_p2p.scenario.model import Scenario
-from vfio_p2p.scenario.profile import latencies
 from vfio_p2p.series import Variant
 
 JSON = "report.json"
@@ -127,24 +124,6 @@ def judge_trees(
     return run_trees(chosen, wanted, setting, reporter, workshop)
 
 
-def shown(result: CellResult) -> Run:
-    """Return a result as reports show it.
-
-    :param result: The result.
-    """
-    if result.bundle is not None:
-        return run_of(result.bundle, result.assessment)
-    job = result.cell.job
-    return failed_run(
-        result.cell.variant,
-        job.scenario.name,
-        job.seed,
-        result.assessment,
-        latencies=latencies(job.scenario),
-        qemu=job.source.version,
-    )
-
-
 def document_of(chosen: Chosen, made: TreeRuns) -> Document:
     """Report on runs.
 
@@ -152,7 +131,7 @@ def document_of(chosen: Chosen, made: TreeRuns) -> Document:
     :param made: The runs.
     """
     return Document.of(
-        tuple(map(shown, made.results)),
+        tuple(result.run for result in made.results),
         qemu=made.version,
         base=chosen.base.name,
         origin=chosen.source.origin,

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import check_replaceable, claimed, pack
 from vfio_p2p.errors import HostError
@@ -77,12 +79,13 @@ def run_one(
                 what, *hints = result.assessment.notes
                 raise HostError(what, " ".join(hints))
             if out.suffix == ".zip":
-                pack(result.bundle, out)
+                pack(open_bundle(result.bundle), out)
             else:
                 remove_tree(out)
-                result.bundle.path.rename(out)
-            moved = replace(result, bundle=open_bundle(out))
-            made = replace(made, results=(moved,))
+                result.bundle.rename(out)
+            moved = msgspec.structs.replace(result.run, bundle=str(out))
+            result = replace(result, run=moved, bundle=out)
+            made = replace(made, results=(result,))
         finally:
             remove_tree(private)
     return document_of(chosen, made)
