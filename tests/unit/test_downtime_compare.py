@@ -271,9 +271,9 @@ def test_logs_and_bundles_are_kept_apart(
         assert "cannot be compared" in capsys.readouterr().err
     host_runs(tmp_path, "bundles", [0], [0])
     assert main(["compare", bundles, bundles]) == 2
-    assert "but no bundle" in capsys.readouterr().err
+    assert "but is no bundle" in capsys.readouterr().err
     assert main(["compare", logs, logs, "--scenario", "one-device"]) == 2
-    assert "but no bundle" in capsys.readouterr().err
+    assert "but is no bundle" in capsys.readouterr().err
     (Path(logs) / "run0" / "destination" / "trace.log").unlink()
     assert main(["compare", logs, logs]) == 2
     err = capsys.readouterr().err
