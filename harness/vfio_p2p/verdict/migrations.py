@@ -173,7 +173,7 @@ def _release(run: RunReading) -> str:
 
 
 def _beats(run: RunReading, name: str) -> bool:
-    """Whether a guest that sends heartbeats ran in this QEMU."""
+    """Return whether a guest that sends heartbeats ran in this QEMU."""
     guest = run.scenario.guest
     if guest.program is not model.GuestProgram.HEARTBEAT:
         return False

@@ -51,7 +51,7 @@ class NamedDevice:
 
 
 def completed(result: Result, leg: tuple[str, str]) -> bool:
-    """Whether both QEMUs of a migration reported it as completed.
+    """Return whether both QEMUs of a migration reported it as completed.
 
     :param result: How the run ended.
     :param leg: One of its migrations: its source and its destination.
