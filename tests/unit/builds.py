@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A build as tests want it; nothing is built."""
+"""Descriptions of builds for tests; nothing is built."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def source_of(version: str, origin: str = "here") -> Source:
 def build_of(
     source: Source, variant: Variant, version: str, path: Path
 ) -> Build:
-    """What the builder says of a tree that is in the store.
+    """Return a build as the builder describes one that was in the store.
 
-    :param version: What QEMU says its version is.
+    :param version: The version that QEMU prints.
     :param path: The binary.
     """
     return Build(

@@ -71,11 +71,11 @@ def log_of(made: Build) -> list[str]:
 
 
 def stored(cache: Path) -> list[str]:
-    """What is in the store, half-made builds and the lock included."""
+    """Return the names in the store, with partial builds and the lock."""
     return os.listdir(cache / "builds")
 
 
-def test_a_build_is_all_that_its_folder_says(tree: Path) -> None:
+def test_the_folder_of_a_build_describes_it(tree: Path) -> None:
     made = make(tree)
     assert made.version == "QEMU emulator version 10.0.99 stock"
     assert sorted(os.listdir(made.directory)) == [
@@ -101,7 +101,7 @@ def test_a_build_of_a_checkout_knows_its_commit(tree: Path) -> None:
     assert info["revision_s"] == 1_600_000_000
 
 
-def test_what_configure_gets(tree: Path) -> None:
+def test_the_arguments_of_configure(tree: Path) -> None:
     made = build(find_source(tree, "10.0"), STOCK, werror=True)
     line = (made.directory / "build.log").read_text().splitlines()[0]
     assert f"--python={sys.executable}" in line
@@ -109,7 +109,7 @@ def test_what_configure_gets(tree: Path) -> None:
     assert "--with-devices-x86_64=vfio-p2p" in line
 
 
-def test_what_a_build_adds_to_the_tree(tree: Path, cache: Path) -> None:
+def test_files_that_a_build_adds(tree: Path, cache: Path) -> None:
     make(tree)
     (work,) = (x for x in (cache / "work").iterdir() if x.is_dir())
     made = work / "tree"
@@ -117,11 +117,11 @@ def test_what_a_build_adds_to_the_tree(tree: Path, cache: Path) -> None:
     assert "CONFIG_Q35=y\n" in devices.read_text()
     assert (made / "pc-bios/edk2-x86_64-code.fd.bz2").is_file()
     assert (made / "link").readlink() == Path("VERSION")
-    # What is installed besides makes no other binary.
+    # Other installed packages do not change the binary.
     assert (made / "meson.build").read_text() == "v = false\n"
 
 
-def test_the_second_time_it_is_there(tree: Path) -> None:
+def test_a_build_is_reused(tree: Path) -> None:
     first = make(tree)
     second = make(tree)
     assert not first.reused
@@ -129,7 +129,7 @@ def test_the_second_time_it_is_there(tree: Path) -> None:
     assert (first.path, first.sha256) == (second.path, second.sha256)
 
 
-def test_only_what_changed_is_compiled(tree: Path) -> None:
+def test_only_changed_files_are_compiled(tree: Path) -> None:
     make(tree)
     made = make(tree, variant("one"))
     assert made.version.endswith("one")
@@ -137,7 +137,7 @@ def test_only_what_changed_is_compiled(tree: Path) -> None:
     assert len(log_of(made)) == 2
 
 
-def test_going_back_is_a_change_too(tree: Path, cache: Path) -> None:
+def test_a_reverted_file_is_compiled(tree: Path, cache: Path) -> None:
     stock = make(tree)
     make(tree, variant("one"))
     shutil.rmtree(stock.directory)
@@ -147,7 +147,7 @@ def test_going_back_is_a_change_too(tree: Path, cache: Path) -> None:
     assert again.sha256 == stock.sha256
 
 
-def test_a_developers_edit_compiles_only_what_changed(tree: Path) -> None:
+def test_only_edited_files_are_compiled(tree: Path) -> None:
     make(tree)
     other = tree / "util/other.c"
     other.write_text(other.read_text().replace("stock", "edited"))
@@ -156,7 +156,7 @@ def test_a_developers_edit_compiles_only_what_changed(tree: Path) -> None:
     assert len(log_of(made)) == 2
 
 
-def test_files_come_and_go(tree: Path, cache: Path) -> None:
+def test_files_are_added_and_removed(tree: Path, cache: Path) -> None:
     (tree / "old").mkdir()
     (tree / "old" / "file").touch()
     make(tree)
@@ -168,7 +168,7 @@ def test_files_come_and_go(tree: Path, cache: Path) -> None:
     assert (work / "tree/old").read_text() == "now a file"
 
 
-def test_the_key_is_what_patches_make_of_the_files(tree: Path) -> None:
+def test_the_key_depends_on_the_patched_files(tree: Path) -> None:
     first = make(tree, variant("one", "two"))
     second = make(tree, variant("two"))
     assert second.reused
@@ -179,7 +179,7 @@ def test_the_key_is_what_patches_make_of_the_files(tree: Path) -> None:
 def test_the_same_content_from_elsewhere_is_the_same_build(
     tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Both begin before one is in the store: two folders work at it.
+    # Both begin before one is in the store, each in a work folder.
     other = shutil.copytree(tree, tree.with_name("other"), symlinks=True)
     find = Store.find
     asked = []
@@ -234,7 +234,7 @@ def test_a_damaged_build_is_made_again(tree: Path, damage: str) -> None:
     assert make(tree).reused
 
 
-def test_progress_is_ninjas_own(tree: Path) -> None:
+def test_progress_counts_the_steps_of_ninja(tree: Path) -> None:
     seen: list[tuple[int, int, str]] = []
 
     def progress(done: int, total: int, text: str) -> None:
@@ -249,7 +249,7 @@ def test_progress_is_ninjas_own(tree: Path) -> None:
     ]
 
 
-def test_what_does_not_compile(tree: Path, cache: Path) -> None:
+def test_a_compile_error(tree: Path, cache: Path) -> None:
     make(tree)
     broken = Variant("x", (Patch("x", other_patch("stock", 'a"b')),))
     with pytest.raises(BuildError) as caught:
@@ -260,11 +260,11 @@ def test_what_does_not_compile(tree: Path, cache: Path) -> None:
     assert "other.c:1:" in error.tail
     assert error.tail.splitlines()[-1] in error.log.read_text()
     assert len(stored(cache)) == 2
-    # It ended by itself: there is no need to begin from nothing.
+    # ninja ended by itself, so the next build continues.
     assert len(log_of(make(tree, variant("one")))) == 2
 
 
-def test_what_does_not_configure(tree: Path, cache: Path) -> None:
+def test_a_configure_error(tree: Path, cache: Path) -> None:
     configure = tree / "configure"
     good = configure.read_text()
     configure.write_text("#!/bin/sh\necho ERROR: no; exit 3\n")
@@ -308,7 +308,7 @@ def test_no_room_for_the_result(
     assert not make(tree).reused
 
 
-def test_what_does_not_run(tree: Path, cache: Path) -> None:
+def test_a_binary_that_does_not_run(tree: Path, cache: Path) -> None:
     other = tree / "util/other.c"
     good = other.read_text()
     other.write_text(
@@ -338,7 +338,7 @@ def test_a_disk_that_fills_up_in_strip(
         make(tree)
 
 
-def test_what_is_missing_is_known_at_once(
+def test_a_missing_tool_is_reported_at_once(
     tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
@@ -357,7 +357,7 @@ def test_the_environment_makes_no_difference(
     make(tree)
 
 
-def test_two_that_want_the_same_share_it(tree: Path, tmp_path: Path) -> None:
+def test_two_processes_share_a_build(tree: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     configure = tree / "configure"
@@ -365,7 +365,7 @@ def test_two_that_want_the_same_share_it(tree: Path, tmp_path: Path) -> None:
     configure.write_text(text.replace("\n", f"\ncat {fifo}\n", 1))
     argv = [sys.executable, "-c", BUILD, str(tree)]
     one = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-    # Opens as soon as the first configures, and holds it there.
+    # Opening it waits until the first build configures, and halts it.
     with fifo.open("w"):
         two = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert two.stdout
@@ -395,7 +395,7 @@ def test_a_killed_build_leaves_nothing_that_looks_whole(
     wait_until_gone(compiler)
     assert not (cache / "builds").exists()
     script.write_text(good)
-    # What is in the folder is not known: all is made anew.
+    # The state of the folder is unknown, so everything is made anew.
     assert "configured" in log_of(make(tree))
 
 
@@ -431,9 +431,9 @@ def test_the_command(
         (["--base", "v7"], "unknown base 'v7'"),
         (["--variant", "x"], "unknown variant 'x'"),
         (["--mutant", "x"], "unknown mutant or follow-up 'x'"),
-        # The fake has not the files that the series is for.
+        # The fake lacks the files that the series patches.
         (["--variant", "patched"], "0001-vfio-migration"),
-        # What can be built is not built either.
+        # The variants that could be built are not built either.
         (["--variant", "stock", "--variant", "base"], "0001-vfio-migration"),
     ],
 )

@@ -200,7 +200,7 @@ class FakeArchive:
         upstream = version.rpartition(":")[2].rpartition("-")[0]
         digest, file = self._file(f"qemu_{upstream}.orig.tar.xz")
         size = (self.root / file).stat().st_size
-        # As on some mirrors, the rest of the source is not there.
+        # As on some mirrors, the rest of the source is missing.
         return (
             f"Package: qemu\nVersion: {version}\nDirectory: .\n"
             "Format: 3.0 (quilt)\nBinary: qemu\nChecksums-Sha256:\n"
@@ -254,7 +254,7 @@ def test_the_newest_version_is_preferred(
 
 
 @needs_apt
-def test_a_lookup_that_fails_asks_again(
+def test_a_failed_lookup_asks_again(
     archive: FakeArchive, etc: Path
 ) -> None:
     root = AptRoot.open(["bookworm"], etc=etc)
@@ -310,10 +310,10 @@ def test_nothing_on_the_machine_is_touched(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The hooks that container images clean apt's cache with.
+    # The hooks with which container images clean apt's cache.
     config = tmp_path / "apt.conf"
     touched = tmp_path / "touched"
-    # What is installed is of no importance.
+    # Installed packages make no difference.
     status = tmp_path / "status"
     status.write_text(
         "Package: x\nStatus: install ok installed\nVersion: 99\n"
@@ -384,14 +384,14 @@ def test_the_newest_tarball_of_the_series(debian: FakeArchive) -> None:
 
 
 @needs_apt
-def test_a_tarball_that_is_here_stays(debian: FakeArchive) -> None:
+def test_a_cached_tarball_is_kept(debian: FakeArchive) -> None:
     debian.write("trixie", qemus=("1:10.0.9+ds-1",))
     old = debian_tarball("10.0", silent)
     debian.write("trixie", qemus=("1:10.0.13+ds-1",))
     assert debian_tarball("10.0", silent) == old
     new = debian_tarball("10.0", silent, refresh=True)
     assert new.name == "qemu_10.0.13+ds.orig.tar.xz"
-    # Not all of it: of such an archive, apt only makes a link to the file.
+    # The file itself stays: apt only linked it from this archive.
     shutil.rmtree(debian.root / "dists")
     assert debian_tarball("10.0", silent) == new
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sources: identity by content, and what is no source."""
+"""Sources are identified by their content; other files are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vfio_p2p.progress import SILENT
 from vfio_p2p.qemu import Source, find_source
 from vfio_p2p.series.git import Revision
 
-# The user's own name may be unknown to git.
+# git may not know the user's name.
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x", "-C")
 
 
@@ -97,7 +97,7 @@ def test_kinds(tree: Path) -> None:
     assert source.read("link") == b"VERSION"
 
 
-def test_what_is_left_out(tree: Path) -> None:
+def test_files_that_are_left_out(tree: Path) -> None:
     (tree / "b0").mkdir()
     (tree / "b0" / "build.ninja").touch()
     (tree / "b0" / "x.o").touch()
@@ -130,7 +130,7 @@ def test_a_checkout_with_its_local_changes(tree: Path) -> None:
     assert changed.files.keys() - plain.files.keys() == {"new.c"}
     assert plain.files.keys() - changed.files.keys() == {"gone.c"}
     assert changed.read("util/other.c") == b"changed"
-    # meson fetches it; git does not know it.
+    # meson fetches this file, and git ignores it.
     assert "subprojects/keycodemapdb/README" in plain.files
     assert not any(".git/" in x for x in plain.files)
 
@@ -192,14 +192,14 @@ def bad(path: Path) -> str:
     return str(caught.value)
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_path_that_is_missing(tmp_path: Path) -> None:
     assert "no such file" in bad(tmp_path / "no")
 
 
 @pytest.mark.parametrize(
     "name", ["VERSION", "configure", "meson.build", "hw/vfio/trace-events"]
 )
-def test_what_is_not_qemu(tree: Path, name: str) -> None:
+def test_a_folder_that_is_not_qemu(tree: Path, name: str) -> None:
     (tree / name).unlink()
     assert f"it has no {name}" in bad(tree)
     assert f"it has no {name}" in bad(pack(tree, "gz"))
@@ -211,12 +211,12 @@ def test_subprojects_that_were_not_fetched(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["", "ten", "10.0\n", "10.0.1\n10.0.2"])
-def test_what_is_no_version(tree: Path, version: str) -> None:
+def test_a_version_that_is_none(tree: Path, version: str) -> None:
     (tree / "VERSION").write_text(version)
     assert "not a QEMU version" in bad(tree)
 
 
-def test_what_is_no_tarball(tmp_path: Path) -> None:
+def test_a_file_that_is_no_tarball(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"\0" * 100 + b"junk")
     assert "not a whole tarball" in bad(path)
@@ -277,7 +277,7 @@ def test_a_full_disk(
         find(tarball)
 
 
-def test_what_tar_needs_is_missing(
+def test_a_missing_unpacker(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tarball = pack(tree, "xz")
@@ -298,7 +298,7 @@ def test_git_is_missing(
         find(tree)
 
 
-def test_git_does_not_like_the_checkout(tree: Path) -> None:
+def test_git_refuses_the_checkout(tree: Path) -> None:
     (tree / ".git").write_text("gitdir: nowhere\n")
     assert "not a git repository" in bad(tree)
 

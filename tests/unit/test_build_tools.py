@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a build needs is looked for before one is started."""
+"""The tools of a build are looked for before it is started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Replace = Callable[[str, str], None]
 
 @pytest.fixture
 def replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replace:
-    """Puts a shell script in the place of a program."""
+    """Return a function that replaces a program by a shell script."""
 
     def put(name: str, script: str) -> None:
         program = tmp_path / "bin" / name
@@ -30,7 +30,7 @@ def replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replace:
 
 
 def missing(version: str = "10.0.13") -> tuple[str, str]:
-    """What is missing, and the package that has it."""
+    """Return the tool that is missing, and its package."""
     with pytest.raises(MissingToolError) as caught:
         find_toolchain(BuildRecipe.load(), version)
     return caught.value.tool, caught.value.package
@@ -65,7 +65,7 @@ def test_a_library_is_missing(replace: Replace) -> None:
     assert missing()[1] == "libglib2.0-dev"
 
 
-def test_what_older_versions_need_besides() -> None:
+def test_additional_libraries_of_older_versions() -> None:
     recipe = BuildRecipe.load()
     besides = recipe.libraries | {"pixman-1 >= 0.21.8": "libpixman-1-dev"}
     assert recipe.libraries_for("8.1.0") == besides
@@ -84,7 +84,7 @@ def test_a_header_is_missing(replace: Replace) -> None:
     assert missing() == ("header libfdt.h", "libfdt-dev")
 
 
-def test_a_compiler_that_does_not_say_what_it_is(replace: Replace) -> None:
+def test_a_compiler_without_a_version(replace: Replace) -> None:
     cc = shutil.which("cc")
     replace("cc", f'[ "$1" != --version ] && exec {cc} "$@"')
     assert missing() == ("a cc that works", "gcc")

@@ -138,7 +138,7 @@ sys.stdin.read()
 """
 
 
-def test_what_a_process_uses_stays(home: Path) -> None:
+def test_an_entry_that_a_process_uses_stays(home: Path) -> None:
     kept = ["builds/b1", "downloads/qemu_10.0.13.orig.tar.xz", "apt/a1"]
     with subprocess.Popen(
         [sys.executable, "-c", USER, *kept],
@@ -168,7 +168,7 @@ def test_what_a_process_uses_stays(home: Path) -> None:
         ("locks/f1", "locks/f1"),
     ],
 )
-def test_what_is_being_made_stays(
+def test_an_entry_that_is_being_made_stays(
     home: Path, lock: str, name: str
 ) -> None:
     with (home / lock).open("a") as file:
@@ -190,7 +190,7 @@ def test_an_entry_used_since_it_was_listed_stays(
     assert names(done.busy, home) == ["builds/b1"]
 
 
-def test_who_waits_for_a_lock_that_was_pruned_gets_a_new_one(
+def test_a_pruned_lock_is_made_again(
     home: Path,
 ) -> None:
     lock = home / "work" / "w1.lock"
@@ -200,7 +200,7 @@ def test_who_waits_for_a_lock_that_was_pruned_gets_a_new_one(
         assert lock.exists()
 
 
-def test_what_an_interrupted_process_left_is_pruned(home: Path) -> None:
+def test_leftovers_of_a_kill_are_pruned(home: Path) -> None:
     left = ["builds/.b2.partial", "debs/.download-x", "work/.w1.doomed"]
     for name in left:
         (home / name).mkdir()

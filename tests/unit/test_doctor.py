@@ -126,7 +126,7 @@ def test_a_program_is_missing(
         assert "apt-get install" in lacks[0].remedy
 
 
-def test_all_that_is_missing_is_told(machine: Machine) -> None:
+def test_everything_that_is_missing_is_reported(machine: Machine) -> None:
     machine.script("pkg-config", "exit 1")
     machine.script("cc", '[ "$1" = --version ] && echo cc 12')
     assert machine.lacking() == {

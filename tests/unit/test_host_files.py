@@ -43,7 +43,7 @@ def test_a_lock_is_held_as_long_as_the_context(tmp_path: Path) -> None:
     assert not is_locked(path)
 
 
-def test_who_waits_is_told(tmp_path: Path) -> None:
+def test_a_waiting_process_is_told(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     said = []
     with path.open("w") as other:
@@ -182,7 +182,7 @@ def test_nothing_is_published_on_failure(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_kill_left_is_not_published(tmp_path: Path) -> None:
+def test_leftovers_of_a_kill_are_not_published(tmp_path: Path) -> None:
     (tmp_path / ".x.partial").mkdir()
     (tmp_path / ".x.partial" / "half").touch()
     with publishing(tmp_path / "x"):
@@ -190,7 +190,7 @@ def test_what_a_kill_left_is_not_published(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "x") == []
 
 
-def test_removing_goes_on_where_a_kill_ended_it(tmp_path: Path) -> None:
+def test_an_interrupted_removal_is_completed(tmp_path: Path) -> None:
     for name in ".x.doomed", "x":
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
@@ -200,7 +200,7 @@ def test_removing_goes_on_where_a_kill_ended_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x", ".x.partial", ".x.doomed"])
 @pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
-def test_what_is_no_folder_is_replaced(
+def test_files_and_links_are_replaced(
     tmp_path: Path, name: str, kind: str
 ) -> None:
     other = tmp_path / "other"

@@ -120,8 +120,8 @@ def test_the_signal_can_be_chosen() -> None:
 
 
 def test_a_parent_that_died_too_early_is_noticed() -> None:
-    # The shell is not the process that bound() was called in, as a parent
-    # is not that died before the signal was armed.
+    # The parent is this shell, and not the process that called bound(). If
+    # a parent dies too early, the child finds another one in the same way.
     line = shlex.join(bound(["echo", "started"]))
     result = subprocess.run(
         ["sh", "-c", f"{line}; exit $?"], stdout=subprocess.PIPE, check=False
