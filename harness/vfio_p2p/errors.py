@@ -2,22 +2,22 @@
 """The one error tree of vfio-p2p.
 
 Every error that a user can meet derives from `HarnessError`, carries the
-data that explains it, and says what to do::
+data that explains it, and says what the user can do::
 
     HarnessError                    exit code 5
-     +-- InputError                 exit code 2: the user can mend it
+     +-- InputError                 exit code 2: the user can fix it
      |    +-- UsageError            an argument that makes no sense
      |    +-- MissingToolError      a program, header or module is missing
      |    +-- NoSpaceError          the disk is full, or will be
-     |    +-- SourceError           not QEMU, or not a QEMU we know
+     |    +-- SourceError           not QEMU, or not a QEMU that we know
      |    +-- PatchError            a patch is malformed or does not apply
      |    +-- ScenarioError         a scenario file is wrong
      |    +-- TraceError            a trace log that cannot be one
-     |    +-- BundleError           a bundle is damaged, or newer than us
-     |    +-- HistoryError          the history: not ours, locked, damaged
+     |    +-- BundleError           a bundle is damaged, or too new
+     |    +-- HistoryError          a history is foreign, locked or damaged
      +-- UnevenError                phases do not add up: our own mistake
      +-- BuildError                 QEMU or the testbed did not build
-     +-- HostError                  a host did not do what it must do
+     +-- HostError                  a machine did not do what it has to do
      |    +-- TestbedError          the outer VM failed
      +-- VMError                    one QEMU process
           +-- LaunchError           QEMU refused to start
@@ -27,8 +27,11 @@ data that explains it, and says what to do::
           +-- OutputLimitError      it wrote more than its limit
           +-- MigrationFailedError  the migration itself failed
 
-What a `VMError` means is for the runner to say: a QEMU that refuses a
-second device is the expected outcome of some scenarios.
+The runner turns a `VMError` into the outcome of a run: some scenarios expect
+that QEMU refuses a second device.
+
+The errors that can occur while a scenario runs are defined in
+`vfio_p2p.machine.errors`, which goes into the testbed's VM.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ __all__ = [
 
 
 class InputError(HarnessError):
-    """Bad usage or bad input: the user can mend it."""
+    """Bad usage or bad input, which the user can fix."""
 
     exit_code = 2
 
@@ -105,9 +108,9 @@ class MissingToolError(InputError):
 class NoSpaceError(InputError):
     """The disk is full, or would be.
 
-    :param path: Where room is needed.
-    :param needed_bytes: How much, if known.
-    :param free_bytes: How much there is, if known.
+    :param path: The place where room is needed.
+    :param needed_bytes: How much is needed, if known.
+    :param free_bytes: How much is free, if known.
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class NoSpaceError(InputError):
             )
         super().__init__(
             f"no room under {path}{detail}",
-            "free some, or point XDG_CACHE_HOME at a larger disk",
+            "Free some room, or set XDG_CACHE_HOME to a larger disk.",
         )
         self.path = path
         self.needed_bytes = needed_bytes
@@ -138,9 +141,9 @@ class SourceError(InputError):
 class PatchError(InputError):
     """A patch is malformed or does not apply.
 
-    :param patch: Name of the patch file.
-    :param file: Path in the tree, or None when the mail itself is at fault.
-    :param hunk: The hunk's header line ``@@ -a,b +c,d @@``, if known.
+    :param patch: The name of the patch file.
+    :param file: The path in the tree; None when the mail itself is wrong.
+    :param hunk: The header line of the hunk, ``@@ -a,b +c,d @@``, if known.
     :param why: What is wrong.
     """
 
@@ -150,8 +153,8 @@ class PatchError(InputError):
         where = ": ".join(x for x in (patch, file, hunk) if x)
         super().__init__(
             f"{where}: {why}",
-            "check that the patch is meant for this source "
-            "('vfio-p2p build --help' says how to choose a base)",
+            "Check that the patch is meant for this source "
+            "('vfio-p2p build --help' says how to choose a base).",
         )
         self.patch = patch
         self.file = file
@@ -163,7 +166,7 @@ class ScenarioError(InputError):
     """A scenario file is wrong.
 
     :param path: The file.
-    :param line: Line number, 1 is the first, if known.
+    :param line: The number of the line, from 1, if known.
     :param why: What is wrong; names the key.
     """
 
@@ -178,7 +181,7 @@ class ScenarioError(InputError):
 
 
 class TraceError(InputError):
-    """A trace that cannot be one: foreign, unreadable, damaged."""
+    """A file is not a trace, or is unreadable or damaged."""
 
 
 class BundleError(InputError):
@@ -186,7 +189,7 @@ class BundleError(InputError):
 
 
 class HistoryError(InputError):
-    """A history that is not ours, newer, locked, damaged or read-only."""
+    """A history is foreign, too new, locked, damaged or read-only."""
 
 
 class UnevenError(HarnessError):
@@ -209,12 +212,12 @@ class UnevenError(HarnessError):
 class BuildError(HarnessError):
     """QEMU or the testbed did not build.
 
-    :param what: Which step failed.
-    :param log: Path of the whole log.
-    :param tail: Its last lines.
+    :param what: The step that failed.
+    :param log: The path of the whole log.
+    :param tail: The last lines of the log.
     """
 
     def __init__(self, what: str, log: Path, tail: str = "") -> None:
-        super().__init__(what, f"the whole log is {log}")
+        super().__init__(what, f"Read the whole log: {log}")
         self.log = log
         self.tail = tail

@@ -74,7 +74,7 @@ def test_what_makes_no_sense(guest: str, why: str) -> None:
 
 def test_no_device_behind_a_port() -> None:
     scenario("", port=True)
-    with pytest.raises(ScenarioError, match="finds no devices behind"):
+    with pytest.raises(ScenarioError, match="does not find devices behind"):
         scenario('program = "heartbeat"', port=True)
 
 

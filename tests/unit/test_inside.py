@@ -138,10 +138,10 @@ def test_only_type_checkers_read_it(package: Path) -> None:
         "if TYPE_CHECKING:\n"
         "    from vfio_p2p.oracle import model\n"
         "else:\n"
-        "    from vfio_p2p import paths\n"
+        "    from vfio_p2p import names\n"
     )
     added = modules_inside(package).keys() - EMPTY - MODULES
-    assert added == {"paths.py"}
+    assert added == {"names.py"}
 
 
 def test_a_name_of_a_package_brings_its_init(package: Path) -> None:

@@ -99,6 +99,11 @@ def test_inputs_that_are_not_whole(missing: str) -> None:
 
 
 def test_digests_of_all_scenarios_are_what_they_were() -> None:
-    recorded = json.loads((FOLDER / "scenarios.json").read_bytes())
+    # The summaries were reworded since; nothing else may be another.
+    path = FOLDER.with_name("scenarios-be555e3.json")
+    recorded = json.loads(path.read_bytes())
     assert len(recorded) == 141
-    assert {name: load(name).digest for name in recorded} == recorded
+    assert {
+        name: msgspec.structs.replace(load(name), summary="").digest
+        for name in recorded
+    } == recorded

@@ -197,7 +197,7 @@ def test_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         simulated_devices("s", (SPEC,), "source"),
     ):
         pytest.fail("there is none")
-    assert "is the module p2psim loaded" in caught.value.hint
+    assert "Load the kernel module p2psim" in caught.value.hint
 
 
 def test_text_ends_with_a_newline(

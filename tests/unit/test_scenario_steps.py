@@ -117,11 +117,11 @@ def test_sequence() -> None:
         ('"10.2"', '"10"', "until: '10' is not a release"),
         ('"source"', '"source-"', "on: "),
         ('on = "source"', "", "on"),
-        ("until", "device = 2\nuntil", "a sequence of no device"),
+        ("until", "device = 2\nuntil", "a sequence names a device"),
         (
             'patched.sequences]]\non = "source"',
             'followups.mend.sequences]]\non = "source"\ndevice = 2',
-            "a sequence of no device",
+            "a sequence names a device",
         ),
         ("patched", "followups.Mend", "expect.followups"),
     ],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a run leaves behind: one folder, or one zip file of it.
+"""The files that a run leaves: one folder, or a zip file of it.
 
 ::
 
@@ -10,13 +10,13 @@
     result.json     `vfio_p2p.scenario.result.Result`
     source/         trace.log  qmp.jsonl  stderr.txt
     destination/    the same
-    source-2/       the same, of the second QEMU that had the source's
-                    devices, and so on: of scenarios with several migrations,
-                    which `legs` in result.json lists
+    source-2/       the same for the second QEMU with the source's devices,
+                    and so on, in scenarios with several migrations, which
+                    `legs` in result.json lists
     devices/        a log for each simulated device, with the kernel's clock
     console.txt     the outer VM's console
 
-A bundle says nothing about when or how fast it was made, so two sealed
+A bundle does not record when or how fast it was made, so that two sealed
 runs of the same inputs have the same digest.  `read` is pure; only `write`
-needs the machine.
+changes the machine.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a run was made from, against what there is to make it from."""
+"""Compare the recorded inputs of a run with those of another run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 
 from vfio_p2p.bundle.manifest import Inputs
 
-# The rest tells how these came to be: where they are equal, it makes no
-# difference.
+# The other inputs explain where these came from.  If these are equal, the
+# runs are equal.
 _DETERMINE = (
     "source.sha256",
     "source.libraries",
@@ -30,11 +30,11 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Difference:
-    """An input that is not what it was.
+    """An input that has changed.
 
     :param name: Its place in the manifest's ``inputs``, with dots.
-    :param recorded: What it was, in most cases a hash.
-    :param present: What it is here.
+    :param recorded: The recorded value, in most cases a hash.
+    :param present: The present value.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Difference:
 
     @property
     def matters(self) -> bool:
-        """Whether it can make another run; else it explains one."""
+        """Whether it can change the run; otherwise, it only explains."""
         return any(
             self.name == each or self.name.startswith(f"{each}.")
             for each in _DETERMINE
@@ -55,11 +55,11 @@ def differences(
     present: Inputs | msgspec.Struct,
     within: str = "",
 ) -> list[Difference]:
-    """What is not the same, in the order of the manifest.
+    """List the inputs that differ, in the order of the manifest.
 
-    :param recorded: What it was, or a part of that.
-    :param present: The same part of what it is.
-    :param within: Name of that part.
+    :param recorded: The recorded inputs, or a part of them.
+    :param present: The present inputs, or the same part of them.
+    :param within: The name of that part.
     """
     was = dict(_flat(within, msgspec.to_builtins(recorded)))
     now = dict(_flat(within, msgspec.to_builtins(present)))

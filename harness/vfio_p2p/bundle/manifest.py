@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The manifest: what went in, how it ended, what is in the bundle."""
+"""The manifest: the inputs of a run, its result, and the list of files."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ DIGEST = "digest"
 SCENARIO = "scenario.json"
 RESULT = "result.json"
 
-# What the manifest cannot list.
+# The manifest cannot list these files.
 OWN = (MANIFEST, DIGEST)
 
 
 def device_log(device: str) -> str:
-    """The file with what a device said itself.
+    """The path of a device's own log.
 
-    :param device: Its name, as QEMU's trace has it.
+    :param device: The name of the device in QEMU's trace.
     """
     return f"devices/{device}.log"
 
 
 def trace_file(qemu: str) -> str:
-    """Where the trace log of a QEMU is.
+    """The path of the trace log of a QEMU.
 
-    :param qemu: Name of its folder, e.g. ``source``.
+    :param qemu: The name of its folder, e.g. ``source``.
     """
     return f"{qemu}/trace.log"
 
 
 def digest_file(digest: str) -> bytes:
-    """What the file ``digest`` holds.
+    """The content of the file ``digest``.
 
-    :param digest: SHA-256 of the manifest.
+    :param digest: The SHA-256 of the manifest.
     """
     return f"{digest}\n".encode("ascii")
 
@@ -135,14 +135,18 @@ def inputs_from(raw: dict[str, Any]) -> Inputs:
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of the bundle."""
+    """One file of the bundle.
+
+    :param sha256: The SHA-256 of its content.
+    :param size_bytes: Its size.
+    """
 
     sha256: str
     size_bytes: Annotated[int, msgspec.Meta(ge=0)]
 
     @classmethod
     def of(cls, data: bytes) -> File:
-        """The entry for a file with this content."""
+        """Make the entry for a file with this content."""
         return cls(
             sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)
         )

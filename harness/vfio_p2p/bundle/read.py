@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Read bundles, and none that is damaged."""
+"""Read bundles, and refuse damaged ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from vfio_p2p.paths import is_special
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.model import from_json as scenario_from_json
 
-# No run leaves as much; what says so is not ours.
+# No run leaves as much: a larger bundle is not one of ours.
 _MAX_BYTES = 256 << 20
 
 
@@ -42,12 +42,13 @@ _MAX_BYTES = 256 << 20
 class Bundle:
     """A whole bundle; every byte of it has been checked.
 
-    Two are equal if they are one: what was read from it can be kept by it.
+    Bundles are compared by identity, so that results can be cached by
+    bundle.
 
-    :param path: Its folder or zip file.
-    :param digest: SHA-256 of the manifest, which names everything else.
+    :param path: The folder or zip file.
+    :param digest: The SHA-256 of the manifest, which names everything else.
     :param manifest: The manifest.
-    :param files: Contents by relative path.
+    :param files: The contents of all files by relative path.
     """
 
     path: Path
@@ -59,7 +60,8 @@ class Bundle:
     def scenario(self) -> Scenario:
         """The scenario that was run.
 
-        :raise BundleError: When it is none, or newer than this program.
+        :raise BundleError: When the file is not a scenario, or newer than
+            this program.
         """
         try:
             return scenario_from_json(self.files[SCENARIO])
@@ -70,10 +72,11 @@ class Bundle:
 def open_bundle(path: Path) -> Bundle:
     """Read and check a bundle.
 
-    What is none is not read through to find that out.
+    A path that is obviously not a bundle is not read to its end.
 
-    :param path: Its folder or zip file.
-    :raise BundleError: When it is not whole, or newer than this program.
+    :param path: The folder or zip file.
+    :raise BundleError: When the bundle is not whole, or newer than this
+        program.
     """
     with _opened(path) as found:
         own = {name: _own(path, found, name) for name in OWN}
@@ -92,7 +95,7 @@ def open_bundle(path: Path) -> Bundle:
         files = dict(own)
         for name, file in sorted(listed.items()):
             data = None
-            # A name that leads elsewhere is not one of those found.
+            # A name that leads out of the bundle was not found in it.
             if name in there:
                 data = found.read(name, file.size_bytes)
             if data is None or File.of(data) != file:
@@ -106,7 +109,7 @@ def _own(path: Path, found: _Files, name: str) -> bytes:
     if data is None:
         raise BundleError(
             f"{path}: not a whole bundle: no {name}",
-            "a run that did not end leaves none; run it again",
+            "Run it again: a run that did not end leaves no bundle.",
         )
     return data
 
@@ -114,7 +117,7 @@ def _own(path: Path, found: _Files, name: str) -> bytes:
 def _damaged(path: Path, name: str) -> BundleError:
     return BundleError(
         f"{path}: damaged: {name} is not what was written",
-        "use another copy, or run it again",
+        "Use another copy of the bundle, or run it again.",
     )
 
 
@@ -128,7 +131,7 @@ def _decode(path: Path, data: bytes) -> Manifest:
             raise BundleError(
                 f"{path}: bundle format {version} is newer than this "
                 f"program, which knows up to {FORMAT}",
-                "use a newer vfio-p2p",
+                "Use a newer vfio-p2p.",
             )
         return manifest_from_json(data)
     except (msgspec.DecodeError, RecursionError) as err:
@@ -136,13 +139,16 @@ def _decode(path: Path, data: bytes) -> Manifest:
 
 
 class _Files(Protocol):
-    """A folder or a zip file, of which nothing is believed."""
+    """A folder or a zip file, whose content is not trusted."""
 
     def names(self) -> Iterable[str]:
-        """Names of all that is in it and is no folder."""
+        """Return the names of everything in it except folders."""
 
     def read(self, name: str, limit_bytes: int) -> bytes | None:
-        """Content of a file, cut if it is longer; None if it is none."""
+        """Read a file, one byte more than the limit at most.
+
+        :return: The content; None if it is not a regular file.
+        """
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ class _Folder:
                         yield name
 
     def read(self, name: str, limit_bytes: int) -> bytes | None:
-        # A link is not followed, and a pipe not waited for.
+        # Do not follow a link, and do not wait for a pipe.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             fd = os.open(self.path / name, flags)

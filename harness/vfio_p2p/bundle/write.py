@@ -36,23 +36,23 @@ def claimed(
 ) -> Iterator[None]:
     """Keep other processes from writing bundles into a folder.
 
-    It may wait: call it where that is no harm, not from a coroutine.
+    This may wait, so do not call it from a coroutine.
 
-    :param folder: Made when it is missing.
-    :param waiting: Called once if another process is at it.
+    :param folder: The folder, which is made if it is missing.
+    :param waiting: Called once if another process is writing into it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # The lock is not in the folder: what a user's folder gets is bundles,
-    # and nothing else.
+    # The lock is not in the folder: nothing but bundles goes into a folder
+    # of the user.
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
     with exclusive(cache_dir() / "locks" / name, waiting):
         yield
 
 
 def check_replaceable(path: Path) -> None:
-    """See that nothing but a bundle would be replaced.
+    """Check that nothing but a bundle would be replaced.
 
-    :param path: Where a bundle is to be written, a folder or a zip file.
+    :param path: The folder or zip file that the bundle is going to be.
     :raise UsageError: When something else is there.
     """
     if not os.path.lexists(path):
@@ -62,7 +62,7 @@ def check_replaceable(path: Path) -> None:
     except BundleError as err:
         raise UsageError(
             f"{path} is there already, and is no whole bundle",
-            "choose another name, or remove it first",
+            "Choose another name, or remove it first.",
         ) from err
 
 
@@ -70,7 +70,7 @@ def check_replaceable(path: Path) -> None:
 def writing(path: Path) -> Iterator[Path]:
     """Make a bundle in a folder that gets its name when it is whole.
 
-    :param path: The bundle's folder in the end; an old one is replaced.
+    :param path: The final folder of the bundle; an old bundle is replaced.
     :raise UsageError: When something else is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,10 +80,10 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def seal(folder: Path, inputs: Inputs) -> str:
-    """Write the manifest of a folder that a run has filled.
+    """Write the manifest into a folder that a run has filled.
 
-    :param folder: Has ``scenario.json`` and ``result.json``.
-    :param inputs: What the run was made from.
+    :param folder: The folder, with ``scenario.json`` and ``result.json``.
+    :param inputs: The inputs of the run.
     :return: The bundle's digest.
     :raise BundleError: When the run left no result.
     """
@@ -109,12 +109,13 @@ def seal(folder: Path, inputs: Inputs) -> str:
 def pack(bundle: Bundle, path: Path) -> None:
     """Write a bundle as a zip file; the same bundle gives the same bytes.
 
+    :param bundle: The bundle.
     :param path: The zip file to write.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(bundle.files.items()):
-            # The epoch of the format, for want of any other fixed date.
+            # Any fixed date will do; this is the earliest of the format.
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, data)

@@ -8,9 +8,10 @@ from typing import Protocol
 
 
 class Driver(StrEnum):
-    """The kernel module whose devices a scenario runs on.
+    """The kernel module that provides the devices of a scenario.
 
-    `MTTY` is Linux's own sample: it can do less, and none of it is ours.
+    `MTTY` is Linux's own sample driver.  It can do less than p2psim, but it
+    is independent of this project.
     """
 
     P2PSIM = "p2psim"
@@ -22,19 +23,20 @@ class VfioDevice(Protocol):
 
     @property
     def name(self) -> str:
-        """What QEMU's traces call it."""
+        """The name of the device in QEMU's traces."""
 
     @property
     def qemu_properties(self) -> str:
-        """Properties of QEMU's vfio-pci that select it."""
+        """The properties of QEMU's vfio-pci that select the device."""
 
     def log(self) -> bytes:
-        """The device's own log; empty if it keeps none."""
+        """Read the device's own log; empty if the device keeps none."""
 
     def start_traffic(self) -> None:
-        """Have it send to its peers, if it has any.
+        """Make the device send to its peers, if it has any.
 
-        This migrates with the device: the destination's goes on.
+        The traffic migrates with the device and continues at the
+        destination.
 
-        :raise HostError: When it cannot.
+        :raise HostError: When the device refuses.
         """

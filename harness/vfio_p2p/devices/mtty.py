@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Devices of Linux's sample driver mtty: an independent witness.
 
-What mtty offers is fixed (Linux 6.12, samples/vfio-mdev/mtty.c): all three
-migration flags, arcs that take no time, a state of 96 bytes in mtty-2, no
-DMA and no log.  Closing a device does not reset its state, so that each run
-gets devices of its own.
+The abilities of mtty are fixed (Linux 6.12, samples/vfio-mdev/mtty.c): all
+three migration flags, arcs that take no time, a state of 96 bytes for mtty-2,
+no DMA and no log.  Closing a device does not reset its state, so each run
+gets new devices.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ DEVICES = Path("/sys/bus/mdev/devices")
 class MttyDevice:
     """A mediated device of the type mtty-2.
 
-    :param name: Its UUID, which is also what QEMU's traces call it.
+    :param name: Its UUID, which is also its name in QEMU's traces.
     """
 
     name: str
 
     @property
     def sysfs(self) -> Path:
-        """Its folder under /sys, for QEMU's ``sysfsdev=``."""
+        """The device's folder under /sys, for QEMU's ``sysfsdev=``."""
         return DEVICES / self.name
 
     @property
     def qemu_properties(self) -> str:
-        """Properties of QEMU's vfio-pci that select it.
+        """The properties of QEMU's vfio-pci that select the device.
 
-        It offers DMA logging, and a kernel without IOMMUFD, such as the
-        testbed's, cannot report what was logged (include/linux/
-        iova_bitmap.h): QEMU is to use the container's dirty tracking, for
-        which migration has to be asked for, as with p2psim.
+        The device offers DMA logging, but a kernel without IOMMUFD, such as
+        the testbed's, cannot report the logged pages (include/linux/
+        iova_bitmap.h).  So QEMU has to use the container's dirty tracking,
+        and then migration must be enabled explicitly, as with p2psim.
         """
         return (
             f"sysfsdev={self.sysfs},enable-migration=on,"
@@ -50,15 +50,15 @@ class MttyDevice:
         )
 
     def log(self) -> bytes:
-        """Nothing: mtty keeps no log."""
+        """Return nothing: mtty keeps no log."""
         return b""
 
     def start_traffic(self) -> None:
-        """Nothing: mtty has no peers."""
+        """Do nothing: mtty has no peers."""
 
 
 def _uuid(prefix: str, number: int) -> str:
-    """A fixed one: its first group is the prefix in ASCII."""
+    """Make a fixed UUID, whose first group is the prefix in ASCII."""
     first = int.from_bytes(prefix.encode("ascii"))
     return f"{first:08x}-0000-4000-8000-{number:012}"
 
@@ -67,12 +67,12 @@ def _uuid(prefix: str, number: int) -> str:
 def mtty_devices(
     prefix: str, specs: tuple[Device, ...]
 ) -> Iterator[tuple[MttyDevice, ...]]:
-    """Create one device for each spec; all are gone afterwards.
+    """Create one device for each spec, and remove them all afterwards.
 
-    :param prefix: Up to four ASCII characters; fixes their UUIDs.
+    :param prefix: Up to four ASCII characters, which fix the UUIDs.
     :param specs: Only their number counts; see
         `vfio_p2p.devices.mtty_limits`.
-    :raise HostError: When the kernel refuses one.
+    :raise HostError: When the kernel refuses a device.
     """
     devices = tuple(
         MttyDevice(_uuid(prefix, number)) for number in range(len(specs))
@@ -93,5 +93,5 @@ def _create(device: MttyDevice) -> None:
     except OSError as err:
         raise HostError(
             f"cannot create the mtty device {device.name}: {err.strerror}",
-            "are the modules mdev and mtty loaded?",
+            "Load the kernel modules mdev and mtty.",
         ) from err

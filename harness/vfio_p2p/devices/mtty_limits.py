@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the devices of mtty cannot do, and which QEMU can migrate them."""
+"""The limits of mtty: which scenarios it can play, and with which QEMU."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import msgspec
 from vfio_p2p.errors import SourceError, UsageError
 from vfio_p2p.scenario.model import Device, Scenario
 
-# MAX_MTTYS of its 24 ports, two for each device, and two sides.
+# mtty has 24 ports (MAX_MTTYS); each device takes two, and there are two
+# sides.
 MAX_DEVICES = 24 // 2 // 2
 
-# Whoever asks for nothing in particular gets what mtty has.
+# A device of a scenario that keeps these defaults can be a device of mtty.
 _ORDINARY = Device()
 _GRANTED = ("count", "root_port")
 _DROPPED = ("profile", "latency_us")
@@ -22,12 +23,13 @@ _FIRST_QEMU = (9, 1)
 
 
 def adapt(scenario: Scenario) -> Scenario:
-    """What of a scenario mtty can play: all but the latencies.
+    """Make a scenario for mtty from one for p2psim, without latencies.
 
-    That is another scenario: it has a name of its own, and its summary says
-    what was left out.
+    The new scenario has a name of its own, and its summary says what was
+    left out.
 
-    :raise UsageError: When it asks for what mtty cannot do.
+    :param scenario: The scenario for p2psim.
+    :raise UsageError: When mtty cannot do what the scenario asks for.
     """
     for number, device in enumerate(scenario.devices):
         for key in Device.__struct_fields__:
@@ -37,19 +39,19 @@ def adapt(scenario: Scenario) -> Scenario:
                 raise _cannot(
                     scenario,
                     f"devices[{number}].{key}",
-                    "its devices have all flags, and a size and "
-                    "a behaviour that are fixed",
+                    "The flags, the size and the behaviour of its devices "
+                    "are fixed",
                 )
     if len(scenario.each_device()) > MAX_DEVICES:
         raise _cannot(
-            scenario, "devices.count", f"it has {MAX_DEVICES} for each side"
+            scenario, "devices.count", f"It has {MAX_DEVICES} for each side"
         )
     summary = f"{scenario.name} on mtty"
     if any(device.latency_us for device in scenario.devices):
         summary += f", without {_DROPPED[-1]}: its arcs take no time"
     return msgspec.structs.replace(
         scenario,
-        # As long as a name may be.
+        # A name has at most 63 characters.
         name=f"{scenario.name[: 63 - len(_SUFFIX)]}{_SUFFIX}",
         summary=summary,
         devices=tuple(
@@ -62,20 +64,20 @@ def adapt(scenario: Scenario) -> Scenario:
 def _cannot(scenario: Scenario, key: str, why: str) -> UsageError:
     return UsageError(
         f"{scenario.name}: mtty cannot do what {key} asks for",
-        f"{why}; run it without --device mtty",
+        f"{why}. Run the scenario without --device mtty.",
     )
 
 
 def check_qemu(version: str) -> None:
-    """See that a QEMU can migrate mtty's devices in the testbed.
+    """Check that a QEMU can migrate mtty's devices in the testbed.
 
-    :param version: As in QEMU's file VERSION.
-    :raise SourceError: When it is too old.
+    :param version: The content of QEMU's file ``VERSION``.
+    :raise SourceError: When QEMU is too old.
     """
     first = ".".join(map(str, _FIRST_QEMU))
     if tuple(map(int, version.split(".")[:2])) < _FIRST_QEMU:
         raise SourceError(
             f"QEMU {version} cannot migrate mtty's devices in the testbed",
-            "its kernel cannot report what a device logged, and only from "
-            f"{first} on QEMU's vfio-pci can do without it",
+            f"Use QEMU {first} or later: the testbed's kernel cannot report "
+            "logged pages, and older versions of vfio-pci need them.",
         )

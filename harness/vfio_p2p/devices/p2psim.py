@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Simulated devices: made through p2psim's configfs, gone afterwards.
+"""Simulated devices: created through p2psim's configfs, then removed.
 
-The interface, and the format of the devices' logs, are described in
-images/p2psim/README.md.
+images/p2psim/README.md describes the interface, and the format of the
+devices' logs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ DEBUGFS = Path("/sys/kernel/debug/p2psim")
 class SimulatedDevice:
     """A live p2psim device.
 
-    :param name: Its name, which is also what QEMU's traces call it.
+    :param name: Its name, which is also its name in QEMU's traces.
     :param sysfs: Its folder under /sys, for QEMU's ``sysfsdev=``.
     :param dma_logging: Whether it offers DMA logging.
-    :param has_peers: Whether it has others to send to, or to answer.
+    :param has_peers: Whether there are devices that it exchanges traffic
+        with.
     """
 
     name: str
@@ -37,25 +38,26 @@ class SimulatedDevice:
 
     @property
     def qemu_properties(self) -> str:
-        """Properties of QEMU's vfio-pci that select it.
+        """The properties of QEMU's vfio-pci that select the device.
 
-        Migration has to be asked for: with ``auto`` QEMU refuses devices
-        without dirty tracking of their own (facts: hw/vfio/migration.c).
+        Migration must be enabled explicitly: with ``auto``, QEMU refuses
+        devices without dirty tracking of their own (hw/vfio/migration.c).
         """
         migration = "auto" if self.dma_logging else "on"
         return f"sysfsdev={self.sysfs},enable-migration={migration}"
 
     def log(self) -> bytes:
-        """Its own log of arcs, with the kernel's clock."""
+        """Read the device's own log, with the kernel's clock."""
         return (DEBUGFS / self.name / "log").read_bytes()
 
     def start_traffic(self) -> None:
-        """Have it send to its peers, if it has any.
+        """Make the device send to its peers, if it has any.
 
-        This migrates with the device: the destination's goes on.
+        The traffic migrates with the device and continues at the
+        destination.
 
-        :raise HostError: When QEMU has not opened it, or is just saving or
-            loading it.
+        :raise HostError: When QEMU has not opened the device, or is just
+            saving or loading it.
         """
         if self.has_peers:
             _write(CONFIGFS / self.name / "traffic", "1")
@@ -63,8 +65,8 @@ class SimulatedDevice:
 
 def _write(path: Path, text: str) -> None:
     try:
-        # One write(2) for one value, as configfs wants it, and never of
-        # nothing: that would leave the old value.
+        # configfs needs one write(2) for each value.  It must not be empty:
+        # that would leave the old value in place.
         fd = os.open(path, os.O_WRONLY)
         try:
             os.write(fd, f"{text}\n".encode())
@@ -74,12 +76,12 @@ def _write(path: Path, text: str) -> None:
         raise HostError(
             f"p2psim refused {text!r} for {path.name} of "
             f"{path.parent.name}: {err.strerror}",
-            "the kernel's log says more",
+            "See the kernel's log (dmesg) for the reason.",
         ) from err
 
 
 def peers_of(specs: tuple[Device, ...]) -> tuple[tuple[int, ...], ...]:
-    """To which others each device sends, all by their place in `specs`."""
+    """Return the numbers of the devices to which each device sends."""
     found = []
     for number, spec in enumerate(specs):
         alike = [n for n, s in enumerate(specs) if s.peers is spec.peers]
@@ -123,7 +125,7 @@ def _create(
     except OSError as err:
         raise HostError(
             f"cannot create the p2psim device {name}: {err.strerror}",
-            "is the module p2psim loaded and configfs mounted?",
+            "Load the kernel module p2psim, and mount configfs.",
         ) from err
     for attribute, text in settings:
         _write(config / attribute, text)
@@ -155,13 +157,14 @@ def _create_all(
 def simulated_devices(
     prefix: str, specs: tuple[Device, ...], side: str
 ) -> Iterator[tuple[SimulatedDevice, ...]]:
-    """Create one device for each spec; all are gone afterwards.
+    """Create one device for each spec, and remove them all afterwards.
 
-    :param prefix: Their names are this and a number, from 0.  It is also
-        the group of those with peers: other sides are other groups.
-    :param specs: One for each device, in order.
-    :param side: Side whose faults they have; one of `Side`.
-    :raise HostError: When the kernel refuses one.
+    :param prefix: The devices' names are this prefix and a number, from 0.
+        It is also the group of the devices with peers, so that each side
+        has a group of its own.
+    :param specs: The specs, in the order of the devices.
+    :param side: The side of the devices; only its own faults are set.
+    :raise HostError: When the kernel refuses a device.
     """
     names = [f"{prefix}{number}" for number in range(len(specs))]
     try:

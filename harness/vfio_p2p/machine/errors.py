@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The errors that can occur where a scenario runs.
+"""The errors that can occur while a scenario runs.
 
-They are a part of the tree that `vfio_p2p.errors` draws, and other code
-imports them from there.  They have a module of their own because it goes
-into the testbed's VM, where nothing else of the tree is needed.
+They are a part of the tree in the docstring of `vfio_p2p.errors`, and other
+code imports them from there.  They have a module of their own because only
+these errors are needed in the testbed's VM.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import signal
 
 
 class HarnessError(Exception):
-    """Root of the tree: one line of what went wrong, one of what to do.
+    """The root of the tree.
 
-    :param what: What went wrong, one line.
-    :param hint: What the user can do about it, one line; may be empty.
+    :param what: What went wrong, in one line.
+    :param hint: What the user can do about it, in one line; may be empty.
     """
 
     exit_code = 5
@@ -27,20 +27,21 @@ class HarnessError(Exception):
 
 
 class HostError(HarnessError):
-    """A host did not do what it must do."""
+    """A machine did not do what it has to do."""
 
 
 class TestbedError(HostError):
-    """The outer VM failed: no boot, no bundle, out of time."""
+    """The outer VM failed: it did not boot, left no bundle, or hung."""
 
     __test__ = False        # not a test class, whatever pytest thinks
 
 
 class VMError(HarnessError):
-    """One QEMU process; `side` says which ("source", "destination").
+    """Something went wrong with one QEMU process.
 
-    :param side: Which of the two.
-    :param what: What went wrong, one line.
+    :param side: The name of the QEMU, e.g. "source".
+    :param what: What went wrong, in one line.
+    :param hint: What the user can do about it; may be empty.
     """
 
     def __init__(self, side: str, what: str, hint: str = "") -> None:
@@ -49,11 +50,11 @@ class VMError(HarnessError):
 
 
 class LaunchError(VMError):
-    """QEMU refused to start; `message` is what it printed.
+    """QEMU refused to start.
 
-    :param side: Which of the two.
+    :param side: The name of the QEMU.
     :param message: What it wrote to stderr.
-    :param status: Its exit status as in `subprocess`, None if unknown.
+    :param status: Its exit status as in `subprocess`; None if unknown.
     """
 
     def __init__(self, side: str, message: str, status: int | None) -> None:
@@ -67,11 +68,11 @@ class LaunchError(VMError):
 
 
 class ConnectionLostError(VMError):
-    """The QMP connection went away while it was needed.
+    """The QMP connection was lost while it was needed.
 
-    :param side: Which of the two.
-    :param what: What went wrong, one line.
-    :param crashed: Whether it was killed by a signal.
+    :param side: The name of the QEMU.
+    :param what: What went wrong, in one line.
+    :param crashed: Whether a signal killed QEMU.
     """
 
     def __init__(self, side: str, what: str, crashed: bool = False) -> None:
@@ -86,7 +87,8 @@ class CommandError(VMError):
 class StepTimeoutError(VMError):
     """A step took longer than its limit.
 
-    :param step: Name of the step.
+    :param side: The name of the QEMU.
+    :param step: The name of the step.
     :param limit_s: Its limit in seconds.
     """
 
@@ -97,21 +99,22 @@ class StepTimeoutError(VMError):
 
 
 class OutputLimitError(VMError):
-    """Too much was written; a migration that does not converge does.
+    """The QEMUs wrote too much, as when a migration does not converge.
 
-    :param side: Which wrote most.
-    :param limit_bytes: The limit, for all files of the run together.
+    :param side: The QEMU that wrote most.
+    :param limit_bytes: The limit for all files of the run together.
     """
 
     def __init__(self, side: str, limit_bytes: int) -> None:
         super().__init__(
             side,
             f"QEMU wrote more than {limit_bytes >> 20} MiB of traces and "
-            "messages; a migration that does not converge does",
-            "see its parameters downtime-limit and max-bandwidth",
+            "messages, as when a migration does not converge",
+            "Check the migration's parameters downtime-limit and "
+            "max-bandwidth.",
         )
         self.limit_bytes = limit_bytes
 
 
 class MigrationFailedError(VMError):
-    """The migration itself failed; carries QEMU's own description."""
+    """The migration failed; the message has QEMU's own description."""

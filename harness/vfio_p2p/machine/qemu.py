@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One QEMU process: started, spoken to, ended, on every path.
+"""One QEMU process: start it, talk to it, and end it on every way out.
 
-QMP runs over one end of a socket pair, so there is no path to clean up and
-no moment at which the socket is not there yet.  A QEMU that goes away is
-seen as the end of that socket, and its exit status and stderr then say why.
+QMP runs over one end of a socket pair, so there is no path to clean up, and
+no moment at which the socket does not exist yet.  When QEMU goes away, the
+socket is closed, and QEMU's exit status and stderr then say why.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from vfio_p2p.machine.errors import (
 from vfio_p2p.machine.qmp import TranscribedClient
 from vfio_p2p.machine.session import kill_session
 
-# What the oracle reads; patterns, because a name that a version of QEMU
-# does not know makes it complain on stderr, and a pattern does not.
+# The trace events that the oracle reads.  They are patterns because QEMU
+# complains on stderr about a name that it does not know, but not about a
+# pattern that matches nothing.
 TRACE_EVENTS = (
     "vfio_migration_*",
     "vfio_vmstate_change*",
@@ -55,32 +56,37 @@ TRACE_LOG = "trace.log"
 TRANSCRIPT = "qmp.jsonl"
 STDERR = "stderr.txt"
 
-# From the end of its QMP session to the end of a QEMU that goes away.
+# How long a QEMU whose QMP session has ended may take to exit.
 _EXIT_S = 5.0
 
-# From one look at what is left of a killed one to the next.
+# The pause between two looks at the remaining processes of a killed QEMU.
 _KILL_S = 0.01
 
 
-# After these come a stack or a register dump.
+# A message with one of these is followed by a stack or a register dump.
 _DEATHS = ("hardware error: ", "ssertion ")
 
 
 def _last_words(stderr: str) -> str:
-    """The line that says why a QEMU is gone; empty if there is none."""
+    """Find the line that says why QEMU ended; empty if there is none."""
     lines = stderr.strip().splitlines()
     told = [line for line in lines if any(x in line for x in _DEATHS)]
     return next(iter([*told[-1:], *lines[-1:]]), "")
 
 
 class Qemu:
-    """One QEMU process of one side; use it as an async context manager.
+    """One QEMU process; use it as an async context manager.
 
-    :param side: "source" or "destination".
-    :param argv: Program and its arguments; those for QMP, tracing and
-        messages are added.
-    :param directory: Existing folder for what it leaves: ``trace.log``,
-        ``qmp.jsonl``, ``stderr.txt``.
+    When the context is left, the process and its children have ended.  If
+    this process is killed, only a program that was made by
+    `vfio_p2p.machine.process.bound` ends with it.  In the testbed's VM that
+    is not needed, since the VM ends with this process.
+
+    :param side: The name of the QEMU, e.g. "source" or "destination-2".
+    :param argv: The program and its arguments; the options for QMP, tracing
+        and messages are added.
+    :param directory: An existing folder for the files ``trace.log``,
+        ``qmp.jsonl`` and ``stderr.txt``.
     """
 
     def __init__(
@@ -96,17 +102,17 @@ class Qemu:
 
     @property
     def status(self) -> int | None:
-        """Exit status, negative for a signal; None while it runs."""
+        """The exit status, negative for a signal; None while QEMU runs."""
         return self._process.returncode if self._process else None
 
     @property
     def running(self) -> bool:
-        """True from its start to its end."""
+        """Whether the process was started and has not ended."""
         return self._process is not None and self.status is None
 
     @property
     def statuses(self) -> list[str]:
-        """Statuses of its migrations, as far as its events told them."""
+        """The statuses of all its migrations that QMP has reported."""
         told = []
         for event in self.events.history:
             match event:
@@ -115,7 +121,7 @@ class Qemu:
         return told
 
     def stderr(self) -> str:
-        """What it has written to stderr so far, undecodable bytes shown."""
+        """Read what QEMU has written to stderr, undecodable bytes escaped."""
         with suppress(FileNotFoundError):
             return (self.directory / STDERR).read_text(
                 errors="backslashreplace"
@@ -130,10 +136,10 @@ class Qemu:
 
     @asynccontextmanager
     async def step(self, name: str, limit_s: float) -> AsyncIterator[None]:
-        """Time limit on one step.
+        """Set a time limit for one step.
 
-        :param name: What the step is called in messages.
-        :param limit_s: Its limit in seconds.
+        :param name: The name of the step, for messages.
+        :param limit_s: The limit in seconds.
         :raise StepTimeoutError: When the step takes longer.
         """
         try:
@@ -143,11 +149,11 @@ class Qemu:
             raise StepTimeoutError(self.side, name, limit_s) from None
 
     async def start(self, limit_s: float) -> None:
-        """Start it and negotiate QMP.
+        """Start QEMU and negotiate QMP.
 
-        :param limit_s: Limit in seconds, until QMP answers.
-        :raise LaunchError: When it ends before that.
-        :raise ConnectionLostError: When what it says is not QMP.
+        :param limit_s: The limit in seconds, until QMP answers.
+        :raise LaunchError: When QEMU ends before that.
+        :raise ConnectionLostError: When QEMU does not speak QMP.
         :raise StepTimeoutError: When it takes longer.
         """
         ours, theirs = socket.socketpair()
@@ -203,13 +209,13 @@ class Qemu:
     ) -> Any:
         """Run one QMP command.
 
-        :param command: Its name.
+        :param command: The name of the command.
         :param arguments: Its arguments.
-        :param limit_s: Limit in seconds.
-        :return: What it returned.
+        :param limit_s: The limit in seconds.
+        :return: The value that the command returned.
         :raise CommandError: When QEMU answers with an error.
-        :raise ConnectionLostError: When QEMU goes away, or what it says
-            is not QMP.
+        :raise ConnectionLostError: When QEMU goes away, or does not speak
+            QMP.
         :raise StepTimeoutError: When it takes longer.
         """
         qmp = self._session(command)
@@ -224,7 +230,7 @@ class Qemu:
                 raise await self._lost(command) from err
 
     async def _lost(self, step: str) -> ConnectionLostError:
-        """Say why the connection went away; waits for the exit status."""
+        """Wait for the exit status, and say why the connection was lost."""
         assert self._process
         with suppress(TimeoutError):
             async with asyncio.timeout(_EXIT_S):
@@ -240,14 +246,14 @@ class Qemu:
         return ConnectionLostError(
             self.side,
             f"{what}: {said}" if said else what,
-            # SIGKILL is somebody else's work.
+            # Somebody else sent SIGKILL; QEMU did not crash.
             crashed=(self.status or 0) < 0 and self.status != -signal.SIGKILL,
         )
 
     async def next_event(self, step: str) -> dict[str, Any]:
-        """Wait for its next QMP event; limits are the caller's.
+        """Wait for the next QMP event; the caller sets the time limit.
 
-        :param step: What is waited for, for the message.
+        :param step: The name of the step, for messages.
         :raise ConnectionLostError: When QEMU goes away before.
         """
         gone = asyncio.ensure_future(self._gone(self._session(step)))
@@ -262,37 +268,38 @@ class Qemu:
         finally:
             gone.cancel()
             event.cancel()
-            # It tells their cancellation from ours, which must not be lost.
+            # This awaits their cancellation, and still raises ours, which
+            # must not be lost.
             await asyncio.gather(gone, event, return_exceptions=True)
 
     @staticmethod
     async def _gone(qmp: TranscribedClient) -> None:
-        # Not the end of the process: that may be seen before the last
-        # events that it sent.
+        # This does not wait for the end of the process, which may be
+        # noticed before the last events that it sent.
         while qmp.runstate is Runstate.RUNNING:
             await qmp.runstate_changed()
 
     def _session(self, step: str) -> TranscribedClient:
-        """Its QMP session, unless it was killed."""
+        """Return the QMP session, unless QEMU was killed."""
         if self._qmp is None:
             raise ConnectionLostError(self.side, f"no QEMU for {step}")
         return self._qmp
 
     async def check_alive(self, step: str) -> None:
-        """Notice a QEMU that went away while nothing was asked of it.
+        """Check that QEMU is still there, without a command.
 
-        :param step: What is waited for, for the message.
-        :raise ConnectionLostError: When it is gone.
+        :param step: The name of the step, for messages.
+        :raise ConnectionLostError: When QEMU has gone away.
         """
         if self._session(step).runstate is not Runstate.RUNNING:
             raise await self._lost(step)
 
     async def quit(self, limit_s: float) -> None:
-        """End it by QMP's ``quit``, as a user would.
+        """End QEMU with QMP's ``quit``, as a user would.
 
-        :param limit_s: Limit in seconds, until the process is gone.
-        :raise ConnectionLostError: When it is gone already, or dies of a
-            signal.
+        :param limit_s: The limit in seconds, until the process has ended.
+        :raise ConnectionLostError: When QEMU has gone away already, or dies
+            of a signal.
         :raise StepTimeoutError: When it takes longer.
         """
         step = "exit after quit"
@@ -304,8 +311,8 @@ class Qemu:
     async def ended(self, step: str, limit_s: float) -> None:
         """Wait for the end of the process.
 
-        :param step: Why it ends, for messages.
-        :param limit_s: Limit in seconds.
+        :param step: The name of the step, for messages.
+        :param limit_s: The limit in seconds.
         :raise StepTimeoutError: When it takes longer.
         """
         assert self._process
@@ -313,15 +320,15 @@ class Qemu:
             await self._process.wait()
 
     async def kill(self) -> None:
-        """End it if it still runs, and whatever it started; idempotent."""
+        """Kill QEMU and its children if they still run; idempotent."""
         if self._process:
             led = self._process.returncode is None
             while kill_session(self._process.pid, led=led):
                 await asyncio.sleep(_KILL_S)
             await self._process.wait()
         if self._qmp:
-            # What ended the session was reported where it was met; it can
-            # be anything that the reader raised.
+            # The error that ended the session was reported where it occurred.
+            # It can be anything that the reader raised.
             with suppress(Exception):
                 await self._qmp.disconnect()
             self._qmp = None

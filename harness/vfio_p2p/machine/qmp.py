@@ -11,14 +11,15 @@ from qemu.qmp import Message, QMPClient
 
 
 class TranscribedClient(QMPClient):
-    """`QMPClient` that writes down every message, both ways.
+    """A `QMPClient` that writes down every message of both directions.
 
-    The transcript has one JSON document a line: ``{"time_ns": N, "dir":
-    "<-" or "->", "msg": {...}}``, ``->`` being what we sent and time_ns
-    CLOCK_REALTIME, the clock of QEMU's trace logs.
+    The transcript has one JSON document per line: ``{"time_ns": N, "dir":
+    "<-" or "->", "msg": {...}}``.  ``->`` marks a message that we sent.
+    The time is CLOCK_REALTIME, the clock of QEMU's trace logs.
 
-    :param name: Nickname of the session, e.g. the side.
-    :param transcript: Where to; stays open as long as the session.
+    :param name: A nickname of the session, e.g. the side.
+    :param transcript: The file to write to; it must stay open as long as the
+        session.
     """
 
     def __init__(self, name: str, transcript: IO[str]) -> None:

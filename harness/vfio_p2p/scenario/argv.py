@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vfio_p2p.scenario.course import Course, GuestProgram
 
-# In the folder of the firmware, in whose place it is: see images/guest.
+# This file replaces the firmware and is in the same folder; see images/guest.
 HEARTBEAT = "vfio-p2p-heartbeat.bin"
 
 
@@ -34,13 +34,13 @@ def qemu_argv(
     *,
     incoming: bool,
 ) -> list[str]:
-    """The command line, less QMP and tracing.
+    """Make the command line, without the options for QMP and tracing.
 
     :param launcher: The QEMU under test.
-    :param course: What it is for.
-    :param name: What it calls itself.
-    :param devices: vfio-pci's properties for each device.
-    :param incoming: Whether it waits for a migration.
+    :param course: The course of the run.
+    :param name: The name that QEMU is given.
+    :param devices: The properties of vfio-pci for each device.
+    :param incoming: Whether QEMU waits for a migration.
     """
     argv = [
         *launcher.argv,
@@ -49,7 +49,7 @@ def qemu_argv(
         *("-m", str(course.guest.ram_mib)),
         *("-L", str(launcher.firmware)),
         *("-nodefaults", "-no-user-config", "-display", "none"),
-        # An option ROM that only Windows guests look for.
+        # It loads an option ROM that only Windows guests look for.
         *("-global", "apic-common.vapic=off"),
     ]
     guest = course.guest
@@ -60,7 +60,7 @@ def qemu_argv(
             *("-fw_cfg", f"name=opt/vfio-p2p/heartbeat,string={numbers}"),
         ]
     if course.unplugged():
-        # ACPI's way needs a guest that acknowledges it.
+        # Unplugging through ACPI needs a guest that acknowledges it.
         argv += [
             *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
         ]
@@ -83,7 +83,8 @@ def _devices(course: Course, devices: Sequence[str]) -> Iterator[str]:
             yield f"pcie-root-port,id=port{number},chassis={number}"
             where = f"bus=port{number},"
         if number in unplugged:
-            # A function without function 0 goes at once, with no word to
-            # the guest (hw/pci/pcie.c, pcie_cap_slot_unplug_request_cb()).
+            # A function without a function 0 is removed at once, and the
+            # guest is not asked (hw/pci/pcie.c,
+            # pcie_cap_slot_unplug_request_cb()).
             where += "addr=0.1,"
         yield f"vfio-pci,id=vfio{number},{where}{properties}"

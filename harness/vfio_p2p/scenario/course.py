@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The course of a run, as data: all that the runner has to know.
+"""The course of a run, as data: everything that the runner has to know.
 
-What is expected of the run is not a part of it (`vfio_p2p.scenario.expect`),
-nor is anything that is only for the reader of a scenario's file.  So this
-module is all of the model that goes into the testbed's VM.
+The expected result of the run is not a part of the course: see
+`vfio_p2p.scenario.expect`.  The runner does not need it, and so only this
+module of the model goes into the testbed's VM.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
 Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 LatencyUs = Annotated[int, Meta(ge=0, le=60_000_000)]
 
-# What the two sides may take of the testbed's VM together. There, 608 MiB
-# of device memory and 32 of RAM were seen to fit, and 768 and 128 were not.
+# The memory that both sides together may take of the testbed's VM.  In tests,
+# 608 MiB of device memory with 32 MiB of RAM fit, and 768 MiB with 128 MiB
+# did not.
 _MEMORY_MIB = 640
 
 
 class Strict(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 ):
-    """The base of what is read from a scenario's file."""
+    """The base of everything that is read from a scenario's file."""
 
 
 class Flag(StrEnum):
@@ -60,10 +61,11 @@ class Peers(StrEnum):
 
 
 def check_arc(key: str, arc: str) -> None:
-    """See that a text is an arc, as ``FROM>TO`` with the uAPI's names.
+    """Check that a text is an arc: ``FROM>TO`` with the uAPI's names.
 
-    :param key: Of which it is the value.
-    :raise ValueError: When it is not.
+    :param key: The key whose value the text is, for the message.
+    :param arc: The text.
+    :raise ValueError: When it is not an arc.
     """
     states = arc.split(">")
     if len(states) != 2 or not all(
@@ -121,12 +123,12 @@ class Device(Strict, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if len(set(self.flags)) != len(self.flags):
-            raise ValueError("flags: one is named twice")
+            raise ValueError("flags: a flag is named twice")
         if self.flags and Flag.STOP_COPY not in self.flags:
-            raise ValueError("flags: the uAPI has none without stop_copy")
+            raise ValueError("flags: the uAPI requires stop_copy")
         for key in ("initial_bytes", "dirty_bytes"):
             if getattr(self, key) > self.size_bytes:
-                raise ValueError(f"{key}: more than size_bytes")
+                raise ValueError(f"{key}: it is more than size_bytes")
         for arc in self.latency_us:
             check_arc("latency_us", arc)
         for fault in self.faults:
@@ -135,13 +137,13 @@ class Device(Strict, frozen=True, kw_only=True):
             except ValueError as err:
                 raise ValueError(f"faults: {err}") from None
         if self.faults and self.fault_side is None:
-            raise ValueError("faults: no fault_side says whose they are")
+            raise ValueError("faults: fault_side must say which side has them")
         if self.fault_side is not None and not self.faults:
             raise ValueError("fault_side: there are no faults")
 
     @property
     def migration_flags(self) -> uapi.MigrationFlags:
-        """What it offers, as the uAPI has it."""
+        """The flags that the device offers, as the uAPI defines them."""
         flags = uapi.MigrationFlags(0)
         for flag in self.flags:
             flags |= uapi.MigrationFlags[flag.name]
@@ -184,14 +186,15 @@ class Guest(Strict, frozen=True, kw_only=True):
     ram_mib: Annotated[int, Meta(ge=16, le=1024)] = 64
     paused: bool = False
     program: GuestProgram = GuestProgram.FIRMWARE
-    # What 16 bits of the PIT's clock can count, and the guest keep up with.
+    # The range that 16 bits of the PIT's clock can count, and that the guest
+    # can keep up with.
     heartbeat_period_us: Annotated[int, Meta(ge=200, le=50_000)] = 1000
     dirty_pages_per_s: Annotated[int, Meta(ge=0, le=65536)] = 0
 
     def __post_init__(self) -> None:
         if self.dirty_pages_per_s and self.program is GuestProgram.FIRMWARE:
             raise ValueError(
-                "dirty_pages_per_s: only the program 'heartbeat' does that"
+                "dirty_pages_per_s: only the program 'heartbeat' dirties pages"
             )
 
 
@@ -247,13 +250,13 @@ class Outcome(StrEnum):
 
 
 class Course(Strict, frozen=True, kw_only=True):
-    """Devices, a guest, and the steps that they are put through.
+    """Devices, a guest, and the steps of a run.
 
     :param name: The name of the scenario.
     :param devices: The devices that each side has.
     :param guest: The VM that migrates.
     :param migration: Capabilities and parameters of the migration.
-    :param steps: What is done, in order.
+    :param steps: The steps, in order.
     :param limits: The time limits.
     """
 
@@ -275,30 +278,36 @@ class Course(Strict, frozen=True, kw_only=True):
         for device in self.unplugged():
             if device >= len(devices) or not devices[device].root_port:
                 raise ValueError(
-                    f"steps: no device {device} with a root_port to unplug"
+                    f"steps: there is no device {device} with a root_port"
                 )
         done: set[type[Step]] = set()
         for number, step in enumerate(self.steps, 1):
             done.add(type(step))
             if isinstance(step, Wait) and step.status and Migrate not in done:
                 raise ValueError(
-                    f"steps: {number} waits for a migration that is not begun"
+                    f"steps: step {number} waits for a migration before the "
+                    "first one begins"
                 )
 
     def _check_guest(self) -> None:
         beats = self.guest.program is GuestProgram.HEARTBEAT
         if beats and any(x.root_port for x in self.devices):
             raise ValueError(
-                "guest: the program 'heartbeat' finds no devices behind a "
-                "root_port"
+                "guest: the program 'heartbeat' does not find devices "
+                "behind a root_port"
             )
 
     def _check_peers(self) -> None:
         kinds = Counter(device.peers for device in self.each_device())
         if kinds[Peers.PAIRS] % 2:
-            raise ValueError("devices: one of the peers = 'pairs' is alone")
+            raise ValueError(
+                "devices: the number of devices with peers = 'pairs' must "
+                "be even"
+            )
         if kinds[Peers.MESH] == 1:
-            raise ValueError("devices: one with peers = 'mesh' is alone")
+            raise ValueError(
+                "devices: one device alone cannot have peers = 'mesh'"
+            )
 
     def _check_memory(self) -> None:
         size_bytes = sum(device.size_bytes for device in self.each_device())
@@ -317,13 +326,13 @@ class Course(Strict, frozen=True, kw_only=True):
         )
 
     def each_device(self) -> tuple[Device, ...]:
-        """Every single device, in the order in which QEMU gets them."""
+        """Return every single device, in the order of QEMU's arguments."""
         return tuple(
             device for device in self.devices for _ in range(device.count)
         )
 
     def unplugged(self) -> set[int]:
-        """Numbers of the single devices that a step takes out."""
+        """Return the numbers of the single devices that steps unplug."""
         return {
             step.device for step in self.steps if isinstance(step, Unplug)
         }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a scenario expects of its run, as data."""
+"""The expected result of a scenario, as data."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ DeviceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]{0,31}\Z")]
 
 
 def release(text: str) -> tuple[int, int]:
-    """The numbers of a QEMU release, to be compared.
+    """Parse the numbers of a QEMU release, for comparisons.
 
-    :param text: Begins with them, e.g. ``10.0`` or ``10.0.13 (Debian)``.
-    :raise ValueError: When it does not.
+    :param text: A text that begins with them, e.g. ``10.0`` or
+        ``10.0.13 (Debian)``.
+    :raise ValueError: When the text does not begin with a release.
     """
     found = re.match(r"(\d{1,4})\.(\d{1,4})(?![0-9])", text)
     if not found:
@@ -32,17 +33,17 @@ def release(text: str) -> tuple[int, int]:
 
 
 class StateSequence(Strict, frozen=True, kw_only=True):
-    """All states that one QEMU asks its devices for, in this order.
+    """All states that one QEMU requests of its devices, in this order.
 
-    A request for the state that the device is in does not count.
+    Requests for the state in which the device already is do not count.
 
     :param on: The QEMU, by the name of its folder in the bundle.
-    :param device: The number of the table [[devices]], from 0.  Without it the
-        sequence holds for all devices.
-    :param states: One text for each thing that happens to the VM, with blanks
-        between the states that are requested then.
-    :param since: The first release of QEMU for which the sequence holds.
-    :param until: The last release of QEMU for which the sequence holds.
+    :param device: The number of the table [[devices]], from 0; without it,
+        the sequence applies to all devices.
+    :param states: One text for each event in the VM's life; it contains the
+        states, separated by blanks.
+    :param since: The first release of QEMU to which the sequence applies.
+    :param until: The last release of QEMU to which it applies.
     """
 
     on: QemuName
@@ -63,14 +64,14 @@ class StateSequence(Strict, frozen=True, kw_only=True):
 
     @property
     def requests(self) -> tuple[uapi.DeviceState, ...]:
-        """The states."""
+        """The states, of all texts together."""
         names = " ".join(self.states).split()
         return tuple(uapi.DeviceState[name] for name in names)
 
     def holds_for(self, version: str) -> bool:
-        """Whether it is about this release.
+        """Whether the sequence applies to a release of QEMU.
 
-        :param version: Begins with the release's numbers.
+        :param version: A text that begins with the release's numbers.
         """
         number = release(version)
         return not (
@@ -80,19 +81,20 @@ class StateSequence(Strict, frozen=True, kw_only=True):
 
 
 class Expectation(Strict, frozen=True, kw_only=True):
-    """What is expected of a run: an outcome, and what QEMU says in the end.
+    """The expected result: an outcome, and more that must be true then.
 
     :param outcome: How the run ends.
-    :param message: A text that is part of QEMU's error.  It is required for
-        outcomes with an error, since any fault of the machine would do
-        otherwise.
+    :param message: A part of QEMU's message.  An unsuccessful outcome needs
+        one, since otherwise any fault of the machine would satisfy it.
     :param guest: The last answer to ``query-status``, by QEMU.
-    :param migration: The last status of the migration, by QEMU.  A migration
-        that is not to end as completed must never have been completed.
-    :param sequences: The states that devices are asked for.
-    :param ends: The state in which a device was left, by the device's name.
-    :param hangs: The arc that a device was still taking when the time limit
-        struck, by the device's name.  No other device may hang.
+    :param migration: The last status of the migration, by QEMU.  Unless this
+        is completed, the QEMU must never have reported completed.
+    :param sequences: The sequences of states that QEMU requests.
+    :param ends: The state in which a device was left according to its own
+        log, by the device's name.
+    :param hangs: The arc, as in `latency_us`, that a device had not finished
+        when the time limit struck, by the device's name.  No other device
+        may hang.
     :param breaks: The rules that the run must break.
     """
 
@@ -112,8 +114,8 @@ class Expectation(Strict, frozen=True, kw_only=True):
         for arc in self.hangs.values():
             check_arc("hangs", arc)
         if self.hangs and self.outcome is not Outcome.TIMEOUT:
-            raise ValueError(f"hangs: it goes with {Outcome.TIMEOUT}")
-        # QEMU itself says so of these, and the devices of a hang.
+            raise ValueError(f"hangs: the outcome must be {Outcome.TIMEOUT}")
+        # QEMU itself reports these outcomes, and the devices a hang.
         if self.outcome in (
             Outcome.IDLE,
             Outcome.MIGRATED,
@@ -122,16 +124,18 @@ class Expectation(Strict, frozen=True, kw_only=True):
         ):
             return
         if not self.message.strip():
-            raise ValueError(f"message: none to tell this {self.outcome} by")
+            raise ValueError(
+                f"message: the outcome {self.outcome} needs one"
+            )
 
 
 class Expect(Strict, frozen=True, kw_only=True):
-    """What is expected of a run, by the tree under test.
+    """The expected results, by the abilities of the tree under test.
 
-    :param base: What is expected without the series.
-    :param patched: What is expected with all six patches, ours or upstream's.
-    :param followups: What is expected with the series and a follow-up, by the
-        name of the follow-up, where that differs.
+    :param base: The result without the series.
+    :param patched: The result with all six patches, ours or upstream's.
+    :param followups: The result with these patches and a follow-up, by its
+        name, if it differs.
     """
 
     base: Expectation = Expectation()
@@ -140,5 +144,5 @@ class Expect(Strict, frozen=True, kw_only=True):
 
     @property
     def each(self) -> tuple[Expectation, ...]:
-        """All of them."""
+        """All of these results."""
         return (self.base, self.patched, *self.followups.values())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Faults of simulated devices: lines of p2psim's attribute ``faults``.
 
-Their meaning is described in images/p2psim/README.md; here they are only
-checked, so that a wrong one is found before anything runs.
+images/p2psim/README.md describes their meaning.  They are checked here so
+that a wrong line is found before anything runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 from vfio_p2p import uapi
 
-# Those that p2psim knows by name.
+# The errors that p2psim knows by name.
 ERRNOS = frozenset(
     {
         "EPERM", "EIO", "EAGAIN", "ENOMEM", "EFAULT", "EBUSY", "ENODEV",
@@ -58,14 +58,16 @@ def check_fault(
 ) -> None:
     """Refuse a line that p2psim would refuse, or that can never strike.
 
-    :param line: Such as ``arc PRE_COPY PRE_COPY_P2P 1 fail EIO``.
-    :param flags: What the device offers; 0 is a device without arcs.
-    :param size_bytes: The memory of the device.
-    :raise ValueError: When it is wrong; says why.
+    :param line: The line, e.g. ``arc PRE_COPY PRE_COPY_P2P 1 fail EIO``.
+    :param flags: The migration flags of the device; 0 if it has no arcs.
+    :param size_bytes: The size of the device's memory.
+    :raise ValueError: When the line is wrong; says why.
     """
     words = line.split()
     if words[:1] in (["arc"], ["save"]) and not flags:
-        raise ValueError(f"{line!r}: a device that cannot migrate has none")
+        raise ValueError(
+            f"{line!r}: a device that cannot migrate has no such fault"
+        )
     match words:
         case ["arc", before, after, nth, "fail" | "error", errno]:
             _arc(before, after, flags)

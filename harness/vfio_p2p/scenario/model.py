@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is to happen, as data.
+"""A scenario, as data: the course of a run, and its expected result.
 
 A scenario file is TOML.  It is strict: an unknown key or a wrong type is an
 error that names the key and its line.  Every quantity has its unit in its
-name.  ``vfio-p2p run --help`` lists the scenarios that come with the tool.
+name.  ``vfio-p2p scenario list`` prints the scenarios that come with the tool.
 
-Everything here is frozen, so that a scenario can be hashed into the
+All classes are frozen, so that the hash of a scenario can be a part of the
 identity of a run.
 """
 
@@ -78,12 +78,13 @@ FORMAT = 1
 
 
 def check_format(version: object) -> None:
-    """Refuse what only a newer program can read.
+    """Refuse a file that only a newer program can read.
 
-    To be asked first: whatever else such a file has, that is why.
+    Call this before the file is decoded, since a newer format also causes
+    other errors, which would be misleading.
 
-    :param version: Value of the key ``format``.
-    :raise ValueError: When it is newer.
+    :param version: The value of the key ``format``.
+    :raise ValueError: When the format is newer.
     """
     if isinstance(version, int) and version > FORMAT:
         raise ValueError(
@@ -92,7 +93,7 @@ def check_format(version: object) -> None:
         )
 
 
-# What it takes to end like that.
+# The step without which a run cannot have the outcome.
 _DUE: dict[Outcome, type[Step]] = {
     Outcome.MIGRATED: Migrate,
     Outcome.CANCELLED: Cancel,
@@ -119,11 +120,14 @@ class Scenario(Course, frozen=True, kw_only=True):
             due = _DUE.get(expected.outcome)
             if due and due not in done:
                 raise ValueError(
-                    f"expect: {expected.outcome}, and no step to do it"
+                    f"expect: no step can lead to {expected.outcome}"
                 )
             for sequence in expected.sequences:
                 if (sequence.device or 0) >= len(self.devices):
-                    raise ValueError("expect: a sequence of no device")
+                    raise ValueError(
+                        "expect: a sequence names a device that does not "
+                        "exist"
+                    )
 
     @property
     def course(self) -> Course:
@@ -134,12 +138,12 @@ class Scenario(Course, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what it says; comments and spelling do not count."""
+        """The SHA-256 of its content; comments and spelling do not count."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
 
 def from_json(data: bytes) -> Scenario:
-    """Inverse of `Scenario.to_json`.
+    """Decode a scenario, as `Scenario.to_json` encodes it.
 
     :raise msgspec.ValidationError: When it is not a scenario.
     """

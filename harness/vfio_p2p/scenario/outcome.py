@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a run ended, told apart; no judgement."""
+"""Classify how a run ended, without judging it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def result(
     error: VMError | None,
     exit_states: dict[str, int | None],
 ) -> Result:
-    """Write down how a run ended.
+    """Make the result of a run.
 
-    :param session: What was done.
-    :param error: What ended it before its last step, if anything did.
-    :param exit_states: By QEMU, as in `Result`.
+    :param session: The run.
+    :param error: The error that ended the run before its last step, if any.
+    :param exit_states: The exit statuses by QEMU, as in `Result`.
     """
     outcome, side, message = _ending(session)
     at = ""
@@ -39,7 +39,7 @@ def result(
         side=side,
         at=at,
         step=getattr(error, "step", ""),
-        # QMP's JSON can hold half a surrogate pair; ours must not.
+        # The JSON of QMP can hold half a surrogate pair; ours must not.
         message=_text(message),
         stderr=getattr(error, "message", ""),
         exit_states=exit_states,
@@ -62,7 +62,7 @@ def _text(said: str) -> str:
 
 
 def _ending(session: Session) -> tuple[Outcome, str, str]:
-    """Outcome, side and message of a run whose steps were all done."""
+    """Return outcome, side and message of a run that did all its steps."""
     if not session.legs:
         return Outcome.IDLE, "", ""
     leg = session.legs[-1]

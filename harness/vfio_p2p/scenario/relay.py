@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A proxy that breaks a stream off at a chosen byte."""
+"""A proxy that breaks off a stream at a chosen byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 class _Relay:
-    """One proxy; counts what goes towards the target, over all streams."""
+    """One proxy; it counts the bytes of all streams towards the target."""
 
     def __init__(self, target: Path, cut_bytes: int) -> None:
         self._target = target
@@ -24,7 +24,7 @@ class _Relay:
     async def accept(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Connect a client with the target."""
+        """Connect a client to the target."""
         task = asyncio.current_task()
         assert task
         self._tasks.add(task)
@@ -41,7 +41,7 @@ class _Relay:
     async def _towards(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        # One that is accepted late is as dead as the others.
+        # A client that is accepted after the cut gets nothing either.
         while self._left_bytes and not self._over:
             data = await reader.read(min(_CHUNK_BYTES, self._left_bytes))
             if not data:
@@ -53,13 +53,13 @@ class _Relay:
         self.cut()
 
     def cut(self) -> None:
-        """Break all streams off; what was passed on still arrives."""
+        """Break off all streams; bytes that were passed on still arrive."""
         self._over = True
         for writer in self._writers:
             writer.close()
 
     async def end(self) -> None:
-        """Leave nothing behind."""
+        """Break off all streams, and end all tasks."""
         self.cut()
         for task in self._tasks:
             task.cancel()
@@ -78,12 +78,12 @@ async def _back(
 async def relay(
     path: Path, target: Path, cut_bytes: int
 ) -> AsyncIterator[None]:
-    """Pass on what comes in at `path`, until it is too much.
+    """Pass on the streams of all clients, up to a number of bytes.
 
-    :param path: Unix socket to listen on.
-    :param target: Unix socket to connect to, once for each client.
-    :param cut_bytes: All streams break off, both ways, when so many bytes
-        went towards the target.
+    :param path: The Unix socket to listen on.
+    :param target: The Unix socket to connect to, once for each client.
+    :param cut_bytes: When this many bytes have gone towards the target, all
+        streams break off in both directions.
     """
     made = _Relay(target, cut_bytes)
     server = await asyncio.start_unix_server(made.accept, str(path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the runner found out, as it goes into the bundle."""
+"""The result of a run, as the bundle has it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ FORMAT = 1
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """How one run ended, as the runner saw it; no judgement.
+    """How one run ended, as the runner saw it, without any judgement.
 
-    `side` and `message` say whose error ended it and which, `at` in which
-    step of the scenario, and `step` which of its parts was cut short.
-    `exit_states` are those of `subprocess` by QEMU, None for one that had
-    to be killed or never ran.  `killed` are those that a step killed, and
-    `mute` those that did not answer any more when a time limit had struck.
-    `guest` is what ``query-status`` said last, by QEMU, and `migration` all
-    statuses that its migrations had.  `legs` are the migrations, each with
-    the QEMU that it was from and the one that it was to; a QEMU's name is
-    that of its folder.
-    `stderr` is what QEMU said when it refused to start.
-    `qmp_downtime_ms` is QMP's own figure for the last migration, which is
-    not the blackout.
+    QEMUs are named by their folders.
+
+    :param outcome: How the run ended.
+    :param side: The QEMU whose error ended the run; empty without an error.
+    :param at: The step of the scenario in which the error occurred.
+    :param step: The part of that step that was cut short by a time limit.
+    :param message: The message of the error.
+    :param stderr: What QEMU printed when it refused to start.
+    :param exit_states: The exit status of each QEMU, as in `subprocess`;
+        None if it had to be killed, or has never run.
+    :param killed: The QEMUs that a step killed.
+    :param mute: The QEMUs that no longer answered when a time limit struck.
+    :param guest: The last answer of each QEMU to ``query-status``.
+    :param migration: All statuses of each QEMU's migrations.
+    :param legs: The source and the destination of each migration.
+    :param qmp_downtime_ms: QMP's own figure for the last migration, which is
+        not the blackout.
+    :param qmp_total_time_ms: QMP's own total time of the last migration.
     """
 
     format: int = FORMAT
@@ -58,7 +64,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def from_json(data: bytes) -> Result:
-    """Inverse of `Result.to_json`.
+    """Decode a result, as `Result.to_json` encodes it.
 
     :raise msgspec.ValidationError: When it is not a result.
     """

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Drive one scenario: its QEMUs, their devices, QMP, time limits.
+"""Run one scenario: start its QEMUs, do its steps, keep its time limits.
 
-The same runner works inside the testbed and on a host.  It judges nothing:
-it leaves traces, transcripts and a `Result`.  What it leaves in the folder
-that it is given::
+The same runner works in the testbed's VM and on a host.  It does not judge
+the run, but leaves traces, transcripts and a `Result` in a folder::
 
     result.json
     source/         trace.log  qmp.jsonl  stderr.txt
     destination/    the same
-    source-2/       the same, of the second QEMU with the source's devices;
-                    and so on, where a scenario takes more than two QEMUs
+    source-2/       the same for the second QEMU with the source's devices,
+                    and so on, if a scenario needs more than two QEMUs
 """
 
 from __future__ import annotations
@@ -31,14 +30,15 @@ from vfio_p2p.scenario.result import Result
 from vfio_p2p.scenario.session import Session
 from vfio_p2p.side import Side
 
-# Of all QEMUs. With what else there is it must fit into the mailbox of a
-# sealed VM; a run that ends leaves less than a hundredth of that.
+# For all QEMUs together.  Everything that a run leaves must fit into the
+# mailbox of a sealed VM.  A run that ends normally leaves less than a
+# hundredth of this.
 OUTPUT_LIMIT_BYTES = 48 << 20
 _OUTPUT_POLL_S = 1.0
 
 
 async def _watch_output(vms: Sequence[Qemu]) -> NoReturn:
-    """Wait until they have written too much, and blame the worst."""
+    """Wait until the QEMUs have written too much; blame the worst one."""
     while True:
         sizes = [
             (sum(x.stat().st_size for x in vm.directory.iterdir()), vm.side)
@@ -75,19 +75,19 @@ async def run(
 ) -> Result:
     """Run one scenario.
 
-    :param course: What is to happen.
-    :param launchers: How to start the QEMUs, by the side whose devices they
-        get.
-    :param devices: vfio-pci's properties for each device, by side.
-    :param out: Existing empty folder for what it leaves.
-    :param before_migration: Called when both sides run, before the first
+    :param course: The course of the run.
+    :param launchers: How to start QEMU, by the side whose devices it gets.
+        To end QEMU with this process, see `vfio_p2p.machine.process.bound`.
+    :param devices: The properties of vfio-pci for each device, by side.
+    :param out: An existing empty folder for the files of the run.
+    :param before_migration: Called when both sides are up, before the first
         migration.
-    :return: How it ended, which is also in ``result.json``.
+    :return: How the run ended; ``result.json`` holds the same.
     """
     error: VMError | None = None
     made: Counter[Side] = Counter()
     async with AsyncExitStack() as stack:
-        # sun_path is short, and `out` may not be.
+        # The path of a socket must be short (sun_path), and `out` may be long.
         private = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="vfio-p2p-")
         )

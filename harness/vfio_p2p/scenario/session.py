@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The QEMUs of one run, and the steps that they are put through."""
+"""The QEMUs of one run, and the execution of its steps."""
 
 from __future__ import annotations
 
@@ -45,15 +45,17 @@ _CLEANUP = b"vfio_save_cleanup "
 
 @dataclass
 class Leg:
-    """One migration, and what is known of it.
+    """One migration, and everything that is known about it.
 
-    :param source: The QEMU that it is from.
-    :param destination: The QEMU that it is to.
-    :param told: How many statuses the source had told before.
-    :param cleaned: How many devices it had cleaned up after before.
-    :param reason: Why it failed, in QEMU's words.
-    :param downtime_ms: What QMP says of it.
-    :param total_time_ms: Likewise.
+    :param source: The QEMU that is migrated from.
+    :param destination: The QEMU that is migrated to.
+    :param told: The number of statuses that the source had reported before
+        this migration.
+    :param cleaned: The number of device cleanups that the source had
+        reported before this migration.
+    :param reason: Why the migration failed, in QEMU's words.
+    :param downtime_ms: The downtime that QMP reports.
+    :param total_time_ms: The total time that QMP reports.
     """
 
     source: Qemu
@@ -66,23 +68,23 @@ class Leg:
 
     @property
     def statuses(self) -> list[str]:
-        """Its statuses, as far as the source told them."""
+        """The statuses of this migration that the source has reported."""
         return self.source.statuses[self.told :]
 
     @property
     def status(self) -> str:
-        """The last of them; empty before the first."""
+        """The last of these statuses; empty before the first."""
         return next(reversed(self.statuses), "")
 
 
 class Session:
-    """One run: what was done so far, and with which QEMUs.
+    """One run: its QEMUs, and the steps that were done so far.
 
-    :param course: What is to happen.
-    :param make: Makes the QEMU, not yet started, for the devices of a side.
-    :param stack: Ends with the run; so does what is put on it.
-    :param private: Folder for sockets and disk images.
-    :param before_migration: Called when both sides run, before the first
+    :param course: The course of the run.
+    :param make: Makes the QEMU for the devices of a side; it is not started.
+    :param stack: Whatever is put on this stack ends with the run.
+    :param private: A folder for sockets and disk images.
+    :param before_migration: Called when both sides are up, before the first
         migration.
     """
 
@@ -100,7 +102,7 @@ class Session:
         self._stack = stack
         self._private = private
         self._before_migration = before_migration
-        # Whose devices a role has now.
+        # The side whose devices the QEMU in each role has now.
         self._sides = {role: role for role in Side}
         self._cast: dict[Side, Qemu] = {}
         self.vms: list[Qemu] = []
@@ -111,14 +113,14 @@ class Session:
         self.at = ""
 
     async def prepare(self) -> None:
-        """Make the QEMUs to begin with."""
+        """Make the first QEMU of each side."""
         for role in Side:
             await self._add(role)
 
     async def run(self) -> None:
-        """Do all steps, and end all QEMUs.
+        """Do all steps, then end all QEMUs.
 
-        :raise VMError: When a step cannot be done.
+        :raise VMError: When a step fails.
         """
         for role in Side:
             await self._cast[role].start(self._limits.launch_s)
@@ -137,11 +139,11 @@ class Session:
                 await vm.quit(self._limits.quit_s)
 
     async def ask(self, vm: Qemu, limit_s: float) -> None:
-        """Find out whether a guest runs.
+        """Ask for the run state of a guest, and note it.
 
-        :param vm: Whose.
-        :param limit_s: Limit in seconds.
-        :raise VMError: When it does not answer.
+        :param vm: The QEMU of the guest.
+        :param limit_s: The limit in seconds.
+        :raise VMError: When QEMU does not answer.
         """
         match await vm.execute("query-status", limit_s=limit_s):
             case {"status": str(status)}:
@@ -150,12 +152,12 @@ class Session:
     async def wind_up(self, error: VMError) -> None:
         """End the QEMUs of a run that was cut short.
 
-        One that still answers ends as it would for a user, so that its
-        traces are whole; who ends the run kills the others.  If one does
-        not answer when the time is up, none ends by itself: they are to be
-        seen as they were then.
+        A QEMU that still answers is told to quit, so that its traces are
+        whole.  The stack kills the others.  If a time limit has struck and
+        one QEMU does not answer, no QEMU is told to quit, so that the traces
+        show the state in which they hung.
 
-        :param error: Why it was cut short.
+        :param error: Why the run was cut short.
         """
         limit_s = self._limits.quit_s
         if isinstance(error, StepTimeoutError):
@@ -166,11 +168,12 @@ class Session:
                 except StepTimeoutError:
                     self.mute.append(vm.side)
                 except VMError:
-                    pass    # it ended, or never began to answer
+                    pass    # QEMU has ended, or has never answered
         if self.mute:
             for vm in self.vms:
                 if vm.running and vm.side not in self.mute:
-                    # First: if the other goes, a migration goes on alone.
+                    # This one first: if the mute one were gone, this one
+                    # would continue its migration.
                     self._stack.push_async_callback(vm.kill)
             return
         for vm in self.vms:
@@ -276,7 +279,7 @@ class Session:
             _log(source).count(_CLEANUP),
         )
         await self._execute(Side.SOURCE, "migrate", uri=f"unix:{path}")
-        # One that was refused is none.
+        # A migration that QEMU refused does not count.
         self.legs.append(leg)
 
     async def _fresh(self) -> Qemu:
@@ -313,14 +316,14 @@ class Session:
                 pass
 
     async def _traced(self, vm: Qemu, text: str) -> None:
-        """Wait for a text in the log."""
+        """Wait until the log contains a text."""
         async with vm.step("trace", self._limits.migrate_s):
             while text.encode() not in _log(vm):
                 await vm.check_alive("trace")
                 await asyncio.sleep(_POLL_S)
 
     async def _await(self, role: Side, status: Status) -> None:
-        """Wait for a status of the migration, and what belongs to it."""
+        """Wait for a status of the migration, and for what goes with it."""
         leg = self.legs[-1]
         if role is Side.DESTINATION:
             await self._reaches(leg, leg.destination, status)
@@ -340,7 +343,7 @@ class Session:
             await self._gone()
 
     async def _reaches(self, leg: Leg, vm: Qemu, wanted: Status) -> None:
-        """Wait until the migration has a status, as this side sees it."""
+        """Wait until one side has reported a status of the migration."""
         before = leg.told if vm is leg.source else 0
         async with vm.step("migration", self._limits.migrate_s):
             while True:
@@ -350,7 +353,7 @@ class Session:
                 if told and told[-1] in FINAL:
                     break
                 await vm.next_event("migration")
-        # A destination exits; only the source is still there to be asked.
+        # A destination that fails exits; only the source can be asked.
         if vm is leg.source:
             await self._explain(leg)
         raise MigrationFailedError(
@@ -358,7 +361,7 @@ class Session:
         )
 
     async def _explain(self, leg: Leg) -> None:
-        """Ask why it failed."""
+        """Ask the source why the migration failed."""
         match await leg.source.execute(
             "query-migrate", limit_s=self._limits.command_s
         ):
@@ -366,14 +369,14 @@ class Session:
                 leg.reason = why
 
     async def _both_complete(self, leg: Leg) -> None:
-        """Wait until both sides have; if not, say who is to blame."""
+        """Wait until both sides have completed, or blame one of them."""
         ends = [
             asyncio.create_task(self._reaches(leg, vm, Status.COMPLETED))
             for vm in (leg.source, leg.destination)
         ]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_EXCEPTION)
-            # When one has failed the other ends as well, or it hangs.
+            # After one has failed, the other one ends as well, or hangs.
             await asyncio.wait(ends, timeout=self._limits.settle_s)
         finally:
             for end in ends:
@@ -386,11 +389,11 @@ class Session:
     async def _cleaned_up(self, leg: Leg) -> None:
         """Wait for the source's cleanup, which follows its last status.
 
-        QMP does not show it; a ``quit`` before it would end the devices in
-        another order than a management tool that waits a moment.  It is
-        over when each device has said so, which all of 8.1 to 11.1 do in
-        the same words at the end (facts 4.2); savevm_state_cleanup is its
-        beginning.
+        QMP does not report the cleanup.  A ``quit`` before it would close
+        the devices in another order than a management tool does, which
+        waits a moment.  The cleanup is over when the trace has a line
+        vfio_save_cleanup for each device; QEMU 8.1 to 11.1 all print it as
+        the last thing (savevm_state_cleanup only marks the beginning).
         """
         step = "cleanup of the migration"
         vm = leg.source
@@ -404,8 +407,8 @@ class Session:
     async def _settled(self, leg: Leg) -> None:
         """Read QMP's downtime until two answers agree.
 
-        8.1 says "completed" before it fills the figure in: read at once
-        it was 0 in three migrations of nine.
+        QEMU 8.1 reports "completed" before it sets the figure: when read at
+        once, the figure was 0 in three migrations of nine.
         """
         vm = leg.source
         last: object = None
@@ -424,17 +427,18 @@ class Session:
                 await asyncio.sleep(_POLL_S)
 
     async def _gone(self) -> None:
-        """Wait for the end of a destination whose source gave up.
+        """Wait until a destination exits whose source has given up.
 
-        It takes the end of its stream for a fault, and exits.
+        For the destination, the end of the stream is an error, and it exits.
         """
         if not self.legs:
             return
         leg = self.legs[-1]
         over = leg.status in FINAL or not leg.source.running
         told = leg.destination.statuses
-        # One that nobody connected to waits on. The source is connected when
-        # it is active; the destination may yet have to notice.
+        # A destination to which nobody connected keeps waiting.  A source
+        # that is active has connected, even if the destination has not
+        # noticed yet.
         connected = Status.ACTIVE in (*told, *leg.statuses)
         if (
             over
@@ -453,9 +457,10 @@ def _log(vm: Qemu) -> bytes:
 
 
 def _distance(err: Exception) -> int:
-    """How far an error is from what caused it; of equals the source's is
-    first: a destination whose source gave up exits, and that is no second
-    fault.
+    """How far an error is from the cause of the trouble.
+
+    Of equal errors, the source's counts: a destination whose source has
+    given up exits, and that is not a second fault.
     """
     match err:
         case ConnectionLostError(crashed=True):

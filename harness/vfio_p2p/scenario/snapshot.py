@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Snapshots of a VM, as QMP's jobs make and load them."""
+"""Snapshots of a VM, made and loaded by QMP's jobs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vfio_p2p.scenario.course import Limits
 
 _NODE = "snapshots"
 _TAG = "vfio-p2p"
-# Of the disk, of which no guest knows; the VM's state lies behind it.
+# The size of the disk, which no guest sees; the VM's state lies behind it.
 _SIZE_BYTES = 1 << 20
 
 
 async def save(vm: Qemu, path: Path, limits: Limits) -> None:
-    """Save a VM, with all that it needs for that.
+    """Save a VM to a disk image, which is made if it does not exist.
 
-    :param vm: Which.
-    :param path: The disk image to make; one for each VM.
-    :param limits: Time limits.
-    :raise VMError: When it does not work.
+    :param vm: The QEMU of the VM.
+    :param path: The disk image; each VM needs its own.
+    :param limits: The time limits.
+    :raise VMError: When QEMU cannot save the VM.
     """
     if not path.exists():
         await _make_image(vm, path, limits)
@@ -35,11 +35,11 @@ async def save(vm: Qemu, path: Path, limits: Limits) -> None:
 
 
 async def load(vm: Qemu, limits: Limits) -> None:
-    """Load what was saved.
+    """Load the snapshot of a VM.
 
-    :param vm: The one that was saved.
-    :param limits: Time limits.
-    :raise VMError: When it does not work.
+    :param vm: The QEMU of the VM that was saved.
+    :param limits: The time limits.
+    :raise VMError: When QEMU cannot load it.
     """
     await _job(
         vm,

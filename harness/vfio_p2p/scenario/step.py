@@ -10,8 +10,8 @@ In a scenario file they are inline tables, told apart by `do`::
         {do = "wait", status = "completed"},
     ]
 
-Where a step is about one QEMU, `on` says which: the source or the
-destination of the current, or else the coming, migration.
+If a step concerns one QEMU, `on` says which one: the source or the
+destination of the current migration, or of the next one if none has begun.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Status(StrEnum):
     COMPLETED = "completed"
 
 
-# No other follows, until the next migration.
+# No other status follows these, until the next migration.
 FINAL = (Status.CANCELLED, Status.FAILED, Status.COMPLETED)
 
 
@@ -91,7 +91,7 @@ class Wait(_OnOne, frozen=True, kw_only=True, tag="wait"):
 
     def __post_init__(self) -> None:
         if (self.status is None) != bool(self.trace):
-            raise ValueError("status: give either it or trace")
+            raise ValueError("status: give either status or trace")
 
 
 class Stop(_OnOne, frozen=True, kw_only=True, tag="stop"):

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The outer VM: a real kernel with real VFIO, and sealed runs in it.
+"""The testbed: an outer VM with a real kernel, real VFIO and sealed runs.
 
-Nothing is imported here: `vfio_p2p.places.sealed.inside` runs in the VM, where
-every import costs guest time.
+`vfio_p2p.places.sealed.inside` is the program that runs in the VM.
 """

@@ -2,8 +2,8 @@
 """Initramfs archives whose bytes depend on their contents alone.
 
 The format is "newc" (Linux: Documentation/driver-api/early-userspace/
-buffer-format.rst).  Archives concatenate, and later files win, so an
-initramfs is a list of layers.
+buffer-format.rst).  Archives can be concatenated, and a later file replaces
+an earlier one, so an initramfs is a list of layers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 _ALIGN = 4
-# Layers are padded as the kernel's own tools pad them.
+# The kernel's own tools pad archives to this size.
 _BLOCK = 512
 
 
 class Layer:
-    """One archive in the making: paths (no leading slash) and contents."""
+    """One archive: contents by path, without a leading slash."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[int, bytes]] = {}
@@ -35,7 +35,7 @@ class Layer:
         self._files[path] = (stat.S_IFLNK | 0o777, target.encode())
 
     def folder(self, path: str) -> None:
-        """Add a folder, and those above it."""
+        """Add a folder, and the folders above it."""
         self._parents(path)
         self._files.setdefault(path, (stat.S_IFDIR | 0o755, b""))
 
@@ -47,7 +47,7 @@ class Layer:
                 )
 
     def to_bytes(self) -> bytes:
-        """The archive."""
+        """Return the archive."""
         return _archive(self._files)
 
 
@@ -65,7 +65,7 @@ def _member(inode: int, path: str, mode: int, data: bytes) -> bytes:
 
 
 def _archive(files: Mapping[str, tuple[int, bytes]]) -> bytes:
-    # Sorted order puts a folder before what is in it.
+    # In sorted order, a folder comes before its files.
     members = [
         _member(inode, path, mode, data)
         for inode, (path, (mode, data)) in enumerate(

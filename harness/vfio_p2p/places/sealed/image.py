@@ -48,12 +48,12 @@ _MODULES = {Driver.P2PSIM: ("p2psim",), Driver.MTTY: ("mdev", "mtty")}
 class Image:
     """A whole image.
 
-    :param key: Its key: a hash of all that it was made from.
+    :param key: Its key: a hash of everything that it was made from.
     :param path: Its folder in the cache.
-    :param files: SHA-256 of its files, by name.
-    :param driver: Whose devices it has.
-    :param kernel_package: Name and version of its kernel's package.
-    :param compiler: What compiled the driver.
+    :param files: The SHA-256 of its files, by name.
+    :param driver: The kernel module that provides its devices.
+    :param kernel_package: The name and the version of its kernel's package.
+    :param compiler: The version of the compiler of the driver.
     """
 
     key: str
@@ -65,17 +65,17 @@ class Image:
 
     @property
     def kernel(self) -> Path:
-        """The kernel's file."""
+        """The file of the kernel."""
         return self.path / "vmlinuz"
 
     @property
     def initramfs(self) -> Path:
-        """The initramfs, less the QEMU under test and the job."""
+        """The initramfs, without the QEMU under test and the job."""
         return self.path / "initramfs.cpio"
 
     @property
     def firmware(self) -> Path:
-        """Firmware of the QEMU that runs the VM, for its ``-L``."""
+        """The firmware of the QEMU that runs the VM, for its ``-L``."""
         return self.path / "firmware"
 
 
@@ -104,7 +104,7 @@ def get_image(
 
     :param progress: Told of each step.
     :param driver: The kernel module that is to provide its devices.
-    :raise HostError: When a package cannot be had.
+    :raise HostError: When a package is not available.
     :raise BuildError: When the driver does not build.
     :raise MissingToolError: When the machine has no make.
     """
@@ -112,7 +112,6 @@ def get_image(
     kit = get_kit(recipe, progress)
     sources = _module_sources(driver, recipe, kit, progress)
     with compiler(recipe, kit) as tools:
-        # A change while it is built leads to another key, and is noticed.
         parts = ImageParts(recipe, kit, driver, sources, tools)
         key = image_key(parts, modules_inside(resources.resource()))
         path = cache_dir() / "testbed" / "images" / key
@@ -154,7 +153,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _stored(path: Path) -> dict[str, str] | None:
-    """What is in a cached image; None if it is not there, or damaged."""
+    """Read the digests of a cached image; None if it is not whole."""
     try:
         data = (path / _FILES).read_bytes()
         files = msgspec.json.decode(data, type=dict[str, str])
@@ -185,7 +184,7 @@ def image_key(parts: ImageParts, modules: Mapping[str, bytes]) -> str:
     :param modules: Those, by path.
     """
     digest = hashlib.sha256()
-    # The kit's name stands for what is in it.
+    # The kit's name stands for its content.
     made_of = (
         _FORMAT,
         parts.driver,
@@ -294,9 +293,9 @@ def _guest_sources() -> list[Path]:
 
 
 def build_guest(folder: Path, tools: Compiler | None = None) -> bytes:
-    """Build the program for the VMs that migrate; takes no time.
+    """Build the program for the VMs that migrate, in no time.
 
-    :param folder: Where to work; nothing stays there.
+    :param folder: A folder to work in; nothing stays there.
     :param tools: The compiler; by default it is the machine's.
     :return: A ROM.
     :raise BuildError: When it does not build.
@@ -322,7 +321,7 @@ def _add_python(
     parts: ImageParts,
     modules: Mapping[str, bytes],
 ) -> None:
-    """Python as compiled files only: nothing to compile in guest time."""
+    """Add compiled Python only, so that the guest need not compile it."""
     recipe, kit = parts.recipe, parts.kit
     library = _PYTHON.format(recipe.python)
     program = f"python{recipe.python}"
@@ -334,7 +333,7 @@ def _add_python(
             target = stage / PACKAGE / module
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        # The kit's own interpreter: only that one's bytecode fits.
+        # Only the bytecode of the kit's own interpreter fits.
         call(
             [
                 str(kit.find(f"{_LIBRARIES}/{_LOADER}")),

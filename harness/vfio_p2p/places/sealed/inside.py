@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What runs in the VM: one scenario, and the way out for its bundle.
+"""The program in the VM: it runs one scenario and posts the results.
 
-Started by images/testbed/init as ``python -m vfio_p2p.places.sealed.inside``.
+images/testbed/init starts it as ``python -m vfio_p2p.places.sealed.inside``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from vfio_p2p.side import Side
 COURSE = Path("/job/course.json")
 DRIVER = Path("/modules/driver")
 OUT = Path("/out")
-# The loader and the libraries of the machine that built a QEMU come along,
-# so that they need not be those of the image.
+# A QEMU brings the loader and the libraries of the machine that built it, so
+# that the image may have others.
 LAUNCHERS = {
     side: Launcher(
         argv=(
@@ -55,10 +55,10 @@ def _devices(
 def run_job(course: Course, driver: Driver, out: Path) -> None:
     """Run one scenario.
 
-    :param course: What is to happen.
-    :param driver: Whose devices it runs on.
-    :param out: Existing empty folder for what it leaves.
-    :raise HostError: When the devices cannot be had.
+    :param course: The course of the run.
+    :param driver: The kernel module that provides the devices.
+    :param out: An existing empty folder for the files of the run.
+    :raise HostError: When the kernel refuses a device.
     """
     specs = course.each_device()
     with ExitStack() as stack:
@@ -85,14 +85,14 @@ def run_job(course: Course, driver: Driver, out: Path) -> None:
 
 
 def main() -> None:
-    """Do the job; say on the way out what went wrong, if anything did."""
+    """Do the job, and post its files, or the error that prevented it."""
     OUT.mkdir()
     try:
         driver = Driver(DRIVER.read_text())
         run_job(course_from_json(COURSE.read_bytes()), driver, OUT)
         post(OUT)
     except Exception as err:
-        # On the console as well: it is kept when a run fails.
+        # The console gets it as well, and is kept when a run fails.
         traceback.print_exc()
         what, hint = f"inside the VM: {err!r}", ""
         if isinstance(err, HarnessError):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The parts of the outer VM: Debian packages and wheels, unpacked.
+"""The kit: unpacked Debian packages and wheels, to make the outer VM of.
 
-What is in a kit is settled when it is made, and it is then used until the
-list in images/testbed changes or the cache is deleted: a new kernel in the
-archive must not change the result of a run from one day to the next.
+The versions are chosen when a kit is made.  The kit is then used until the
+list in images/testbed changes or the cache is deleted, so that a new kernel
+in the archive does not change the results of runs from one day to the next.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _PACKAGES = "packages.json"
 
 
 class Mtty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What mtty is built from; its table in images/testbed/testbed.toml."""
+    """The sources of mtty: a table of images/testbed/testbed.toml."""
 
     package: str
     files: tuple[str, ...]
 
 
 class ImageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """images/testbed/testbed.toml; see the comments there."""
+    """The content of images/testbed/testbed.toml; see the comments there."""
 
     suites: tuple[str, ...]
     kernel: str
@@ -59,9 +59,9 @@ class ImageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Kit:
     """A whole kit.
 
-    :param path: Its folder: ``root/`` is what the packages hold,
-        ``wheels/`` what the wheels hold.
-    :param packages: Version by name, all of them.
+    :param path: Its folder: ``root/`` has the files of the packages,
+        ``wheels/`` those of the wheels.
+    :param packages: The versions of all packages, by name.
     """
 
     path: Path
@@ -69,12 +69,12 @@ class Kit:
 
     @property
     def root(self) -> Path:
-        """Where the packages are unpacked."""
+        """The folder in which the packages are unpacked."""
         return self.path / "root"
 
     @property
     def wheels(self) -> Path:
-        """Where the wheels are unpacked."""
+        """The folder in which the wheels are unpacked."""
         return self.path / "wheels"
 
     def find(self, *names: str) -> Path:
@@ -103,7 +103,7 @@ class Kit:
 
 
 def recipe_folder() -> Path:
-    """Folder of the testbed's recipe."""
+    """Return the folder of the testbed's recipe."""
     return resources.images() / "testbed"
 
 
@@ -116,9 +116,9 @@ def read_recipe() -> ImageRecipe:
 def get_kit(recipe: ImageRecipe, progress: Progress) -> Kit:
     """Find the kit in the cache, or make it.
 
-    :param recipe: What is in it.
+    :param recipe: The recipe of the kit.
     :param progress: Told of each step.
-    :raise HostError: When a package or wheel cannot be had.
+    :raise HostError: When a package or wheel is not available.
     :raise NoSpaceError: When the disk is too full.
     """
     wheels = (recipe_folder() / "requirements.txt").read_bytes()
@@ -198,5 +198,5 @@ def _call(argv: list[str], package: str) -> None:
     except FileNotFoundError as err:
         raise MissingToolError(argv[0], package) from err
     if done.returncode:
-        lines = done.stdout.strip().splitlines() or ["it said nothing"]
+        lines = done.stdout.strip().splitlines() or ["it printed nothing"]
         raise HostError(f"{Path(argv[0]).name} failed: {lines[-1]}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A few files of Linux, as Debian has them for the testbed's kernel.
+"""A few source files of Linux, of the testbed's kernel.
 
-Debian's linux-source is a package of 150 MB: it is asked for only when a
-file of it is.
+Debian's package linux-source has 150 MB.  It is downloaded only if one of its
+files is needed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ def linux_files(
 ) -> list[Path]:
     """Find mtty's sources in the cache, or take them from the archive.
 
-    :param recipe: Which they are.
-    :param kit: Has the kernel whose version they are to be of.
+    :param recipe: Names the files.
+    :param kit: Has the kernel; the sources must have its version.
     :param progress: Told of each step.
     :return: Their paths, sorted, all in one folder.
-    :raise HostError: When they cannot be had, or only for another kernel.
+    :raise HostError: When they are not available, or only for another
+        kernel.
     :raise NoSpaceError: When the disk is too full.
     """
     version = kit.packages[f"linux-image-{kit.release}"]
@@ -63,14 +64,14 @@ def _download(
         raise HostError(
             f"Debian has {package} {found}, and the testbed's kernel is "
             f"{version}",
-            f"remove {kit.path}: the testbed gets the newer kernel then",
+            f"Remove {kit.path}: then the testbed gets the newer kernel.",
         )
     (archive,) = apt.download_packages({package: version})
     return archive
 
 
 def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
-    """Take files out of the tarball in a package, and leave the rest."""
+    """Extract files from the tarball in a package, and only these."""
     missing = set(names)
     try:
         with (
@@ -78,7 +79,7 @@ def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
                 bound(["dpkg-deb", "--fsys-tarfile", str(archive)]),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                # It complains when we have read enough.
+                # dpkg-deb complains when we stop reading.
                 stderr=subprocess.DEVNULL,
             ) as dpkg,
             tarfile.open(fileobj=dpkg.stdout, mode="r|") as package,
@@ -95,12 +96,12 @@ def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
         raise MissingToolError("dpkg-deb", "dpkg") from err
     except tarfile.TarError as err:
         raise HostError(
-            f"{archive} is damaged: {err}", "remove it, and start again"
+            f"{archive} is damaged: {err}", "Remove it, and start again."
         ) from err
     if missing:
         raise TestbedError(
             f"{archive.name} has no {', '.join(sorted(missing))}",
-            "images/testbed/testbed.toml asks for what it no longer holds",
+            "Correct images/testbed/testbed.toml, which asks for it.",
         )
 
 

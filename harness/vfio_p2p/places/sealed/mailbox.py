@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a bundle leaves a sealed VM: through shared memory, read afterwards.
+"""The way out of a sealed VM: shared memory that is read afterwards.
 
-A block device, a network or a serial port would let the host's speed into
-the guest's clock.  Stores to an ivshmem region are just stores, and the
-host looks at them only when the VM is gone.
+With a block device, a network or a serial port, the host's speed would
+affect the guest's clock.  Stores to an ivshmem region are just stores, and
+the host reads them only after the VM has ended.
 
 The region starts with a header: 8 bytes magic, 8 bytes little-endian
 length, 32 bytes SHA-256; the payload, a tar archive, follows.  The magic is
@@ -31,7 +31,7 @@ _IVSHMEM = ("0x1af4", "0x1110")
 
 
 def _pack(directory: Path) -> bytes:
-    """Archive a folder; what it says depends on the contents alone."""
+    """Archive a folder; the bytes depend on its contents alone."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path in sorted(directory.rglob("*")):
@@ -56,15 +56,16 @@ def _region() -> Path:
 
 
 def post(directory: Path) -> None:
-    """Inside the VM: leave a folder in the mailbox.
+    """Leave a folder in the mailbox; this runs in the VM.
 
+    :param directory: The folder.
     :raise TestbedError: When it does not fit, or there is no mailbox.
     """
     payload = _pack(directory)
     if _HEADER.size + len(payload) > SIZE_BYTES:
         raise TestbedError(
-            f"the run left {len(payload) >> 20} MiB, "
-            f"more than the mailbox takes"
+            f"the run left {len(payload) >> 20} MiB, which is more than the "
+            "mailbox holds"
         )
     digest = hashlib.sha256(payload).digest()
     header = _HEADER.pack(_MAGIC, len(payload), digest)
@@ -79,10 +80,10 @@ def post(directory: Path) -> None:
 
 
 def collect(region: Path, directory: Path) -> None:
-    """Outside, afterwards: unpack what the VM left.
+    """Unpack what the VM left; this runs on the host, afterwards.
 
     :param region: The file that backs the shared memory.
-    :param directory: Existing folder to unpack into.
+    :param directory: An existing folder to unpack into.
     :raise TestbedError: When the VM left nothing, or nothing whole.
     """
     with region.open("rb") as file:
@@ -100,7 +101,7 @@ def collect(region: Path, directory: Path) -> None:
 
 
 def _unpack(payload: bytes, directory: Path) -> None:
-    # Not extractall(): the Python of Debian 12 has no filters for it.
+    # Python 3.11.2, that of Debian 12, has no filters for extractall().
     with tarfile.open(fileobj=io.BytesIO(payload), mode="r:") as tar:
         for member in tar:
             content = tar.extractfile(member) if member.isreg() else None

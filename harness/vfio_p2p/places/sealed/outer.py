@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The QEMU that runs the outer VM, and how it is told to run.
+"""The QEMU that runs the outer VM, and its arguments.
 
-Why each argument: facts proven by running, and these reasons.
+The reasons for the arguments, all confirmed by experiments:
 
-* ``icount`` makes the guest's clock a count of its instructions,
-  ``sleep=off`` skips idle time, ``align=off`` never waits for the host.
-* One vCPU in one thread: nothing is left to the host's scheduler.
-* A named CPU: neither the host's CPU nor QEMU's version changes it.
-  With ``rdrand``: the kernel's first randomness is what ``-seed`` fixes.
-  Without ``cx16``: up to 7.2 TCG leaves rubbish in EFLAGS after CMPXCHG16B
-  (target/i386/tcg/mem_helper.c takes the flags from a stale CC_OP), and an
-  interrupt at that moment takes Linux down.  SLUB uses it all the time;
-  without the CPUID bit it does not.
+* ``icount`` makes the guest's clock a count of its instructions.
+  ``sleep=off`` skips idle time, and ``align=off`` never waits for the host.
+* With one vCPU in one thread, nothing depends on the host's scheduler.
+* A named CPU does not depend on the host's CPU or on QEMU's version.
+  With ``rdrand``, ``-seed`` fixes the kernel's first randomness.
+  Without ``cx16``, Linux does not use CMPXCHG16B: up to QEMU 7.2, TCG leaves
+  wrong EFLAGS after that instruction (target/i386/tcg/mem_helper.c takes the
+  flags from a stale CC_OP), and an interrupt at that moment crashes Linux,
+  whose SLUB allocator uses it all the time.
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ _SEALED = (
     *("-cpu", CPU),
     *("-rtc", "base=2026-01-01T00:00:00,clock=vm"),
 )
-# Half of the kernel's boot is self-tests, certificates and tracing that no
-# run needs: 1.5 s of guest time. Modules load without certificates, too.
-# Nobody attacks a CPU that is emulated, and with page tables of its own for
-# the kernel every system call empties that CPU's TLB: 12 % of a run.
+# Self-tests, certificates and tracing take half of the kernel's boot, 1.5 s of
+# guest time, and no run needs them. Modules load without certificates, too.
+# Mitigations are pointless on an emulated CPU, and they are slow: with page
+# tables of its own for the kernel, every system call flushes the TLB, which
+# takes 12 % of a run.
 KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests "
     "initcall_blacklist=jent_mod_init,crypto_kdf108_init,"
@@ -66,9 +67,9 @@ KERNEL_ARGUMENTS = (
 class Outer:
     """The distribution's QEMU.
 
-    :param program: Path of the binary.
-    :param version: What it says its version is.
-    :param sha256: Of the binary.
+    :param program: The path of the binary.
+    :param version: The version that it reports.
+    :param sha256: The SHA-256 of the binary.
     """
 
     program: str
@@ -77,7 +78,7 @@ class Outer:
 
 
 def find_outer() -> Outer:
-    """Find the QEMU that is to run the outer VM.
+    """Find the QEMU that runs the outer VM.
 
     :raise MissingToolError: When there is none.
     """
@@ -99,9 +100,9 @@ def find_outer() -> Outer:
 
 
 def sealed_arguments(seed: int, job: str = "") -> tuple[str, ...]:
-    """Arguments of a sealed run, without the paths of files.
+    """Return the arguments of a sealed run, without the paths of files.
 
-    :param seed: Seeds all the randomness that the guest gets.
+    :param seed: The seed of all randomness that the guest gets.
     :param job: See `run_sealed`.
     """
     return (
@@ -121,13 +122,16 @@ async def run_sealed(
 ) -> None:
     """Run the outer VM until it powers off; nothing goes in or out.
 
-    :param folder: Has ``initramfs.cpio``; gets ``mailbox`` and
-        ``console.txt``.
-    :param limit_s: Limit in seconds of the host's time; the guest has
+    :param outer: The QEMU that runs the VM.
+    :param image: The image of the VM.
+    :param seed: The seed of all randomness that the guest gets.
+    :param folder: The folder with ``initramfs.cpio``; the files ``mailbox``
+        and ``console.txt`` are made in it.
+    :param limit_s: The limit in seconds of the host's time; the guest has
         limits of its own.
-    :param job: Word of the kernel's command line for images/testbed/init;
-        by default it runs a scenario.
-    :raise TestbedError: When it does not end as it should.
+    :param job: A word of the kernel's command line for images/testbed/init;
+        by default, the VM runs a scenario.
+    :raise TestbedError: When the VM does not end as it should.
     """
     (folder / MAILBOX).touch()
     os.truncate(folder / MAILBOX, SIZE_BYTES)
@@ -163,6 +167,6 @@ async def run_sealed(
         said = stderr.decode(errors="backslashreplace").strip()
         raise TestbedError(
             f"the outer VM's QEMU ended with {process.returncode}: {said}",
-            "does 'vfio-p2p testbed shell' work?",
+            "Try 'vfio-p2p testbed shell', which starts the VM as well.",
         )
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""p2psim's own test, built and run in the testbed.
+"""Build p2psim's own test, and run it in the testbed.
 
-It runs sealed like everything else, so its times are exact and do not
-depend on the machine.
+It runs sealed like every run, so its times are exact and do not depend on the
+machine.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _END = re.compile(r"testbed: the selftest ended with (\d+)")
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What the selftest said.
+    """The result of the selftest.
 
-    :param passed: How many of its cases passed.
-    :param failed: Names of those that failed or were skipped, with what it
-        says of each.
+    :param passed: The number of cases that passed.
+    :param failed: The names of the cases that failed or were skipped, each
+        with its diagnostics.
     """
 
     passed: int
@@ -59,10 +59,10 @@ def run_selftest(
 
     :param outer: The QEMU that runs the outer VM.
     :param progress: Told of each step.
-    :param limit_s: Limit in seconds of the host's time.
-    :return: What it said, and the file with the whole of it.
-    :raise BuildError: When it does not build.
-    :raise TestbedError: When it does not come to its end.
+    :param limit_s: The limit in seconds of the host's time.
+    :return: The result, and the file with the whole output.
+    :raise BuildError: When the selftest does not build.
+    :raise TestbedError: When the selftest does not reach its end.
     :raise NoSpaceError: When the disk is too full.
     """
     image = get_image(progress)
@@ -89,11 +89,11 @@ def run_selftest(
             if (work / CONSOLE).exists():
                 console = (work / CONSOLE).read_bytes()
             write_whole(kept, console)
-    # Not from the copy, which may be that of another by now.
+    # Not from the kept file, which another process may have replaced.
     try:
         return read_console(console.decode(errors="replace")), kept
     except TestbedError as err:
-        raise TestbedError(err.what, f"its console: {kept}") from None
+        raise TestbedError(err.what, f"Read its console: {kept}") from None
 
 
 def _build(work: Path) -> bytes:
@@ -116,10 +116,10 @@ def _build(work: Path) -> bytes:
 
 
 def read_console(text: str) -> SelfTest:
-    """Read TAP from between what else is on a console.
+    """Read TAP from a console that has other output as well.
 
-    :param text: What the VM wrote.
-    :raise TestbedError: When the selftest did not come to its end.
+    :param text: The text of the console.
+    :raise TestbedError: When the selftest did not reach its end.
     """
     numbers: list[int] = []
     wrong = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A shell in the outer VM, for debugging; nothing sealed about it."""
+"""A shell in the outer VM, for debugging; it is not sealed."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from vfio_p2p.places.sealed.outer import (
 
 _KVM = ("-accel", "kvm", "-cpu", "host")
 _TCG = ("-accel", "tcg,thread=multi", "-cpu", CPU)
-# A guest of ours is up in less than 1 s where KVM works. Where /dev/kvm is
-# there and useless the firmware alone takes minutes.
+# If KVM works, our guest is up in less than 1 s.  If /dev/kvm exists but is
+# useless, the firmware alone takes minutes.
 _PROBE_LIMIT_S = 20.0
 _UP = b"testbed: up"
 
 
 def kvm_works(outer: Outer, image: Image) -> bool:
-    """Whether a guest of ours boots on KVM, within a time limit.
+    """Whether our guest boots on KVM within a time limit.
 
-    That /dev/kvm exists says nothing: it may be one on which a standard
-    kernel dies.
+    The existence of /dev/kvm proves nothing: a standard kernel may crash on
+    it.
 
-    :param outer: The QEMU to try it with.
-    :param image: The guest to boot.
+    :param outer: The QEMU to try.
+    :param image: The image to boot.
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
@@ -65,10 +65,12 @@ def kvm_works(outer: Outer, image: Image) -> bool:
 
 
 def run_shell(outer: Outer, image: Image, initramfs: Path) -> None:
-    """Give the terminal to a shell in the VM until it powers off.
+    """Give the terminal to a shell in the VM until the VM powers off.
 
-    Ctrl-a x ends the VM, whatever it does.
+    Ctrl-a x always ends the VM.
 
+    :param outer: The QEMU that runs the VM.
+    :param image: The image of the VM.
     :param initramfs: The whole initramfs, with a QEMU in it.
     :raise TestbedError: When the VM does not run.
     """
