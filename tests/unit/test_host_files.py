@@ -23,6 +23,7 @@ from vfio_p2p.machine.files import (
     touch,
     unused,
     used,
+    using,
     write_whole,
 )
 
@@ -151,6 +152,21 @@ def test_an_entry_that_was_made_again_is_used(tmp_path: Path) -> None:
     assert used(path)
     with unused(path) as free:
         assert not free
+
+
+def test_an_entry_is_used_within_a_block(tmp_path: Path) -> None:
+    path = tmp_path / "entry"
+    path.touch()
+    os.utime(path, (0, 0))
+    with using(path) as there:
+        assert there
+        assert path.stat().st_mtime > 0
+        with unused(path) as free:
+            assert not free
+    with unused(path) as free:
+        assert free
+    with using(tmp_path / "missing") as there:
+        assert not there
 
 
 def test_touching(tmp_path: Path) -> None:

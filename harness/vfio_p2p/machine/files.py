@@ -111,23 +111,52 @@ def used(path: Path) -> bool:
     :param path: A file or folder.
     :return: Whether the entry is there.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    fd = _hold(path)
+    if fd is None:
         return False
     inode = os.fstat(fd)
     key = inode.st_dev, inode.st_ino
     if key in _HELD:
         os.close(fd)
     else:
+        _HELD[key] = fd
+    return True
+
+
+@contextmanager
+def using(path: Path) -> Iterator[bool]:
+    """Use an entry within the block, as `used` does for a whole process.
+
+    It is for entries of which a process uses many, one after another. It
+    yields whether the entry is there.
+
+    :param path: A file or folder.
+    """
+    fd = _hold(path)
+    try:
+        yield fd is not None
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _hold(path: Path) -> int | None:
+    """Open and lock an entry for its users; None if it is missing."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
         # The wait is for a renaming at most.
         fcntl.flock(fd, fcntl.LOCK_SH)
-        _HELD[key] = fd
-    if not _same_file(_HELD[key], path):
-        os.close(_HELD.pop(key))
-        return False
-    touch(path)
-    return True
+        if _same_file(fd, path):
+            touch(path)
+            return fd
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import writing
 from vfio_p2p.errors import BundleError, TestbedError
-from vfio_p2p.machine.files import exclusive, publishing, room_for
+from vfio_p2p.machine.files import exclusive, publishing, room_for, using
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S, Place
@@ -76,12 +76,14 @@ class CachedPlace:
         :raise TestbedError: Also when the bundle of a rerun differs from
             that of the earlier run.
         """
-        known = find(job.inputs(self.provenance(job)))
-        if known and not self._rerun:
-            size_bytes = _size_bytes(known)
-            with room_for(out, 2 * size_bytes), writing(out) as partial:
-                shutil.copytree(known.path, partial, dirs_exist_ok=True)
-            return open_bundle(out)
+        inputs = job.inputs(self.provenance(job))
+        with using(_path(inputs)):
+            known = find(inputs)
+            if known and not self._rerun:
+                size_bytes = _size_bytes(known)
+                with room_for(out, 2 * size_bytes), writing(out) as partial:
+                    shutil.copytree(known.path, partial, dirs_exist_ok=True)
+                return open_bundle(out)
         made = await self._place.run(job, out, limit_s=limit_s)
         if known:
             check_same(known, made)

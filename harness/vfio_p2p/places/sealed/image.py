@@ -17,7 +17,7 @@ import msgspec
 from vfio_p2p import resources
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import TestbedError
-from vfio_p2p.machine.files import exclusive, publishing
+from vfio_p2p.machine.files import exclusive, publishing, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.compiler import Compiler, call, compiler
 from vfio_p2p.places.sealed.cpio import Layer
@@ -116,7 +116,7 @@ def get_image(
         key = image_key(parts, modules_inside(resources.resource()))
         path = cache_dir() / "testbed" / "images" / key
         with exclusive(path.with_name(f"{key}.lock")):
-            files = _stored(path)
+            files = _stored(path) if used(path) else None
             if files is None:
                 with publishing(path) as partial:
                     modules = modules_inside(resources.resource())
@@ -131,6 +131,7 @@ def get_image(
                     (partial / _FILES).write_bytes(
                         msgspec.json.encode(files)
                     )
+                used(path)
     kernel = f"linux-image-{kit.release}"
     return Image(
         key,

@@ -19,7 +19,7 @@ import msgspec
 
 from vfio_p2p import resources
 from vfio_p2p.errors import HostError, MissingToolError, TestbedError
-from vfio_p2p.machine.files import exclusive, publishing, room_for
+from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress
@@ -134,9 +134,10 @@ def get_kit(recipe: ImageRecipe, progress: Progress) -> Kit:
     key = hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()[:32]
     path = cache_dir() / "testbed" / "kits" / key
     with exclusive(path.with_name(f"{key}.lock")):
-        if not path.exists():
+        if not used(path):
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
                 _make(partial, recipe, progress)
+            used(path)
     packages = msgspec.json.decode(
         (path / _PACKAGES).read_bytes(), type=dict[str, str]
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p.errors import HostError, MissingToolError, TestbedError
-from vfio_p2p.machine.files import exclusive, publishing, room_for
+from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.kit import ImageRecipe, Kit
@@ -45,13 +45,14 @@ def linux_files(
     key = hashlib.sha256(wanted).hexdigest()[:32]
     path = cache_dir() / "testbed" / "linux" / key
     with exclusive(path.with_name(f"{key}.lock")):
-        if not path.exists():
+        if not used(path):
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
                 progress(0, 2, f"testbed: {package}")
                 archive = _download(recipe, kit, package, version)
                 progress(1, 2, "testbed: mtty's sources")
                 _extract(archive, recipe.mtty.files, partial)
                 progress(2, 2, "testbed: mtty's sources")
+            used(path)
     return sorted(path.iterdir())
 
 
