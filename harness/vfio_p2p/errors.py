@@ -174,7 +174,7 @@ class ScenarioError(InputError):
         where = f"{path}:{line}" if line else f"{path}"
         super().__init__(
             f"{where}: {why}",
-            "see harness/vfio_p2p/scenario/library/*.toml for examples",
+            "'vfio-p2p scenario show two-devices' prints an example.",
         )
         self.path = path
         self.line = line

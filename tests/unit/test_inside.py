@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -116,13 +117,14 @@ def test_the_set_is_enough(package: Path, tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     script = (
-        f"import sys; sys.path.insert(0, {str(alone)!r})\n"
+        "import sys\n"
         f"import {ENTRY} as entry\n"
         f"assert entry.__file__.startswith({str(alone)!r})\n"
         "print('ctypes' in sys.modules)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(alone)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +17,10 @@ import pytest
 from bench import (
     DESTINATION,
     DEVICES,
-    FAKE,
     SCENARIO,
     SIDES,
     SOURCE,
     Bench,
-    alive,
     fakes,
     launchers,
 )
@@ -485,41 +478,3 @@ async def test_cancelled(bench: Bench, side: str, point: str) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not (bench.out / "result.json").exists()
-
-
-VICTIM = """\
-import asyncio, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from bench import DEVICES, SCENARIO, fakes
-from vfio_p2p.scenario.argv import Launcher
-from vfio_p2p.scenario.runner import run
-from vfio_p2p.side import Side
-asyncio.run(run(SCENARIO, fakes(Path({plan!r})), DEVICES, Path({out!r})))
-"""
-
-
-def test_sigkill_of_the_runner_takes_its_qemus_along(bench: Bench) -> None:
-    plan = bench.plan(source={"active": [["mark"], ["hang"]]})
-    bench.out.mkdir()
-    script = VICTIM.format(
-        tests=str(FAKE.parent), plan=str(plan), out=str(bench.out)
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script],
-        env={**os.environ, "TMPDIR": str(bench.private)},
-    ) as victim:
-        try:
-            bench.wait_for(SOURCE)
-            assert {alive(pid) for pid in bench.pids().values()} == {True}
-        finally:
-            victim.kill()
-    # SIGKILL is pending when the runner is gone; death may take a moment.
-    for _ in range(6000):
-        if not any(map(alive, bench.pids().values())):
-            break
-        time.sleep(0.01)
-    assert set(bench.pids()) == set(SIDES)
-    # Nobody is left to remove its folder of sockets.
-    for path in bench.private.iterdir():
-        shutil.rmtree(path)

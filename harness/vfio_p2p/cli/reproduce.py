@@ -57,6 +57,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         help="where to leave the new bundle, a folder (default: "
         "out/again/NAME)",
     )
+    options.add_place(parser)
     options.add_json(parser)
     parser.set_defaults(request=request, run=run)
 
@@ -68,6 +69,7 @@ def request(args: argparse.Namespace) -> ReproduceRequest:
         source=args.source,
         patches=tuple(args.patch),
         out=args.out,
+        at=args.at,
     )
 
 

@@ -235,7 +235,8 @@ def _kvm(node: Path) -> Ability:
             "Join its group: 'adduser USER kvm' as root.",
         )
     else:
-        notes.found.append(str(node))
+        # That the node is there does not mean that a guest boots.
+        notes.found.append(f"{node}, which the shell tries before it is used")
     return notes.ability(
         "kvm", "a faster shell in the testbed", needed=False
     )

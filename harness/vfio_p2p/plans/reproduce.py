@@ -38,12 +38,14 @@ class ReproduceRequest:
         tarball that Debian has.
     :param patches: Patch files that do not come with vfio-p2p.
     :param out: The folder for the new bundle; None is ``out/again/NAME``.
+    :param at: The name of the place of the new run.
     """
 
     bundle: Path
     source: Path | None = None
     patches: tuple[Path, ...] = ()
     out: Path | None = None
+    at: str = SEALED
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _prepared(
             f"{known.path} was not made in the sealed testbed",
             "Only sealed runs can be repeated to the byte.",
         )
-    place = workshop.place(SEALED, _driver(known, recorded.place.driver))
+    place = workshop.place(request.at, _driver(known, recorded.place.driver))
     place.check()
     task = reporter.task(place.name)
     place.prepare(task)
