@@ -75,6 +75,12 @@ def test_runs() -> None:
     assert document.unproven == tuple(raw("validate")["unproven"])
 
 
+def test_runs_of_several_seeds() -> None:
+    lines = render("table", read("seeds")).splitlines()
+    assert "pass 3/3" in lines[3]
+    assert lines[-1] == "verdict: pass (6 passed, 0 failed)"
+
+
 def test_a_run_with_all_that_its_bundle_had() -> None:
     (run,) = read("report").runs
     assert run.inputs is not None
