@@ -39,11 +39,20 @@ with owned(["sleep", "600"], cwd=Path("/"), env=os.environ) as child:
 """
 
 # A process whose child says when it gets SIGTERM.
-PARENT = """\
-import signal, subprocess
+CHILD = """\
+import signal, sys
+def end(number, frame):
+    print("SIGTERM", flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print("started", flush=True)
+signal.pause()
+"""
+PARENT = f"""\
+import signal, subprocess, sys
 from vfio_p2p.machine.process import bound
-script = "trap 'echo SIGTERM; kill $!' TERM; sleep 600 & echo started; wait"
-subprocess.run(bound(["sh", "-c", script], signal.SIGTERM))
+child = [sys.executable, "-c", {CHILD!r}]
+subprocess.run(bound(child, signal.SIGTERM))
 """
 
 
