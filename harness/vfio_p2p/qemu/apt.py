@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vfio_p2p.errors import HostError, MissingToolError
-from vfio_p2p.machine.files import exclusive, used, write_whole
+from vfio_p2p.machine.files import exclusive, used, using, write_whole
 from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.qemu.apt_sources import find_archive
@@ -217,10 +217,12 @@ class AptRoot:
     def _download(self, destination: Path, *arguments: str) -> list[Path]:
         """Let apt-get download files, and move those that it verified."""
         destination.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=destination, prefix=".download-"
-        ) as name:
-            used(Path(name))
+        with (
+            tempfile.TemporaryDirectory(
+                dir=destination, prefix=".download-"
+            ) as name,
+            using(Path(name)),
+        ):
             result = self._run("apt-get", *arguments, cwd=Path(name))
             if result.returncode:
                 raise HostError(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_p2p.machine.files import exclusive, room_for, used
+from vfio_p2p.machine.files import exclusive, room_for, using
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.job import BuildJob
@@ -91,9 +91,9 @@ def build(
             log.parent.mkdir(parents=True, exist_ok=True)
             log.unlink(missing_ok=True)
             log.touch()
-            used(log)
-            binary = work.compile(job, log, lock, progress)
-            stored = store.add(job, binary, log)
+            with using(log):
+                binary = work.compile(job, log, lock, progress)
+                stored = store.add(job, binary, log)
         log.unlink()
     return _build(variant, job, stored, reused=False)
 
