@@ -168,7 +168,7 @@ def _made(
         for x in sides
         if x.is_tree
     }
-    seeds = setting.every_seed
+    setting.check()
     workshop.check(setting)
     chosen = choose(request.origin, reporter, workshop)
     trees = {
@@ -186,7 +186,7 @@ def _made(
             seed,
             "-b" if alike and differ and side == sides[1] else "",
         )
-        for seed in seeds
+        for seed in setting.every_seed
         for side in scenarios
     }
     made = run_trees(

@@ -66,7 +66,7 @@ def demonstrate(
             f"{scenario.name}: its devices do not send to one another",
             f"Give a scenario with peers, such as {SCENARIO}.",
         )
-    setting.every_seed  # noqa: B018 -- it raises when there is none
+    setting.check()
     workshop.check(setting)
     chosen = choose(request.origin, reporter, workshop)
     variants = choose_variants(chosen, [_KEPT, _BROKEN], workshop)

@@ -68,15 +68,17 @@ class Setting:
 
     @property
     def every_seed(self) -> range:
-        """All seeds.
+        """All seeds."""
+        return range(self.seed, self.seed + self.seeds)
+
+    def check(self) -> None:
+        """See that every seed can be used.
 
         :raise UsageError: When the last one is too large.
         """
-        found = range(self.seed, self.seed + self.seeds)
-        if found.stop > SEED_LIMIT:
+        if self.every_seed.stop > SEED_LIMIT:
             raise UsageError(
                 f"--seed {self.seed} --seeds {self.seeds}: the last seed is "
                 "too large",
                 f"The largest seed is {SEED_LIMIT - 1}.",
             )
-        return found

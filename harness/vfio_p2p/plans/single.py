@@ -54,7 +54,7 @@ def run_one(
     """
     setting = request.setting
     scenario = load_for(request.scenario, setting, reporter)
-    setting.every_seed  # noqa: B018 -- it raises when there is none
+    setting.check()
     workshop.check(setting)
     chosen = choose(request.origin, reporter, workshop)
     (variant,) = choose_variants(chosen, [request.variant], workshop)

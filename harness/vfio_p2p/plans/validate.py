@@ -57,7 +57,7 @@ def validate(
     """
     setting = request.setting
     scenarios = load_scenarios(request.scenarios, setting, reporter)
-    setting.every_seed  # noqa: B018 -- it raises when there is none
+    setting.check()
     workshop.check(setting)
     chosen = choose(request.origin, reporter, workshop)
     variants = choose_variants(
