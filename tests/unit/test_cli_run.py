@@ -92,7 +92,7 @@ def test_a_tree_that_does_not_build(
 ) -> None:
     workshop.refuses = {"": BuildError("ninja failed", Path("x.log"))}
     assert main(["run", "two-devices"], workshop) == 5
-    assert files(tmp_path / "out") == []
+    assert files(tmp_path) == []
 
 
 def test_a_place_that_is_not_there(

@@ -12,10 +12,11 @@ from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import check_replaceable, claimed, pack
 from vfio_p2p.errors import HostError
 from vfio_p2p.machine.files import remove_tree
-from vfio_p2p.plans.devices import load_for
-from vfio_p2p.plans.runs import Wanted, document_of, run_trees
+from vfio_p2p.plans.devices import check_qemu, load_for
+from vfio_p2p.plans.matrix import Cell
+from vfio_p2p.plans.runs import job_of
 from vfio_p2p.plans.setting import OUT, Origin, Setting
-from vfio_p2p.plans.sources import choose, choose_variants
+from vfio_p2p.plans.sources import build_all, choose, choose_variants
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.report.document import Document
@@ -57,24 +58,21 @@ def run_one(
     setting.check()
     workshop.check(setting)
     chosen = choose(request.origin, reporter, workshop)
+    check_qemu(setting.driver, chosen.source.version)
     (variant,) = choose_variants(chosen, [request.variant], workshop)
     usual = f"{variant.name}-{scenario.name}-s{setting.seed}"
     out = request.bundle or OUT / usual
     check_replaceable(out)
+    (build,) = build_all(chosen.source, [variant], reporter, workshop)
+    cell = Cell(job_of(build, scenario, setting.seed, workshop))
     # It is made under the usual name in a folder that no other run uses,
     # and gets its own name when it is whole.
     private = out.with_name(f".{out.name}.run")
+    alone = replace(setting, out=private, jobs=1)
     with claimed(out.parent):
         remove_tree(private)
         try:
-            made = run_trees(
-                chosen,
-                [Wanted(variant, scenario, setting.seed)],
-                replace(setting, out=private, jobs=1),
-                reporter,
-                workshop,
-            )
-            (result,) = made.results
+            (result,) = workshop.run([cell], alone, reporter)
             if result.bundle is None:
                 what, *hints = result.assessment.notes
                 raise HostError(what, " ".join(hints))
@@ -83,9 +81,12 @@ def run_one(
             else:
                 remove_tree(out)
                 result.bundle.rename(out)
-            moved = msgspec.structs.replace(result.run, bundle=str(out))
-            result = replace(result, run=moved, bundle=out)
-            made = replace(made, results=(result,))
         finally:
             remove_tree(private)
-    return document_of(chosen, made)
+    run = msgspec.structs.replace(result.run, bundle=str(out))
+    return Document.of(
+        (run,),
+        qemu=build.version,
+        base=chosen.base.name,
+        origin=chosen.source.origin,
+    )
