@@ -328,8 +328,8 @@ def _add_python(
     program = f"python{recipe.python}"
     with tempfile.TemporaryDirectory(dir=folder) as name:
         stage = Path(name)
-        _copy_tree(kit.root / library, stage, recipe.python_without)
-        _copy_tree(kit.wheels, stage, ("bin", "*.dist-info"))
+        copy_tree(kit.root / library, stage, recipe.python_without)
+        copy_tree(kit.wheels, stage, ("bin", "*.dist-info"))
         for module, data in modules.items():
             target = stage / PACKAGE / module
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -364,9 +364,13 @@ def _add_python(
     layer.link("usr/bin/python3", program)
 
 
-def _copy_tree(
-    source: Path, target: Path, without: tuple[str, ...]
-) -> None:
+def copy_tree(source: Path, target: Path, without: tuple[str, ...]) -> None:
+    """Copy the files of a folder, but not what is linked from elsewhere.
+
+    :param source: The folder.
+    :param target: The folder to copy to; it need not exist.
+    :param without: Patterns of the files and folders to leave out.
+    """
     for path in _files(source):
         name = str(path.relative_to(source))
         parents = [name, *map(str, Path(name).parents)]
