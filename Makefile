@@ -49,7 +49,7 @@ validate: setup
 test: unit functional
 
 lint: setup $(VENV)/dev.stamp
-	$(BIN)/ruff check harness tests tools benchmarks
+	$(BIN)/ruff check harness tests tools benchmarks docs
 
 types: setup $(VENV)/dev.stamp
 	$(BIN)/mypy

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator
 
-from vfio_p2p.cli.main import COMMANDS, make_parser
+from vfio_p2p.cli.entry import COMMANDS, make_parser
 
 from .pages import UndocumentedError, code, escape, flow
 

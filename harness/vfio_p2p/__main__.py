@@ -3,6 +3,6 @@
 
 import sys
 
-from vfio_p2p.cli.main import main
+from vfio_p2p.cli.entry import main
 
 sys.exit(main())

@@ -71,6 +71,7 @@ __all__ = [
     "StepTimeoutError",
     "TestbedError",
     "TraceError",
+    "UnevenError",
     "UsageError",
     "VMError",
 ]
@@ -185,7 +186,18 @@ class TraceError(InputError):
 
 
 class BundleError(InputError):
-    """A bundle is damaged, incomplete, or newer than this program."""
+    """A bundle is damaged, incomplete, or newer than this program.
+
+    :param what: What went wrong, one line.
+    :param hint: What the user can do about it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        hint: str = "Give the folder or the zip file of a whole bundle.",
+    ) -> None:
+        super().__init__(what, hint)
 
 
 class HistoryError(InputError):

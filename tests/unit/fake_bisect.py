@@ -16,7 +16,7 @@ from pathlib import Path
 from histories import MS, entry
 from vfio_p2p.cli.bisect import report
 from vfio_p2p.cli.context import Context, Printer
-from vfio_p2p.cli.main import guarded, make_parser, trap_signals
+from vfio_p2p.cli.entry import guarded, make_parser, trap_signals
 from vfio_p2p.errors import BuildError, NoSpaceError
 from vfio_p2p.history.database import Entry
 from vfio_p2p.plans.bisect.__main__ import main as step

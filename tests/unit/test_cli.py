@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from vfio_p2p.cli import COMMANDS, main
-from vfio_p2p.cli.main import guarded
+from vfio_p2p.cli.entry import guarded, make_parser
 from vfio_p2p.errors import (
     BuildError,
     HarnessError,
@@ -80,7 +80,7 @@ def test_build_error_shows_the_log(
         "vfio-p2p: ninja failed",
         "error: a",
         "error: b",
-        f"  the whole log is {log}",
+        f"  Read the whole log: {log}",
     ]
 
 
@@ -203,6 +203,37 @@ def test_a_traceback_only_when_asked_for(
     assert "Traceback" not in capsys.readouterr().err
     assert command(err, verbose=True) == 5
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["cache", "list"], ["history", "list"], ["series", "list"]]
+)
+def test_verbose_goes_after_an_action(words: list[str]) -> None:
+    parsed = make_parser(words[0]).parse_args([*words, "-vv"])
+    counts = {k: v for k, v in vars(parsed).items() if "verbose" in k}
+    assert sum(counts.values()) == 2
+
+
+def test_standard_input_that_is_closed() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m vfio_p2p b4-check <&-', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "standard input is closed" in done.stderr
+
+
+def test_help_that_cannot_be_written() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vfio_p2p", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 5
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

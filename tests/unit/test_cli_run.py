@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.cli import main
 from vfio_p2p.errors import BuildError
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.plans.matrix import Cell
+from vfio_p2p.plans.matrix import Cell, CellResult
+from vfio_p2p.plans.setting import Setting
+from vfio_p2p.progress import Reporter
 from vfio_p2p.verdict.assess import Assessment
 from workshops import FakeWorkshop
 
@@ -102,3 +105,60 @@ def test_a_place_that_is_not_there(
     err = capsys.readouterr().err
     assert "there is no place 'moon'" in err
     assert "sealed" in err
+
+
+@pytest.mark.parametrize("name", ["mine", "mine.zip"])
+def test_what_came_meanwhile_is_not_replaced(
+    workshop: FakeWorkshop, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / name
+    made = workshop.make
+    assert made
+
+    def make(cell: Cell, path: Path) -> None:
+        made(cell, path)
+        if out.suffix:
+            out.write_text("mine")
+        else:
+            out.mkdir()
+            (out / "thesis.tex").touch()
+
+    workshop.make = make
+    assert main(["run", "two-devices", "--out", str(out)], workshop) == 2
+    if out.suffix:
+        assert out.read_text() == "mine"
+    else:
+        assert files(out) == ["thesis.tex"]
+    assert files(tmp_path) == [name]
+
+
+def test_a_bundle_is_kept_whatever_became_of_the_run(
+    workshop: FakeWorkshop, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "b"
+    assert workshop.make
+    made: Callable[[Cell, Path], object] = workshop.make
+
+    class Differs(FakeWorkshop):
+        """A place that finds that the run is not the same as before."""
+
+        def run(
+            self,
+            cells: Sequence[Cell],
+            setting: Setting,
+            reporter: Reporter,
+        ) -> list[CellResult]:
+            (cell,) = cells
+            path = setting.out / cell.name
+            path.parent.mkdir(parents=True)
+            made(cell, path)
+            error = Assessment(
+                Verdict.ERROR, "not run", notes=("differs", f"See {path}.")
+            )
+            return [CellResult.without_run(cell, error)]
+
+    words = ["run", "two-devices", "--rerun", "--out", str(out)]
+    assert main(words, Differs()) == 5
+    assert capsys.readouterr().err.endswith(f"  See {out}.\n")
+    assert open_bundle(out)
+    assert files(tmp_path) == ["b"]

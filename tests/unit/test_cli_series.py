@@ -21,7 +21,7 @@ from small_series import (
 )
 from vfio_p2p.cli import main
 from vfio_p2p.cli.context import Context, Printer
-from vfio_p2p.cli.main import guarded
+from vfio_p2p.cli.entry import guarded
 from vfio_p2p.cli.series import add_parser
 
 Capture = pytest.CaptureFixture[str]

@@ -26,7 +26,7 @@ from typing import Annotated
 import msgspec
 import pytest
 from vfio_p2p import plans
-from vfio_p2p.cli.main import COMMANDS, make_parser
+from vfio_p2p.cli.entry import COMMANDS, make_parser
 from vfio_p2p.oracle import RULES
 from vfio_p2p.scenario.load import names, parse
 

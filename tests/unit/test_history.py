@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from histories import MS, entries, entry
+from vfio_p2p.cli import main
 from vfio_p2p.errors import HistoryError, NoSpaceError
 from vfio_p2p.history import database as module
 from vfio_p2p.history.database import (
@@ -319,3 +320,21 @@ def test_killed_while_writing(path: Path) -> None:
         assert all(len(x.metrics) == 2 for x in found)
         fill(path)
     assert told
+
+
+def test_a_history_of_0_1_0(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite3"
+    old = HERE / "data" / "be555e3" / "history.sqlite3"
+    path.write_bytes(old.read_bytes())
+    with open_history(path) as history:
+        known = history.entries()
+    assert len(known) == 7
+    assert {x.variant for x in known} == {"patched"}
+    assert all(x.metric("blackout") for x in known)
+    with open_history(path, write=True) as history:
+        assert history.add(known) == 0
+        assert history.add([entry(5 * MS)]) == 1
+    with open_history(path) as history:
+        assert len(history.entries()) == 8
+    assert main(["history", "list", "--db", str(path)]) == 0
+    assert main(["history", "plot", "blackout", "--db", str(path)]) == 0

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from reports import run_document
 from vfio_p2p.cli import main
-from vfio_p2p.cli.main import make_parser
+from vfio_p2p.cli.entry import make_parser
 from vfio_p2p.devices import Driver
 from vfio_p2p.downtime.compare import compare
 from vfio_p2p.errors import ScenarioError, UsageError

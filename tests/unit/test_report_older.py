@@ -148,3 +148,29 @@ def test_patches() -> None:
         (x["patch"], x["subject"], x["verdict"], x["columns"])
         for x in raw("per-patch")["patches"]
     ]
+
+
+def _changed(name: str, **parts: Any) -> bytes:
+    return json.dumps({**raw(name), **parts}).encode()
+
+
+def test_a_report_is_not_better_than_what_it_contains() -> None:
+    runs = raw("validate")["runs"]
+    for verdict in ("fail", "error", "inconclusive"):
+        worse = [{**runs[0], "verdict": verdict}, *runs[1:]]
+        found = from_json(_changed("validate", runs=worse), "x")
+        assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("validate", {"runs": []}),
+        ("mutants", {"mutants": [], "control": {}}),
+        ("followups", {"trials": []}),
+    ],
+)
+def test_an_empty_report_is_no_pass(
+    name: str, parts: dict[str, Any]
+) -> None:
+    assert from_json(_changed(name, **parts), "x").verdict == "inconclusive"

@@ -36,6 +36,17 @@ def broken(*rules: str) -> tuple[Finding, ...]:
     )
 
 
+def program_of(variant: str, version: str = "10.0.99") -> ProgramInput:
+    """A program that nobody can run."""
+    return ProgramInput(
+        variant=variant,
+        build="1" * 32,
+        version=version,
+        sha256="0" * 64,
+        libraries={},
+    )
+
+
 @dataclass
 class FakeWorkshop:
     """Stands in for this machine; its tables say what goes wrong.
@@ -92,13 +103,7 @@ class FakeWorkshop:
 
     def program(self, build: Build) -> ProgramInput:
         """The content of a build, which has none."""
-        return ProgramInput(
-            variant=build.variant,
-            build=build.key,
-            version=build.version,
-            sha256="0" * 64,
-            libraries={},
-        )
+        return program_of(build.variant, build.version)
 
     def place(self, name: str, driver: Driver) -> Place:
         """There is no place for a single job."""
@@ -107,6 +112,9 @@ class FakeWorkshop:
     def check(self, setting: Setting) -> None:
         """Every place is there."""
         check_history(setting.history)
+
+    def prepare(self, setting: Setting, reporter: Reporter) -> None:
+        """Every place is ready."""
 
     def run(
         self, cells: Sequence[Cell], setting: Setting, reporter: Reporter

@@ -90,7 +90,9 @@ def seal(folder: Path, inputs: Inputs) -> str:
     try:
         result = result_format.from_json((folder / RESULT).read_bytes())
     except (OSError, msgspec.DecodeError) as err:
-        raise BundleError(f"{folder}: the run left no result: {err}") from err
+        raise BundleError(
+            f"{folder}: the run left no result: {err}", "Run it again."
+        ) from err
     manifest = Manifest(
         inputs=inputs,
         result=result,

@@ -12,6 +12,6 @@ result and returns the exit code.  A module is imported only when its command
 is asked for, so that ``check`` loads nothing that starts virtual machines.
 """
 
-from vfio_p2p.cli.main import COMMANDS, main
+from vfio_p2p.cli.entry import COMMANDS, main
 
 __all__ = ["COMMANDS", "main"]

@@ -15,6 +15,7 @@ import sys
 
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
+from vfio_p2p.errors import UsageError
 from vfio_p2p.plans.b4 import PatchRequest, check_patch
 from vfio_p2p.series.patch import MAX_PATCH_BYTES
 
@@ -37,7 +38,14 @@ def add_parser(commands: options.Commands, summary: str) -> None:
 
 
 def request(args: argparse.Namespace) -> PatchRequest:
-    """Read the arguments, and the patch."""
+    """Read the arguments, and the patch.
+
+    :raise UsageError: When there is no standard input.
+    """
+    if sys.stdin is None:
+        raise UsageError(
+            "standard input is closed", "Give the patch on standard input."
+        )
     return PatchRequest(
         patch=sys.stdin.buffer.read(MAX_PATCH_BYTES),
         origin=options.origin(args),

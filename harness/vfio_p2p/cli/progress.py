@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
@@ -93,6 +95,16 @@ class Display:
         )
 
 
+@cache
+def _console(stream: TextIO) -> Console:
+    return Console(file=stream, soft_wrap=True)
+
+
+def console() -> Console:
+    """Return the one console of progress and messages, on stderr."""
+    return _console(sys.stderr)
+
+
 @contextmanager
 def display() -> Iterator[Display]:
     """Show progress on stderr as long as the context lasts.
@@ -104,9 +116,9 @@ def display() -> Iterator[Display]:
             task(3, 7, "compiling")
             task.end("done")
     """
-    console = Console(stderr=True, soft_wrap=True)
-    if not console.is_terminal:
-        yield Display(console, None)
+    shown = console()
+    if not shown.is_terminal:
+        yield Display(shown, None)
         return
     from rich.progress import (
         BarColumn,
@@ -122,7 +134,7 @@ def display() -> Iterator[Display]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[text]}", markup=False),
-        console=console,
+        console=shown,
         transient=True,
     ) as bars:
-        yield Display(console, bars)
+        yield Display(shown, bars)

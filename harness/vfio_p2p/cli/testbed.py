@@ -127,7 +127,7 @@ def show_selftest(tested: SelfTested, context: Context) -> int:
 
 
 def _shell(wanted: ShellRequest, context: Context) -> int:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(
             "a shell needs a terminal",
             "Run 'vfio-p2p testbed shell' in one, or see 'vfio-p2p run'.",

@@ -134,6 +134,9 @@ def run(wanted: _Request, context: Context) -> int:
         context.show(to_json(document).rstrip())
         return document.verdict.exit_code
     context.show(render("table", document).rstrip())
+    # Nothing follows the verdict on mutants and on follow-ups.
+    if wanted.mode in ("mutants", "followups"):
+        return document.verdict.exit_code
     out = wanted.plain.setting.out
     context.show(f"bundles, {JSON} and {JUNIT}: {out}")
     return document.verdict.exit_code

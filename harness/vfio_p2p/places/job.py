@@ -8,9 +8,10 @@ written down, hashed, and run by another machine.
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from vfio_p2p.bundle.manifest import Inputs, ProgramInput
 from vfio_p2p.bundle.provenance import Provenance
@@ -29,12 +30,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     :param seed: The seed, which fixes everything random.
     """
 
-    format: int = FORMAT
+    format: Annotated[int, Meta(ge=1)] = FORMAT
     kind: Literal["vfio-p2p job"] = "vfio-p2p job"
     source: ProgramInput
     destination: ProgramInput
     scenario: Scenario
-    seed: int
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
     @classmethod
     def of(

@@ -69,6 +69,7 @@ def check_patch(
     :raise InputError: When an option or the source is wrong.
     """
     # Wrong options are found before anything is built.
+    request.setting.check()
     scenarios = [
         load_for(name, request.setting, reporter) for name in SCENARIOS
     ]

@@ -50,6 +50,7 @@ class CacheKind(StrEnum):
 class CacheEntry:
     """Something that is kept or removed as a whole.
 
+    :param kind: What it is.
     :param path: A file or folder.
     :param size_bytes: The room that it takes on the disk.
     :param used_s: When it was last used, in Unix time.

@@ -36,8 +36,8 @@ SCENARIO = "one-device"
 
 Percents = tuple[float, float]
 
-# What cannot matter where nothing is run, and how the option is called.
-_OPTIONS = {"driver": "device", "seed": "seed", "seeds": "seeds"}
+# The options whose names differ from those of the fields.
+_OPTIONS = {"driver": "device"}
 
 
 @dataclass(frozen=True)

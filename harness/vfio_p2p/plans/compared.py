@@ -95,7 +95,8 @@ def runs_of_folder(
     if not folder.exists():
         raise UsageError(
             f"{side.text} is neither a variant nor a folder of bundles",
-            suggest(side.text, tree_names()),
+            f"{suggest(side.text, tree_names())} Add +NAME for a mutant, or "
+            "give a folder of bundles or logs.",
         )
     paths = [folder]
     if folder.is_dir() and not _is_run(folder):

@@ -67,6 +67,11 @@ def demonstrate(
             f"Give a scenario with peers, such as {SCENARIO}.",
         )
     setting.check()
+    if setting.seeds > 1:
+        raise UsageError(
+            "the experiment has one seed",
+            "Make it once for each seed.",
+        )
     workshop.check(setting)
     chosen = choose(request.origin, reporter, workshop)
     variants = choose_variants(chosen, [_KEPT, _BROKEN], workshop)

@@ -93,13 +93,13 @@ class CellResult:
 
     @classmethod
     def without_run(
-        cls, cell: Cell, found: Assessment, bundle: Path | None = None
+        cls, cell: Cell, found: Assessment, bundle: Bundle | None = None
     ) -> CellResult:
         """Make the result of a cell that could not be run or judged.
 
         :param cell: What was to be run.
         :param found: The reason.
-        :param bundle: The path of the bundle, if there is one.
+        :param bundle: What the run left, if it left anything.
         """
         job = cell.job
         run = failed_run(
@@ -110,9 +110,12 @@ class CellResult:
             latencies=latencies(job.scenario),
             qemu=job.source.version,
         )
-        if bundle is not None:
-            run = msgspec.structs.replace(run, bundle=str(bundle))
-        return cls(cell, found, run, bundle)
+        if bundle is None:
+            return cls(cell, found, run)
+        run = msgspec.structs.replace(
+            run, bundle=str(bundle.path), digest=bundle.digest
+        )
+        return cls(cell, found, run, bundle.path)
 
 
 async def run_matrix(
@@ -219,7 +222,7 @@ async def _run(
     except Exception as err:
         # Also for a log that cannot be read: we have made it ourselves.
         found = _unknown("not judged", err)
-        return CellResult.without_run(cell, found, bundle.path)
+        return CellResult.without_run(cell, found, bundle)
     try:
         record(bundle, result.assessment.verdict)
     except (HistoryError, NoSpaceError):
@@ -227,7 +230,7 @@ async def _run(
         raise
     except Exception as err:
         found = _unknown("not recorded", err)
-        return CellResult.without_run(cell, found, bundle.path)
+        return CellResult.without_run(cell, found, bundle)
     return result
 
 

@@ -29,6 +29,7 @@ def check_fixed(mode: str, setting: Setting) -> None:
     :param setting: The setting that was asked for.
     :raise UsageError: When the mode does not take it.
     """
+    setting.check()
     if setting.profile:
         raise UsageError(
             f"{mode} judges with latencies of its own",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from vfio_p2p import resources
@@ -101,6 +101,9 @@ def project_revision() -> str:
     """The commit of the checkout that we run from, or else our version."""
     root = resources.checkout()
     if root is None:
-        return version("vfio-p2p")
+        try:
+            return version("vfio-p2p")
+        except PackageNotFoundError:
+            return ""
     found = revision_of(root)
     return found.commit if found else ""

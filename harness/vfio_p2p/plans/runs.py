@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vfio_p2p.errors import UsageError
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.places import Job
 from vfio_p2p.plans.devices import check_qemu
@@ -80,7 +81,13 @@ def run_trees(
     :param setting: Where and how they are made.
     :param reporter: Told how far the work is.
     :param workshop: Builds and runs.
+    :raise UsageError: When there is nothing to run.
     """
+    if not wanted:
+        raise UsageError(
+            "there is nothing to run",
+            "Name at least one variant and one scenario.",
+        )
     check_qemu(setting.driver, chosen.source.version)
     variants = {one.variant.name: one.variant for one in wanted}
     builds = {

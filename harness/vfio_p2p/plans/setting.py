@@ -72,10 +72,15 @@ class Setting:
         return range(self.seed, self.seed + self.seeds)
 
     def check(self) -> None:
-        """See that every seed can be used.
+        """See that the numbers make sense.
 
-        :raise UsageError: When the last one is too large.
+        :raise UsageError: When they do not.
         """
+        if self.seed < 0 or self.seeds < 1 or self.jobs < 1:
+            raise UsageError(
+                f"seed {self.seed}, {self.seeds} seeds, {self.jobs} jobs",
+                "Give a seed from 0, and at least one seed and one job.",
+            )
         if self.every_seed.stop > SEED_LIMIT:
             raise UsageError(
                 f"--seed {self.seed} --seeds {self.seeds}: the last seed is "

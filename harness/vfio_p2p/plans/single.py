@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,9 +13,9 @@ import msgspec
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import check_replaceable, claimed, pack
 from vfio_p2p.errors import HostError
-from vfio_p2p.machine.files import remove_tree
+from vfio_p2p.machine.files import publishing, remove_tree
 from vfio_p2p.plans.devices import check_qemu, load_for
-from vfio_p2p.plans.matrix import Cell
+from vfio_p2p.plans.matrix import Cell, CellResult
 from vfio_p2p.plans.runs import job_of
 from vfio_p2p.plans.setting import OUT, Origin, Setting
 from vfio_p2p.plans.sources import build_all, choose, choose_variants
@@ -65,24 +67,12 @@ def run_one(
     check_replaceable(out)
     (build,) = build_all(chosen.source, [variant], reporter, workshop)
     cell = Cell(job_of(build, scenario, setting.seed, workshop))
-    # It is made under the usual name in a folder that no other run uses,
-    # and gets its own name when it is whole.
-    private = out.with_name(f".{out.name}.run")
-    alone = replace(setting, out=private, jobs=1)
-    with claimed(out.parent):
-        remove_tree(private)
-        try:
-            (result,) = workshop.run([cell], alone, reporter)
-            if result.bundle is None:
-                what, *hints = result.assessment.notes
-                raise HostError(what, " ".join(hints))
-            if out.suffix == ".zip":
-                pack(open_bundle(result.bundle), out)
-            else:
-                remove_tree(out)
-                result.bundle.rename(out)
-        finally:
-            remove_tree(private)
+    workshop.prepare(setting, reporter)
+    waiting = partial(
+        reporter.task("run"), 0, 0, "waiting for another vfio-p2p"
+    )
+    with claimed(out.parent, waiting):
+        result = _run(cell, out, setting, reporter, workshop)
     run = msgspec.structs.replace(result.run, bundle=str(out))
     return Document.of(
         (run,),
@@ -90,3 +80,42 @@ def run_one(
         base=chosen.base.name,
         origin=chosen.source.origin,
     )
+
+
+def _run(
+    cell: Cell,
+    out: Path,
+    setting: Setting,
+    reporter: Reporter,
+    workshop: Workshop,
+) -> CellResult:
+    """Make the run under its usual name, and then move its bundle."""
+    private = out.with_name(f".{out.name}.run")
+    remove_tree(private)
+    made = private / cell.name
+    alone = replace(setting, out=private, jobs=1)
+    try:
+        (result,) = workshop.run([cell], alone, reporter)
+    finally:
+        # A bundle is kept whatever became of it: a run that differs from an
+        # earlier one has to be looked at.
+        try:
+            if made.exists():
+                _move(made, out)
+        finally:
+            remove_tree(private)
+    if result.bundle is None:
+        what, *hints = result.assessment.notes
+        hint = " ".join(hints).replace(str(made), str(out))
+        raise HostError(what, hint)
+    return result
+
+
+def _move(made: Path, out: Path) -> None:
+    # Building takes minutes, in which somebody may have put something there.
+    check_replaceable(out)
+    if out.suffix == ".zip":
+        pack(open_bundle(made), out)
+        return
+    with publishing(out) as partial:
+        shutil.copytree(made, partial, dirs_exist_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one seam between the plans and the machine.
+"""The seam between the plans that build or run, and the machine.
 
 A plan decides what is built and run.  A `Workshop` finds sources, builds
 QEMU and runs jobs; `Local` is the real one.  Unit tests replace it as a whole
@@ -76,6 +76,12 @@ class Workshop(Protocol):
         :raise InputError: When they cannot.
         """
 
+    def prepare(self, setting: Setting, reporter: Reporter) -> None:
+        """Make the place ready; `run` does so, too, if it is not.
+
+        :raise HostError: When it cannot be made ready.
+        """
+
     def run(
         self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
     ) -> list[CellResult]:
@@ -90,6 +96,7 @@ class Local:
 
     def __init__(self) -> None:
         self._programs = KnownPrograms()
+        self._ready: dict[tuple[str, Driver], Place] = {}
 
     def find_source(
         self,
@@ -132,11 +139,22 @@ class Local:
         self.place(setting.at, setting.driver).check()
         check_history(setting.history)
 
+    def prepare(self, setting: Setting, reporter: Reporter) -> None:
+        """See `Workshop.prepare`."""
+        if (setting.at, setting.driver) in self._ready:
+            return
+        place = self.place(setting.at, setting.driver)
+        task = reporter.task(place.name)
+        place.prepare(task)
+        task.end("ready")
+        self._ready[setting.at, setting.driver] = place
+
     def run(
         self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
     ) -> list[CellResult]:
         """See `Workshop.run`."""
-        place = self.place(setting.at, setting.driver)
+        self.prepare(setting, reporter)
+        place = self._ready[setting.at, setting.driver]
         if place.exact:
             place = CachedPlace(place, rerun=setting.rerun)
         runs = reporter.task("runs")
@@ -145,9 +163,6 @@ class Local:
             recording(setting.history, reporter) as record,
             claimed(setting.out, waiting),
         ):
-            preparing = reporter.task(place.name)
-            place.prepare(preparing)
-            preparing.end("ready")
             found = asyncio.run(
                 run_matrix(
                     place, cells, setting.out, setting.jobs, runs, record

@@ -123,7 +123,10 @@ def find_source(
         return _from_folder(where.resolve(), progress)
     if where.is_file():
         return _from_tarball(where.resolve(), "tarball", progress)
-    raise SourceError(f"{where}: no such file or folder", _EXPECTED)
+    what = "no such file or folder"
+    if where.exists():
+        what = "neither a regular file nor a folder"
+    raise SourceError(f"{where}: {what}", _EXPECTED)
 
 
 def _from_folder(folder: Path, progress: Progress) -> Source:

@@ -185,10 +185,38 @@ def from_json(data: bytes, name: str) -> Document:
             _EXPECTED,
         ) from err
     runs = _with_trees(document.runs)
+    # A report can be anybody's: it is never better than what it contains.
+    verdict = worst([document.verdict, *_contained(document)])
     told = document.unproven
     if "unproven" not in raw:
         told = tuple(unbroken(runs))
-    return msgspec.structs.replace(document, runs=runs, unproven=told)
+    return msgspec.structs.replace(
+        document, verdict=verdict, runs=runs, unproven=told
+    )
+
+
+def _contained(document: Document) -> list[Verdict]:
+    """Return the verdicts on the parts of a report.
+
+    The runs of an experiment or a comparison may break rules; otherwise the
+    runs count.  A report without any part knows nothing.
+    """
+    experiment = document.picture or document.comparison
+    mutants = [trial.fate.verdict for trial in document.mutants]
+    if Verdict.PASS in mutants:
+        # Mutants that wait leave the verdict on the others as it is.
+        mutants = [x for x in mutants if x is not Verdict.SKIP]
+    parts = [
+        *mutants,
+        *document.control.values(),
+        *(patch.verdict for patch in document.patches),
+        *(trial.verdict for trial in document.followups),
+    ]
+    if not experiment and not document.followups:
+        parts += [run.verdict for run in document.runs]
+    if not parts and not (experiment and document.runs):
+        parts.append(Verdict.INCONCLUSIVE)
+    return parts
 
 
 def _no_constant(text: str) -> Any:

@@ -200,4 +200,8 @@ def _call(argv: list[str], package: str) -> None:
         raise MissingToolError(argv[0], package) from err
     if done.returncode:
         lines = done.stdout.strip().splitlines() or ["it printed nothing"]
-        raise HostError(f"{Path(argv[0]).name} failed: {lines[-1]}")
+        raise HostError(
+            f"{Path(argv[0]).name} failed: {lines[-1]}",
+            "Check the network and the settings of apt and pip, and start "
+            "the command again.",
+        )

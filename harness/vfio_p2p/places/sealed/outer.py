@@ -156,7 +156,8 @@ async def run_sealed(
             _, stderr = await process.communicate()
     except TimeoutError:
         raise TestbedError(
-            f"the outer VM did not end within {limit_s:g} s"
+            f"the outer VM did not end within {limit_s:g} s",
+            "Run fewer jobs at a time with --jobs, and look at the console.",
         ) from None
     finally:
         if process.returncode is None:

@@ -146,7 +146,7 @@ def _take(work: Path, partial: Path) -> None:
         what, hint, *_ = [*error.read_text().splitlines(), "", ""]
         raise TestbedError(what, hint)
     if not (partial / RESULT).exists():
-        raise TestbedError("the VM left no result")
+        raise TestbedError("the VM left no result", "Look at its console.")
     shutil.copy(work / CONSOLE, partial / CONSOLE)
 
 

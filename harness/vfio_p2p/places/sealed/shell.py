@@ -90,5 +90,6 @@ def run_shell(outer: Outer, image: Image, initramfs: Path) -> None:
     )
     if done.returncode:
         raise TestbedError(
-            f"the outer VM's QEMU ended with {done.returncode}"
+            f"the outer VM's QEMU ended with {done.returncode}",
+            "Read the messages above.",
         )

@@ -10,6 +10,7 @@ after a record separator, and tells git the result by its exit status: 0 good,
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 
 import msgspec
@@ -49,6 +50,12 @@ def main(home: Path, measured_by: Measure = measure) -> int:
         return _UNKNOWN
     except HarnessError as err:
         _say(Failed(err.what, err.hint, err.exit_code))
+        return _STOP
+    except Exception as err:
+        # Python's own exit status, 1, would tell git that the commit is bad.
+        traceback.print_exc()
+        what = f"a mistake in vfio-p2p: {err!r}"
+        _say(Failed(what, "Please report it.", HarnessError.exit_code))
         return _STOP
     _say(Measured(entry))
     found = entry.metric(probe.metric)

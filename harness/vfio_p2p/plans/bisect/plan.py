@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vfio_p2p.devices import Driver
+from vfio_p2p.errors import UsageError
 from vfio_p2p.history.database import Entry, default_path, open_history
+from vfio_p2p.places import open_place
 from vfio_p2p.plans.bisect.search import (
     Above,
     Bisection,
@@ -20,6 +23,7 @@ from vfio_p2p.plans.history import METRIC
 from vfio_p2p.plans.record import project_revision
 from vfio_p2p.plans.setting import SEALED, SEED
 from vfio_p2p.progress import SILENT, Reporter
+from vfio_p2p.qemu.program import KnownPrograms
 from vfio_p2p.scenario.load import load
 
 SCENARIO = "two-devices"
@@ -68,12 +72,14 @@ def bisect(
 
     :param tell: Told of each commit that was tested.
     :param steps: How commits are measured.
-    :raise UsageError: When the commits do not differ, or are not related.
+    :raise UsageError: When the commits do not differ, or are not related, or
+        the place is not exact.
     :raise SourceError: When the source is not a git repository of QEMU.
     :raise HistoryError: When the history cannot be written to.
     :raise BuildError: When one of the two commits does not build.
     """
     scenario = load(request.scenario)
+    _check_place(request.at)
     path = None
     if request.record:
         path = request.database or default_path()
@@ -104,6 +110,19 @@ def bisect(
     )
     task.end("done")
     return found
+
+
+def _check_place(name: str) -> None:
+    """See that runs can be made, before anything is built."""
+    place = open_place(
+        name, driver=Driver.P2PSIM, programs=KnownPrograms()
+    )
+    if not place.exact:
+        raise UsageError(
+            f"figures of the place {name!r} are measured, not exact",
+            f"Bisect at the place {SEALED!r}.",
+        )
+    place.check()
 
 
 def _keep(path: Path, entries: list[Entry]) -> None:

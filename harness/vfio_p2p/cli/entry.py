@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from vfio_p2p.cli.context import Context, Printer
@@ -21,6 +21,8 @@ from vfio_p2p.names import suggest
 from vfio_p2p.trace import printable
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from vfio_p2p.plans.workshop import Workshop
 
 COMMANDS = {
@@ -49,6 +51,15 @@ _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are a line of what is wrong and one of help."""
+
+    def _print_message(
+        self, message: str, file: SupportsWrite[str] | None = None
+    ) -> None:
+        """Print help and version; errors of stdout are not ignored."""
+        if message and file in (None, sys.stdout):
+            Printer().show(message.removesuffix("\n"))
+        else:
+            super()._print_message(message, file)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Print the error and exit with the code of bad usage."""
@@ -88,14 +99,30 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
             path = "vfio_p2p.cli." + name.replace("-", "_")
             module = importlib.import_module(path)
             module.add_parser(commands, summary)
-            _add_verbose(commands.choices[name], "more_verbose")
+            for depth, each in _with_actions(commands.choices[name], 1):
+                _add_verbose(each, f"verbose_{depth}")
         else:
             commands.add_parser(name, help=summary)
     return parser
 
 
+def _with_actions(
+    parser: argparse.ArgumentParser, depth: int
+) -> Iterator[tuple[int, argparse.ArgumentParser]]:
+    """Yield a parser and those of its actions, each with its depth."""
+    yield depth, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from _with_actions(each, depth + 1)
+
+
 def _version() -> str:
-    return version("vfio-p2p")
+    try:
+        return version("vfio-p2p")
+    except PackageNotFoundError:
+        # A checkout need not be installed.
+        return "(not installed)"
 
 
 def _add_verbose(parser: argparse.ArgumentParser, dest: str) -> None:
@@ -106,6 +133,23 @@ def _add_verbose(parser: argparse.ArgumentParser, dest: str) -> None:
         action="count",
         default=0,
         help="say more: -v shows messages and tracebacks, -vv also details",
+    )
+
+
+def _start_logging(verbose: int) -> None:
+    """Show the messages of the library, if that is wanted."""
+    if not verbose:
+        return
+    from rich.logging import RichHandler
+
+    from vfio_p2p.cli.progress import console
+
+    # On the console of the progress bars, which the lines would break.
+    handler = RichHandler(console=console(), show_path=False)
+    logging.basicConfig(
+        format="%(name)s: %(message)s",
+        level=_LEVELS[min(verbose, len(_LEVELS) - 1)],
+        handlers=[handler],
     )
 
 
@@ -155,11 +199,12 @@ def _run(
             suggest(command, COMMANDS, "vfio-p2p --help"),
         )
     parsed = make_parser(command).parse_args(args)
-    verbose = parsed.verbose + parsed.more_verbose
-    logging.basicConfig(
-        stream=sys.stderr,
-        format="%(levelname)s %(name)s: %(message)s",
-        level=_LEVELS[min(verbose, len(_LEVELS) - 1)] if verbose else 100,
+    _start_logging(
+        sum(
+            count
+            for name, count in vars(parsed).items()
+            if name.startswith("verbose")
+        )
     )
     trap_signals()
     context = Context(
