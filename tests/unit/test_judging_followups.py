@@ -52,7 +52,7 @@ MENDED = fixes(GOOD, BAD, GOOD)
     [
         (MENDED, Verdict.PASS, ""),
         (keeps(GOOD, GOOD), Verdict.PASS, ""),
-        (fixes(GOOD, GOOD, GOOD), Verdict.FAIL, "not there without it"),
+        (fixes(GOOD, GOOD, GOOD), Verdict.FAIL, "does not show without it"),
         (fixes(GOOD, BAD, BAD), Verdict.FAIL, "with it: order: [b]"),
         (fixes(BAD, BAD, GOOD), Verdict.FAIL, "without it: order: [b]"),
         (fixes(GOOD, BAD, None), Verdict.FAIL, "did not build: make failed"),

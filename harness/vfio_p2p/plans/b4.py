@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Judge one patch of the series in the place of ours."""
+"""Judge one patch that replaces a patch of the project's series."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class PatchRequest:
 
 @dataclass(frozen=True)
 class Check:
-    """One result, as b4 wants it.
+    """One result in the form that b4 reads.
 
-    :param status: What came of it.
+    :param status: The status of the check.
     :param summary: One line.
     :param details: Lines that explain it; may be empty.
     """
@@ -62,9 +62,9 @@ def check_patch(
     reporter: Reporter = SILENT,
     workshop: Workshop = LOCAL,
 ) -> tuple[Check, ...]:
-    """Judge a patch that takes the place of ours with the same subject.
+    """Judge a patch that replaces the project's patch of the same subject.
 
-    It goes on top of those of ours that come before it.
+    The patch is applied on top of the project's patches that precede it.
 
     :raise InputError: When an option or the source is wrong.
     """
@@ -83,7 +83,7 @@ def check_patch(
     workshop.check(request.setting)
     number = subjects.index(patch.subject) + 1
     before = chosen.base.pre + chosen.base.patches[: number - 1]
-    # What comes before it is ours, so that its failure is not the patch's.
+    # The patches before it are ours, so it is not to blame if they fail.
     workshop.check_patches(chosen.source, before)
     tree = Variant(f"patch-{number}", (*before, patch))
     return _judge(
@@ -126,7 +126,7 @@ def _of_run(result: CellResult) -> Check:
         )
     ]
     return Check(
-        # An unknown result is no reason to hold a patch back, and no pass.
+        # An unknown result is neither a reason to reject a patch nor a pass.
         _STATUS.get(found.verdict, "warn"),
         f"{result.cell.job.scenario.name}: {found.verdict}, {found.summary}",
         "\n".join([*details, *map(printable, found.notes)]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is in the cache, and removing what was not used for long.
+"""List the cache, and remove the entries that were not used for long.
 
 Everything in the cache can be made again, so pruning costs time at most.
 The entries that were used last are kept. An entry that a running process
@@ -23,8 +23,8 @@ from vfio_p2p.progress import Progress, silent
 
 KEEP_BYTES = 20 << 30
 
-# Logs, and what an interrupted process left, carry no lock of their own.
-# Whoever writes to one does so more often than this.
+# Logs, and the remains of interrupted processes, have no locks of their own.
+# A process that writes to such an entry does so more often than this.
 _REST_S = 3600
 
 
@@ -64,7 +64,7 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class CacheLimits:
-    """What `prune` shall remove; without limits, `KEEP_BYTES` is one.
+    """What `prune` shall remove; `KEEP_BYTES` is the default limit.
 
     :param older_than_s: Remove what was not used for this long.
     :param keep_bytes: Remove the least recently used entries until the
@@ -86,7 +86,7 @@ class CacheLimits:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What pruning did.
+    """The result of pruning.
 
     :param removed: The entries that were removed, least recently used
                     first; in a dry run, those that would have been.
@@ -194,7 +194,7 @@ def _entries(home: Path) -> Iterator[tuple[CacheEntry, Path | None]]:
         for path in sorted(paths):
             lock = None
             if shelf.lock:
-                # Half an entry is made under the lock of the whole one.
+                # An unfinished entry has the lock of the finished one.
                 whole = path.with_name(_whole_name(path.name))
                 lock = Path(os.path.normpath(
                     shelf.lock.format(path=whole, parent=whole.parent)
@@ -206,7 +206,7 @@ def _entries(home: Path) -> Iterator[tuple[CacheEntry, Path | None]]:
                 continue
             yield from _entry(shelf.kind, path, lock)
     for path in sorted(locks):
-        # The others go with their entries.
+        # The other locks are removed with their entries.
         if not path.with_suffix("").exists():
             yield from _entry(CacheKind.LOCKS, path, path)
     # The folders that have shelves, or folders of shelves.
@@ -225,7 +225,7 @@ def _entries(home: Path) -> Iterator[tuple[CacheEntry, Path | None]]:
 def _entry(
     kind: CacheKind, path: Path, lock: Path | None
 ) -> Iterator[tuple[CacheEntry, Path | None]]:
-    # It may be gone meanwhile.
+    # Another process may have removed the entry meanwhile.
     with suppress(FileNotFoundError):
         used_s = path.lstat().st_mtime
         yield CacheEntry(kind, path, _size_bytes(path), used_s), lock
@@ -237,7 +237,7 @@ def _size_bytes(path: Path) -> int:
         for name in (*folders, *files):
             with suppress(FileNotFoundError):
                 blocks += os.lstat(os.path.join(folder, name)).st_blocks
-    # POSIX leaves the unit open; on Linux it is this one (stat(2)).
+    # POSIX does not define the unit; on Linux it is this (stat(2)).
     return blocks * 512
 
 
@@ -283,6 +283,6 @@ def _remove(entry: CacheEntry, lock: Path | None, *, dry_run: bool) -> bool:
         else:
             doomed.unlink()
     except OSError:
-        # Somebody else's, or a file system that is read-only.
+        # It is somebody else's, or the file system is read-only.
         return False
     return True

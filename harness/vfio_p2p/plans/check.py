@@ -22,7 +22,7 @@ class LogsRequest:
     :param destination: The trace of the destination, if there is one.
     :param devices: The number of devices that can migrate; None takes as
         many as QEMU reported.
-    :param expect_p2p: There must be P2P states.
+    :param expect_p2p: Whether logs without P2P states fail.
     """
 
     source: Path

@@ -45,16 +45,16 @@ class CompareRequest:
     """Which runs are compared, and what is required of the difference.
 
     :param a: The name of a variant, or a folder of bundles or logs.
-    :param b: The same of B.
+    :param b: The same for B.
     :param origin: The source of variants.
     :param setting: Where and how variants are run.
     :param scenario: The name or file of the scenario.  Of a folder, only
         bundles of that name are taken.  None is one device for variants, and
         all bundles for folders.
     :param scenario_b: The scenario of B, if it is another one.
-    :param unpaired: Runs with the same seed are independent samples.
-    :param fail_above: B fails if it is slower by more than this, percent.
-    :param expect: B fails if it does not differ by as much, percent.
+    :param unpaired: Whether runs with the same seed are independent samples.
+    :param fail_above: B fails if it is slower by more percent than this.
+    :param expect: B fails if its difference in percent is not in this range.
     """
 
     a: str
@@ -130,10 +130,10 @@ def _document(
 
 
 def _check_unused(request: CompareRequest) -> None:
-    """Refuse options that say how to run, where nothing is run."""
+    """Refuse options about running if nothing is run."""
     kept = set()
     if request.scenario or request.scenario_b:
-        # They are part of the scenario's name.
+        # The driver and the profile are part of the scenario's name.
         kept = {"driver", "profile"}
     usual = CompareRequest("", "")
     unused = [
@@ -175,8 +175,8 @@ def _made(
         side: choose_variants(chosen, [side.text], workshop)[0]
         for side in scenarios
     }
-    # Under another name timers would fire at other times in the testbed, so
-    # two scenarios that differ may well share a name.
+    # With another name, timers would fire at other times in the testbed, so
+    # two different scenarios may share a name.
     alike = len({x.name for x in scenarios.values()}) == 1
     differ = len({x.digest for x in scenarios.values()}) > 1
     wanted = {

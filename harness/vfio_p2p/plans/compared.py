@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The runs of A or of B, wherever they are from."""
+"""The runs of A or of B, from a folder or made for the comparison."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class Operand:
 class ComparedSide:
     """The runs of A or of B.
 
-    :param what: What they are runs of.
+    :param what: The variant or folder that was asked for.
     :param runs: All of them, as reports show them.
     :param samples: Those that can be compared.
     :param sealed: Whether they were made in the testbed.
-    :param notes: What is wrong with them.
-    :param whole: Whether none was left out.
+    :param notes: What is wrong with the runs.
+    :param whole: Whether no run was left out.
     """
 
     what: ComparedRuns
@@ -69,7 +69,7 @@ class ComparedSide:
     whole: bool = True
 
     def named(self, letter: str) -> tuple[Run, ...]:
-        """The runs as those of one tree.
+        """Return the runs, all with the name of one tree.
 
         :param letter: A or B.
         """
@@ -100,7 +100,7 @@ def runs_of_folder(
         )
     paths = [folder]
     if folder.is_dir() and not _is_run(folder):
-        # The name of one that is still being written begins with a dot.
+        # The name of a bundle that is still being written begins with a dot.
         paths = [
             path
             for path in sorted(folder.iterdir())
@@ -135,7 +135,7 @@ def runs_of_folder(
 
 
 def _kind(bundle: Bundle) -> tuple[str, ...]:
-    """What runs have in common that are samples of the same."""
+    """Return what is equal in all runs that may be samples of one set."""
     inputs = bundle.manifest.inputs
     return (
         inputs.source.variant,

@@ -26,7 +26,7 @@ SCENARIO = "two-devices-with-traffic"
 PICTURE = "demo.svg"
 
 _KEPT = "patched"
-# It prepares and stops one device, and then the next.
+# This mutant prepares and stops one device, and then the next.
 _BROKEN = "patched+one-pass"
 
 

@@ -26,8 +26,8 @@ def load_for(what: str, setting: Setting, reporter: Reporter) -> Scenario:
     if profile is not None:
         if driver is not Driver.P2PSIM:
             raise UsageError(
-                f"--profile {profile} is for p2psim: the arcs of {driver} "
-                "take the time that they take",
+                f"--profile {profile} is for p2psim: the latencies of "
+                f"{driver} cannot be set",
                 f"Leave out --profile, or --device {driver}.",
             )
         try:

@@ -29,7 +29,7 @@ from vfio_p2p.qemu.source import UNPACKED_BYTES
 from vfio_p2p.qemu.worktree import AGAIN_BYTES, FRESH_BYTES
 from vfio_p2p.series import default_base
 
-# Parts, image and initramfs, and some results.
+# The parts, the image, the initramfs, and some results.
 _TESTBED_BYTES = 2 << 30
 # The outer QEMU itself takes about half as much as its guest.
 _OUTER_BYTES = (RAM_MIB << 20) * 3 // 2
@@ -72,7 +72,7 @@ class Ability:
 
     @property
     def able(self) -> bool:
-        """Whether the machine can do it."""
+        """Whether the machine can do the work."""
         return not self.lacks
 
 
@@ -110,7 +110,7 @@ class _Notes:
     def ability(
         self, name: str, purpose: str, needed: bool = True
     ) -> Ability:
-        # Two parts of an ability may lack the same.
+        # Two parts of an ability may lack the same thing.
         lacks = tuple(dict.fromkeys(self.lacks))
         return Ability(name, purpose, needed, tuple(self.found), lacks)
 
@@ -203,7 +203,7 @@ def _testbed(etc_apt: Path, meminfo: Path) -> Ability:
         if free_bytes < _OUTER_BYTES:
             notes.lack(
                 f"only {free_bytes >> 20} MiB of memory are free",
-                f"Free some: a run takes {_OUTER_BYTES >> 20} MiB.",
+                f"Free some memory: a run takes {_OUTER_BYTES >> 20} MiB.",
             )
         else:
             notes.found.append(f"{free_bytes >> 20} MiB of free memory")
@@ -231,8 +231,8 @@ def _kvm(node: Path) -> Ability:
         )
     elif not os.access(node, os.R_OK | os.W_OK):
         notes.lack(
-            f"{node} is not yours to use",
-            "Join its group: 'adduser USER kvm' as root.",
+            f"you may not use {node}",
+            "Join its group: run 'adduser USER kvm' as root.",
         )
     else:
         # That the node is there does not mean that a guest boots.
@@ -258,7 +258,7 @@ def _check_folder(
         notes.lack(
             f"{folder}: only {free_bytes >> 20} MiB are free, and "
             f"{needed_bytes >> 20} MiB are needed",
-            f"Free some, or point {variable} at a larger disk.",
+            f"Free some room, or point {variable} at a larger disk.",
         )
     else:
         notes.found.append(f"{folder}, {free_bytes >> 20} MiB free")

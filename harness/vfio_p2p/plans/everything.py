@@ -124,7 +124,7 @@ def validate_everything(
 def _trees(
     origin: Origin, reporter: Reporter, workshop: Workshop
 ) -> list[_Tree]:
-    """Find the source that is meant, and each QEMU with upstream's series."""
+    """Find the chosen source, and each QEMU with upstream's series."""
     chosen = choose(origin, reporter, workshop)
     trees = [_Tree(chosen, TREE if chosen.base.patches else _STOCK)]
     for other in load_bases():

@@ -147,8 +147,8 @@ def _trials(
 
 
 def _without(result: CellResult, followup: Followup) -> Assessment:
-    """Judge a run without the follow-up by what is due with it."""
-    # A run that could not be judged has left a bundle, too.
+    """Judge a run without the follow-up as if the tree had it."""
+    # A run that could not be judged may have left a bundle, too.
     if result.bundle is None or result.assessment.verdict is Verdict.ERROR:
         return result.assessment
     return assess(open_bundle(result.bundle), followup.name)

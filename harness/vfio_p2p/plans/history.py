@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Keep results, and see what a metric did over revisions."""
+"""Keep results, and follow a metric over revisions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RecordRequest:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What became of bundles.
+    """The number of bundles that were kept, and of those that were not.
 
     :param database: The file of the history.
     :param new: How many were added.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run many jobs at a place, as many at a time as it takes, and judge each."""
+"""Run many jobs at a place, several at a time, and judge each run."""
 
 from __future__ import annotations
 
@@ -168,8 +168,9 @@ async def run_matrix(
         bad_input, rest = several.split(InputError)
         if rest or not bad_input:
             raise
-        # All of them fail alike, and the first says it.  "except*" does not
-        # do: in Python 3.11.2, that of Debian 12, it raises a group again.
+        # All of them have the same cause, so the first one is raised.
+        # "except*" cannot do this: in Python 3.11.2, that of Debian 12, it
+        # raises a group again.
         raise _first(bad_input) from None
     return [tasks[number].result() for number in range(len(cells))]
 
@@ -226,7 +227,7 @@ async def _run(
     try:
         record(bundle, result.assessment.verdict)
     except (HistoryError, NoSpaceError):
-        # Every other run would meet the same.
+        # Every other run would meet the same error.
         raise
     except Exception as err:
         found = _unknown("not recorded", err)
@@ -235,7 +236,7 @@ async def _run(
 
 
 def _unknown(summary: str, err: Exception) -> Assessment:
-    """Make a verdict of trouble with one run, which stops no other."""
+    """Turn an error of one run into a verdict, so that others go on."""
     if isinstance(err, HarnessError):
         notes = tuple(text for text in (err.what, err.hint) if text)
     else:

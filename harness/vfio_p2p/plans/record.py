@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Put results into the history, each as soon as it is there."""
+"""Put each result into the history as soon as it is available."""
 
 from __future__ import annotations
 

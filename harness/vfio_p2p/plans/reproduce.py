@@ -56,7 +56,7 @@ class Reproduction:
         not available.
     :param known: The bundle.
     :param out: The new bundle.
-    :param missing: The inputs that are not what they were.
+    :param missing: The inputs that have changed or are missing.
     """
 
     verdict: Verdict
@@ -66,7 +66,7 @@ class Reproduction:
 
 
 class _Missing(Exception):
-    """Inputs are not available."""
+    """Raised when inputs are not available."""
 
     def __init__(self, inputs: Iterable[Difference]) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def _build(
 ) -> Build:
     """Build the QEMU of both sides.
 
-    :param found: The other inputs that are not what they were.
+    :param found: The other inputs that have changed or are missing.
     """
     made_of = recorded.source.made_of
     if made_of is None:

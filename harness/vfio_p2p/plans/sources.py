@@ -48,7 +48,7 @@ def choose(
 ) -> Chosen:
     """Find the base and the source that a request means.
 
-    :param origin: Which ones.
+    :param origin: Names the base and the source.
     :param reporter: Told of the download, if there is one.
     :param workshop: Finds the source.
     :raise UsageError: When the base is unknown.

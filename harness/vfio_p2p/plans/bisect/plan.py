@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bisect a QEMU repository, and keep what was measured."""
+"""Bisect a QEMU repository, and keep the measurements."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCENARIO = "two-devices"
 
 @dataclass(frozen=True)
 class BisectRequest:
-    """What is searched, and where.
+    """The repository, the two commits, and the metric of a search.
 
     :param source: A git repository of QEMU.
     :param good: A commit from before the change.
@@ -42,7 +42,7 @@ class BisectRequest:
     :param at: The name of the place of the runs.
     :param above: The threshold over the good commit; None takes the midpoint
         between good and bad.
-    :param record: Keep what was measured in the history.
+    :param record: Whether the measurements are kept in the history.
     :param database: The file of the history; None is the usual one.
     """
 
@@ -83,7 +83,7 @@ def bisect(
     path = None
     if request.record:
         path = request.database or default_path()
-        # Errors of the history show now, and not after half an hour.
+        # Errors of the history are reported now, not after half an hour.
         _keep(path, [])
 
     def told(sample: MeasuredCommit) -> None:

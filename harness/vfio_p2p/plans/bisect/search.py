@@ -125,8 +125,8 @@ class Bisection:
         the bad one come first.
     :param first: The first bad commit; None if the commits that are left
         cannot be tested.
-    :param before: The commit to compare it with: its parent, if that can be
-        run.
+    :param before: The commit to compare the first bad one with: the parent
+        of that, if the parent can be run.
     :param candidates: The commits that may be the first bad one.
     """
 
@@ -274,7 +274,7 @@ class _Search:
         known = {x.commit: x for x in self.samples}
         parent = self.made.git("rev-parse", f"{first}^")
         if parent not in known:
-            # git concluded that it is good from one of its descendants.
+            # git inferred that the parent is good from one of its descendants.
             with suppress(BuildError, HostError, SourceError):
                 return self.note(Measured(self.sample(parent)))
         found = known.get(parent)
@@ -308,9 +308,9 @@ def search(
     :param above: The threshold over the good commit; None takes the midpoint
         between good and bad.
     :param steps: How commits are measured.
-    :raise UsageError: When the two do not differ, or are not related.
-    :raise SourceError: When it is not a git repository of QEMU.
-    :raise BuildError: When one of the two does not build.
+    :raise UsageError: When the two commits do not differ, or are unrelated.
+    :raise SourceError: When the repository is not a git repository of QEMU.
+    :raise BuildError: When the good or the bad commit does not build.
     """
     ask(repository, "rev-parse", "--git-dir")
     good, bad = (commit_of(repository, x) for x in (good, bad))

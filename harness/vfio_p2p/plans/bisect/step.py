@@ -23,7 +23,7 @@ from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
 
-# The tree is taken as it is, whatever part of the series it has.
+# The tree is built as it is, whatever part of the series it contains.
 _AS_IT_IS = Variant("stock", ())
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A work tree of somebody's repository that leaves no trace in it.
 
-Git keeps what bisecting is about (``refs/bisect``, ``BISECT_LOG``) apart for
-each work tree (git-worktree(1)): the user's own, a bisection in it included,
-is not touched, and everything goes with ours.
+Git keeps the state of a bisection (``refs/bisect``, ``BISECT_LOG``) separately
+for each work tree (git-worktree(1)).  Hence, the user's own work tree stays as
+it is, even if a bisection is in progress there, and the state of our bisection
+is removed together with our work tree.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from vfio_p2p.machine.files import exclusive, remove_tree
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.series.git import reason, run_git
 
-# The user's hooks are for the user's work.
+# The user's hooks must not run for our commands.
 NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 _TREE = "tree"
@@ -31,20 +32,20 @@ _HASH_DIGITS = 16
 
 @dataclass(frozen=True)
 class Checkout:
-    """A work tree of ours.
+    """The work tree in which a bisection takes place.
 
-    :param home: A folder that is ours as well.
+    :param home: The folder that contains it, and nothing of the user's.
     """
 
     home: Path
 
     @property
     def tree(self) -> Path:
-        """Top of the work tree."""
+        """The top of the work tree."""
         return self.home / _TREE
 
     def git(self, *arguments: str) -> str:
-        """Run git in it.
+        """Run git in the work tree.
 
         :raise SourceError: When git fails.
         """
@@ -53,28 +54,28 @@ class Checkout:
     def go_to(self, commit: str) -> None:
         """Check a commit out.
 
-        :raise SourceError: When git cannot.
+        :raise SourceError: When git fails.
         """
         self.git("checkout", "--quiet", "--detach", commit)
 
 
 def ask(root: Path, *arguments: str) -> str:
-    """What git answers, without the last newline.
+    """Return what git prints, without the last newline.
 
-    :param root: Folder to run it in.
+    :param root: The folder in which git runs.
     :raise SourceError: When git fails.
     """
     result = run_git(root, *arguments)
     if result.returncode:
         raise SourceError(
             f"{root}: git: {reason(result.stderr)}",
-            "see what git says of it by hand",
+            "Run git by hand in that folder to see the cause.",
         )
     return result.stdout.decode(errors="replace").rstrip("\n")
 
 
 def commit_of(repository: Path, name: str) -> str:
-    """Full name of a commit.
+    """Return the full hash of a commit.
 
     :raise UsageError: When there is no such commit.
     """
@@ -85,7 +86,7 @@ def commit_of(repository: Path, name: str) -> str:
     if result.returncode:
         raise UsageError(
             f"{repository} has no commit {name!r}",
-            "name one as git does: a tag, a branch, a hash",
+            "Name a commit as for git: by a tag, a branch or a hash.",
         )
     return result.stdout.decode().strip()
 
@@ -94,15 +95,15 @@ def commit_of(repository: Path, name: str) -> str:
 def checkout(
     repository: Path, commit: str, waiting: Callable[[], None]
 ) -> Iterator[Checkout]:
-    """Have a work tree of a repository; it is gone afterwards.
+    """Make a work tree of a repository, and remove it afterwards.
 
-    It has the same place every time: what was built from it last time is
-    where the next build goes on.
+    Its path is the same every time, so that the next build can continue from
+    the files of the last one.
 
-    :param repository: Anywhere in the user's repository.
-    :param commit: What to check out.
-    :param waiting: Called once if another process has it.
-    :raise SourceError: When git cannot make one.
+    :param repository: Any folder in the user's repository.
+    :param commit: The commit to check out.
+    :param waiting: Called once if another process uses the work tree.
+    :raise SourceError: When git cannot make the work tree.
     """
     common = ask(
         repository, "rev-parse", "--path-format=absolute", "--git-common-dir"
@@ -112,7 +113,7 @@ def checkout(
     lock = made.home.with_name(f"{made.home.name}.lock")
     with exclusive(lock, waiting):
         try:
-            # One that was killed could not put it away.
+            # A process that was killed has not removed its work tree.
             _remove(repository, made)
             made.home.mkdir(parents=True)
             ask(
@@ -127,11 +128,12 @@ def checkout(
 
 
 def _remove(repository: Path, made: Checkout) -> None:
-    # Ten thousand files take their time. What concerns the user goes first.
+    # Removing ten thousand files takes time, so they are removed last: the
+    # entry in the user's repository matters more.
     if made.tree.exists():
         made.tree.rename(made.home / "removed")
-    # It fails when there is none, which is as good. Not by "prune": that
-    # would forget the user's own on a disk that is not there now.
+    # This fails if there is no work tree, which does no harm. "prune" is not
+    # used: it would also forget the user's work trees on absent disks.
     run_git(
         repository, "worktree", "remove", "--force", "--force",
         str(made.tree),
@@ -140,7 +142,7 @@ def _remove(repository: Path, made: Checkout) -> None:
 
 
 def _bring_subprojects(repository: Path, tree: Path) -> None:
-    """Copy what meson has fetched into the user's work tree, if anything.
+    """Copy the subprojects that meson has fetched into the user's tree.
 
     Git ignores these folders, and a build must not need a network.
     """
@@ -157,7 +159,7 @@ def _bring_subprojects(repository: Path, tree: Path) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Who presses Ctrl-C twice shall not find half of it left."""
+    """Ignore Ctrl-C, so that a second one leaves no half-removed tree."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The demonstration: is anything lost without the barrier, and only then?"""
+"""The demonstration: transactions are lost only without the barrier."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def comparable(kept: Run, broken: Run) -> bool:
 
 
 def verdict(kept: Run, broken: Run) -> Verdict:
-    """Decide whether the experiment shows what it is there to show.
+    """Decide whether the experiment shows the effect of the barrier.
 
     :param kept: The run of the tree with the barrier, which must lose
         nothing.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Follow-ups: is each defect there without its follow-up, and not with it?"""
+"""Follow-ups: each must fix a defect that shows without it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INVERSE = {Verdict.PASS: Verdict.FAIL, Verdict.FAIL: Verdict.PASS}
 
 @dataclass(frozen=True)
 class FollowupRuns:
-    """One follow-up in one scenario, and what came of its runs.
+    """One follow-up in one scenario, and the results of its runs.
 
     :param followup: The follow-up.
     :param scenario: The name of the scenario.
@@ -48,7 +48,7 @@ def trial(found: FollowupRuns) -> FollowupTrial:
     """
     verdicts = [found.control.verdict]
     if found.without is not None:
-        # Where no defect shows there is none to be fixed.
+        # A scenario that shows no defect has none to be fixed.
         verdicts.append(
             _INVERSE.get(found.without.verdict, found.without.verdict)
         )
@@ -108,7 +108,7 @@ def _detail(found: FollowupRuns) -> str:
     if found.control.verdict is not Verdict.PASS:
         return f"without it: {_why(found.control)}"
     if found.without and found.without.verdict is Verdict.PASS:
-        return "the defect is not there without it either"
+        return "the defect does not show without it"
     if found.without and found.without.verdict is not Verdict.FAIL:
         return f"without it: {_why(found.without)}"
     if found.mended.verdict is not Verdict.PASS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mutants: did the suite catch each of them, with the rule that has to?"""
+"""Mutants: the suite must catch each of them with its own rule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vfio_p2p.verdict.assess import Assessment
 
 @dataclass(frozen=True)
 class MutantRuns:
-    """One mutant and what came of its runs.
+    """One mutant and the results of its runs.
 
     :param mutant: The mutant.
     :param runs: Its runs or their assessments, by the scenarios' names.
@@ -35,10 +35,10 @@ class MutantRuns:
 
 
 def fate(found: MutantRuns) -> Fate:
-    """Decide what became of a mutant.
+    """Decide the fate of a mutant.
 
-    It is the worst of what became of it in its scenarios, since the rule
-    has to catch the mutant in each.
+    It is the worst of the fates in all its scenarios, since the rule has to
+    catch the mutant in each of them.
 
     :param found: The mutant.
     """
@@ -120,8 +120,8 @@ def document(
     :param qemu: The version string of the QEMU under test.
     :param base: The name of the base.
     :param origin: Where its source is from.
-    :param whole: Whether all mutants were tried.  Only then does it mean
-        anything that a rule was not broken.
+    :param whole: Whether all mutants were tried.  Otherwise, a rule
+        that was not broken is not reported.
     """
     trials = [trial(one) for one in mutants]
     unproven = unbroken(control, broken_by(mutants)) if whole else []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The series patch by patch: which rules hold after which patch?
+"""The series patch by patch: the rules that hold after each patch.
 
 The rules that hold change on the way: up to patch 5 a second device is
 refused, from patch 1 on STOP_COPY is left in the cleanup, from patch 5 on a
@@ -29,8 +29,8 @@ class PatchColumn:
     :param rules: The oracle's rules that the column stands for; empty if it
         shows the outcome of a scenario.
     :param scenario: The scenario whose outcome it shows; empty for rules.
-    :param holds: What holds with so many patches, in a word; "-" if nothing
-        does yet.
+    :param holds: Maps a number of patches to the word for what holds with
+        them; "-" if nothing holds yet.
     """
 
     title: str
@@ -96,7 +96,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class PatchRuns:
-    """One tree of the series and what came of its runs.
+    """One tree of the series and the results of its runs.
 
     :param number: How many patches the tree has.
     :param subject: The subject of the last patch; empty for the base.
