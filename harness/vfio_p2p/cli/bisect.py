@@ -88,7 +88,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     parser.add_argument(
         "--record",
         action="store_true",
-        help="keep what was measured in the history",
+        help="keep the measurements in the history",
     )
     options.add_place(parser)
     options.add_database(parser)

@@ -38,7 +38,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listed = actions.add_parser(
         "list",
-        help="print the room that each kind of entry takes",
+        help="print how much room each kind of entry takes",
         description="Print how many entries of each kind there are, the "
         "room that they take, and when one was last used. --json prints "
         "each entry.",
@@ -47,7 +47,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     listed.set_defaults(request=_nothing, run=_list)
     pruned = actions.add_parser(
         "prune",
-        help="remove what was not used for long",
+        help="remove entries that were not used for long",
         description="Remove the least recently used entries. Without "
         "--older-than and --keep-bytes, entries are removed until the cache "
         f"takes no more than {_shown(KEEP_BYTES)}. What a running command "
@@ -97,7 +97,7 @@ def _size(text: str) -> int:
 
 
 def _nothing(args: argparse.Namespace) -> None:
-    """There is nothing to read."""
+    """Return nothing, since there are no arguments."""
 
 
 def _limits(args: argparse.Namespace) -> CacheLimits:

@@ -81,8 +81,9 @@ def request(args: argparse.Namespace) -> LogsRequest | Path:
         )
     if args.destination or args.devices or args.expect_p2p:
         raise UsageError(
-            "a bundle says itself what is expected of it",
-            "Give the bundle alone.",
+            "these options have no effect on a bundle: its scenario says what "
+            "is expected",
+            "Give the bundle without options.",
         )
     path: Path = args.source
     return path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What every command is given besides its request."""
+"""The arguments of every command besides its request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Printer:
-    """Standard output, whoever reads it, and for as long as they do."""
+    """Standard output, whose reader may go away at any time."""
 
     def show(self, text: str) -> None:
         """Print a text and a newline, at once.
@@ -37,7 +37,7 @@ class Printer:
             self._discard()
             raise HarnessError(
                 f"standard output: {getattr(err, 'strerror', None) or err}",
-                "Direct the output to a place that takes it.",
+                "Redirect the output to a file or program that accepts it.",
             ) from err
 
     @staticmethod
@@ -51,8 +51,8 @@ class Context:
     """Where a command prints, and who does its work.
 
     :param printer: Standard output.
-    :param given: Builds and runs; None is this machine.
-    :param json: One JSON document is wanted instead of text.
+    :param given: The workshop that builds and runs; None is this machine.
+    :param json: Whether one JSON document is printed instead of text.
     """
 
     printer: Printer
@@ -61,7 +61,7 @@ class Context:
 
     @property
     def workshop(self) -> Workshop:
-        """The one that builds and runs."""
+        """The workshop that builds and runs."""
         if self.given is not None:
             return self.given
         from vfio_p2p.plans.workshop import LOCAL

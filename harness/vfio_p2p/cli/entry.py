@@ -31,14 +31,14 @@ COMMANDS = {
     "build": "build QEMU variants into the store",
     "run": "run one scenario and keep its bundle",
     "reproduce": "repeat the run of a bundle and require the same bytes",
-    "compare": "A against B: which is slower, by how much, and where",
+    "compare": "compare A with B: which is slower, by how much, and where",
     "check": "judge trace logs from any machine",
     "report": "report on runs: text, HTML, JUnit, JSON, Perfetto",
     "scenario": "the scenarios that come with the tool: list, show",
     "rules": "list the rules that runs are checked against",
     "series": "the patches: list, apply, verify, export",
     "b4-check": "an external check for b4: a patch on stdin, JSON on stdout",
-    "history": "results that were kept, over revisions",
+    "history": "keep results, and follow a metric over revisions",
     "bisect": "find the commit that changed a downtime",
     "testbed": "the outer VM: its image, its selftest, a shell in it",
     "doctor": "what this machine can do, and what it lacks",
@@ -50,7 +50,7 @@ _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are a line of what is wrong and one of help."""
+    """A parser that prints an error as two lines: the error and a hint."""
 
     def _print_message(
         self, message: str, file: SupportsWrite[str] | None = None
@@ -174,7 +174,7 @@ def main(
 
     :param argv: The arguments without the program's name; None takes those
         of the process.
-    :param workshop: Builds and runs; None is this machine.
+    :param workshop: The workshop that builds and runs; None is this machine.
     :return: The exit code.
     """
     args = list(sys.argv[1:] if argv is None else argv)
@@ -183,7 +183,7 @@ def main(
 
 
 def _wants_more(args: Sequence[str]) -> bool:
-    """Whether tracebacks are wanted, also if the arguments do not parse."""
+    """Whether tracebacks are wanted, even if the arguments do not parse."""
     return any(
         arg == "--verbose" or (arg.startswith("-v") and not arg.strip("-v"))
         for arg in args
@@ -248,7 +248,7 @@ def guarded(run: Callable[[], int], verbose: bool = False) -> int:
             verbose,
         )
     except Exception as err:
-        hint = "Please report it, with what -v shows."
+        hint = "Please report it, with the output of -v."
         if verbose:
             hint = "Please report it, with the traceback above."
         mistake = HarnessError(f"a mistake in vfio-p2p: {err!r}", hint)

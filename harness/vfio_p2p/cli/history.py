@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``vfio-p2p history``: results that were kept, over revisions."""
+"""``vfio-p2p history``: keep results, and show them over revisions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     parser = commands.add_parser(
         "history",
         help=summary,
-        description="Keep results with what they were made from, and see how "
+        description="Keep results together with their inputs, and see how "
         "a metric changed from one revision to the next.",
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")

@@ -102,9 +102,9 @@ def _text(found: Reproduction) -> Iterator[str]:
         yield f"run again: {found.out}"
         yield f"identical: {count} files, to the byte"
         return
-    yield "not run again: these inputs are not what they were"
+    yield "not run again: these inputs have changed or are missing"
     for one in found.missing:
         yield f"  {printable(one.name)}"
         yield f"    recorded: {printable(one.recorded)}"
         yield f"    present:  {printable(one.present)}"
-    yield "The documentation, exactness, says where to get them."
+    yield "See 'Exactness' in the documentation for where to get them."

@@ -26,7 +26,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
 
 
 def request(args: argparse.Namespace) -> None:
-    """There is nothing to read."""
+    """Return nothing, since there are no arguments."""
 
 
 def run(wanted: None, context: Context) -> int:

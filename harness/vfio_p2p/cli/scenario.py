@@ -49,7 +49,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
 
 
 def _nothing(args: argparse.Namespace) -> None:
-    """There is nothing to read."""
+    """Return nothing, since there are no arguments."""
 
 
 def _name(args: argparse.Namespace) -> str:

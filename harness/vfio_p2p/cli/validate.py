@@ -31,7 +31,7 @@ _MODES = {
 
 @dataclass(frozen=True)
 class _Request:
-    """What was asked for.
+    """The request of ``validate``, in any of its modes.
 
     :param mode: A key of the modes; empty for the plain matrix.
     :param plain: The request, of which a mode takes source and setting.
