@@ -166,7 +166,7 @@ async def test_rerun_that_differs(
     changed = tmp_path / "out" / name
     changed.parent.mkdir(exist_ok=True)
     changed.write_text(text)
-    with pytest.raises(TestbedError, match="run again, it is not the") as err:
+    with pytest.raises(TestbedError, match="the repeated run differs") as err:
         await run(vm(GOOD), path, rerun=True)
     assert where in err.value.what
     # What was found first stays.

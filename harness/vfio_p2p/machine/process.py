@@ -32,9 +32,10 @@ def bound(
     """Return a command line whose process dies when we die.
 
     The process is the program itself, under the PID that `subprocess`
-    returns. The kernel means the *thread* that starts it: start it from a
-    thread that lives as long as the child shall (prctl(2)). The command
-    line is for children of the calling process only.
+    returns. The kernel ends the process with the *thread* that
+    started it, so start it from a thread that lives as long as the child
+    shall (prctl(2)). The command line is for children of the calling
+    process only.
 
     :param argv: Program and arguments.
     :param signum: The signal that the child gets when we die.

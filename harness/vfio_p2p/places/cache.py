@@ -31,7 +31,7 @@ class CachedPlace:
     """An exact place that does not run the same job twice.
 
     :param place: The place.
-    :param rerun: Run each job again, and see that its bundle is the same.
+    :param rerun: Run each job again, and require the same bundle.
     :raise ValueError: When the place is not exact.
     """
 
@@ -123,7 +123,7 @@ def keep(bundle: Bundle) -> None:
 
 
 def check_same(known: Bundle, made: Bundle) -> None:
-    """See that a run that was made again has the same bundle.
+    """Check that a repeated run has left the same bundle.
 
     :param known: The bundle of the earlier run.
     :param made: The bundle of the new run.
@@ -131,7 +131,7 @@ def check_same(known: Bundle, made: Bundle) -> None:
     """
     if known.manifest.files != made.manifest.files:
         raise TestbedError(
-            "run again, it is not the same: "
+            "the bundle of the repeated run differs: "
             + _first_difference(known.files, made.files),
             f"A testbed that is not exact is a bug. Compare {known.path} "
             f"with {made.path}, and report it.",
@@ -153,7 +153,7 @@ def _first_difference(
 ) -> str:
     traces = tuple(trace_file(side) for side in Side)
     others = (known.keys() | made.keys()) - {*traces, *OWN}
-    # A difference begins in a trace, or it did not concern QEMU.
+    # A difference that concerns QEMU begins in a trace.
     for name in (*traces, *sorted(others)):
         lines = itertools.zip_longest(
             known.get(name, b"").split(b"\n"),

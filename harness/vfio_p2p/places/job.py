@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A job: everything that one run needs to be told.
+"""A job: the complete description of one run.
 
 A job names its programs by content and holds no path, so that it can be
 written down, hashed, and run by another machine.

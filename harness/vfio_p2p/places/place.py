@@ -11,8 +11,8 @@ from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.places.job import Job
 from vfio_p2p.progress import Progress
 
-# On the clock of the machine that runs us.  A sealed run takes about 10 s
-# on an idle machine.
+# Counted by this machine's clock.  A sealed run takes about 10 s on an idle
+# machine.
 LIMIT_S = 900.0
 
 
@@ -33,28 +33,28 @@ class Place(Protocol):
 
     @property
     def capacity(self) -> int | None:
-        """How many jobs it can run at a time.
+        """How many jobs the place can run at a time.
 
-        None means that it has no limit of its own: each job takes one core
-        of this machine.
+        None means that the place has no limit of its own: each job takes
+        one core of this machine.
         """
 
     def check(self) -> None:
-        """See that it can be used at all; takes no time, builds nothing.
+        """Check at once, without building, that the place can be used.
 
-        :raise InputError: When it cannot.
+        :raise InputError: When the place cannot be used.
         """
 
     def prepare(self, progress: Progress) -> None:
-        """Make ready whatever all jobs need; may take minutes once.
+        """Make what all jobs need; the first time this may take minutes.
 
         :param progress: Told of each step.
-        :raise HostError: When something cannot be had.
+        :raise HostError: When a part cannot be downloaded.
         :raise BuildError: When a part does not build.
         """
 
     def provenance(self, job: Job) -> Provenance:
-        """Tell what it contributes to the result of a job.
+        """Return what the place contributes to the result of a job.
 
         :param job: The job.
         """
@@ -71,6 +71,6 @@ class Place(Protocol):
         :return: The bundle, checked.
         :raise HostError: When the place, and not the QEMU under test, is
             at fault.
-        :raise SourceError: When it does not have one of the programs.
+        :raise SourceError: When the place lacks one of the programs.
         :raise NoSpaceError: When the disk is too full.
         """

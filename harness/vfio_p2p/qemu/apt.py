@@ -257,8 +257,8 @@ class AptRoot:
 
     def _missing(self, what: str) -> HostError:
         hint = (
-            "Check that the archive is a whole mirror: it is in none of the "
-            "suites that were asked."
+            f"Check that the archive is a complete mirror: the {what} is in "
+            "none of the suites that were searched."
         )
         if self._trouble:
             hint = f"{_NETWORK} {self._trouble}"

@@ -115,7 +115,7 @@ class Program:
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise SourceError(
                     f"{path} has changed since it was examined",
-                    "Start the command again when the file is at rest.",
+                    "Run the command again when nothing changes the file.",
                 )
             found[name] = data
         return found

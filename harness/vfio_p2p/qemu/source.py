@@ -96,7 +96,7 @@ class Source:
         if identity(kind, data) != self.files[path]:
             raise SourceError(
                 f"{self.tree / path} changed while it was read",
-                "Start again when nothing changes the tree any more.",
+                "Run the command again when nothing changes the tree.",
             )
         return data
 

@@ -40,7 +40,7 @@ def compiler(recipe: ImageRecipe, kit: Kit) -> Iterator[Compiler]:
     """Make the kit's compiler the one that make finds.
 
     :param recipe: Names its programs and libraries.
-    :param kit: Has them.
+    :param kit: The kit that contains them.
     :raise TestbedError: When the kit lacks one of them.
     :raise HostError: When the compiler does not run on this machine.
     """
@@ -54,7 +54,7 @@ def compiler(recipe: ImageRecipe, kit: Kit) -> Iterator[Compiler]:
         for library in recipe.tool_libraries:
             found = kit.find(f"{_LIBRARIES}/{library}").resolve()
             (libraries / library).symlink_to(found)
-        # Little of ours: make and the compiler obey a good many variables.
+        # Few of our variables: make and the compiler obey many of them.
         kept = ("HOME", "TMPDIR")
         environment = {x: os.environ[x] for x in kept if x in os.environ} | {
             "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",

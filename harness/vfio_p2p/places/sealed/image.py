@@ -81,7 +81,7 @@ class Image:
 
 @dataclass(frozen=True)
 class ImageParts:
-    """Everything that an image is made of, except Python modules of ours.
+    """Everything that an image is made of, except the project's modules.
 
     :param recipe: The recipe.
     :param kit: The packages and wheels.
@@ -125,7 +125,7 @@ def get_image(
                         raise TestbedError(
                             "the testbed's sources changed while it was "
                             "built",
-                            "Start again when they are at rest.",
+                            "Run the command again when nothing changes them.",
                         )
                     files = _digests(partial)
                     (partial / _FILES).write_bytes(
@@ -181,8 +181,8 @@ def _module_sources(
 def image_key(parts: ImageParts, modules: Mapping[str, bytes]) -> str:
     """Hash everything that an image is made of.
 
-    :param parts: All of it but Python modules of ours.
-    :param modules: Those, by path.
+    :param parts: Everything except for the project's Python modules.
+    :param modules: The contents of those modules, by path.
     """
     digest = hashlib.sha256()
     # The kit's name stands for its content.
@@ -294,7 +294,7 @@ def _guest_sources() -> list[Path]:
 
 
 def build_guest(folder: Path, tools: Compiler | None = None) -> bytes:
-    """Build the program for the VMs that migrate, in no time.
+    """Build the program for the VMs that migrate, which takes no time.
 
     :param folder: A folder to work in; nothing stays there.
     :param tools: The compiler; by default it is the machine's.

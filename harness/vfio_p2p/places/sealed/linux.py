@@ -97,7 +97,8 @@ def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
         raise MissingToolError("dpkg-deb", "dpkg") from err
     except tarfile.TarError as err:
         raise HostError(
-            f"{archive} is damaged: {err}", "Remove it, and start again."
+            f"{archive} is damaged: {err}",
+            "Remove it, and run the command again.",
         ) from err
     if missing:
         raise TestbedError(

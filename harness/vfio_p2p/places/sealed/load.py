@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What goes into the VM before power-on: the programs, and the scenario."""
+"""Load the VM before power-on with the programs and the scenario."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class SealedPlace:
             for what in (job.source, job.destination)
         ]
         with room_for(out, _NEEDED_BYTES), writing(out) as partial:
-            # In there, so that nothing stays elsewhere if we are killed.
+            # It is there, so that nothing stays elsewhere after a kill.
             work = partial / ".work"
             work.mkdir()
             write_initramfs(

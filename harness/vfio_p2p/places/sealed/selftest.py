@@ -89,7 +89,7 @@ def run_selftest(
             if (work / CONSOLE).exists():
                 console = (work / CONSOLE).read_bytes()
             write_whole(kept, console)
-    # Not from the kept file, which another process may have replaced.
+    # The kept file is not read: another process may have replaced it.
     try:
         return read_console(console.decode(errors="replace")), kept
     except TestbedError as err:
