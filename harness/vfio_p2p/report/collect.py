@@ -79,9 +79,10 @@ def _merged(found: Sequence[Document]) -> Document:
 
 
 def _named_again(runs: Iterable[Run]) -> list[Run]:
-    """Runs whose trees get new names where only a variant named them.
+    """Clear the names of trees that are only the names of variants.
 
-    Among all inputs, one variant may have several builds.
+    The trees get new names, since among all inputs one variant may have
+    several builds.
     """
     return [
         replace(run, tree="") if run.tree == run.variant else run

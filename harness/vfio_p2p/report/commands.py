@@ -17,8 +17,8 @@ from vfio_p2p.side import Side
 def commands(document: Document) -> tuple[str, ...]:
     """The commands that run everything again, one for each group.
 
-    A command takes the QEMU that its base is for; `exact_command` takes
-    the very same.
+    A command uses the QEMU that its base is for; `exact_command` uses the
+    QEMU of the run itself.
 
     :param document: The document.
     :return: Lines for a shell.
@@ -45,7 +45,7 @@ def exact_command(document: Document) -> str:
     """The command that makes a run again, to the byte.
 
     :param document: The document.
-    :return: A line for a shell; empty if no run can be made again so.
+    :return: A line for a shell; empty if no run can be repeated exactly.
     """
     bundles = [run.bundle for run in document.runs if can_be_reproduced(run)]
     if not bundles:

@@ -21,7 +21,7 @@ _NOTHING = Traffic(0, 0, 0, 0)
 def lines(runs: Sequence[Run]) -> Iterator[str]:
     """Tell what happened in each run of the experiment.
 
-    :param runs: The run of the tree with the barrier, and of that without.
+    :param runs: The run with the barrier, and the run without it.
     """
     for run in runs[:1]:
         yield printable(f"{run.scenario}, {run.name}:")

@@ -27,7 +27,7 @@ TREND_HEIGHT = 150
 _TREND_MARGIN = 12
 # A trend of more points would be a band.
 _MOST_POINTS = 400
-# Where dots go that would hide one another.
+# The places of dots that would hide one another otherwise.
 _PILE = (0, 1, -1, 2, -2, 3, -3)
 _PILE_WIDTH = 0.8
 

@@ -98,7 +98,7 @@ def failed_run(
     :param variant: The name of the tree under test.
     :param scenario: The name of the scenario.
     :param seed: The seed.
-    :param assessment: What came of the run.
+    :param assessment: The assessment of the run.
     :param latencies: What `vfio_p2p.scenario.profile.latencies` says of
         the scenario.
     :param qemu: The version string of the QEMU.

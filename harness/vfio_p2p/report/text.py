@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The report for a terminal.
 
-It is what the commands print that judge something.  Only long names and
+The commands that judge something print this text.  Only long names and
 lines of logs make a line longer than 79 characters.
 """
 
@@ -272,7 +272,7 @@ def _section(document: Document, found: SectionTable) -> list[str]:
 
 
 def _trees(document: Document) -> list[str]:
-    """Counts for each tree, and in full only what does not pass."""
+    """Count the runs of each tree, and show those that do not pass."""
     runs = {
         tree.name: [x for x in document.runs if x.tree == tree.name]
         for tree in document.trees
