@@ -29,14 +29,14 @@ _OPTIONS = (
 
 
 def find_chromium() -> str | None:
-    """Path of the browser; None when there is none."""
+    """Return the path of the browser; None if there is none."""
     return shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Browser:
-    """One page; a context, at whose end the browser is gone.
+    """A browser with one page, which ends with its context.
 
-    :param program: Path of Chromium.
+    :param program: The path of Chromium.
     """
 
     def __init__(self, program: str) -> None:
@@ -49,15 +49,15 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def __enter__(self) -> Browser:
-        # What Chromium reads is its descriptor 3, what it writes 4.
+        # Chromium reads from its descriptor 3 and writes to its descriptor 4.
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         arguments = [self._program, *_OPTIONS]
         if os.geteuid() == 0:
-            # Root has no user namespace to lock it up in.
+            # As root, there is no user namespace for a sandbox.
             arguments.append("--no-sandbox")
         arguments += [f"--user-data-dir={self._profile}", "about:blank"]
-        # First out of the way of 3 and 4, which may be ours.
+        # The pipes may have the numbers 3 and 4, so they are moved first.
         high = [os.dup(fd) for fd in (theirs_in, theirs_out)]
         null = os.open(os.devnull, os.O_RDWR)
         self._pid = os.posix_spawn(
@@ -95,7 +95,7 @@ class Browser:
     ) -> None:
         os.close(self._out)
         os.close(self._in)
-        # Its own group: nobody else's.
+        # The browser has a process group of its own.
         os.killpg(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
         shutil.rmtree(self._profile, ignore_errors=True)
@@ -122,7 +122,7 @@ class Browser:
             self.events.append(answer)
 
     def open(self, page: Path) -> None:
-        """Load a file, and wait until it is loaded.
+        """Load a file, and wait for its end.
 
         :param page: The file.
         """
@@ -132,7 +132,7 @@ class Browser:
             self.events.append(self._receive())
 
     def ask(self, expression: str) -> Any:
-        """Value of an expression of the page's script.
+        """Return the value of an expression in the page.
 
         :param expression: JavaScript.
         """
@@ -143,7 +143,7 @@ class Browser:
         return answer["result"].get("value")
 
     def complaints(self) -> list[str]:
-        """What the console shows."""
+        """Return the lines of the console."""
         return [
             json.dumps(event["params"])
             for event in self.events
@@ -156,7 +156,7 @@ class Browser:
         ]
 
     def requests(self) -> list[str]:
-        """URLs that were asked for."""
+        """Return the URLs that were requested."""
         return [
             event["params"]["request"]["url"]
             for event in self.events

@@ -18,12 +18,12 @@ from vfio_p2p.paths import cache_dir
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "unit" / "data"
 
-# What the wheel is made from; nothing else of the checkout is copied.
+# The wheel is made from these; nothing else of the checkout is copied.
 _SOURCES = (
     "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "harness",
     "images", "qemu-patches",
 )
-# What the testbed and the builds need, so that nothing is built again.
+# The testbed and the builds are shared, so that nothing is built again.
 _SHARED = ("builds", "downloads", "sources", "testbed")
 
 # The user "nobody" of every Debian, whose home folder does not exist.
@@ -50,7 +50,7 @@ class Installed:
     """
 
     def __init__(self) -> None:
-        # Not below a folder of the test: that may be closed to others.
+        # A folder of the test may be closed to other users.
         self.root = Path(tempfile.mkdtemp(prefix="vfio-p2p-", dir="/var/tmp"))
         self.root.chmod(0o755)
         self.home = self.root / "user"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The HTML report in a real browser: drawn, quiet, and on its own."""
+"""The HTML report in a real browser: it is drawn, and loads nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EVIL = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
 
 class InABrowser(Test):
-    """What people will see."""
+    """The page as people see it."""
 
     timeout = 900
 
@@ -34,7 +34,7 @@ class InABrowser(Test):
             )
 
     def _document(self) -> Document:
-        """One device, without the series and with it."""
+        """Report on one device, without the series and with it."""
         paths = [Path(self.workdir, name) for name in ("base", "patched")]
         for path in paths:
             run(program(path.name), "one-device", path)
@@ -53,7 +53,7 @@ class InABrowser(Test):
         with Browser(self.chromium) as browser:
             browser.open(page)
             self.assertEqual(browser.ask(_count(".panel")), 2)
-            # What is on the screen is the blackout and its surroundings.
+            # The screen shows the blackout and its surroundings.
             self.assertGreater(browser.ask(_count(".panel g.s3 .bar")), 0)
             self.assertGreater(browser.ask(_count(".panel g.phase")), 10)
             names = browser.ask(
@@ -158,7 +158,7 @@ class InABrowser(Test):
             for box in points:
                 self.assertLess(top, box[1])
                 self.assertLess(box[3], bottom)
-            # It goes up, from the ninth point to the tenth.
+            # The level rises from the ninth point to the tenth.
             self.assertLess(points[9][3], points[8][1])
             self.assertLess(points[8][2], change[0])
             self.assertLess(change[2], points[9][0])
@@ -211,7 +211,7 @@ class InABrowser(Test):
             self.assertTrue(browser.complaints())
 
     def _is_quiet(self, browser: Browser, page: Path) -> None:
-        """Nothing on the console, and nothing asked for but the page."""
+        """Check that the console is empty and only the page was requested."""
         self.assertEqual(browser.complaints(), [])
         asked = [x for x in browser.requests() if not x.startswith("data:")]
         self.assertEqual(asked, [page.resolve().as_uri()])
@@ -222,7 +222,7 @@ def _count(selector: str) -> str:
 
 
 def _boxes(selector: str) -> str:
-    """Left, top, right and bottom of elements, in pixels."""
+    """Return left, top, right and bottom of elements, in pixels."""
     return (
         f"[...document.querySelectorAll('{selector}')].map(x => {{"
         " const box = x.getBoundingClientRect();"

@@ -42,7 +42,7 @@ class Downtime(Test):
     def test_reproduced_from_a_bundle(self) -> None:
         path, again = (Path(self.workdir, name) for name in ("1", "2"))
         first = run(program("patched"), "two-devices", path)
-        # Not by its function: avocado's tests are no main threads.
+        # main() is not called: avocado's tests run outside of the main thread.
         done = subprocess.run(
             [
                 sys.executable, "-m", "vfio_p2p",

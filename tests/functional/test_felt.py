@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a guest feels of a migration is the blackout, and what is told."""
+"""The guest's absence is the blackout and the other parts of the gap."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vfio_p2p.scenario.model import Outcome
 from vfio_p2p.verdict.assess import assess
 from vfio_p2p.verdict.reading import read_run
 
-# What it takes to pause a vCPU, and to resume it up to its next heartbeat;
-# a tenth of what these migrations black out.
+# The time to pause a vCPU, and to resume it up to its next heartbeat; a tenth
+# of the blackouts of these migrations.
 _BESIDE_NS = 5_000_000
 
 
 class Felt(Test):
-    """Heartbeats of the guest, before and after."""
+    """Heartbeats of the guest before and after a migration."""
 
     timeout = 900
 

@@ -51,7 +51,7 @@ class Wheel(Test):
         self.assertIn("10.0", run("series", "list").out)
         run("series", "export", "--base", "v10.0", home / "mails")
         self.assertTrue(list((home / "mails").iterdir()))
-        # A release that Debian has, as somebody might have unpacked it.
+        # A release from Debian, unpacked as a user might have done it.
         trees = [
             path.parent
             for path in (cache_dir() / "sources").glob("*/tree/VERSION")
@@ -93,7 +93,7 @@ class Wheel(Test):
         self.assertIn("</html>", html.read_text())
         run("history", "record", home / "patched")
         self.assertIn("one-device", run("history", "list").out)
-        # All of it was built before, by another interpreter.
+        # Everything was built before, with another interpreter.
         self.assertFalse((home / "cache" / "vfio-p2p" / "work").exists())
         # There is no room for results in the working folder.
         refused = run("validate", "--scenario", "one-device", codes=(2,))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The series does what it promises, and what breaks it is caught."""
+"""The series keeps its promises, and each mutant is caught."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MIXED = (
 
 
 class Base(Test):
-    """Without the series."""
+    """QEMU without the series."""
 
     timeout = 900
 
@@ -54,7 +54,7 @@ class Base(Test):
 
 
 class Patched(Test):
-    """With the series."""
+    """QEMU with the series."""
 
     timeout = 900
 
@@ -108,7 +108,7 @@ class Patched(Test):
 
 
 class Mutants(Test):
-    """A series that is broken on purpose is found out."""
+    """A series that is broken on purpose is caught."""
 
     timeout = 900
 
@@ -134,7 +134,7 @@ class Mutants(Test):
 
 
 def _check(bundle: Path, *arguments: str) -> int:
-    """Exit code of ``vfio-p2p check`` on the logs of a bundle."""
+    """Return the exit code of ``vfio-p2p check`` on the logs of a bundle."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "vfio_p2p", "check"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sealed runs are exact, and trouble is told from a broken series."""
+"""Sealed runs are exact, and errors differ from a broken series."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Exact(Test):
 
 
 class Trouble(Test):
-    """The infrastructure's faults are not the series' faults."""
+    """Errors of the infrastructure are not blamed on the series."""
 
     timeout = 900
 
@@ -162,14 +162,14 @@ class Trouble(Test):
 
 
 class Resumed(Test):
-    """What was run is not run again."""
+    """Finished runs are not repeated."""
 
     timeout = 900
 
     def test_a_killed_matrix_goes_on_where_it_was(self) -> None:
         program("patched")
         get_image()
-        # All that is built, and no results.
+        # The cache has all builds, and no results.
         cache = Path(self.workdir, "vfio-p2p")
         cache.mkdir()
         for path in cache_dir().iterdir():
@@ -203,7 +203,7 @@ class Resumed(Test):
         )
 
     def _results(self) -> dict[str, int]:
-        """The results that are kept, and since when."""
+        """Return when each result in the cache was made."""
         return {
             path.name: (path / "manifest.json").stat().st_mtime_ns
             for path in Path(self.workdir).glob("vfio-p2p/results/*/*")
@@ -212,7 +212,7 @@ class Resumed(Test):
 
 
 def _is_sealed(pid: int) -> bool:
-    """Whether a process is an outer VM, and not QEMU asked its version."""
+    """Tell whether a process runs an outer VM, not ``qemu --version``."""
     with contextlib.suppress(OSError):
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         return b"-icount" in command.split(b"\0")

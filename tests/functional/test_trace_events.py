@@ -22,7 +22,7 @@ _SUITES = (
     "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"
 )
 _PATH = "./usr/share/qemu/trace-events-all"
-# Trixie's; an archive without it is not the one that is meant.
+# This is trixie's; an archive without it is not Debian's.
 _AT_LEAST = "10.0"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Linux's own sample driver bears out what p2psim shows."""
+"""Linux's own sample driver confirms the results of p2psim."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STEP = re.compile(
 
 
 def steps(bundle: Bundle, side: str) -> list[tuple[str, int, str]]:
-    """What QEMU did to its devices, in order; without times and names."""
+    """Return QEMU's requests in order, without times and names."""
     names: dict[str, int] = {}
     return [
         (event, names.setdefault(device, len(names)), what)
@@ -38,7 +38,7 @@ class Mtty(Test):
     timeout = 900
 
     def on_mtty(self, variant: str, scenario: str, name: str) -> Bundle:
-        """One sealed run on mtty."""
+        """Make one sealed run on mtty."""
         return run(
             program(variant),
             adapt(load(scenario)),

@@ -20,7 +20,7 @@ SEED = 42
 
 
 def program(variant: str) -> Program:
-    """A QEMU from the store; it is built if it is not there."""
+    """Return a QEMU from the store, and build it if it is missing."""
     base = default_base()
     source = find_source(None, base.qemu)
     return Program.of(build(source, parse_variant(base, variant)))
@@ -36,7 +36,7 @@ def run(
     driver: Driver = Driver.P2PSIM,
     rerun: bool = False,
 ) -> Bundle:
-    """One sealed run; returns its bundle, checked."""
+    """Make one sealed run, and return its checked bundle."""
     what = load(scenario) if isinstance(scenario, str) else scenario
     place = CachedPlace(
         open_place("sealed", driver=driver, programs=KnownPrograms([qemu])),
@@ -47,5 +47,5 @@ def run(
 
 
 def judged(variant: str, scenario: str | Scenario, path: Path) -> Assessment:
-    """One sealed run of a variant, and what came of it."""
+    """Make one sealed run of a variant, and judge it."""
     return assess(run(program(variant), scenario, path))

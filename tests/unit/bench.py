@@ -34,12 +34,12 @@ SCENARIO = Scenario(
 
 
 def launchers(*argv: str) -> dict[Side, Launcher]:
-    """The same program for both sides."""
+    """Return the same program for both sides."""
     return {side: Launcher(argv, Path("/firmware")) for side in Side}
 
 
 def fakes(plan: Path) -> dict[Side, Launcher]:
-    """Fakes that act as planned, and that do not outlive this process."""
+    """Return fakes that follow a plan and do not outlive this process."""
     return launchers(*bound([sys.executable, str(FAKE), str(plan)]))
 
 
@@ -53,10 +53,10 @@ def alive(pid: int) -> bool:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where one test runs.
+    """The folders of one test.
 
-    :param folder: For the plan and the fakes' pids.
-    :param private: Stands in for /tmp.
+    :param folder: The folder for the plan and the fakes' pids.
+    :param private: The folder that replaces /tmp.
     """
 
     folder: Path
@@ -64,11 +64,11 @@ class Bench:
 
     @property
     def out(self) -> Path:
-        """What the run leaves."""
+        """The folder that the run fills."""
         return self.folder / "out"
 
     def plan(self, **sides: dict[str, Any]) -> Path:
-        """Write down what the fakes are to do."""
+        """Write the plan for the fakes."""
         path = self.folder / "plan.json"
         path.write_text(json.dumps(sides))
         return path
@@ -80,7 +80,7 @@ class Bench:
         before_migration: Callable[[], None] | None = None,
         **sides: Any,
     ) -> Result:
-        """One run with that plan; a name's "_" stands for "-"."""
+        """Make one run with a plan; "_" in a name stands for "-"."""
         sides = {name.replace("_", "-"): plan for name, plan in sides.items()}
         scenario = msgspec.structs.replace(scenario, limits=limits)
         self.out.mkdir()
@@ -96,20 +96,20 @@ class Bench:
         return found
 
     def sent(self, name: str) -> list[str]:
-        """Commands that a QEMU was sent, in order."""
+        """Return the commands that a QEMU was sent, in order."""
         lines = (self.out / name / "qmp.jsonl").read_text().splitlines()
         entries = [json.loads(line) for line in lines]
         return [e["msg"]["execute"] for e in entries if e["dir"] == "->"]
 
     def pids(self) -> dict[str, int]:
-        """Process ids by side, of those that were started."""
+        """Return the process ids of the fakes that were started, by side."""
         return {
             path.stem: int(path.read_text())
             for path in self.folder.glob("*.pid")
         }
 
     def wait_for(self, side: str) -> None:
-        """Until a fake has made its mark."""
+        """Wait until a fake has made its mark."""
         for _ in range(6000):
             if (self.folder / f"{side}.mark").exists():
                 return

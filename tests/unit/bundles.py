@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bundles of runs that never were."""
+"""Bundles of invented runs."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ MIGRATED = Result(
 
 
 def good_source(*, series: bool = True, count: int = 2) -> FakeQemu:
-    """A source that does all right."""
+    """Make a source that behaves well."""
     names = devices(*(f"src{number}" for number in range(count)))
     return migrate(FakeQemu(names, series=series))
 
 
 def good_destination(*, series: bool = True, count: int = 2) -> FakeQemu:
-    """A destination that does all right."""
+    """Make a destination that behaves well."""
     names = devices(*(f"dst{number}" for number in range(count)))
     return receive(FakeQemu(names, series=series))
 
 
 def without_stop() -> FakeQemu:
-    """A source that is left in STOP_COPY."""
+    """Make a source that is left in STOP_COPY."""
     qemu = boot(FakeQemu(devices("src0", "src1")))
     qemu.setup()
     qemu.vm(False, "finish-migrate")
@@ -84,7 +84,7 @@ def make_bundle(
     build: str = "0" * 32,
     version: str = "10.0.99",
 ) -> Path:
-    """A whole bundle; what is not given is as it should be.
+    """Make a whole bundle; parts that are not given are normal.
 
     :param logs: Of devices, to replace what they would say; None: no log.
     :param qemus: All that are not as usual, or not usual, by name.
@@ -101,7 +101,7 @@ def make_bundle(
             if what is None else what.log()
         )
         for device, log in (qemu.device_logs() if qemu else {}).items():
-            # Of several users one after another, one header is enough.
+            # Several users, one after another, share one header.
             before = said.get(device)
             said[device] = (
                 before + log.partition(b"\n")[2] if before else log

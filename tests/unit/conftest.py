@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A unit test is a function too: the same examples in every run."""
+"""Settings of all unit tests: the examples are the same in every run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ settings.load_profile("vfio-p2p")
 
 @pytest.fixture(autouse=True, scope="session")
 def _sigint() -> None:
-    """A shell that starts us in the background has it ignored.
+    """Restore SIGINT, which is ignored in background jobs of a shell.
 
-    Our children would inherit that, and not be ended by it.
+    Our children would ignore it as well, and not end.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -40,8 +40,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Checks afterwards that nothing is left, processes or files."""
-    # Not below tmp_path: a socket's path has to be short.
+    """Make a bench, and check afterwards that no process or file is left."""
+    # It is not below tmp_path, since a socket's path has to be short.
     private = Path(tempfile.mkdtemp(prefix="b"))
     monkeypatch.setattr(tempfile, "tempdir", str(private))
     made = Bench(tmp_path, private)
@@ -58,5 +58,5 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a QEMU that will not go away however long one waits."""
+    """Wait only briefly for a QEMU that never ends."""
     monkeypatch.setattr(qemu, "_EXIT_S", 0.1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A bisection in which a commit's file ``value`` says what is measured.
+"""A bisection in which each commit's file ``value`` is its measurement.
 
 ``fake_bisect.py HOME`` is the program that git runs; with more arguments it
 is the command ``vfio-p2p bisect``.
@@ -36,7 +36,7 @@ def measure(
     scenario: Scenario,
     progress: Progress,
 ) -> Entry:
-    """Measure what the file says; some values take for ever."""
+    """Return the value of the file; with some values, never return."""
     value = (tree / "value").read_text().strip()
     progress(0, 0, "measuring")
     if value == "slow":
@@ -54,7 +54,7 @@ def measure(
 
 
 def command(arguments: list[str]) -> int:
-    """Run the command, with these steps."""
+    """Run the command with these steps."""
     parsed = make_parser("bisect").parse_args(["bisect", *arguments])
     trap_signals()
     context = Context(Printer(), json=parsed.json)

@@ -14,7 +14,7 @@ from vfio_p2p.places.sealed.outer import Outer
 from vfio_p2p.places.sealed.place import SealedPlace
 from vfio_p2p.qemu.program import KnownPrograms, Program, Programs
 
-# What a VM that has a job does, on the host's side of its devices.
+# The effect of a VM with a job, on the host's side of its devices.
 GOOD = """\
 from vfio_p2p.places.sealed import mailbox
 mailbox._region = lambda: Path("mailbox")
@@ -31,18 +31,18 @@ class FakeTestbed:
     image: Image
 
     def place(self, *programs: Program) -> SealedPlace:
-        """Make the place; it knows these programs."""
+        """Make a place that knows these programs."""
         return self.with_programs(KnownPrograms(programs))
 
     def with_programs(self, programs: Programs) -> SealedPlace:
-        """Make the place; it asks for its programs."""
+        """Make a place that looks its programs up."""
         return SealedPlace(
             self.image.driver, programs, outer=self.outer, image=self.image
         )
 
 
 def outer_vm(folder: Path) -> Callable[[str], FakeTestbed]:
-    """Make testbeds whose outer VM does what a script says.
+    """Make testbeds whose outer VM is a script.
 
     :param folder: What such a VM leaves is in its ``out``.
     """

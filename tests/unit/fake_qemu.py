@@ -47,7 +47,7 @@ _FILES = {
 
 
 def make_tree(root: Path) -> Path:
-    """Write the tree; returns its root."""
+    """Write the tree, and return its root."""
     for name, text in _FILES.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def make_tree(root: Path) -> Path:
 
 
 def other_patch(old: str, new: str) -> bytes:
-    """A patch that makes ``util/other.c`` say something else."""
+    """Return a patch that changes the text in ``util/other.c``."""
     return (
         "diff --git a/util/other.c b/util/other.c\n"
         "--- a/util/other.c\n"

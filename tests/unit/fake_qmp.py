@@ -3,33 +3,31 @@
 """A QEMU at the protocol's seam: real process, real QMP, no VM.
 
 Started as ``python fake_qmp.py PLAN ...`` with QEMU's own arguments.  PLAN
-is a JSON file that says by side what is to go wrong where::
+is a JSON file that says by side where something goes wrong, and how::
 
     {"source": {"migrate": [["say", "oops"], ["signal", 6]]}}
 
 A point is "start", a QMP command, or a moment of the migration: "active",
-"noticed" (that the destination is gone), "cleanup", likewise "cleanup 2"
-after the second migration, and "last cleanup", that of the last device, at
-the source;
-"incoming" and "load" at the destination; "deleted" comes after the answer
+"noticed" (the destination is gone), "cleanup", "cleanup 2" (after the second
+migration) and "last cleanup" (of the last device) on the source; "incoming"
+and "load" on the destination; "deleted" comes after the answer
 to device_del, "reset" after that to system_reset, "concluded" after that to
-a command that starts a job.  What can happen there:
+a command that starts a job.  These actions can be planned there:
 
-    say TEXT        written to stderr
+    say TEXT        writes to stderr
     mark            leaves a file SIDE.mark beside the plan
     child           starts a process that would stay
-    exit STATUS     the end
-    signal NUMBER   likewise, at its own hand
-    hang            nothing ever again
-    skip            what would follow does not
-    send TEXT       this instead of an answer or event, as Latin-1; "ID"
+    exit STATUS     exits
+    signal NUMBER   kills itself
+    hang            does nothing any more
+    skip            leaves out the usual continuation
+    send TEXT       sends this instead of an answer or event, as Latin-1; "ID"
                     stands for the command's id
     error TEXT      the command fails
     fail TEXT       the migration fails, or the job
 
-"answers" is no point but a list: what ``query-migrate`` says in the end,
-one after another, the last for ever.  "prefix" is what lines of the log
-begin with.
+"answers" is no point, but lists the answers to ``query-migrate`` in the end;
+the last one is repeated.  "prefix" is the beginning of all lines of the log.
 """
 
 from __future__ import annotations
@@ -62,7 +60,7 @@ GREETING = {
 
 
 class FakeQemu:
-    """One process of one side."""
+    """The process of one side."""
 
     def __init__(self, argv: list[str]) -> None:
         options = dict(itertools.pairwise(argv))
@@ -88,22 +86,22 @@ class FakeQemu:
         self.trace("vfio_migration_realize  (src0)")
 
     def trace(self, text: str) -> None:
-        """One line of the log."""
+        """Write one line of the log."""
         prefix = self.plan.get("prefix", f"4242@{time.time():.6f}:")
         with self.log.open("a") as log:
             log.write(f"{prefix}{text}\n")
 
     def send(self, message: dict[str, Any]) -> None:
-        """One QMP message."""
+        """Send one QMP message."""
         self.qmp.sendall(json.dumps(message).encode() + b"\r\n")
 
     def status(self, status: str) -> None:
-        """The migration's own state: traced, and an event."""
+        """Change the migration's state: trace it, and send an event."""
         self.trace(f"migrate_set_state new state {status}")
         self.event("MIGRATION", status=status)
 
     def reach(self, point: str, number: object = None) -> bool:
-        """Do what is planned; True if the rest goes its usual way."""
+        """Follow the plan; return whether to continue as usual."""
         usual = True
         for what, *arguments in self.plan.get(point, ()):
             match what, arguments:
@@ -145,7 +143,7 @@ class FakeQemu:
         return usual
 
     def command(self, message: dict[str, Any]) -> None:
-        """Answer one command, and do what it asks for."""
+        """Carry out one command, and answer it."""
         name, number = message["execute"], message.get("id")
         if not self.reach(name, number):
             return
@@ -193,7 +191,7 @@ class FakeQemu:
                     )
 
     def event(self, event: str, **data: str) -> None:
-        """An event."""
+        """Send an event."""
         self.send(
             {
                 "event": event,
@@ -203,7 +201,7 @@ class FakeQemu:
         )
 
     def cancel(self) -> None:
-        """The source's way out, while there is one."""
+        """Cancel the migration, if one is running."""
         if not self.stream:
             return
         self.status("cancelling")
@@ -213,7 +211,7 @@ class FakeQemu:
         self.clean_up()
 
     def migrate(self, path: str) -> None:
-        """The source's migration, as far as nothing holds it up."""
+        """Migrate, unless the plan interrupts it."""
         self.sends = True
         self.stream = socket.socket(socket.AF_UNIX)
         self.stream.connect(path)
@@ -223,9 +221,9 @@ class FakeQemu:
             self.finish()
 
     def finish(self) -> None:
-        """The end of the source's migration."""
+        """Complete the source's migration."""
         assert self.stream
-        # One that was just killed may or may not have it in its buffer.
+        # A destination that was just killed may or may not receive this.
         with suppress(BrokenPipeError):
             self.stream.sendall(b"state")
         self.stream = None
@@ -234,7 +232,7 @@ class FakeQemu:
         self.clean_up()
 
     def clean_up(self) -> None:
-        """What the source does after the end of a migration."""
+        """Clean up on the source after the end of a migration."""
         self.cleanups += 1
         if not self.reach("cleanup") or not self.reach(
             f"cleanup {self.cleanups}"
@@ -247,7 +245,7 @@ class FakeQemu:
                 self.trace(f"vfio_save_cleanup  (src{number})")
 
     def receive(self) -> None:
-        """What they do when the stream has something."""
+        """React to data or to the end of the stream."""
         assert self.stream
         if self.sends:
             self.stream = None
@@ -281,7 +279,7 @@ class FakeQemu:
             for ready in select.select(waiting, (), ())[0]:
                 if ready is not self.qmp:
                     self.receive()
-                # Clients end their commands with nothing, and wait for the
+                # No delimiter ends a command, and clients wait for the
                 # answer before the next.
                 elif text := self.qmp.recv(65536):
                     self.command(json.loads(text))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Invented results."""
+"""Histories of invented results."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Adds results to a history without end, and prints which it stored."""
+"""Add results to a history endlessly, and print those that were stored."""
 
 from __future__ import annotations
 

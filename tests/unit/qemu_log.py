@@ -317,7 +317,7 @@ def receive(qemu: FakeQemu) -> FakeQemu:
 
 
 def devices(*names: str) -> dict[str, MigrationFlags]:
-    """Return devices that offer everything."""
+    """Return devices with all abilities."""
     return dict.fromkeys(names, ALL_FLAGS)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Documents for the tests of reports; some by people who mean no good."""
+"""Documents for the tests of reports, some of them hostile."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ LONG = "A" * (64 << 10)
 HOSTILE = (SCRIPT, CDATA, ESCAPE, RIGHT_TO_LEFT, CONTROLS, JINJA, LONG)
 EVIL = "".join(HOSTILE[:-1])
 
-# A device may be called so; a trace line's fields have no brackets in them.
+# This can be a device's name: fields in trace lines have no brackets.
 DEVICE = "<script>x</script>]]>&\u202e"
 
 
 def run_document(tmp_path: Path) -> Document:
-    """A whole run with two devices."""
+    """Make the report of a whole run with two devices."""
     return collect([make_bundle(tmp_path / "b")])
 
 
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """Bundles of one device, without the series and with it."""
+    """Make bundles of one device, without the series and with it."""
     return one(tmp_path / "base", "base"), one(tmp_path / "new", "patched")
 
 

@@ -43,7 +43,7 @@ def event(number: int, time_ns: int, *values: int | str) -> bytes:
 
 @dataclass
 class SimpleFile:
-    """A file in the making; it names its events when they first occur."""
+    """A file that is being written; events are named when they first occur."""
 
     data: bytes = header()
     numbers: dict[str, int] = field(default_factory=dict)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The verdict on a run: mistakes of the tree, and mistakes of the machine."""
+"""The verdict on a run: errors of the tree, and errors of the machine."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def test_failure_that_was_called_a_success(
         ("STOP", {"since": "10.0", "until": "10.0"}, "patched", FAIL),
         ("STOP", {"on": "destination-2"}, "patched", PASS),
         ("STOP", {"on": "destination"}, "patched", FAIL),
-        # Nobody wrote down the sequences of a part of the series.
+        # No sequences are known for a part of the series.
         ("STOP", {}, "patch-5", PASS),
     ],
 )
@@ -398,7 +398,7 @@ def test_both_sides_log_is_used(tmp_path: Path) -> None:
 def test_end_of_a_multifd_thread(
     tmp_path: Path, said: int, verdict: Verdict
 ) -> None:
-    # Its "ret" is a bool; that of the function which it replaces is an errno.
+    # Its "ret" is a bool; the "ret" of the function before it is an errno.
     log = re.sub(
         rb"(vfio_save_complete_precopy)  (\(src\d\)) ret 0",
         rb"\1_thread_end  \2 ret %d" % said,

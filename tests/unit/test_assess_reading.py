@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The reading of a run: it is made once, and its blackout has to add up."""
+"""A run is read only once, and the phases of its blackout must add up."""
 
 from __future__ import annotations
 

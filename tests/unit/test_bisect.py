@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bisecting: the right commit, and a repository as it was before."""
+"""Bisecting finds the right commit, and leaves the repository as it was."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Repository:
-    """A git repository whose commits say what they are worth."""
+    """A git repository whose commits contain their measurements."""
 
     path: Path
 
@@ -61,7 +61,7 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
     def state(self) -> dict[str, str]:
-        """All that a user could notice."""
+        """Return everything that a user could notice."""
         return {
             "worktrees": self.git("worktree", "list", "--porcelain"),
             "refs": self.git("for-each-ref"),
@@ -70,7 +70,7 @@ class Repository:
                 sorted(
                     str(x.relative_to(self.path))
                     for x in self.path.rglob("*")
-                    # Git makes it when any reference is deleted.
+                    # Git makes this file when any reference is deleted.
                     if x.name != "packed-refs"
                 )
             ),
@@ -102,7 +102,7 @@ def bisect(
     told: list[MeasuredCommit] | None = None,
     measure: Measure = fake_bisect.measure,
 ) -> Bisection:
-    """Bisect, and see that nothing is left of it."""
+    """Bisect, and check that no traces are left."""
     before = repository.state()
     try:
         return search(
@@ -270,7 +270,7 @@ def test_a_parent_that_git_did_not_ask_for(repository: Repository) -> None:
         fork,
         300_500_000,
     )
-    # It was not asked for before that was known.
+    # The commit was not measured before this was known.
     assert told[-1] == found.before
 
 
@@ -342,7 +342,7 @@ def test_what_meson_fetched_comes_along(repository: Repository) -> None:
 def command(
     repository: Repository, *arguments: str
 ) -> subprocess.Popen[str]:
-    """The command, in a process of its own."""
+    """Start the command in a process of its own."""
     return subprocess.Popen(
         [
             sys.executable, str(HERE / "fake_bisect.py"),

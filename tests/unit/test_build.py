@@ -179,7 +179,7 @@ def test_the_key_depends_on_the_patched_files(tree: Path) -> None:
 def test_the_same_content_from_elsewhere_is_the_same_build(
     tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Both begin before one is in the store, each in a work folder.
+    # Both builds begin before one is in the store, each in a work folder.
     other = shutil.copytree(tree, tree.with_name("other"), symlinks=True)
     find = Store.find
     asked = []
@@ -365,7 +365,7 @@ def test_two_processes_share_a_build(tree: Path, tmp_path: Path) -> None:
     configure.write_text(text.replace("\n", f"\ncat {fifo}\n", 1))
     argv = [sys.executable, "-c", BUILD, str(tree)]
     one = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-    # Opening it waits until the first build configures, and halts it.
+    # Opening the pipe waits for the first build's configure, and halts it.
     with fifo.open("w"):
         two = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert two.stdout

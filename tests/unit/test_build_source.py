@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sources are identified by their content; other files are refused."""
+"""Sources are identified by their content; other folders are refused."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bundles: whole, or refused."""
+"""Bundles are whole, or they are refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vfio_p2p.bundle.write import check_replaceable, pack, seal, writing
 from vfio_p2p.cli import main
 from vfio_p2p.errors import BundleError, UsageError
 
-# In the digest's file, the manifest, and what the manifest lists.
+# In the digest's file, the manifest, and the files that it lists.
 SPOTS = st.tuples(
     st.sampled_from(NAMES), st.integers(0, 1 << 16), st.integers(1, 255)
 )
@@ -40,13 +40,13 @@ SPOTS = st.tuples(
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole bundle; tests change copies of it."""
+    """The folder of a whole bundle, of which tests change copies."""
     return make_bundle(tmp_path_factory.mktemp("whole") / "bundle")
 
 
 @pytest.fixture
 def copy(whole: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
+    """A copy of the bundle, to be damaged."""
     return Path(shutil.copytree(whole, tmp_path / "bundle"))
 
 
@@ -125,7 +125,7 @@ def test_file_with_the_name_of_the_manifest_elsewhere(copy: Path) -> None:
 
 
 def forge(folder: Path, manifest: bytes) -> None:
-    """Replace the manifest, with a digest that fits."""
+    """Replace the manifest, and write a digest that fits."""
     (folder / MANIFEST).write_bytes(manifest)
     digest = hashlib.sha256(manifest).hexdigest()
     (folder / DIGEST).write_text(f"{digest}\n")
@@ -134,7 +134,7 @@ def forge(folder: Path, manifest: bytes) -> None:
 def edit_manifest(
     folder: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
-    """Change the manifest, with a digest that fits."""
+    """Change the manifest, and write a digest that fits."""
     tree = msgspec.json.decode((folder / MANIFEST).read_bytes())
     change(tree)
     forge(folder, msgspec.json.encode(tree))
@@ -224,7 +224,7 @@ def test_packing_is_deterministic(packed: Path, tmp_path: Path) -> None:
 def test_zip_made_by_somebody_else(
     whole: Path, packed: Path, tmp_path: Path
 ) -> None:
-    # In any order, and with entries for folders.
+    # The entries are in any order, and some are for folders.
     path = tmp_path / "other.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("source", *reversed(NAMES)):
@@ -264,7 +264,7 @@ def test_changed_zip_is_refused_or_says_the_same(
         bundle = open_bundle(path)
     except BundleError:
         return
-    # A date, say: a zip file has much that is not content.
+    # The date, for example: much in a zip file is not content.
     assert bundle.files == open_bundle(whole).files
 
 
@@ -278,7 +278,7 @@ def test_manifest_that_says_it_is_huge(copy: Path) -> None:
 
 @pytest.mark.parametrize("name", ["extra", "console.txt", DIGEST, MANIFEST])
 def test_huge_file_is_not_read(copy: Path, name: str) -> None:
-    # Sparse, and more than any memory.
+    # The file is sparse, and larger than any memory.
     with (copy / name).open("ab") as file:
         file.truncate(1 << 42)
     assert "damaged" in refusal(copy)
@@ -390,7 +390,7 @@ def test_killed_writing_leaves_nothing_of_the_final_name(
     )
     assert victim.returncode == -signal.SIGKILL
     assert not path.exists()
-    # What it left is in nobody's way.
+    # The remains do not hinder the next attempt.
     assert open_bundle(make_bundle(path))
 
 
@@ -433,7 +433,7 @@ def test_only_whole_bundles_are_replaced(tmp_path: Path) -> None:
 
 
 def test_manifest_that_names_no_driver() -> None:
-    # Those of before there was a choice.
+    # Manifests from before there was a choice name no driver.
     testbed = {"image": {}, "outer": "", "outer_sha256": "", "arguments": []}
     place = {**testbed, "place": "sealed"}
     assert msgspec.convert(place, SealedProvenance).driver == "p2psim"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vfio_p2p.history.changes import ChangePoint, _Splitter, change_points
 
-# This is few enough permutations to try many rows.
+# So few permutations allow many rows to be tried.
 FEW = 99
 
 values = st.lists(

@@ -25,7 +25,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def command(result: int | BaseException, verbose: bool = False) -> int:
-    """Run a command that returns or raises something."""
+    """Run a command that returns a code or raises an error."""
 
     def run() -> int:
         if isinstance(result, BaseException):

@@ -93,7 +93,7 @@ def test_a_patch_that_does_not_build(
 def test_a_patch_that_does_not_apply_to_ours(
     workshop: FakeWorkshop, capsys: Capture
 ) -> None:
-    # What comes before the patch is ours: this is an error, no verdict.
+    # The patches before it are ours: this is an error and no verdict.
     workshop.unpatchable = PatchError("x.patch", "a.c", None, "no match")
     assert main(["b4-check"], workshop) == 2
     assert capsys.readouterr().out == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``vfio-p2p compare``: which runs it takes, and what it says of them."""
+"""``vfio-p2p compare``: the choice of runs, and the answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vfio_p2p.scenario.model import Outcome
 MS = 10**6
 Capture = pytest.CaptureFixture[str]
 
-# It migrated, and one of its QEMUs was not well: nobody knows why.
+# The run migrated, but one of its QEMUs failed for an unknown reason.
 ERROR = msgspec.structs.replace(
     MIGRATED, exit_states={"source": 1, "destination": 0}
 )
@@ -30,7 +30,7 @@ FAILED = msgspec.structs.replace(MIGRATED, outcome=Outcome.FAILED)
 def folder(
     path: Path, seeds: Sequence[int], *, late_ns: int = 0, **usual: Any
 ) -> str:
-    """One good run for each seed, whose blackout ends so much later."""
+    """Make one good run for each seed, with a longer blackout."""
     for seed in seeds:
         qemu = FakeQemu(devices("dst0", "dst1"))
         qemu.begin_ns += late_ns
@@ -41,7 +41,7 @@ def folder(
 
 
 def compared(capsys: Capture, *words: str) -> tuple[int, Any]:
-    """The exit code, and the document."""
+    """Return the exit code and the document."""
     code = main(["compare", *words, "--json"])
     found = json.loads(capsys.readouterr().out)
     return code, found | {"verdict": found["verdict"]}
@@ -90,7 +90,7 @@ def test_a_run_that_is_left_out(
         assert found["seeds"] == [*range(9)]
         start = f"{letter}: x-s9 is left out, {why}"
         assert sum(x.startswith(start) for x in found["notes"]) == 1
-    # What is slower all the same is.
+    # A run that is left out does not hide that B is slower.
     late = folder(tmp_path / "late", range(9), late_ns=5 * MS)
     folder(tmp_path / "late", [9], result=result)
     code, found = compared(capsys, a, late, "--fail-above", "1%")

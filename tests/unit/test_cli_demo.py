@@ -25,9 +25,10 @@ Capture = pytest.CaptureFixture[str]
 
 @dataclass
 class Machine(FakeWorkshop):
-    """Makes runs in which transactions are lost.
+    """A workshop that makes runs in which transactions are lost.
 
-    :param lost: How many each tree loses; None if its run cannot be made.
+    :param lost: The number that each tree loses; None if its run cannot be
+        made.
     :param verdict: The verdict on the tree with the barrier, without a
         blackout; None leaves the run as it is.
     """
@@ -51,7 +52,7 @@ class Machine(FakeWorkshop):
     def run(
         self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
     ) -> list[CellResult]:
-        """Make the runs, and spoil the first if it is wanted."""
+        """Make the runs, and spoil the first if `verdict` says so."""
         kept, *others = super().run(cells, setting, reporter)
         if self.verdict:
             found = replace(

@@ -31,7 +31,7 @@ TREES = ("v10.0 patched", "v10.2 stock")
 
 @dataclass
 class Machine(FakeWorkshop):
-    """Judges runs by their names.
+    """A workshop that judges runs by their names.
 
     :param also: Rules that each mutant breaks besides its own.
     :param found: The verdicts on runs without a mutant, by the name of the
@@ -57,12 +57,12 @@ def machine() -> Machine:
 
 
 def validate(machine: Machine, out: Path, *words: str) -> int:
-    """Run the command; return its exit code."""
+    """Run the command, and return its exit code."""
     return main(["validate", "--all", *words, "--out", str(out)], machine)
 
 
 def report(out: Path) -> Any:
-    """The report for programs."""
+    """Return the report for programs."""
     return json.loads((out / "report.json").read_bytes())
 
 

@@ -46,7 +46,7 @@ FAILED = BuildError("ninja failed", Path("x.log"))
 
 @dataclass
 class Machine(FakeWorkshop):
-    """Makes bundles of runs that never were.
+    """A workshop that makes bundles of invented runs.
 
     :param crashes: Variants whose QEMU crashes.
     """
@@ -70,7 +70,7 @@ class Machine(FakeWorkshop):
 
 
 def scenario(name: str) -> Scenario:
-    """Two devices; in "shown" QEMU is expected to crash without it."""
+    """Return two devices; in "shown", QEMU crashes without the follow-up."""
     expect = Expect()
     if name == "shown":
         expect = Expect(
@@ -89,7 +89,7 @@ def machine() -> Machine:
 def validate(
     machine: Machine, out: Path, base: str | None = None
 ) -> Document:
-    """Judge our follow-up."""
+    """Judge the follow-up `OURS`."""
     return validate_followups(
         ModeRequest(Origin(base=base), Setting(out=out)),
         workshop=machine,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``vfio-p2p history``: as a user meets it."""
+"""The command ``vfio-p2p history``."""
 
 from __future__ import annotations
 

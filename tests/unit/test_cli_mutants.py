@@ -35,7 +35,7 @@ Validate = Callable[..., int]
 def judge(
     also: tuple[str, ...] = (), misses: tuple[str, ...] = ()
 ) -> Callable[[Cell], Assessment]:
-    """Each mutant breaks its own rule, if it is not missed.
+    """A workshop in which mutants break their rules, unless missed.
 
     :param also: Rules that each mutant breaks besides its own.
     :param misses: Mutants that no rule sees.
@@ -57,14 +57,14 @@ def workshop() -> FakeWorkshop:
 
 
 def validate(workshop: FakeWorkshop, out: Path, *names: str) -> int:
-    """Run the command; return its exit code."""
+    """Run the command, and return its exit code."""
     chosen = [word for name in names for word in ("--mutant", name)]
     command = ["validate", "--mutants", *chosen, "--out", str(out)]
     return main(command, workshop)
 
 
 def fates(out: Path) -> dict[str, Any]:
-    """From the report for programs."""
+    """Return the fate of each mutant from the report for programs."""
     document = json.loads((out / "report.json").read_bytes())
     return {x["name"]: x["fate"] for x in document["mutants"]}
 
@@ -195,7 +195,7 @@ def test_scenarios_that_show_a_defect_prove_rules() -> None:
     again = msgspec.structs.replace(shown, name="it-again")
     known = {"one-device": load("one-device")}
     every = known | {x.name: x for x in (shown, again)}
-    # One is enough.
+    # One scenario is enough.
     assert list(proving(known, every)) == ["defect"]
     assert proving({"defect": shown}, every) == {}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Progress: lines for logs, bars for people."""
+"""Progress is shown as lines in logs, and as bars on terminals."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands that run something keep it in the history that they are given."""
+"""Commands keep their runs in the history that they are given."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OLDER = ("report.json", "junit.xml", "demo.svg")
 
 
 def digests(path: Path) -> list[str]:
-    """Of what is on the disk."""
+    """Return the digests of the history on the disk."""
     with open_history(path) as history:
         return [x.digest for x in history.entries()]
 
@@ -51,7 +51,7 @@ def test_each_is_on_the_disk_at_once(tmp_path: Path) -> None:
         for number, bundle in enumerate(bundles, 1):
             record(bundle, Verdict.PASS)
             assert len(digests(path)) == number
-        # Taken from the cache, it is no other result.
+        # The same run from the cache is not another result.
         record(bundles[0], Verdict.PASS)
     assert digests(path) == [x.digest for x in bundles]
     with open_history(path) as history:
@@ -67,7 +67,7 @@ class Remarks:
         self.texts: list[str] = []
 
     def task(self, name: str) -> Task:
-        """No task is opened."""
+        """Fail, since no task is expected."""
         raise AssertionError(name)
 
     def remark(self, text: str) -> None:
@@ -106,7 +106,7 @@ def test_nothing_is_kept_unless_asked_for(
 
 
 def damage(path: Path, kind: str) -> None:
-    """Make a history of one run, and then spoil it."""
+    """Make a history of one run, and then damage the file."""
     with recording(path) as record:
         record(open_bundle(make_bundle(path.parent / "b")), Verdict.PASS)
     with closing(sqlite3.connect(path)) as other:

@@ -37,7 +37,7 @@ def workshop(
 
 
 def files(folder: Path) -> list[str]:
-    """The names of all that is in a folder."""
+    """Return the names of all entries of a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 

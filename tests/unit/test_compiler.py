@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kit's compiler, and what of a kit is copied into the image."""
+"""The kit's compiler, and the files of a kit that the image gets."""
 
 from __future__ import annotations
 

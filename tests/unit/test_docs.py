@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""README and docs: commands parse, links resolve, references are whole.
+"""README and docs: commands parse, links work, references are complete.
 
 The generators of the references are tested here as well.  The site itself is
 built by ``make docs``, with warnings as errors.
@@ -47,7 +47,7 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 @pytest.fixture(params=PAGES, ids=_IDS)
 def page(request: pytest.FixtureRequest) -> Path:
-    """Each page in turn."""
+    """Return each page in turn."""
     path: Path = request.param
     return path
 
@@ -70,7 +70,7 @@ def generators() -> dict[str, ModuleType]:
 
 
 def blocks(text: str) -> Iterator[str]:
-    """Every block of code in a page: indented or fenced."""
+    """Return every block of code in a page, indented or fenced."""
     yield from re.findall(r"^```.*?\n(.*?)^```", text, re.M | re.S)
     without = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     for indented in re.findall(
@@ -131,7 +131,7 @@ def test_links_resolve(page: Path) -> None:
 
 
 def _anchors(text: str) -> set[str]:
-    """What GitHub and MyST make of headings."""
+    """Return the anchors that GitHub and MyST make of headings."""
     return {
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
         for heading in re.findall(r"^#+ (.*)$", text, re.M)

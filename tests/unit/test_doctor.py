@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a machine can do, for machines that lack one thing or another."""
+"""The abilities of machines that lack one thing or another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Machine:
-    """A machine that has everything, of which a test takes something."""
+    """A machine that has everything, until a test takes something away."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -143,7 +143,7 @@ def test_no_archive(machine: Machine) -> None:
     lacking = machine.lacking()
     assert list(lacking) == ["build", "testbed"]
     assert "no Debian archive" in lacking["build"][0]
-    # What is in the cache is as good.
+    # A cached file will do as well.
     cache = machine.root / "cache" / "vfio-p2p"
     (cache / "downloads").mkdir(parents=True)
     (cache / "downloads" / "qemu_9.9.9.orig.tar.xz").touch()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Blackouts, taken apart."""
+"""Blackouts are taken apart into phases."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ REAL_LINES = {
 def real(
     source: list[bytes] | None = None, destination: list[bytes] | None = None
 ) -> Breakdown:
-    """Return the breakdown of the real logs, or of what is left of them."""
+    """Return the breakdown of the real logs, or of parts of them."""
     lines = (
         REAL_LINES[Side.SOURCE] if source is None else source,
         REAL_LINES[Side.DESTINATION] if destination is None else destination,
@@ -106,7 +106,7 @@ def test_real_devices_and_critical_path() -> None:
         1795401449_648553000,
     )
     assert metrics(found)["device.dst0.running-p2p"] == 509_000
-    # Nothing waits any more for the STOP that the series moves.
+    # The STOP that the series moves is not waited for any more.
     assert [x.activity for x in found.outside] == ["STOP_COPY>STOP"] * 2
     assert metrics(found)["outside.src0.stop"] == 30_000
     assert "device.src0.stop" not in metrics(found)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Comparisons of A and B: what they must find, and what they must not."""
+"""Comparisons find all true differences of A and B, and no others."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_real_hosts(tmp_path: Path, capsys: Capture) -> None:
     assert "blackout: slower by" in out
     assert main(["compare", a, b, "--fail-above", "1%"]) == 1
     capsys.readouterr()
-    # A after A, then B after B: a host that warms up would look the same.
+    # All A, then all B: a host that warms up would look the same.
     late = host_runs(tmp_path, "late", [*range(1000, 1160, 20)], slow)
     assert main(["compare", a, late, "--json"]) == 0
     notes = json.loads(capsys.readouterr().out)["notes"]
@@ -338,7 +338,7 @@ def test_text_is_of_79_columns() -> None:
 
 
 def folder(path: Path, name: str, slow_ns: int = 0) -> str:
-    """A folder with one bundle; slow_ns longer at its end."""
+    """Make a folder with one bundle, whose blackout is slow_ns longer."""
     target = FakeQemu(devices("dst0", "dst1"))
     target.begin_ns += slow_ns
     make_bundle(
@@ -404,7 +404,7 @@ def test_variants_take_turns(
     more = ["--scenario-b", str(slower), "--seeds", "1", "--seed", "7"]
     assert main([*command, *more], workshop) == 0
     assert asked() == [("patched", 7, ""), ("patched", 7, "-b")]
-    # Runs that are the same on both sides are made once.
+    # Equal runs of both sides are made only once.
     assert main([*command, "--seeds", "3"], workshop) == 0
     assert len(asked()) == 3
     assert "identical" in capsys.readouterr().out

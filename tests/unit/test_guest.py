@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The program that the guest can run: asked for, given to QEMU, built."""
+"""The program that the guest can run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scenario(guest: str, port: bool = False) -> Scenario:
 
 
 def options(what: Scenario, *, incoming: bool) -> dict[str, str]:
-    """Those that choose what the guest runs."""
+    """Return the options that choose the guest's program."""
     program = Launcher(("qemu",), Path("/firmware"))
     argv = qemu_argv(program, what, "x", ["p"], incoming=incoming)
     return {
@@ -44,7 +44,7 @@ def test_qemu_is_given_the_program(incoming: bool) -> None:
         'program = "heartbeat"\nheartbeat_period_us = 2500\n'
         "dirty_pages_per_s = 70"
     )
-    # Both sides: QEMU migrates the ROM's content, and wants it as large.
+    # Both sides need it: QEMU migrates the ROM, which must have its size.
     assert options(asked, incoming=incoming) == {
         "-bios": HEARTBEAT,
         "-fw_cfg": "name=opt/vfio-p2p/heartbeat,string=2500 70",
@@ -79,7 +79,7 @@ def test_no_device_behind_a_port() -> None:
 
 
 def test_what_the_guest_is_owed_fits() -> None:
-    # It counts millionths of a page in 32 bits, with one left over.
+    # The guest counts millionths of a page in 32 bits, one of them spare.
     most = scenario(
         'program = "heartbeat"\nheartbeat_period_us = 50_000\n'
         "dirty_pages_per_s = 65_536"
@@ -103,7 +103,7 @@ def test_it_is_a_rom_and_always_the_same(tmp_path: Path) -> None:
         folder.mkdir()
     first, second = map(image.build_guest, folders)
     assert first == second
-    # Its end is where the processor begins, with a jump.
+    # The processor begins at the end of the ROM, with a jump.
     assert len(first) == 1 << 16
     assert first[-16] in (0xE9, 0xEB)
     assert b"opt/vfio-p2p/heartbeat\0" in first

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs whose time was up: which device hung, where, and as expected?"""
+"""Runs that timed out: the device that hung, and where."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The history: it is whole, it is ours, and it keeps what it confirmed."""
+"""The history is whole, refuses other files, and keeps what it confirmed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_all_or_nothing(path: Path) -> None:
 
 
 def test_what_is_reported_is_on_the_disk(path: Path) -> None:
-    # Only a loss of power could show this, and no kill can.
+    # A kill cannot show this; only a loss of power could.
     with open_history(path, write=True) as history:
         ask = history._connection.execute
         assert ask("PRAGMA synchronous").fetchone() == (2,)     # FULL

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What came of follow-ups, and when they pass."""
+"""The results of follow-ups, and when they pass."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ MEND = Followup("mend", "v1", Path("mend.patch"), ("one",), ("two",))
 def fixes(
     control: Assessment, without: Assessment, mended: Assessment | None
 ) -> FollowupRuns:
-    """In a scenario that shows the defect."""
+    """Return the runs in a scenario that shows the defect."""
     why = "" if mended else "make failed"
     return FollowupRuns(MEND, "one", control, without, mended, why)
 
 
 def keeps(control: Assessment, mended: Assessment) -> FollowupRuns:
-    """In another."""
+    """Return the runs in a scenario that shows no defect."""
     return FollowupRuns(MEND, "two", control, None, mended)
 
 
@@ -78,7 +78,7 @@ def test_nothing_is_no_pass() -> None:
 
 
 def cells(lines: list[str]) -> list[str]:
-    """Rows of the table without its blanks."""
+    """Return the rows of the table without blanks."""
     return [" ".join(line.split()) for line in lines]
 
 

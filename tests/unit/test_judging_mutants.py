@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What became of mutants, and when the suite passes."""
+"""The fates of mutants, and when the suite passes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNCLEAR = Assessment(Verdict.INCONCLUSIVE, "migrated", notes=("cut",))
 
 
 def broken(*rules: str) -> Assessment:
-    """A run that breaks these rules."""
+    """Make a run that breaks these rules."""
     findings = tuple(
         Finding(rule, "It matters.", Side.SOURCE, "[b]", (), "x.log", ())
         for rule in rules
@@ -35,7 +35,7 @@ def broken(*rules: str) -> Assessment:
 
 
 def mutant(*scenarios: str, waits_for: str = "") -> Mutant:
-    """One that the rule "order" has to catch."""
+    """Make a mutant that the rule "order" has to catch."""
     names = scenarios or ("one",)
     return Mutant("m", "v1", Path("m.patch"), "order", names, waits_for)
 
@@ -227,7 +227,7 @@ def test_everything_with_a_rule_that_nothing_breaks() -> None:
     assert "rules: unproven, as nothing breaks them: p2p" in render(found)
     rules = ET.fromstring(junit.render(found))[-1]
     assert rules.get("failures") == str(len(found.unproven))
-    # What was not run might have broken it.
+    # A run that was not made might have broken the rule.
     unknown = everything_of(KILLED, MutantRuns(mutant()))
     assert unknown.verdict is Verdict.ERROR
 

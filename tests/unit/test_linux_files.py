@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A few files of a large package, against a small one."""
+"""A few files are taken from a package; here it is a small one."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ FILES = ("samples/vfio-mdev/mtty.c", "drivers/vfio/mdev/mdev_core.c")
 
 
 def package(folder: Path, files: Iterable[str]) -> Path:
-    """A package with a tarball of Linux in it."""
+    """Make a package that contains a tarball of Linux."""
     tree = folder / "tree"
     (tree / "DEBIAN").mkdir(parents=True)
-    # dpkg-deb refuses what a strict umask makes of it.
+    # dpkg-deb refuses the mode that a strict umask would give.
     (tree / "DEBIAN").chmod(0o755)
     (tree / "DEBIAN" / "control").write_text(
         f"Package: {PACKAGE}\nVersion: {VERSION}\nArchitecture: all\n"
@@ -55,7 +55,7 @@ def package(folder: Path, files: Iterable[str]) -> Path:
 
 
 class Archive:
-    """The archive: it has one package, which is downloaded or not."""
+    """An archive with one package, which counts its downloads."""
 
     def __init__(self, path: Path, version: str = VERSION) -> None:
         self.path = path
@@ -63,12 +63,12 @@ class Archive:
         self.downloads = 0
 
     def resolve_packages(self, patterns: Iterable[str]) -> dict[str, str]:
-        """What `AptRoot` says."""
+        """Return the version, as `AptRoot` does."""
         assert list(patterns) == [PACKAGE]
         return {PACKAGE: self.version}
 
     def download_packages(self, packages: Mapping[str, str]) -> list[Path]:
-        """What `AptRoot` downloads."""
+        """Return the file, as `AptRoot` does."""
         assert packages == {PACKAGE: VERSION}
         self.downloads += 1
         return [self.path]
@@ -91,7 +91,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
 
 
 def use(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Archive:
-    """Let this be the machine's archive."""
+    """Make this the machine's archive."""
     monkeypatch.setattr(AptRoot, "open", lambda suites: archive)
     return archive
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The matrix: one cell's bad luck is not the others'."""
+"""The matrix: an error in one cell does not affect the others."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ CELLS = [
 
 @dataclass(frozen=True)
 class FakePlace:
-    """Runs nothing; `accident` may raise an error.
+    """A place that runs nothing.
 
-    :param accident: Called with the seed.
+    :param accident: Called with the seed; may raise an error.
     :param damages: Unusual parts of bundles, by seed; see `make_bundle`.
     :param capacity: How many jobs it takes at a time.
     """
@@ -69,19 +69,19 @@ class FakePlace:
     order: list[int] = field(default_factory=list)
 
     def check(self) -> None:
-        """It can always be used."""
+        """Do nothing: the place can always be used."""
 
     def prepare(self, progress: Progress) -> None:
-        """It is always ready."""
+        """Do nothing: the place is always ready."""
 
     def provenance(self, job: Job) -> Provenance:
-        """Nobody asks."""
+        """Fail, since nothing calls this."""
         raise NotImplementedError
 
     async def run(
         self, job: Job, out: Path, *, limit_s: float = 1.0
     ) -> Bundle:
-        """Make a bundle; the later a job, the sooner it ends."""
+        """Make a bundle; later jobs end sooner."""
         seed = job.seed
         self.running.append(seed)
         self.order.append(seed)
@@ -184,7 +184,7 @@ async def test_bad_input_stops_all(tmp_path: Path) -> None:
     with pytest.raises(NoSpaceError) as caught:
         await run_matrix(place, CELLS, tmp_path, 2)
     assert caught.value is err
-    # Those that ran are stopped, those that wait are never started.
+    # Running cells are stopped, and waiting cells are never started.
     assert len(place.most) < len(CELLS)
 
 
@@ -227,7 +227,7 @@ async def test_a_log_that_cannot_be_read(
     found = runs[1]
     assert found.assessment.summary == "not judged"
     assert name in found.assessment.notes[0]
-    # It can be looked at.
+    # The bundle can be examined.
     assert found.bundle is not None
     assert open_bundle(found.bundle)
     assert found.run.bundle == str(found.bundle)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The witness mtty: its devices, and what of a scenario it can play."""
+"""The witness mtty: its devices, and the scenarios that it can play."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPECS = (Device(), Device())
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the kernel is told; it has no device "00000078-...2"."""
+    """The requests to the kernel, which has no device "00000078-...2"."""
     said: list[str] = []
 
     def write(path: Path, text: str) -> int:
@@ -123,7 +123,7 @@ def test_what_mtty_cannot_do(line: str) -> None:
 
 
 def test_every_key_of_a_device_is_thought_of() -> None:
-    # A new key is refused until somebody finds that mtty can do it.
+    # A new key is refused until mtty is known to support it.
     granted = {"count", "root_port", "profile", "latency_us"}
     assert granted < {x.name for x in msgspec.structs.fields(Device)}
     scenario = load("one-device")

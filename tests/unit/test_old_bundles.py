@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What release 0.1 (be555e3) left is still read, and judged as it was."""
+"""Bundles of release 0.1 (be555e3) are still read, and judged alike."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_inputs_that_are_not_whole(missing: str) -> None:
 
 
 def test_digests_of_all_scenarios_are_what_they_were() -> None:
-    # The summaries were reworded since; nothing else may be another.
+    # The summaries were reworded since; nothing else may differ.
     path = FOLDER.with_name("scenarios-be555e3.json")
     recorded = json.loads(path.read_bytes())
     assert len(recorded) == 141

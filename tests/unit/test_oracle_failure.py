@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rules about failures, and about what devices send to one another."""
+"""The rules about failures, and about traffic between devices."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def of_source(qemu: FakeQemu, expect: Criteria = ANYHOW) -> Judgement:
 
 
 def notify(qemu: FakeQemu, status: str) -> None:
-    """The notifier of a migration that ended without success."""
+    """Print the notifier of a migration that ended without success."""
     old = VERSIONS.index(qemu.version) < VERSIONS.index("9.0")
     fields: dict[str, object] = {"status": status} if old else {"type": 2}
     for device in qemu.devices:

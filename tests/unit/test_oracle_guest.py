@@ -47,7 +47,7 @@ def test_a_counter_may_wrap() -> None:
         ({"missed": 2}, {}, "src1 had 2 missed, 0 repeated, 0 untimely"),
         ({"untimely": 1}, {}, "src1 had 0 missed, 0 repeated, 1 untimely"),
         ({}, {"repeated": 3}, "dst1 had 0 missed, 3 repeated, 0 untimely"),
-        # The guest sent beats, and none of them was accepted.
+        # The guest sent heartbeats, and none of them was accepted.
         ({}, {"count": 0, "untimely": 1}, "dst1 had 0 missed, 0 repeated, 1"),
         ({}, {"first": 13}, "heartbeat 10 at src1 was followed by 13 at dst1"),
         ({}, {"first": 10}, "heartbeat 10 at src1 was followed by 10 at dst1"),
@@ -100,7 +100,7 @@ def test_a_guest_that_was_never_heard() -> None:
 def bundle_of(
     folder: Path, guest: Guest, statuses: dict[str, str]
 ) -> Assessment:
-    """The verdict on a guest that nobody heard."""
+    """Return the verdict on a guest whose heartbeats nobody received."""
     scenario = msgspec.structs.replace(load("two-devices"), guest=guest)
     result = msgspec.structs.replace(MIGRATED, guest=statuses)
     path = make_bundle(folder / "b", scenario=scenario, result=result)

@@ -19,7 +19,7 @@ STAYS = Criteria.of_patches(6, devices=2, migrates=False)
 
 
 def cancel(qemu: FakeQemu) -> None:
-    """In precopy: the cleanup comes first, then the notifier."""
+    """Cancel in precopy: the cleanup comes first, then the notifier."""
     boot(qemu)
     qemu.setup()
     qemu.status("cancelling")
@@ -30,7 +30,7 @@ def cancel(qemu: FakeQemu) -> None:
 
 
 def notify(qemu: FakeQemu) -> None:
-    """The devices learn that the migration failed."""
+    """Notify the devices that the migration failed."""
     for device in qemu.devices:
         qemu.emit(
             Kind.NOTIFIER, "vfio_migration_state_notifier", device=device,
@@ -48,7 +48,7 @@ def test_a_cancelled_migration_passes(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_migration_that_fails_late_passes(version: str) -> None:
-    """The notifier asks for RUNNING, where the main callback has been."""
+    """The notifier asks for RUNNING, in which the devices are already."""
     qemu = boot(FakeQemu(AB, version))
     qemu.setup()
     qemu.vm(False, "finish-migrate")

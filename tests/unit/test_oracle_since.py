@@ -23,14 +23,14 @@ def never_kept(_: Timeline, criteria: Criteria) -> Iterator[Objection]:
 
 
 def rule(since: str) -> Rule:
-    """A promise that every log breaks."""
+    """Return a promise that every log breaks."""
     return Rule(
         name="x", reason="Why.", source="here", since=since, check=never_kept
     )
 
 
 def side(version: str, *, versions: tuple[str, str] | None) -> Timeline:
-    """A log of a release that tells as much of it as it is to tell."""
+    """Return the log of a release that shows these versions."""
     found = migrate(FakeQemu(devices("a"), version)).timeline()
     return replace(found, summary=replace(found.summary, versions=versions))
 
@@ -44,7 +44,7 @@ def kinds(since: str, log: Timeline, criteria: Criteria) -> list[type]:
 def test_a_release_that_is_known(version: str, since: str) -> None:
     held = release_number(version) >= release_number(since)
     wanted = [Finding] if held else []
-    # It can be known from a bundle, or from the log alone.
+    # The release is known from a bundle, or from the log alone.
     told = replace(UNKNOWN, release=f"{version}.1 (Debian 1:2+3)")
     assert kinds(since, side(version, versions=None), told) == wanted
     alone = side(version, versions=(version, version))

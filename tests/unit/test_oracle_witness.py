@@ -35,7 +35,7 @@ def of_source(side: Timeline, expect: Criteria = SERIES) -> Judgement:
 def with_log(
     qemu: FakeQemu, change: Callable[[bytes], bytes], device: str = "a"
 ) -> Timeline:
-    """A source of which one device's log is another."""
+    """Return a source with a changed log of one device."""
     logs = qemu.device_logs()
     changed = change(logs[device])
     assert changed != logs[device]
@@ -43,7 +43,7 @@ def with_log(
 
 
 def lines_without(*patterns: str) -> Callable[[bytes], bytes]:
-    """Takes out the last line that fits each pattern."""
+    """Return a change that removes the last line of each pattern."""
 
     def change(log: bytes) -> bytes:
         lines = log.decode().splitlines(keepends=True)
@@ -280,7 +280,7 @@ def both(
     loader: Callable[[FakeQemu], None] = lambda qemu: None,
     change: Callable[[bytes], bytes] = lambda log: log,
 ) -> Judgement:
-    """A migration with another destination."""
+    """Make a migration with another destination."""
     receiver = FakeQemu(AB)
     loader(receiver)
     receive(receiver)
@@ -311,10 +311,10 @@ OTHER = CRC + 1
 
 
 def to_and_fro(crc32: int) -> Judgement:
-    """A migration from a QEMU that the VM had come to before."""
+    """Make a migration from a QEMU that had itself received the VM."""
     source = FakeQemu(AB)
     for name in AB:
-        # This is the checksum of what it loaded; its data has changed since.
+        # This is the checksum of the loaded data, which has changed since.
         source.device(name).checksum = f"checksum ok crc32={OTHER:08x}"
     source.load()
     source.vm(True, "running")

@@ -14,9 +14,9 @@ from vfio_p2p.side import Side
 
 
 class Configfs:
-    """What the kernel was told, and when.
+    """A record of the requests to the kernel, in order.
 
-    :param root: The folder that stands in.
+    :param root: The folder that replaces configfs.
     """
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ class Configfs:
         monkeypatch.setattr(p2psim, "_write", self.write)
 
     def write(self, path: Path, text: str) -> None:
-        """A write to an attribute."""
+        """Record a write to an attribute."""
         entry = (path.parent.name, path.name, text)
         self.told.append(entry)
         if entry == self.refuses:
@@ -36,13 +36,13 @@ class Configfs:
             sysfs = path.with_name("sysfs_path")
             sysfs.write_text(f"/sys/devices/{entry[0]}\n")
         if entry[1:] == ("live", "0"):
-            # The kernel takes attributes away with the folder.
+            # The kernel removes attributes together with the folder.
             path.with_name("sysfs_path").unlink(missing_ok=True)
 
 
 @pytest.fixture
 def configfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configfs:
-    """An empty one."""
+    """An empty configfs."""
     return Configfs(tmp_path, monkeypatch)
 
 
@@ -81,7 +81,7 @@ def test_what_the_kernel_is_told(configfs: Configfs) -> None:
         ("dma_logging", "0"),
         ("latency_us", "RUNNING RUNNING_P2P 7"),
     }
-    # The bytes have to fit into a size that is there.
+    # The kernel refuses more initial bytes than the size that is set.
     assert told.index(("size_bytes", "8192")) < told.index(
         ("initial_bytes", "100")
     )

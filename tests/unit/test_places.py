@@ -23,7 +23,7 @@ SCENARIO = load("two-devices")
 
 
 def program(name: str, variant: str = "patched") -> Program:
-    """A program of this machine."""
+    """Return a program of this machine."""
     return Program.at(Path(name), variant=variant, version="10.0.99")
 
 

@@ -38,7 +38,7 @@ x = 1
 last = -inf
 '''
 
-# Pieces that make many texts which are TOML, and more which are nearly.
+# Pieces of many texts that are TOML, or nearly TOML.
 PIECES = [
     "a", "b", '"c"', "'d.e'", '"\\u0061"', ".", " = ", "1", "true", "[", "]",
     "[[", "]]", "{", "}", ", ", "\n", "\n[a]\n", "\n[[b]]\n", "# [x]\n", '"""',
@@ -48,7 +48,7 @@ PIECES = [
 
 
 def paths(value: object, path: tuple[Key, ...]) -> Iterator[tuple[Key, ...]]:
-    """All paths of a tree."""
+    """Yield all paths of a tree."""
     if path:
         yield path
     if isinstance(value, dict):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The proxy that breaks a stream off."""
+"""The proxy that breaks off a stream."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ TOTAL = 300_000
 
 @pytest.fixture
 def private() -> Iterator[Path]:
-    """Not below tmp_path: a socket's path has to be short."""
+    """A folder not below tmp_path, since a socket's path has to be short."""
     with tempfile.TemporaryDirectory(prefix="b") as folder:
         yield Path(folder)
 
 
 async def transfer(folder: Path, cut_bytes: int) -> tuple[bytes, bytes]:
-    """Send TOTAL bytes, and answer with one; what arrived, and came back."""
+    """Send TOTAL bytes, and answer with one byte.
+
+    :return: The bytes that arrived, and those that came back.
+    """
     arrived: asyncio.Future[bytes] = asyncio.Future()
 
     async def serve(
@@ -90,7 +93,7 @@ async def test_nothing_is_left(private: Path) -> None:
         async with relay(here, there, 10):
             reader, writer = await asyncio.open_unix_connection(str(here))
             assert await reader.readexactly(1) == b"!"
-        # The client sees its end, though neither side asked for it.
+        # The client sees the end, although neither side asked for it.
         assert await reader.read(-1) == b""
         writer.close()
         await writer.wait_closed()

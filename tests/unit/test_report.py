@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reports say what was found, to people and to programs."""
+"""Reports contain the findings, for people and for programs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def report(*assessments: Assessment) -> Document:
 
 
 def seeded(*assessments: Assessment) -> Document:
-    """The same tree and scenario, with seeds from 42 on."""
+    """Report on the same tree and scenario, with seeds from 42 on."""
     return of(
         *(
             run(assessment, seed=seed)
@@ -109,7 +109,7 @@ def seeded(*assessments: Assessment) -> Document:
 
 
 def written(document: Document) -> dict[str, Any]:
-    """The document as programs read it."""
+    """Return the document as programs read it."""
     found: dict[str, Any] = json.loads(to_json(document))
     return found
 

@@ -36,7 +36,7 @@ def arm(path: Path) -> Run:
 
 @pytest.fixture
 def arms(tmp_path: Path) -> tuple[Run, Run]:
-    """One that keeps all, and one that loses three."""
+    """A run that loses nothing, and one that loses three transactions."""
     return (
         arm(traffic_bundle(tmp_path / "a")),
         arm(traffic_bundle(tmp_path / "b", "patched+one-pass", lost=3)),
@@ -47,7 +47,7 @@ def test_what_it_shows(arms: tuple[Run, Run]) -> None:
     kept, broken = arms
     assert kept.verdict is Verdict.PASS, kept
     assert judging.verdict(kept, broken) is Verdict.PASS
-    # Each of these would show nothing.
+    # None of these would prove anything.
     assert judging.verdict(kept, kept) is Verdict.FAIL
     assert judging.verdict(broken, broken) is Verdict.FAIL
     silent = replace(kept, traffic=None)
@@ -66,7 +66,7 @@ def test_what_is_not_known_is_no_failure(arms: tuple[Run, Run]) -> None:
     kept, broken = arms
     assert judging.verdict(unknown(kept), broken) is Verdict.INCONCLUSIVE
     assert judging.verdict(kept, unknown(broken)) is Verdict.INCONCLUSIVE
-    # But what is known is no better for it.
+    # Still, known failures remain failures.
     assert judging.verdict(unknown(kept), kept) is Verdict.FAIL
     assert judging.verdict(unknown(broken), broken) is Verdict.FAIL
     assert judging.verdict(broken, unknown(broken)) is Verdict.FAIL

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a report is made from, and that it is read back as it was."""
+"""Reports are collected from runs, and read back unchanged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OLD_KEYS = (
 
 
 def older(document: Document) -> str:
-    """A report as 'validate' wrote it in format 1, which had no lanes."""
+    """Return a report of 'validate' in format 1, which had no lanes."""
     runs = [
         {
             key: value
@@ -161,7 +161,7 @@ def test_what_validate_wrote_finds_its_bundles(tmp_path: Path) -> None:
     report = tmp_path / "out" / "report.json"
     report.write_text(older(document))
     assert collect([report]) == document
-    # Moved, as artifacts are.
+    # The folder is moved, as CI systems move artifacts.
     shutil.move(tmp_path / "out", tmp_path / "moved")
     (run,) = collect([tmp_path / "moved" / "report.json"]).runs
     assert run.lanes == document.runs[0].lanes
@@ -217,7 +217,7 @@ def test_a_known_finding_is_told(tmp_path: Path) -> None:
     assert run.findings == ()
     assert {one.rule for one in run.known} == {"left"}
     assert run.known[0].lines
-    # What `validate` writes is read back even if the bundle is gone.
+    # The report of `validate` is read back even if the bundle is gone.
     report = tmp_path / "report.json"
     report.write_text(older(document))
     shutil.rmtree(path)
@@ -285,7 +285,7 @@ def test_nothing_to_report_on(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         collect([tmp_path / "none"])
     path = make_bundle(tmp_path / "b")
-    # Which is still being written.
+    # This is the name of a bundle that is still being written.
     path.rename(tmp_path / ".b.zip.folder")
     with pytest.raises(InputError, match="no bundles in it"):
         collect([tmp_path])
@@ -322,7 +322,7 @@ def test_traffic_is_read_back(tmp_path: Path) -> None:
     data = json.loads(older(document))
     (read,) = from_json(json.dumps(data).encode(), "x").runs
     assert read.traffic == run.traffic
-    # Reports that are older yet have none.
+    # Even older reports have no traffic.
     del data["runs"][0]["traffic"]
     (read,) = from_json(json.dumps(data).encode(), "x").runs
     assert read.traffic is None

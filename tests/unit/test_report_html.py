@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The HTML: whole, on its own, and nobody else's script in it."""
+"""The HTML is complete, loads nothing, and has no foreign script."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vfio_p2p.report.document import Document
 
 
 class Page(HTMLParser):
-    """What a browser makes of it: elements, attributes, texts."""
+    """A page as a browser parses it: elements, attributes, texts."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -67,12 +67,12 @@ class Page(HTMLParser):
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the script draws."""
+        """The data that the script draws."""
         found: dict[str, Any] = json.loads(self.scripts[0])
         return found
 
     def count(self, tag: str) -> int:
-        """How many elements of a name there are."""
+        """Return the number of elements of a name."""
         return sum(name == tag for name, _ in self.elements)
 
 
@@ -174,7 +174,7 @@ def test_of_a_long_history_the_end_is_shown(tmp_path: Path) -> None:
     text = html.render(run_document(tmp_path), [longer])
     assert 100 < text.count('<circle class="point') < many
     assert f"({24 + many - text.count('<circle class=')} before it)" in text
-    # The change is among those.
+    # The change is among the points that are left out.
     assert 'class="change"' not in text
 
 
@@ -295,7 +295,7 @@ def test_the_same_finding_is_told_once(tmp_path: Path) -> None:
         tuple(replace(document.runs[0], seed=n) for n in range(40))
     )
     page = Page(html.render(many))
-    # Once as broken, and once as known.
+    # The same finding is shown once as broken, and once as known.
     assert page.count("article") == 2
     assert "and 28 more runs" in " ".join(page.text.split())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The text for a mail fits one, and says what there is to say."""
+"""The text for a mail is narrow enough, and complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vfio_p2p.scenario.load import load
 
 
 def lines_of(text: str) -> dict[str, list[str]]:
-    """The lines of a comparison, by the name in front."""
+    """Return the lines of a comparison by the name in front."""
     return {
         name: cells
         for name, *cells in (x.split() for x in text.splitlines() if x)
@@ -30,7 +30,7 @@ def lines_of(text: str) -> dict[str, list[str]]:
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """The lines of the table, by the name in front."""
+    """Return the lines of the table by the name in front."""
     found = {}
     for line in text.splitlines():
         if line.startswith("  ") and "." in line:
@@ -102,7 +102,7 @@ def test_a_against_b(tmp_path: Path) -> None:
 
 
 def test_two_sets_of_anything(tmp_path: Path) -> None:
-    """Whose phases are none that we know."""
+    """Runs with phases that this program does not know are compared, too."""
     (run,) = run_document(tmp_path).runs
     odd = replace(
         run,

@@ -46,7 +46,7 @@ def test_every_format(path: Path, name: str) -> None:
     if name in ("table", "text", "html"):
         assert str(document.verdict) in text
     if name == "perfetto":
-        # It only shows runs.
+        # The format shows only runs.
         return
     if name != "table" or not document.trees:
         for trial in document.mutants:
@@ -87,7 +87,7 @@ def test_a_run_with_all_that_its_bundle_had() -> None:
     assert run.qemu == "QEMU emulator version 10.0.13"
     assert run.lanes
     assert sum(x.duration_ns for x in run.phases) == run.blackout_ns
-    # That format did not say what was proven.
+    # That format did not tell which rules were proven.
     assert "barrier" in read("report").unproven
 
 

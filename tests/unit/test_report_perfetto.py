@@ -125,7 +125,7 @@ def test_no_text_acts(tmp_path: Path) -> None:
     assert "\\\\x1b]0;owned" in text
 
     def texts(value: object) -> list[str]:
-        """What a viewer shows."""
+        """Return all texts in a value."""
         if isinstance(value, dict):
             value = list(value.values())
         if isinstance(value, list):

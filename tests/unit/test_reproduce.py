@@ -45,7 +45,7 @@ def patch() -> Patch:
 
 
 class Machine(FakeWorkshop):
-    """What a run is made from; each part can be replaced."""
+    """The inputs of a run, each of which can be replaced."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def call(machine: Machine, bundle: Path, *more: str) -> int:
 def missing(
     machine: Machine, bundle: Path, capsys: Capture
 ) -> dict[str, tuple[str, str]]:
-    """The missing inputs: what was recorded and what is there, by name."""
+    """Return the recorded and the present value of each missing input."""
     assert call(machine, bundle, "--json") == 4
     document = json.loads(capsys.readouterr().out)
     assert document["verdict"] == "skip"
@@ -155,7 +155,7 @@ def test_zip(machine: Machine, bundle: Path, capsys: Capture) -> None:
 def test_it_is_really_run(
     machine: Machine, bundle: Path, capsys: Capture
 ) -> None:
-    # The cache, which has the bundle, is not asked.
+    # The bundle is in the cache, which must not be used.
     machine.testbed = machine.script("")
     assert call(machine, bundle) == 5
     assert "without leaving a bundle" in capsys.readouterr().err
@@ -182,7 +182,7 @@ def test_source_of_another_version(
             f"{'5' * 64} (QEMU 10.0.99)", f"{'6' * 64} (QEMU 10.0.100)"
         )
     }
-    # A build would take minutes, and be of no use.
+    # A build would take minutes, for nothing.
     assert machine.built == []
 
 
@@ -268,7 +268,7 @@ def test_the_bundle_is_not_replaced(
         words = ["reproduce", str(bundle), "--out", str(out)]
         assert main(words, machine) == 2
         assert "would replace the old one" in capsys.readouterr().err
-    # As one that is at the default already.
+    # The bundle is at the default place already.
     again = tmp_path / "out" / "again" / "one"
     shutil.copytree(bundle, again)
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The runner against a QEMU that does what it is told.
+"""The runner with a fake QEMU that follows a plan.
 
 Limits are a second only where a hang is the point, and then that step is
 the first to which the limit applies.
@@ -84,7 +84,7 @@ async def test_transcript_has_both_ways_in_order(bench: Bench) -> None:
 
 
 async def test_downtime_that_is_late(bench: Bench) -> None:
-    # As 8.1: "completed", then the figures one after the other.
+    # QEMU 8.1 reports "completed" first, and then one figure after another.
     late = [
         {"status": "completed"},
         {"status": "completed", "downtime": 0},
@@ -107,7 +107,7 @@ async def test_refusal_to_start(bench: Bench, side: str) -> None:
     assert found.message.endswith(f"QEMU did not start: qemu: {REFUSAL}")
     assert found.stderr == f"{said}\n"
     assert found.exit_states[side] == 1
-    # The source starts first; then there never is a destination.
+    # The source starts first; if it fails, no destination is started.
     assert found.exit_states[SOURCE if side == DESTINATION else side] == (
         0 if side == DESTINATION else 1
     )
@@ -242,7 +242,7 @@ async def test_migration_that_fails(bench: Bench) -> None:
     assert found.message == (
         "source: migration failed: vfio: state STOP_COPY refused"
     )
-    # The destination's end is a consequence, and no second fault.
+    # The destination's end is a consequence and not a second fault.
     assert found.exit_states == {SOURCE: 0, DESTINATION: 1}
 
 
@@ -341,7 +341,7 @@ async def test_destination_crashes(bench: Bench, source: list[Any]) -> None:
 
 
 async def test_source_that_runs_out_of_time_alone(bench: Bench) -> None:
-    # The destination's end is why; that of the time is a consequence.
+    # The destination's end is the cause, and the time-out a consequence.
     found = await bench.run(
         Limits(migrate_s=4),
         source={"active": [["skip"]], "noticed": [["skip"]]},
@@ -377,7 +377,7 @@ async def test_garbage_instead_of_a_greeting(
     found = await bench.run(
         Limits(quit_s=1), source={"start": [["send", garbage], ["hang"]]}
     )
-    # The fake cannot send all of the endless line, and dies of that.
+    # The fake cannot send the whole endless line, and dies.
     assert found.outcome in (Outcome.LOST, Outcome.REFUSED)
     assert found.side == SOURCE
 
@@ -452,7 +452,7 @@ async def test_messages_that_say_nothing(
 async def test_what_qemu_started_ends_with_it(
     bench: Bench, points: dict[str, Any]
 ) -> None:
-    # That nothing is left is for the bench to see.
+    # The bench checks that nothing is left.
     await bench.run(Limits(quit_s=1), source=points)
     assert "source-child" in bench.pids()
 

@@ -46,6 +46,6 @@ def test_sigkill_of_the_runner_takes_its_qemus_along(bench: Bench) -> None:
             break
         time.sleep(0.01)
     assert set(bench.pids()) == set(SIDES)
-    # Nobody is left to remove its folder of sockets.
+    # No process is left to remove the runner's folder of sockets.
     for path in bench.private.iterdir():
         shutil.rmtree(path)

@@ -52,7 +52,7 @@ ANY = Expect(
 
 
 def steps(*wanted: Step) -> Scenario:
-    """A scenario of these steps, whatever comes of them."""
+    """Return a scenario of these steps, with any outcome."""
     return msgspec.structs.replace(SCENARIO, steps=wanted, expect=ANY)
 
 
@@ -471,6 +471,6 @@ async def test_hang_leaves_the_others_as_they_were(bench: Bench) -> None:
     )
     assert found.outcome is Outcome.TIMEOUT
     assert found.mute == (DESTINATION,)
-    # The source would quit, but then it would not be where it was.
+    # If the source quit, its last state could not be checked.
     assert found.guest == {SOURCE: "running"}
     assert found.exit_states == {SOURCE: None, DESTINATION: None}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Scenario files: what is in them, and what is wrong with them."""
+"""Scenario files: their contents, and errors in them."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def line(number: int, text: str) -> str:
-    """GOOD with another line."""
+    """Return GOOD with another line."""
     lines = GOOD.splitlines()
     lines[number - 1] = text
     return "\n".join(lines)
@@ -409,7 +409,7 @@ LATENCIES = st.dictionaries(
 )
 DEVICES = st.builds(
     Device,
-    # None is without a peer.
+    # No device is without a peer.
     count=st.sampled_from([2, 4]),
     flags=st.sampled_from([(), (Flag.STOP_COPY,), tuple(Flag)]),
     size_bytes=st.integers(4096, 16 << 20),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files with several scenarios, and what scenarios expect of faults."""
+"""Files with several scenarios, and the expected results of faults."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 from vfio_p2p.downtime.stats import LEVEL, _ranks, paired, unpaired
 
-# Enough for all arrangements of what is compared here.
+# This allows all arrangements of the values that are compared here.
 EXACT = stats.PermutationMethod(n_resamples=100_000)
 
 

@@ -57,7 +57,7 @@ async def run(
     rerun: bool = False,
     limit_s: float = 60.0,
 ) -> str:
-    """Run a job unless it was run before; returns the bundle's digest."""
+    """Run a job unless it was run before, and return the digest."""
     place = CachedPlace(testbed.place(program()), rerun=rerun)
     job = Job.of(program().what, SCENARIO, seed)
     return (await place.run(job, path, limit_s=limit_s)).digest
@@ -169,7 +169,7 @@ async def test_rerun_that_differs(
     with pytest.raises(TestbedError, match="the repeated run differs") as err:
         await run(vm(GOOD), path, rerun=True)
     assert where in err.value.what
-    # What was found first stays.
+    # The cache keeps the bundle of the first run.
     assert open_bundle(path).digest != digest
     assert await run(vm(""), path) == digest
 
@@ -241,7 +241,7 @@ def wait_for(path: Path) -> None:
 
 
 def gone(folder: Path) -> None:
-    """The outer VM, if it came to run at all."""
+    """Check that the outer VM has ended, if it was started at all."""
     if (folder / "pid").exists():
         pid = int((folder / "pid").read_text())
         with pytest.raises(ProcessLookupError):

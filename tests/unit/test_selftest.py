@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the simulated device's own test says, and whether it said it all."""
+"""The output of the simulated device's own test, whole or broken off."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_is_skipped_has_not_passed(why: str) -> None:
     found = read_console(text)
     assert found.passed == 2
     assert found.failed == (f"size of b # {why}; a remark",)
-    # A name may well speak of it.
+    # The name of a case may contain the word.
     text = text.replace(f"# {why}", "of a skip")
     assert read_console(text) == SelfTest(3, ())
 
@@ -112,7 +112,7 @@ def test_command(
 def vm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """In place of a VM: its console, if it leaves one."""
+    """A fake VM that leaves this console, if any."""
     console: dict[str, str] = {}
 
     async def run_sealed(

@@ -32,7 +32,7 @@ NAMES = st.text("abcXYZ.-_", min_size=1, max_size=20).filter(
 
 @dataclass(frozen=True)
 class Member:
-    """What the kernel sees of one file of an archive."""
+    """The attributes of one file of an archive that the kernel sees."""
 
     inode: int
     mode: int
@@ -211,7 +211,7 @@ def test_seed_is_all_that_differs() -> None:
 
 @pytest.fixture
 def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A region with what `mailbox.post` leaves in it."""
+    """A region with a folder that `mailbox.post` left in it."""
     out = tmp_path / "out"
     (out / "source").mkdir(parents=True)
     (out / "source" / "trace.log").write_bytes(b"trace\0\xff")

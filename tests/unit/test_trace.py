@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The log reader: every format there and back, and hostile input."""
+"""The log reader: every format is written and read; hostile input."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_chunk_borders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _Endless(io.RawIOBase):
-    """So many bytes of one line, made when they are read."""
+    """One line of a given size, whose bytes are made when they are read."""
 
     def __init__(self, size: int) -> None:
         self._left = size

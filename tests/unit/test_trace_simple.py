@@ -49,7 +49,7 @@ def timeline(data: bytes, side: Side = Side.SOURCE) -> Timeline:
 
 
 def says(records: list[Record]) -> list[tuple[int, str, Kind, object]]:
-    """All but what the two backends have not in common."""
+    """Return the parts of records that both backends have in common."""
     return [(r.line, r.event, r.kind, dict(r.fields)) for r in records]
 
 
@@ -241,7 +241,7 @@ def test_random_damage_never_crashes(at: int, junk: bytes) -> None:
 
 
 class _Endless(io.RawIOBase):
-    """A damaged length of 4 GiB, and so many bytes of it."""
+    """A file with a damaged length of 4 GiB, and fewer bytes."""
 
     def __init__(self, name: str, size: int) -> None:
         self._head = header() + mapping(1, name) + event(1, 1)[:24]
@@ -277,7 +277,7 @@ def _judge(source: bytes, destination: bytes) -> Judgement:
 
 
 def _later(records: list[Record]) -> SimpleFile:
-    """A destination's file."""
+    """Return a destination's file."""
     return as_simple(records, 17_630_790_858_547)
 
 

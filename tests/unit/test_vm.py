@@ -12,7 +12,7 @@ from vfio_p2p.side import Side
 
 
 async def test_a_wait_ends_when_cancelled(bench: Bench) -> None:
-    """At whatever point an event and the end of a time limit meet."""
+    """A wait ends even if an event and the time limit coincide."""
     argv = [*fakes(bench.plan())[Side.SOURCE].argv, "-name", "source"]
     event = Message({"event": "MIGRATION_PASS"})
     finished = False

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Left behind by builds, interpreters and editors.
+# Builds, interpreters and editors leave these files behind.
 STRAY = (
     "images/p2psim/build/p2psim.ko",
     "images/guest/build/sub/guest.o",

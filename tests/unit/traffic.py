@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs in which devices send to one another, and some of it is lost."""
+"""Runs in which devices send to one another, and lose transactions."""
 
 from __future__ import annotations
 

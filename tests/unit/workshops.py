@@ -29,7 +29,7 @@ Judge = Callable[[Cell], Assessment]
 
 
 def broken(*rules: str) -> tuple[Finding, ...]:
-    """Findings of these rules."""
+    """Return findings of these rules."""
     return tuple(
         Finding(rule, "It matters.", Side.SOURCE, "so", (), "x.log", ())
         for rule in rules
@@ -49,10 +49,10 @@ def program_of(variant: str, version: str = "10.0.99") -> ProgramInput:
 
 @dataclass
 class FakeWorkshop:
-    """Stands in for this machine; its tables say what goes wrong.
+    """A fake of this machine, whose fields say what goes wrong.
 
-    :param refuses: The errors of builds, by what is on top of the tree; the
-        empty name is that of the plain tree.
+    :param refuses: The errors of builds, by the patch on top of the tree;
+        the empty name stands for the plain tree.
     :param unpatchable: The error of patches that do not apply.
     :param judge: Judges a run that leaves no bundle.
     :param make: Makes the bundle of a run; None leaves no bundle.
@@ -75,13 +75,13 @@ class FakeWorkshop:
         *,
         refresh: bool = False,
     ) -> Source:
-        """A tree without files."""
+        """Return a tree without files."""
         return source_of(f"{self.release if path else release}.99")
 
     def check_patches(
         self, source: Source, patches: Sequence[Patch]
     ) -> None:
-        """All patches apply, unless told otherwise."""
+        """Accept all patches, unless told otherwise."""
         if self.unpatchable:
             raise self.unpatchable
 
@@ -93,7 +93,7 @@ class FakeWorkshop:
         *,
         werror: bool = False,
     ) -> Build:
-        """A build that is not there."""
+        """Return the description of a build that does not exist."""
         release = source.version.rpartition(".")[0]
         self.built.append((release, variant.name))
         if err := self.refuses.get(variant.name.partition("+")[2]):
@@ -106,11 +106,11 @@ class FakeWorkshop:
         return program_of(build.variant, build.version)
 
     def place(self, name: str, driver: Driver) -> Place:
-        """There is no place for a single job."""
+        """Fail, since no test opens a place."""
         raise NotImplementedError
 
     def check(self, setting: Setting) -> None:
-        """Every place is there."""
+        """Check only the history; every place can be used."""
         check_history(setting.history)
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
@@ -119,7 +119,7 @@ class FakeWorkshop:
     def run(
         self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
     ) -> list[CellResult]:
-        """Runs that never were."""
+        """Make invented runs."""
         self.ran += cells
         return [self._run(cell, setting.out) for cell in cells]
 
