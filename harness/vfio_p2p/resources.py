@@ -25,7 +25,7 @@ def resource(*parts: str) -> Path:
     if not isinstance(found, Path):
         raise HostError(
             f"{found} is not a plain file",
-            "install vfio-p2p with pip, and not as a zip archive",
+            "Install vfio-p2p with pip, and not as a zip archive.",
         )
     return found
 

@@ -88,7 +88,7 @@ def test_history_of_the_same_scenarios_and_trees(
     assert "'vfio-p2p history export --json' prints all names." in err
     args[1] = str(one_device(tmp_path / "alone", "base"))
     assert main([*args, "--history", str(file), "--metric", "no"]) == 0
-    assert "no such result of these scenarios" in capsys.readouterr().out
+    assert "no result with this metric" in capsys.readouterr().out
     assert main([*args, "--metric", "blackout"]) == 2
     err = capsys.readouterr().err
     assert "--metric has no effect without --history" in err

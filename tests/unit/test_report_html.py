@@ -161,7 +161,7 @@ def test_history_without_changes_or_results(tmp_path: Path) -> None:
     page = Page(html.render(document, [trend]))
     assert "No change point." in page.text
     page = Page(html.render(document, []))
-    assert "no such result of these scenarios" in page.text
+    assert "no result with this metric" in page.text
 
 
 def test_of_a_long_history_the_end_is_shown(tmp_path: Path) -> None:

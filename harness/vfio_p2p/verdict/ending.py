@@ -20,7 +20,8 @@ from vfio_p2p.verdict.reading import RunReading
 
 OUTCOME = "outcome"
 _REASON = (
-    "a series must let migrate what it promises, and refuse what it cannot"
+    "A migration must succeed if the series supports it, and must be refused "
+    "otherwise."
 )
 
 
