@@ -1,6 +1,6 @@
 # ruff: noqa: UP036 -- this script has to run on older versions
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Stop if Python is too old, and say so; runs on any Python 3."""
+"""Exit with an error if Python is too old; runs on any Python 3."""
 
 import sys
 

@@ -293,11 +293,11 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "what", choices=("measure", "plot"), help="see above"
+        "what", choices=("measure", "plot"), help="see the description"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("out/claims"),
-        help="folder for the bundles (default: %(default)s)",
+        help="the folder for the bundles (default: %(default)s)",
     )
     args = parser.parse_args()
     if args.what == "measure":

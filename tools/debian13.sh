@@ -28,8 +28,9 @@ fi
 mirror=$(PYTHONPATH=harness $python -c \
     'from vfio_p2p.qemu.apt_sources import find_archive as f; print(f().uri)')
 
-# Of packages.txt, what the unit tests need: they run no testbed. libelf1 has
-# another name there, and debootstrap knows no virtual packages.
+# The packages of packages.txt that the unit tests need, which run no testbed.
+# libelf1 has another name in Debian 13, and debootstrap knows no virtual
+# packages.
 packages=$(sed -e '/^# To run the testbed/,$d' -e 's/#.*//' -e '/^libelf1$/d' \
     packages.txt | tr -s '\n' ' ' | sed 's/^ //; s/ $//; s/ /,/g')
 
@@ -67,7 +68,7 @@ chroot "$root" /venv/bin/python -m pip install --quiet --no-deps --no-index \
     --no-build-isolation --editable /src
 
 echo "debian13: unit tests"
-# The mounts go with the namespace.
+# The mounts vanish together with the namespace.
 # shellcheck disable=SC2016  # the inner shell expands it
 exec unshare --mount --fork sh -c '
     mount -t proc proc "$1/proc" &&

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Install the Debian packages of a list as root, or print the command. This
-# never fails: the command that needs a missing package says so.
+# script never fails: a command that needs a missing package reports it.
 
 list=$1
 

@@ -15,7 +15,7 @@ _PARAM = re.compile(r"^:param (\w+): ", re.MULTILINE)
 
 
 def _described(values: dict[str, Any]) -> dict[str, Any]:
-    """Take descriptions from docstrings, each to where it belongs."""
+    """Add descriptions to a schema, taken from the docstrings."""
     text = values.get("description")
     if not isinstance(text, str):
         return values

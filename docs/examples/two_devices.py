@@ -19,13 +19,13 @@ from vfio_p2p.report.document import Document
 
 
 class PrintedTask:
-    """Prints how a piece of work ends, and nothing before."""
+    """A task that only prints how it ends."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __call__(self, done: int, total: int, text: str) -> None:
-        """Ignore how far the work is."""
+        """Ignore the progress."""
 
     def end(self, text: str) -> None:
         """Print how the work ended."""
@@ -59,7 +59,7 @@ def migrate(folder: Path) -> Document:
 
 
 def main() -> int:
-    """Print what came of the run.
+    """Print the result of the run.
 
     :return: The exit code that the command line would have.
     """

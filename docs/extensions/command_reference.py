@@ -14,7 +14,7 @@ _WIDTH = 79
 
 
 def parsers() -> Iterator[tuple[argparse.ArgumentParser, str]]:
-    """The parser of each command, with the command's summary."""
+    """Return the parser of each command, with the command's summary."""
     for name, summary in COMMANDS.items():
         for child, _ in _children(make_parser(name)):
             if child.prog.split()[-1] == name:
@@ -24,7 +24,7 @@ def parsers() -> Iterator[tuple[argparse.ArgumentParser, str]]:
 def render(
     commands: Iterable[tuple[argparse.ArgumentParser, str]] | None = None,
 ) -> str:
-    """A section for each command, and for each action of those that have.
+    """Return a section for each command, and for each of its actions.
 
     :param commands: Parsers with their summaries; by default those of
         `vfio-p2p`.
@@ -43,7 +43,7 @@ def render(
 def _children(
     parent: argparse.ArgumentParser,
 ) -> Iterator[tuple[argparse.ArgumentParser, str]]:
-    """The commands below one, each with its summary."""
+    """Return the actions of a command, each with its summary."""
     for action in parent._actions:
         if isinstance(action, argparse._SubParsersAction):
             summaries = {
@@ -95,7 +95,7 @@ def _section(
 
 
 def _text(of: argparse.ArgumentParser, text: str) -> str:
-    # As argparse does it: a text without that may have a percent sign.
+    # argparse does the same: other texts may contain a percent sign.
     if "%(prog)" in text:
         text = text % {"prog": of.prog}
     if of.formatter_class is argparse.RawDescriptionHelpFormatter:
@@ -119,5 +119,5 @@ def _help(of: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 def _formatter(of: argparse.ArgumentParser) -> argparse.HelpFormatter:
-    """One of a fixed width, whatever terminal the site is built in."""
+    """Return a formatter of a fixed width, for any terminal."""
     return argparse.HelpFormatter(of.prog, width=_WIDTH)

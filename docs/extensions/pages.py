@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 
 class UndocumentedError(ValueError):
-    """Something that users meet has no documentation.
+    """Raised when a name that users see has no documentation.
 
-    :param names: All such things.
+    :param names: All such names.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -23,7 +23,7 @@ _PARAM = re.compile(r"^:param (?P<name>\w+):(?P<text>.*)$")
 
 
 def escape(text: str) -> str:
-    """Plain text as Markdown that shows it; code in backticks stays.
+    """Escape plain text for Markdown, except for code in backticks.
 
     :param text: One paragraph.
     """
@@ -36,21 +36,21 @@ def escape(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Text as inline code."""
+    """Return a text as inline code."""
     return f"`{text}`"
 
 
 def flow(text: str) -> str:
-    """Paragraphs with their lines joined, escaped."""
+    """Join the lines of each paragraph, and escape the text."""
     paragraphs = re.split(r"\n\s*\n", text.strip())
     return "\n\n".join(escape(" ".join(x.split())) for x in paragraphs)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table.
+    """Return a Markdown table.
 
-    :param header: Titles of the columns.
-    :param rows: Cells in Markdown, each on one line.
+    :param header: The titles of the columns.
+    :param rows: The cells in Markdown, each on one line.
     """
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(
@@ -60,7 +60,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def summary_of(cls: type) -> str:
-    """The prose of a class's docstring, without its fields."""
+    """Return the prose of a class's docstring, without its fields."""
     lines = inspect.cleandoc(cls.__dict__.get("__doc__") or "").splitlines()
     kept: list[str] = []
     for line in lines:
@@ -71,7 +71,7 @@ def summary_of(cls: type) -> str:
 
 
 def params_of(cls: type) -> dict[str, str]:
-    """What the docstrings of a class and its bases say of its fields.
+    """Collect the fields that a class and its bases document.
 
     :return: The text of each ``:param name:``, on one line.
     """

@@ -12,7 +12,7 @@ from .pages import UndocumentedError, code, escape, table
 
 
 def render(rules: Iterable[Promise] = RULES) -> str:
-    """A table of all rules, then a section for each.
+    """Return a table of all rules, and then a section for each.
 
     :param rules: The rules.
     :raise UndocumentedError: When a rule has no reason or no source.
@@ -64,7 +64,7 @@ def _flags(rule: Promise) -> str:
     names = [
         flag.name.lower()
         for flag in MigrationFlags
-        # Without it a device cannot migrate at all.
+        # Without this flag a device cannot migrate at all.
         if flag.name and flag in rule.needs & ~MigrationFlags.STOP_COPY
     ]
     return " and ".join(code(name) for name in names) or "all"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The reference of scenario files and profiles, from their models.
 
-Types, bounds and defaults are those that msgspec enforces; what a key means
-is its ``:param NAME:`` in the docstring of its class.
+Types, bounds and defaults are those that msgspec enforces; the meaning of a
+key is its ``:param NAME:`` in the docstring of its class.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from .pages import (
 
 Struct = type[msgspec.Struct]
 
-# Where a class is used: the headings of its tables in the file.
+# The places where a class is used: the headings of its tables in the file.
 Places = dict[Struct, list[str]]
 
 _TOP = "The top of the file"
 
-# What takes more words than these refers to the section that lists them.
+# A key with more words than this refers to the section that lists them.
 _MOST_WORDS = 4
 
 
@@ -94,7 +94,7 @@ def render_library() -> str:
 
 
 def undocumented(classes: Iterable[Struct]) -> list[str]:
-    """What of some classes has no documentation.
+    """Find the parts of some classes that have no documentation.
 
     :return: A name for each class without a docstring, and for each field
         without a ``:param``.
@@ -123,11 +123,11 @@ def _info(cls: Struct) -> inspect.StructType:
     return found
 
 
-# --- what there is -------------------------------------------------------
+# --- models --------------------------------------------------------------
 
 
 def _parts(of: inspect.Type) -> tuple[inspect.Type, ...]:
-    """The types that a type is made of, one level down."""
+    """Return the types that a type is made of, one level down."""
     match of:
         case inspect.VarTupleType() | inspect.ListType():
             return (of.item_type,)
@@ -146,7 +146,7 @@ def _enums(of: inspect.Type) -> Iterator[type[enum.Enum]]:
 
 
 def _all_structs(of: inspect.Type, path: str) -> Iterator[tuple[Struct, str]]:
-    """Every struct in a type, with the heading of its table."""
+    """Return every struct in a type, with the heading of its table."""
     match of:
         case inspect.StructType():
             yield of.cls, f"[{path}]" if path else _TOP
@@ -186,7 +186,7 @@ def _steps(root: Struct) -> list[Struct]:
     return [cls for cls in _places(root) if _is_step(cls)]
 
 
-# --- how it is shown -----------------------------------------------------
+# --- Markdown ------------------------------------------------------------
 
 
 def _tables(root: Struct, without: Iterable[Struct] = ()) -> str:
@@ -336,9 +336,9 @@ def _default(field: inspect.Field) -> str:
 
 
 def toml(value: Any) -> str:
-    """A value as TOML writes it on one line.
+    """Return a value as TOML writes it on one line.
 
-    :param value: Of a model's field.
+    :param value: The value of a model's field.
     """
     match value:
         case enum.Enum():
@@ -366,5 +366,5 @@ def toml(value: Any) -> str:
 
 
 def _cell_code(text: str) -> str:
-    """Code in a cell of a table, where a bar would end the cell."""
+    """Return code for a cell of a table, where a bar would end it."""
     return code(text.replace("|", r"\|"))

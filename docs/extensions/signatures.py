@@ -36,7 +36,7 @@ def _parameter(of: inspect.Parameter) -> str:
 
 
 def _default(value: object) -> str:
-    """The value, with only those of its fields that it was given."""
+    """Return the value with only those fields that were set."""
     if not is_dataclass(value) or isinstance(value, type):
         text = repr(value)
         return "..." if text.startswith("<") else text
