@@ -36,7 +36,7 @@ _ROUNDS = 5
 _VERSION = "10.0"
 _DEVICES = tuple(f"0000:3b:00.{n}" for n in range(4))
 _STATES = ("RUNNING", "PRE_COPY", "PRE_COPY_P2P", "STOP_COPY", "STOP")
-# What else QEMU prints while it migrates, roughly as often.
+# Other lines that QEMU prints while it migrates, roughly as often.
 _OTHERS = (
     "memory_region_ops_read cpu 0 mr 0x55d6c2b3f2b0 addr 0x3fd value 0x60 "
     "size 1 name 'serial'",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What patch 1 saves, with a profile, and a run made from its bundle."""
+"""Claims of the documentation: the saving of patch 1, and `reproduce`."""
 
 from __future__ import annotations
 

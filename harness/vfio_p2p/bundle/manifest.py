@@ -11,7 +11,7 @@ import msgspec
 from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.scenario.result import Result
 
-# Of the formats up to this one, 1 had one QEMU for both sides.
+# All formats up to this one can be read; 1 had one QEMU for both sides.
 FORMAT = 2
 
 MANIFEST = "manifest.json"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a place contributes to the result of a run.
+"""The contribution of a place to the result of a run.
 
 A bundle's manifest records the provenance of its run.  It is a tagged union:
 the key ``place`` says which of the classes below it is.

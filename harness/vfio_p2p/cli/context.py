@@ -42,13 +42,13 @@ class Printer:
 
     @staticmethod
     def _discard() -> None:
-        # What is still buffered would raise the same error at exit.
+        # Text that is still buffered would raise the same error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where a command prints, and who does its work.
+    """The output and the workshop of a command.
 
     :param printer: Standard output.
     :param given: The workshop that builds and runs; None is this machine.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where jobs run."""
+"""The places where jobs run."""
 
 from __future__ import annotations
 

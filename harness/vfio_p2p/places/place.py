@@ -17,7 +17,7 @@ LIMIT_S = 900.0
 
 
 class Place(Protocol):
-    """Where jobs run.
+    """A place where jobs run.
 
     Call `check` before anything is built, and `prepare` before the first
     job.

@@ -14,7 +14,7 @@ from vfio_p2p.qemu import Build
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What is to be built.
+    """A request to build variants.
 
     :param origin: The source.
     :param variants: The names of the variants; empty means base and patched,
@@ -32,7 +32,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Built:
-    """What was built, and from what.
+    """The builds, and their source.
 
     :param chosen: The source and its base.
     :param builds: The builds, in the order of the request.

@@ -64,7 +64,7 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class CacheLimits:
-    """What `prune` shall remove; `KEEP_BYTES` is the default limit.
+    """The limits of `prune`; `KEEP_BYTES` is the default.
 
     :param older_than_s: Remove what was not used for this long.
     :param keep_bytes: Remove the least recently used entries until the
@@ -103,7 +103,7 @@ class Pruned:
 
 @dataclass(frozen=True)
 class _Shelf:
-    """Where entries of a kind are.
+    """A place in the cache with entries of one kind.
 
     :param pattern: A glob below the cache.
     :param lock: The lock that is held while an entry is being made, with
@@ -262,7 +262,7 @@ def _remove(entry: CacheEntry, lock: Path | None, *, dry_run: bool) -> bool:
             if path != lock:
                 if not stack.enter_context(unused(path)):
                     return False
-                # It was used since it was listed, by a process that ended.
+                # The entry was used since it was listed.
                 if path.lstat().st_mtime != entry.used_s:
                     return False
             # Whoever is making the entry holds the lock. A dry run makes
@@ -283,6 +283,6 @@ def _remove(entry: CacheEntry, lock: Path | None, *, dry_run: bool) -> bool:
         else:
             doomed.unlink()
     except OSError:
-        # It is somebody else's, or the file system is read-only.
+        # The entry is somebody else's, or the file system is read-only.
         return False
     return True

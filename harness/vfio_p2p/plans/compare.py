@@ -42,7 +42,7 @@ _OPTIONS = {"driver": "device"}
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """Which runs are compared, and what is required of the difference.
+    """A request to compare A with B, and the limits of the difference.
 
     :param a: The name of a variant, or a folder of bundles or logs.
     :param b: The same for B.

@@ -32,7 +32,7 @@ _BROKEN = "patched+one-pass"
 
 @dataclass(frozen=True)
 class DemoRequest:
-    """Where the experiment is made, and with which devices.
+    """A request for the experiment: its source, place and devices.
 
     :param origin: The source.
     :param setting: Where and how the runs are made.

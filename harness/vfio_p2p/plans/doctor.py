@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What this machine can do, and what it lacks.
+"""Examine what this machine can do, and what it lacks.
 
 Nothing is downloaded, built or changed, and nothing is contacted. So "able"
 means that the machine has what the work needs, and not that the network
@@ -78,7 +78,7 @@ class Ability:
 
 @dataclass
 class _Notes:
-    """What an examination has found so far."""
+    """The findings of an examination so far."""
 
     found: list[str] = field(default_factory=list)
     lacks: list[Lack] = field(default_factory=list)
@@ -235,7 +235,7 @@ def _kvm(node: Path) -> Ability:
             "Join its group: run 'adduser USER kvm' as root.",
         )
     else:
-        # That the node is there does not mean that a guest boots.
+        # The node alone does not prove that a guest boots.
         notes.found.append(f"{node}, which the shell tries before it is used")
     return notes.ability(
         "kvm", "a faster shell in the testbed", needed=False

@@ -49,7 +49,7 @@ class _Tree:
 
     @property
     def prefix(self) -> str:
-        """What the names of its bundles begin with."""
+        """The beginning of the names of the tree's bundles."""
         return f"{self.chosen.base.name}-"
 
 

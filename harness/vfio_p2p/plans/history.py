@@ -24,7 +24,7 @@ METRIC = "blackout"
 
 @dataclass(frozen=True)
 class RecordRequest:
-    """Which bundles are kept.
+    """A request to keep the results of bundles.
 
     :param bundles: Their folders or zip files.
     :param revision: The commit of their QEMU trees; None takes the one that
@@ -80,7 +80,7 @@ def record_bundles(request: RecordRequest) -> Recorded:
 
 @dataclass(frozen=True)
 class SelectRequest:
-    """Which results are wanted.
+    """A selection of results from the history.
 
     :param database: The file of the history; None is the usual one.
     :param scenario: Only results of this scenario, if given.
@@ -108,7 +108,7 @@ def select(request: SelectRequest) -> list[Entry]:
 
 @dataclass(frozen=True)
 class TrendRequest:
-    """Which metric of which results.
+    """A request for the trend of one metric.
 
     :param which: The results.
     :param metric: The name of the metric.

@@ -207,7 +207,7 @@ async def _run(
     try:
         bundle = await place.run(cell.job, path)
     except BundleError as err:
-        # It is bad input, but we have made it ourselves.
+        # This is bad input, but vfio-p2p has made it itself.
         return CellResult.without_run(cell, _unknown("not run", err))
     except InputError:
         raise
@@ -221,7 +221,7 @@ async def _run(
     try:
         result = CellResult.of_bundle(cell, bundle)
     except Exception as err:
-        # Also for a log that cannot be read: we have made it ourselves.
+        # This includes unreadable logs, since vfio-p2p has made them itself.
         found = _unknown("not judged", err)
         return CellResult.without_run(cell, found, bundle)
     try:

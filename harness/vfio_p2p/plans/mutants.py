@@ -33,7 +33,7 @@ TREE = "patched"
 
 @dataclass(frozen=True)
 class MutantsRequest:
-    """Which mutants are judged.
+    """A request to judge mutants.
 
     :param origin: The source.
     :param setting: Where and how the runs are made.

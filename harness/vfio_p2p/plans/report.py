@@ -22,7 +22,7 @@ HTML = "html"
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """Which runs are reported on, and how.
+    """A request for a report on existing runs.
 
     :param inputs: Bundles, folders of bundles or logs, and reports in JSON.
     :param format: A key of `vfio_p2p.report.formats.FORMATS`.

@@ -31,7 +31,7 @@ _PATCHES = "source.made_of.patches"
 
 @dataclass(frozen=True)
 class ReproduceRequest:
-    """Which bundle, and what is needed to repeat its run.
+    """A request to repeat the run of a bundle.
 
     :param bundle: Its folder or zip file.
     :param source: The QEMU source that it was built from; None takes the

@@ -119,7 +119,7 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class TreeStatus:
-    """What a QEMU tree contains.
+    """The content of a QEMU tree, as far as the series is concerned.
 
     :param root: The tree.
     :param version: The version in QEMU's file ``VERSION``.

@@ -20,7 +20,7 @@ SEED_LIMIT = 1 << 63
 
 @dataclass(frozen=True)
 class Origin:
-    """Which QEMU source is built.
+    """The choice of the QEMU source.
 
     :param base: The name of the base whose patches are used; None selects
         the one for the version of the source.
@@ -40,7 +40,7 @@ def _cores() -> int:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how runs are made, and where their bundles go.
+    """The place and the parameters of runs, and the folder for their bundles.
 
     :param at: The name of the place, see `vfio_p2p.places.open_place`.
     :param driver: The kernel module whose devices QEMU is given.

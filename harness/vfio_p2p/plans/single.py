@@ -26,7 +26,7 @@ from vfio_p2p.report.document import Document
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Which tree runs which scenario.
+    """A request to run one scenario on one tree.
 
     :param scenario: The name or file of the scenario.
     :param origin: The source.

@@ -38,7 +38,7 @@ def build_image(driver: Driver, reporter: Reporter = SILENT) -> Image:
 
 @dataclass(frozen=True)
 class SelfTested:
-    """What the selftest of the simulated device found.
+    """The result of the simulated device's selftest.
 
     :param found: Its cases.
     :param console: The file with the whole output.
@@ -68,7 +68,7 @@ def selftest(reporter: Reporter = SILENT) -> SelfTested:
 
 @dataclass(frozen=True)
 class ShellRequest:
-    """What the shell in the outer VM finds there.
+    """A request for a shell in the outer VM, and the files in it.
 
     :param origin: The source.
     :param driver: The kernel module whose devices there are.

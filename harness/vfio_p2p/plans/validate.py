@@ -26,7 +26,7 @@ SCENARIOS = ("one-device", "two-devices", "four-devices")
 
 @dataclass(frozen=True)
 class ValidateRequest:
-    """Which trees run which scenarios.
+    """A request to run scenarios on trees.
 
     :param origin: The source.
     :param setting: Where and how the runs are made.

@@ -165,7 +165,7 @@ class KnownPrograms:
 
 
 def _content(what: ProgramInput) -> str:
-    """What identifies a program, whatever it is called."""
+    """Return the identity of a program, without its name."""
     text = "\n".join(
         [what.sha256, *map("=".join, sorted(what.libraries.items()))]
     )

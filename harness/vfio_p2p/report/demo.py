@@ -46,7 +46,7 @@ def lines(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _losses(run: Run) -> Iterator[str]:
-    """For each pair of devices, what was lost, when, and in which states."""
+    """List the losses of each pair of devices, with times and states."""
     for pair in run.pairs:
         if not pair.lost:
             continue

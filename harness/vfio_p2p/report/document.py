@@ -49,16 +49,16 @@ class Document(Value, frozen=True, kw_only=True):
     :param qemu: The version string of the QEMU under test; may be empty.
     :param base: The name of its base; may be empty.
     :param origin: Where its source is from; may be empty.
-    :param unproven: The rules that nothing in this report broke.  That a
-        rule holds says little if nothing was ever seen to break it.
+    :param unproven: The rules that nothing in this report broke.  A rule
+        that nothing is known to break proves little.
     :param runs: The runs.
     :param trees: The sets of runs of 'validate --all'; see `Run.tree`.
     :param patches: The series judged patch by patch.
     :param control: The verdicts on the tree without any mutant, by the
         names of the scenarios.
-    :param mutants: What became of the mutants.
-    :param followups: What became of the follow-ups.
-    :param comparison: A against B.
+    :param mutants: The results of the mutants.
+    :param followups: The results of the follow-ups.
+    :param comparison: The comparison of A with B.
     :param picture: The file with the picture that 'demo' drew.
     """
 

@@ -145,7 +145,7 @@ def _notes(document: Document) -> list[tuple[str, int]]:
 
 
 def _setups(document: Document) -> list[dict[str, Any]]:
-    """What each tree was made from and ran in, once."""
+    """List the inputs and the place of each tree, once."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for run in document.runs:
         # Each folder of logs is a set-up of its own.

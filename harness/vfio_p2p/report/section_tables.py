@@ -80,7 +80,7 @@ def patch_table(patches: Sequence[JudgedPatch]) -> SectionTable:
 def mutant_table(
     trials: Sequence[MutantTrial], remarks: tuple[str, ...] = ()
 ) -> SectionTable:
-    """What became of mutants.
+    """Make the table of mutants.
 
     :param trials: The mutants.
     :param remarks: What there is to say below the table.
@@ -99,7 +99,7 @@ def mutant_table(
 
 
 def followup_table(trials: Sequence[FollowupTrial]) -> SectionTable:
-    """What came of follow-ups.
+    """Make the table of follow-ups.
 
     :param trials: The trials.
     """

@@ -44,7 +44,7 @@ class JudgedPatch(Value, frozen=True, kw_only=True):
 
 
 class Fate(StrEnum):
-    """What became of a mutant, from the best to the worst."""
+    """The fate of a mutant, from the best to the worst."""
 
     KILLED = "killed"
     WAITS = "waits"
@@ -55,7 +55,7 @@ class Fate(StrEnum):
 
     @property
     def verdict(self) -> Verdict:
-        """What the fate says of the suite that judges mutants."""
+        """The verdict that the fate means for the suite."""
         return _VERDICTS[self]
 
 
@@ -72,14 +72,14 @@ _VERDICTS = {
 
 
 class MutantTrial(Value, frozen=True, kw_only=True):
-    """What became of one mutant.
+    """The result of judging one mutant.
 
     :param name: The name of the mutant.
     :param trips: The rule that has to catch it.
     :param scenarios: The scenarios in which the rule has to catch it.
-    :param fate: What became of it.
-    :param rules: The rules that did catch it, in any of its scenarios.
-    :param detail: What there is to say beyond the fate; may be empty.
+    :param fate: The fate of the mutant.
+    :param rules: The rules that did catch the mutant, in any scenario.
+    :param detail: Details of the fate; may be empty.
     """
 
     name: str
@@ -91,7 +91,7 @@ class MutantTrial(Value, frozen=True, kw_only=True):
 
 
 class FollowupTrial(Value, frozen=True, kw_only=True):
-    """What came of one follow-up in one scenario.
+    """The result of one follow-up in one scenario.
 
     :param followup: The name of the follow-up.
     :param scenario: The name of the scenario.
@@ -99,8 +99,8 @@ class FollowupTrial(Value, frozen=True, kw_only=True):
         fixes; otherwise it only has to pass all the same.
     :param verdict: The verdict on the trial.
     :param detail: Why the verdict is not a pass; empty if it is.
-    :param without: What came of the tree without the follow-up, in a word.
-    :param mended: What came of the tree with the follow-up, in a word.
+    :param without: The result of the tree without the follow-up, in a word.
+    :param mended: The result of the tree with the follow-up, in a word.
     """
 
     followup: str
@@ -134,10 +134,10 @@ class ComparedRuns(Value, frozen=True, kw_only=True):
 
 
 class ComparedFigure(Value, frozen=True, kw_only=True):
-    """One figure of A against the same of B.
+    """One figure of A, compared with the same figure of B.
 
     :param name: The name, as in `vfio_p2p.downtime.metrics`.
-    :param change: What became of the figure.
+    :param change: How the figure changed.
     :param a_ns: The median of A, nanoseconds.
     :param b_ns: The median of B.
     :param difference_ns: The median difference, B less A.
@@ -165,18 +165,18 @@ class ComparedFigure(Value, frozen=True, kw_only=True):
 
 
 class ComparedSets(Value, frozen=True, kw_only=True):
-    """A against B.
+    """The comparison of A with B.
 
     :param a: The runs of A.
     :param b: The runs of B.
     :param seeds: The seeds of the pairs; empty if the runs are not paired.
     :param confidence: The level of confidence of all intervals.
-    :param change: What became of the blackout.
+    :param change: How the blackout changed.
     :param rows: The blackout, its phases in order, then devices; empty if
         there was nothing to compare.
     :param where: The names of the phases and devices that changed, those
         that changed most first.
-    :param notes: What else there is to know.
+    :param notes: Further remarks.
     """
 
     a: ComparedRuns

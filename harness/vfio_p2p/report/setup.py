@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a run was made from and where, in words.
+"""Describe the inputs and the place of a run in words.
 
 No other module of this package looks into a run's inputs.
 """
@@ -40,7 +40,7 @@ def can_be_reproduced(run: Run) -> bool:
 
 
 def place_of(run: Run) -> str:
-    """Where the run was made; empty if it is not known.
+    """Name the place of the run; empty if it is not known.
 
     :param run: The run.
     """

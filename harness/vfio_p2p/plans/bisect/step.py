@@ -28,7 +28,7 @@ _AS_IT_IS = Variant("stock", ())
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """What is measured of every commit.
+    """The measurement that is made of every commit.
 
     :param metric: The name of the metric.
     :param seed: The seed of the runs.
