@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a Python program may ask the plans for, and what it may not."""
+"""Requests from Python are checked as those of the command line are."""
 
 from __future__ import annotations
 

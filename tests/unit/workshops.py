@@ -102,7 +102,7 @@ class FakeWorkshop:
         return build_of(source, variant, version, Path("/qemu"))
 
     def program(self, build: Build) -> ProgramInput:
-        """The content of a build, which has none."""
+        """Return an invented identity of the build."""
         return program_of(build.variant, build.version)
 
     def place(self, name: str, driver: Driver) -> Place:

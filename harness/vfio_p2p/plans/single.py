@@ -97,8 +97,8 @@ def _run(
     try:
         (result,) = workshop.run([cell], alone, reporter)
     finally:
-        # A bundle is kept whatever became of it: a run that differs from an
-        # earlier one has to be looked at.
+        # The bundle is kept even after an error: a run that differs from an
+        # earlier one has to be examined.
         try:
             if made.exists():
                 _move(made, out)
@@ -112,7 +112,7 @@ def _run(
 
 
 def _move(made: Path, out: Path) -> None:
-    # Building takes minutes, in which somebody may have put something there.
+    # Building takes minutes, in which the path may have come into use.
     check_replaceable(out)
     if out.suffix == ".zip":
         pack(open_bundle(made), out)

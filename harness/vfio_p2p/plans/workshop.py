@@ -77,7 +77,7 @@ class Workshop(Protocol):
         """
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
-        """Make the place ready; `run` does so, too, if it is not.
+        """Make the place ready; otherwise, `run` does so.
 
         :raise HostError: When it cannot be made ready.
         """

@@ -185,7 +185,7 @@ def from_json(data: bytes, name: str) -> Document:
             _EXPECTED,
         ) from err
     runs = _with_trees(document.runs)
-    # A report can be anybody's: it is never better than what it contains.
+    # Anybody can write a report, so its verdict is checked by its contents.
     verdict = worst([document.verdict, *_contained(document)])
     told = document.unproven
     if "unproven" not in raw:
