@@ -70,8 +70,8 @@ def _add_apply(actions: options.Commands) -> None:
         "apply",
         help="apply the series to a tree",
         description="Apply the series to a QEMU tree, together with the "
-        "patches that must come before it.  Either all of them are applied "
-        "or none.  Patches that the tree contains already are not applied "
+        "patches that must come before it. Either all of them are applied "
+        "or none. Patches that the tree contains already are not applied "
         "again.",
     )
     _add_tree_arguments(parser)
@@ -106,7 +106,7 @@ def _add_verify(actions: options.Commands) -> None:
         help="try each patch on a tree, and run checkpatch.pl on it",
         description="Report for every patch whether it applies, is applied "
         "already, or where it conflicts, and what the tree's own "
-        "checkpatch.pl says about it.  The tree does not change.  The exit "
+        "checkpatch.pl says about it. The tree does not change. The exit "
         "code is 1 if a patch conflicts or checkpatch.pl complains.",
     )
     _add_tree_arguments(parser)

@@ -119,7 +119,7 @@ def commit_patches(root: Path, patches: Sequence[Patch]) -> None:
     if result.returncode or stopped:
         raise SourceError(
             f"{root}: git am: {reason(result.stderr)}",
-            "The branch has not moved.  Leave out --am to change only the "
+            "The branch has not moved. Leave out --am to change only the "
             "files.",
         )
 

@@ -46,7 +46,7 @@ _CUT_SHORT = (
 )
 _EXPECTED = "expected"
 _EXPECTED_REASON = (
-    "a scenario that shows a defect must tell when the defect is gone"
+    "A scenario that shows a defect must tell when the defect is gone."
 )
 
 

@@ -86,7 +86,7 @@ def commit_of(repository: Path, name: str) -> str:
     if result.returncode:
         raise UsageError(
             f"{repository} has no commit {name!r}",
-            "Name a commit as for git: by a tag, a branch or a hash.",
+            "Name a commit by a tag, a branch or a hash, as for git.",
         )
     return result.stdout.decode().strip()
 
