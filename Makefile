@@ -51,7 +51,8 @@ test: unit functional
 lint: setup $(VENV)/dev.stamp
 	$(BIN)/ruff check harness tests tools benchmarks docs
 
-types: setup $(VENV)/dev.stamp
+# The extensions of the documentation are checked, too, and import Sphinx.
+types: setup $(VENV)/docs.stamp
 	$(BIN)/mypy
 
 unit: setup $(VENV)/dev.stamp
