@@ -50,7 +50,8 @@ if [ ! -e "$root/venv/$sum" ]; then
     $python -m pip download --quiet --require-hashes --only-binary=:all: \
         --implementation cp --python-version 3.13 \
         --abi cp313 --abi abi3 --abi none \
-        --dest "$root/wheels" -r requirements.txt -r requirements-dev.txt
+        --dest "$root/wheels" -r requirements.txt -r requirements-dev.txt ||
+        skip "pip cannot fetch the packages for Python 3.13"
     cp requirements.txt requirements-dev.txt "$root/wheels"
     chroot "$root" python3 -m venv /venv
     chroot "$root" /venv/bin/python -m pip install --quiet --no-index \
