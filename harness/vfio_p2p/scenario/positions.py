@@ -14,18 +14,20 @@ from collections.abc import Iterator, Sequence
 
 Key = str | int
 
-_BLANK = re.compile(r"(?:[ \t\r]|#[^\n]*+)++")
-_LINES = re.compile(r"(?:[ \t\r\n]|#[^\n]*+)++")
+_BLANK = re.compile(r"(?:[ \t\r]|#[^\n]*)+")
+_LINES = re.compile(r"(?:[ \t\r\n]|#[^\n]*)+")
+# No possessive quantifiers: those of a group with several branches are broken
+# in Python 3.11.2, which is Debian 12's.
 _STRING = re.compile(
-    r'"""(?:[^"\\]|\\.|"(?!""))*+"{3,5}'
-    r"|'''(?:[^']|'(?!''))*+'{3,5}"
-    r'|"(?:[^"\\\n]|\\.)*+"'
-    r"|'[^'\n]*+'",
+    r'"""(?:[^"\\]|\\.|"(?!""))*"{3,5}'
+    r"|'''(?:[^']|'(?!''))*'{3,5}"
+    r'|"(?:[^"\\\n]|\\.)*"'
+    r"|'[^'\n]*'",
     re.DOTALL,
 )
-_BARE = re.compile(r"[A-Za-z0-9_-]++")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 # A date may have a blank in it.
-_SCALAR = re.compile(r"[^\s,\[\]{}#\"'=][^,\[\]{}#\n]*+")
+_SCALAR = re.compile(r"[^\s,\[\]{}#\"'=][^,\[\]{}#\n]*")
 
 
 class _EndError(Exception):
