@@ -28,11 +28,11 @@ fi
 mirror=$(PYTHONPATH=harness $python -c \
     'from vfio_p2p.qemu.apt_sources import find_archive as f; print(f().uri)')
 
-# The packages of packages.txt that the unit tests need, which run no testbed.
+# The unit tests start no testbed, but ask whether its packages are there.
 # libelf1 has another name in Debian 13, and debootstrap knows no virtual
 # packages.
-packages=$(sed -e '/^# To run the testbed/,$d' -e 's/#.*//' -e '/^libelf1$/d' \
-    packages.txt | tr -s '\n' ' ' | sed 's/^ //; s/ $//; s/ /,/g')
+packages=$(sed -e 's/#.*//' -e '/^libelf1$/d' packages.txt |
+    tr -s '\n' ' ' | sed 's/^ //; s/ $//; s/ /,/g')
 
 if [ "$(cat "$home/packages" 2>/dev/null)" != "$packages" ]; then
     echo "debian13: making the chroot"

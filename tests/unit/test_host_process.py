@@ -40,12 +40,13 @@ with owned(["sleep", "600"], cwd=Path("/"), env=os.environ) as child:
 
 # A process whose child says when it gets SIGTERM.
 CHILD = """\
-import signal, sys
+import os, signal, sys
 def end(number, frame):
-    print("SIGTERM", flush=True)
+    # The signal may come while the line below is being printed.
+    os.write(1, b"SIGTERM\\n")
     sys.exit()
 signal.signal(signal.SIGTERM, end)
-print("started", flush=True)
+os.write(1, b"started\\n")
 signal.pause()
 """
 PARENT = f"""\
