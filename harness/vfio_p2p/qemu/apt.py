@@ -18,11 +18,10 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vfio_p2p.errors import HostError, MissingToolError
+from vfio_p2p.errors import HostError
 from vfio_p2p.machine.files import exclusive, used, using, write_whole
-from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
-from vfio_p2p.qemu.apt_sources import find_archive
+from vfio_p2p.qemu.apt_sources import find_archive, run_apt
 
 INDEX_LIFETIME_S = 24 * 3600
 
@@ -239,21 +238,12 @@ class AptRoot:
         self, *argv: str, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         program, *rest = argv
-        try:
-            return subprocess.run(
-                bound(
-                    [program, f"--config-file={self.home}/apt.conf", *rest]
-                ),
-                cwd=cwd or self.home,
-                env=os.environ | {"LC_ALL": "C"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise MissingToolError(program, "apt") from error
+        return run_apt(
+            program,
+            f"--config-file={self.home}/apt.conf",
+            *rest,
+            cwd=cwd or self.home,
+        )
 
     def _missing(self, what: str) -> HostError:
         hint = (

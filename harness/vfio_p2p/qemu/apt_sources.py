@@ -81,6 +81,31 @@ def find_archive(etc: Path = Path("/etc/apt")) -> Archive:
     return max(found, key=_likelihood)
 
 
+def run_apt(
+    program: str, *arguments: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one of apt's programs, whose messages are then in English.
+
+    :param program: Its name, e.g. ``apt-get``.
+    :param arguments: Its arguments.
+    :param cwd: The folder in which it runs; None is ours.
+    :raise MissingToolError: When there is no apt.
+    """
+    try:
+        return subprocess.run(
+            bound([program, *arguments]),
+            cwd=cwd,
+            env=os.environ | {"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise MissingToolError(program, "apt") from error
+
+
 def _archives(etc: Path) -> Iterator[Archive]:
     for line in _index_targets(etc):
         target, component, suite, uri, entry = line.split("|")
@@ -110,28 +135,17 @@ def _index_targets(etc: Path) -> list[str]:
     # An empty state: apt would load its lists, which takes a second, and
     # complain where there are none.
     with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as state:
-        try:
-            result = subprocess.run(
-                bound([
-                    "apt-get", "-o", f"Dir::Etc={etc.absolute()}",
-                    "-o", f"Dir::State={state}",
-                    "-o", f"Dir::State::lists={state}",
-                    "-o", "Dir::State::status=/dev/null",
-                    "-o", "Dir::Cache::pkgcache=",
-                    "-o", "Dir::Cache::srcpkgcache=",
-                    # The release files need not be here.
-                    "indextargets", "--no-release-info",
-                    "--format", _FORMAT,
-                ]),
-                env=os.environ | {"LC_ALL": "C"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise MissingToolError("apt-get", "apt") from error
+        result = run_apt(
+            "apt-get", "-o", f"Dir::Etc={etc.absolute()}",
+            "-o", f"Dir::State={state}",
+            "-o", f"Dir::State::lists={state}",
+            "-o", "Dir::State::status=/dev/null",
+            "-o", "Dir::Cache::pkgcache=",
+            "-o", "Dir::Cache::srcpkgcache=",
+            # The release files need not be here.
+            "indextargets", "--no-release-info",
+            "--format", _FORMAT,
+        )
     if result.returncode:
         raise HostError(
             f"apt cannot read its sources in {etc}",
