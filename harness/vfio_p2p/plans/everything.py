@@ -8,19 +8,14 @@ from dataclasses import dataclass
 from vfio_p2p.plans.judging import everything as judging
 from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.plans.modes import ModeRequest, check_fixed
-from vfio_p2p.plans.mutants import (
-    TREE,
-    build_mutants,
-    mutant_cells,
-    mutant_runs,
-)
+from vfio_p2p.plans.mutants import build_mutants, mutant_cells, mutant_runs
 from vfio_p2p.plans.runs import (
     forget_reports,
     job_of,
     write_reports,
 )
 from vfio_p2p.plans.setting import Origin
-from vfio_p2p.plans.sources import Chosen, build_all, choose
+from vfio_p2p.plans.sources import TREE, Chosen, build_all, choose
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.report.document import Document

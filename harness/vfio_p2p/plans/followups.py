@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from vfio_p2p.bundle.read import open_bundle
-from vfio_p2p.errors import BuildError, PatchError, UsageError
+from vfio_p2p.errors import UsageError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.judging import followups as judging
 from vfio_p2p.plans.judging.followups import FollowupRuns
@@ -19,16 +19,21 @@ from vfio_p2p.plans.runs import (
     write_reports,
 )
 from vfio_p2p.plans.setting import Setting
-from vfio_p2p.plans.sources import Chosen, build_all, choose
+from vfio_p2p.plans.sources import (
+    TREE,
+    Chosen,
+    PatchedBuilds,
+    build_all,
+    build_on_top,
+    choose,
+)
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.report.document import Document
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Scenario
-from vfio_p2p.series import Followup, Variant, load_followups, parse_variant
+from vfio_p2p.series import Followup, load_followups, parse_variant
 from vfio_p2p.verdict.assess import Assessment, assess
-
-_TREE = "patched"
 
 
 def validate_followups(
@@ -78,23 +83,20 @@ def _judge(
     reporter: Reporter,
     workshop: Workshop,
 ) -> Document:
-    control = parse_variant(chosen.base, _TREE)
+    control = parse_variant(chosen.base, TREE)
     scenarios = {
         name: load_scenario(name)
         for x in followups
         for name in (*x.fixes, *x.keeps)
     }
     build_all(chosen.source, [control], reporter, workshop)
-    trees: dict[str, Variant] = {}
-    failed: dict[str, str] = {}
-    for x in followups:
-        try:
-            tree = parse_variant(chosen.base, f"{_TREE}+{x.name}")
-            build_all(chosen.source, [tree], reporter, workshop)
-        except (BuildError, PatchError) as err:
-            failed[x.name] = err.what
-        else:
-            trees[x.name] = tree
+    built = build_on_top(
+        chosen, [x.name for x in followups], reporter, workshop
+    )
+    trees = {
+        name: parse_variant(chosen.base, build.variant)
+        for name, build in built.builds.items()
+    }
     made = judge_trees(
         chosen,
         [(control, scenario) for scenario in scenarios.values()]
@@ -109,7 +111,7 @@ def _judge(
         workshop,
     )
     return judging.document(
-        _trials(followups, trees, failed, made),
+        _trials(followups, built, made),
         qemu=made.version,
         base=chosen.base.name,
         origin=chosen.source.origin,
@@ -119,8 +121,7 @@ def _judge(
 
 def _trials(
     followups: Sequence[Followup],
-    trees: dict[str, Variant],
-    failed: dict[str, str],
+    built: PatchedBuilds,
     made: TreeRuns,
 ) -> list[FollowupRuns]:
     results = {
@@ -129,18 +130,18 @@ def _trials(
     trials = []
     for x in followups:
         for name in (*x.fixes, *x.keeps):
-            plain = results[_TREE, name]
-            tree = trees.get(x.name)
+            plain = results[TREE, name]
+            build = built.builds.get(x.name)
             trials.append(
                 FollowupRuns(
                     followup=x,
                     scenario=name,
                     control=plain.assessment,
                     without=_without(plain, x) if name in x.fixes else None,
-                    mended=results[tree.name, name].assessment
-                    if tree
+                    mended=results[build.variant, name].assessment
+                    if build
                     else None,
-                    not_built=failed.get(x.name, ""),
+                    not_built=built.failed.get(x.name, ""),
                 )
             )
     return trials

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vfio_p2p.errors import BuildError, PatchError, UsageError
+from vfio_p2p.errors import UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.plans.judging import mutants as judging
 from vfio_p2p.plans.judging.mutants import MutantRuns
@@ -18,17 +18,20 @@ from vfio_p2p.plans.runs import (
     write_reports,
 )
 from vfio_p2p.plans.setting import Origin, Setting
-from vfio_p2p.plans.sources import Chosen, build_all, choose
+from vfio_p2p.plans.sources import (
+    TREE,
+    Chosen,
+    PatchedBuilds,
+    build_all,
+    build_on_top,
+    choose,
+)
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
-from vfio_p2p.qemu import Build
 from vfio_p2p.report.document import Document
 from vfio_p2p.scenario.load import load, names
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Base, Mutant, load_mutants, parse_variant
-
-# Mutants go on top of this tree.
-TREE = "patched"
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,6 @@ class MutantsRequest:
     origin: Origin = Origin()
     setting: Setting = Setting()
     names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class BuiltMutants:
-    """The builds of mutants.
-
-    :param builds: The builds that were made, by the name of the mutant.
-    :param failed: Why the others have none, by the name of the mutant.
-    """
-
-    builds: Mapping[str, Build]
-    failed: Mapping[str, str]
 
 
 def validate_mutants(
@@ -176,32 +167,25 @@ def build_mutants(
     mutants: Sequence[Mutant],
     reporter: Reporter,
     workshop: Workshop,
-) -> BuiltMutants:
-    """Build all mutants that can be built.
+) -> PatchedBuilds:
+    """Build all mutants that wait for nothing and can be built.
 
     :param chosen: The source and its base.
     :param mutants: The mutants.
     :param reporter: Told how far each build is.
     :param workshop: Builds them.
     """
-    builds: dict[str, Build] = {}
-    failed: dict[str, str] = {}
-    for mutant in mutants:
-        if mutant.waits_for:
-            continue
-        try:
-            tree = parse_variant(chosen.base, f"{TREE}+{mutant.name}")
-            (builds[mutant.name],) = build_all(
-                chosen.source, [tree], reporter, workshop
-            )
-        except (BuildError, PatchError) as err:
-            failed[mutant.name] = err.what
-    return BuiltMutants(builds, failed)
+    return build_on_top(
+        chosen,
+        [x.name for x in mutants if not x.waits_for],
+        reporter,
+        workshop,
+    )
 
 
 def mutant_cells(
     mutants: Sequence[Mutant],
-    built: BuiltMutants,
+    built: PatchedBuilds,
     scenarios: Mapping[str, Scenario],
     seed: int,
     workshop: Workshop,
@@ -231,7 +215,7 @@ def mutant_cells(
 
 def mutant_runs(
     mutants: Sequence[Mutant],
-    built: BuiltMutants,
+    built: PatchedBuilds,
     results: Mapping[tuple[str, str], CellResult],
 ) -> list[MutantRuns]:
     """Collect the results of each mutant.

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vfio_p2p.errors import SourceError
+from vfio_p2p.errors import BuildError, PatchError, SourceError
 from vfio_p2p.plans.setting import Origin
 from vfio_p2p.plans.workshop import Workshop
 from vfio_p2p.progress import Reporter
@@ -23,7 +23,10 @@ from vfio_p2p.series import (
     stock_base,
 )
 
-_DEFAULT_VARIANTS = ("base", "patched")
+# Mutants and follow-ups go on top of this tree.
+TREE = "patched"
+
+_DEFAULT_VARIANTS = ("base", TREE)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,18 @@ class Chosen:
     def default_variants(self) -> tuple[str, ...]:
         """The names of the variants for users who name none."""
         return _DEFAULT_VARIANTS if self.base.patches else ("stock",)
+
+
+@dataclass(frozen=True)
+class PatchedBuilds:
+    """The builds of trees that have another patch on top.
+
+    :param builds: The builds that were made, by the name of the patch.
+    :param failed: Why the others have none, by the name of the patch.
+    """
+
+    builds: Mapping[str, Build]
+    failed: Mapping[str, str]
 
 
 def choose(
@@ -116,3 +131,30 @@ def build_all(
         task.end("was there already" if made.reused else "built")
         builds.append(made)
     return builds
+
+
+def build_on_top(
+    chosen: Chosen,
+    names: Iterable[str],
+    reporter: Reporter,
+    workshop: Workshop,
+) -> PatchedBuilds:
+    """Build the tree with each patch on top that can be built.
+
+    :param chosen: The source and its base.
+    :param names: The names of the mutants or follow-ups.
+    :param reporter: Told how far each build is.
+    :param workshop: Builds them.
+    :raise UsageError: When a name is unknown.
+    """
+    builds: dict[str, Build] = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            tree = parse_variant(chosen.base, f"{TREE}+{name}")
+            (builds[name],) = build_all(
+                chosen.source, [tree], reporter, workshop
+            )
+        except (BuildError, PatchError) as err:
+            failed[name] = err.what
+    return PatchedBuilds(builds, failed)
