@@ -9,18 +9,18 @@ from pathlib import Path
 
 import msgspec
 
-from vfio_p2p.bundle.manifest import MANIFEST
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.downtime.compare import RunSample
-from vfio_p2p.downtime.logs import is_host_run, read_host_run
+from vfio_p2p.downtime.logs import read_host_run
 from vfio_p2p.errors import UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.devices import load_for
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Reporter
+from vfio_p2p.report.collect import has_only_logs, is_run, runs_in
 from vfio_p2p.report.run import Run
-from vfio_p2p.report.runs import run_of, run_of_logs
+from vfio_p2p.report.runs import HOST_LOGS, run_of, run_of_logs
 from vfio_p2p.report.sections import ComparedRuns
 from vfio_p2p.scenario.profile import latencies
 from vfio_p2p.variant import is_tree, tree_names
@@ -99,14 +99,9 @@ def runs_of_folder(
             "give a folder of bundles or logs.",
         )
     paths = [folder]
-    if folder.is_dir() and not _is_run(folder):
-        # The name of a bundle that is still being written begins with a dot.
-        paths = [
-            path
-            for path in sorted(folder.iterdir())
-            if not path.name.startswith(".") and _is_run(path)
-        ]
-    logs = [path for path in paths if _has_logs(path)]
+    if folder.is_dir() and not is_run(folder):
+        paths = runs_in(folder)
+    logs = [path for path in paths if has_only_logs(path)]
     if logs and logs == paths and side.scenario is None:
         return _of_logs(side, logs)
     if logs:
@@ -144,18 +139,6 @@ def _kind(bundle: Bundle) -> tuple[str, ...]:
         inputs.source.version,
         f"(build {inputs.source.build[:_SHOWN]})",
     )
-
-
-def _is_run(path: Path) -> bool:
-    return (
-        path.suffix == ".zip"
-        or (path / MANIFEST).exists()
-        or is_host_run(path)
-    )
-
-
-def _has_logs(path: Path) -> bool:
-    return is_host_run(path) and not (path / MANIFEST).exists()
 
 
 def of_bundles(side: Operand, judged: Sequence[Judged]) -> ComparedSide:
@@ -219,7 +202,7 @@ def _of_logs(side: Operand, folders: Sequence[Path]) -> ComparedSide:
         what=ComparedRuns(
             name=side.text,
             qemu=f"QEMU {', '.join(versions)}",
-            scenario="logs of real hosts",
+            scenario=HOST_LOGS,
         ),
         runs=runs,
         samples=samples,

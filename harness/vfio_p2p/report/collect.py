@@ -91,32 +91,52 @@ def _named_again(runs: Iterable[Run]) -> list[Run]:
 
 
 def _read(path: Path) -> Document:
-    if _is_run(path):
+    if is_run(path):
         return _of_runs([_run(path)])
     if path.is_dir():
         return _read_folder(path)
     return _read_report(path)
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Return whether a path is a bundle, or has the logs of a run.
+
+    :param path: A file or folder.
+    """
     return (
         path.suffix == ".zip" and not path.is_dir()
     ) or (path / MANIFEST).is_file() or is_host_run(path)
 
 
+def has_only_logs(path: Path) -> bool:
+    """Return whether a folder has the logs of a run, and is no bundle.
+
+    :param path: A file or folder.
+    """
+    return is_host_run(path) and not (path / MANIFEST).is_file()
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """List the bundles in a folder, and the folders with logs of a run.
+
+    :param folder: The folder.
+    """
+    return sorted(
+        child
+        for child in folder.iterdir()
+        # A name with a dot is that of a run that is still being written.
+        if not child.name.startswith(".") and is_run(child)
+    )
+
+
 def _run(path: Path) -> Run:
-    if is_host_run(path) and not (path / MANIFEST).is_file():
+    if has_only_logs(path):
         return run_of_logs(path)
     return run_of(open_bundle(path))
 
 
 def _read_folder(path: Path) -> Document:
-    found = sorted(
-        child
-        for child in path.iterdir()
-        # A name with a dot is that of a run that is still being written.
-        if not child.name.startswith(".") and _is_run(child)
-    )
+    found = runs_in(path)
     if not found:
         raise InputError(
             f"{path}: no bundles in it, and no logs of runs", _EXPECTED
