@@ -29,7 +29,8 @@ from vfio_p2p.verdict.reading import read_run
 
 _SHOWN = 12
 
-Judged = tuple[Bundle, Assessment]
+# A bundle that has no verdict yet is judged here.
+Judged = tuple[Bundle, Assessment | None]
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def runs_of_folder(
             + ", ".join(map(" ".join, zip(*differ, strict=True))),
             "Keep bundles of each kind apart, or give --scenario.",
         )
-    return of_bundles(side, [(x, assess(x)) for x in found])
+    return of_bundles(side, [(x, None) for x in found])
 
 
 def _kind(bundle: Bundle) -> tuple[str, ...]:
@@ -142,17 +143,18 @@ def _kind(bundle: Bundle) -> tuple[str, ...]:
 
 
 def of_bundles(side: Operand, judged: Sequence[Judged]) -> ComparedSide:
-    """Take the runs of bundles that were judged.
+    """Take the runs of bundles.
 
     :param side: What was asked for.
-    :param judged: The bundles and their verdicts, at least one.
+    :param judged: The bundles and their verdicts, at least one bundle.
     """
     runs: list[Run] = []
     samples: list[RunSample] = []
     left_out: list[str] = []
     wrong: dict[str, list[str]] = {}
-    for bundle, found in judged:
+    for bundle, known in judged:
         reading = read_run(bundle)
+        found = known or assess(bundle, run=reading)
         run = run_of(bundle, found, reading=reading)
         runs.append(run)
         what = [f"breaks the rule {x.rule}" for x in found.findings]
@@ -193,8 +195,8 @@ def of_bundles(side: Operand, judged: Sequence[Judged]) -> ComparedSide:
 
 
 def _of_logs(side: Operand, folders: Sequence[Path]) -> ComparedSide:
-    runs = tuple(map(run_of_logs, folders))
-    samples = tuple(read_host_run(folder).sample for folder in folders)
+    hosts = [read_host_run(folder) for folder in folders]
+    runs = tuple(map(run_of_logs, folders, hosts))
     versions = dict.fromkeys(
         run.qemu.removeprefix("QEMU ") for run in runs
     )
@@ -205,6 +207,6 @@ def _of_logs(side: Operand, folders: Sequence[Path]) -> ComparedSide:
             scenario=HOST_LOGS,
         ),
         runs=runs,
-        samples=samples,
+        samples=tuple(host.sample for host in hosts),
         sealed=False,
     )

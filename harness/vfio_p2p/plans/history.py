@@ -18,6 +18,7 @@ from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.record import entry, project_revision
 from vfio_p2p.series.git import in_order
 from vfio_p2p.verdict.assess import assess
+from vfio_p2p.verdict.reading import read_run
 
 METRIC = "blackout"
 
@@ -62,10 +63,10 @@ def record_bundles(request: RecordRequest) -> Recorded:
     project = project_revision()
     now_s = int(time.time())
     entries = [
-        entry(bundle, request.revision, project, now_s)
-        for bundle in map(open_bundle, request.bundles)
+        entry(run.bundle, request.revision, project, now_s, run)
+        for run in map(read_run, map(open_bundle, request.bundles))
         # For the reason, see `vfio_p2p.plans.record.recording`.
-        if assess(bundle).verdict is Verdict.PASS
+        if assess(run.bundle, run=run).verdict is Verdict.PASS
     ]
     path = request.database or default_path()
     with open_history(path, write=True) as history:

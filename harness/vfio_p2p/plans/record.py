@@ -18,6 +18,7 @@ from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.qemu.store import Store
 from vfio_p2p.series.git import revision_of
+from vfio_p2p.verdict.reading import RunReading
 
 Record = Callable[[Bundle, Verdict], None]
 
@@ -72,7 +73,11 @@ def check_history(path: Path | None) -> None:
 
 
 def entry(
-    bundle: Bundle, revision: str | None, project: str, now_s: int
+    bundle: Bundle,
+    revision: str | None,
+    project: str,
+    now_s: int,
+    run: RunReading | None = None,
 ) -> Entry:
     """Make the history's entry for a run.
 
@@ -81,6 +86,7 @@ def entry(
         build store has noted, if any.
     :param project: The revision of this project.
     :param now_s: The Unix time in seconds.
+    :param run: The reading of this bundle, if the caller has one already.
     """
     revision_s = None
     if revision is None:
@@ -90,6 +96,7 @@ def entry(
         revision_s = built.info.revision_s if built else None
     return entry_of(
         bundle,
+        run=run,
         qemu_revision=revision,
         qemu_revision_s=revision_s,
         project_revision=project,

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.downtime import Breakdown
-from vfio_p2p.downtime.logs import read_host_run
+from vfio_p2p.downtime.logs import HostRun, read_host_run
 from vfio_p2p.oracle import Criteria, Finding, judge
 from vfio_p2p.report.lanes import first_ns, lanes, marks, pairs
 from vfio_p2p.report.run import (
@@ -112,13 +112,14 @@ def failed_run(
     )
 
 
-def run_of_logs(folder: Path) -> Run:
+def run_of_logs(folder: Path, host: HostRun | None = None) -> Run:
     """Judge the logs of a migration between real hosts.
 
     :param folder: The folder; see `vfio_p2p.downtime.logs` for its layout.
+    :param host: The reading of the folder, if the caller has one.
     :raise TraceError: When a log is missing, or is none.
     """
-    host = read_host_run(folder)
+    host = host or read_host_run(folder)
     found = judge(*host.sides, Criteria())
     parts = host.sample.breakdown
     whole = parts.blackout
