@@ -44,7 +44,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "each entry.",
     )
     options.add_json(listed)
-    listed.set_defaults(request=_nothing, run=_list)
+    listed.set_defaults(request=options.no_request, run=_list)
     pruned = actions.add_parser(
         "prune",
         help="remove entries that were not used for long",
@@ -94,10 +94,6 @@ def _size(text: str) -> int:
             f"not a size such as 500M or 20G: {text!r}"
         )
     return int(match[1]) * _BYTES[match[2]]
-
-
-def _nothing(args: argparse.Namespace) -> None:
-    """Return nothing, since there are no arguments."""
 
 
 def _limits(args: argparse.Namespace) -> CacheLimits:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
-
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
 from vfio_p2p.oracle.verdict import Verdict
@@ -23,11 +21,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "The exit code is 0 if the machine has everything it needs, else 4.",
     )
     options.add_json(parser)
-    parser.set_defaults(request=_nothing, run=run)
-
-
-def _nothing(args: argparse.Namespace) -> None:
-    """Return nothing, since there are no arguments."""
+    parser.set_defaults(request=options.no_request, run=run)
 
 
 def run(wanted: None, context: Context) -> int:

@@ -76,6 +76,10 @@ def origin(args: argparse.Namespace) -> Origin:
     return Origin(args.base, args.source, args.refresh)
 
 
+def no_request(args: argparse.Namespace) -> None:
+    """The request of a command without arguments."""
+
+
 def add_variants(parser: argparse._ActionsContainer) -> None:
     """Add the option that selects several variants."""
     parser.add_argument(

@@ -28,7 +28,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "with its summary.",
     )
     options.add_json(listing)
-    listing.set_defaults(request=_nothing, run=_list)
+    listing.set_defaults(request=options.no_request, run=_list)
     showing = actions.add_parser(
         "show",
         help="print a scenario as a file that can be edited and run",
@@ -46,10 +46,6 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         help="print the scenario as one JSON document, with all defaults",
     )
     showing.set_defaults(request=_name, run=_show)
-
-
-def _nothing(args: argparse.Namespace) -> None:
-    """Return nothing, since there are no arguments."""
 
 
 def _name(args: argparse.Namespace) -> str:
