@@ -213,7 +213,4 @@ def _verdict(found: Comparison, request: CompareRequest) -> Verdict:
     if not gates:
         unclear = found.change is Change.UNCLEAR and not found.where
         return Verdict.INCONCLUSIVE if unclear else Verdict.PASS
-    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
-        if verdict in gates:
-            return verdict
-    return Verdict.PASS
+    return worst(gates)

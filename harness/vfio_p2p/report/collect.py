@@ -14,7 +14,7 @@ from vfio_p2p.downtime.logs import is_host_run
 from vfio_p2p.errors import BundleError, InputError
 from vfio_p2p.oracle.verdict import worst
 from vfio_p2p.paths import is_special
-from vfio_p2p.report.document import Document, from_json
+from vfio_p2p.report.document import Document, common, from_json
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.runs import run_of, run_of_logs
 
@@ -64,9 +64,9 @@ def _merged(found: Sequence[Document]) -> Document:
     comparisons = [one.comparison for one in found if one.comparison]
     return Document.of(
         _named_again([run for one in found for run in one.runs]),
-        qemu=_common(one.qemu for one in found),
-        base=_common(one.base for one in found),
-        origin=_common(one.origin for one in found),
+        qemu=common(one.qemu for one in found),
+        base=common(one.base for one in found),
+        origin=common(one.origin for one in found),
         verdict=worst(one.verdict for one in found),
         unproven=unproven,
         trees=[x for one in found for x in one.trees],
@@ -145,7 +145,7 @@ def _read_folder(path: Path) -> Document:
 
 
 def _of_runs(runs: list[Run]) -> Document:
-    return Document.of(runs, qemu=_common(run.qemu for run in runs))
+    return Document.of(runs, qemu=common(run.qemu for run in runs))
 
 
 def _read_report(path: Path) -> Document:
@@ -186,16 +186,12 @@ def _with_bundle(run: Run, folder: Path) -> Run:
     return run
 
 
-def _common(values: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(x for x in values if x))
-
-
 def _two_names(
     found: Sequence[Document], inputs: Sequence[Path]
 ) -> tuple[str, str]:
     """The names of two sets: their variants, if that tells them apart."""
     first, second = (
-        _common(run.variant for run in document.runs) for document in found
+        common(run.variant for run in document.runs) for document in found
     )
     if first != second and first and second:
         return first, second

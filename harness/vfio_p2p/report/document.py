@@ -28,6 +28,7 @@ from vfio_p2p.report.sections import (
     JudgedPatch,
     JudgedTree,
     MutantTrial,
+    counted,
 )
 from vfio_p2p.report.setup import build_of
 from vfio_p2p.trace import printable
@@ -148,6 +149,14 @@ def unbroken(runs: Iterable[Run], also: Iterable[str] = ()) -> list[str]:
     return [rule.name for rule in RULES if rule.name not in broken]
 
 
+def common(texts: Iterable[str]) -> str:
+    """Join the different ones of some texts, without the empty ones.
+
+    :param texts: A text of each report or tree, e.g. its QEMU.
+    """
+    return ", ".join(dict.fromkeys(x for x in texts if x))
+
+
 def to_json(document: Document) -> str:
     """Encode a document as JSON, in pure ASCII.
 
@@ -202,12 +211,8 @@ def _contained(document: Document) -> list[Verdict]:
     runs count.  A report without any part knows nothing.
     """
     experiment = document.picture or document.comparison
-    mutants = [trial.fate.verdict for trial in document.mutants]
-    if Verdict.PASS in mutants:
-        # Mutants that wait leave the verdict on the others as it is.
-        mutants = [x for x in mutants if x is not Verdict.SKIP]
     parts = [
-        *mutants,
+        *counted(trial.fate for trial in document.mutants),
         *document.control.values(),
         *(patch.verdict for patch in document.patches),
         *(trial.verdict for trial in document.followups),

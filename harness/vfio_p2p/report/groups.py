@@ -63,10 +63,9 @@ class RunGroup:
     @property
     def names(self) -> str:
         """The runs by their seeds, or how many there are without a seed."""
-        if self.seeds:
-            plural = "" if len(self.runs) == 1 else "s"
-            return f"seed{plural} {self.seeds}"
         plural = "" if len(self.runs) == 1 else "s"
+        if self.seeds:
+            return f"seed{plural} {self.seeds}"
         return f"{len(self.runs)} run{plural}"
 
     @property

@@ -6,6 +6,7 @@ The modules of `vfio_p2p.plans.judging` decide what they say.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from vfio_p2p.downtime.compare import Change
@@ -69,6 +70,19 @@ _VERDICTS = {
     Fate.NOT_BUILT: Verdict.FAIL,
     Fate.SURVIVED: Verdict.FAIL,
 }
+
+
+def counted(fates: Iterable[Fate]) -> list[Verdict]:
+    """The verdicts that the fates of mutants mean together.
+
+    Mutants that wait do not make the verdict on the others less sure.
+
+    :param fates: The fates.
+    """
+    found = [fate.verdict for fate in fates]
+    if Verdict.PASS in found:
+        return [x for x in found if x is not Verdict.SKIP]
+    return found
 
 
 class MutantTrial(Value, frozen=True, kw_only=True):

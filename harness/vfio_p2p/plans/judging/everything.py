@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.plans.judging import mutants as judging
 from vfio_p2p.plans.judging.mutants import MutantRuns
-from vfio_p2p.report.document import Document, unbroken
+from vfio_p2p.report.document import Document, common, unbroken
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.sections import JudgedTree
 
@@ -47,15 +47,11 @@ def document(
         verdicts.append(Verdict.FAIL)
     return Document.of(
         runs,
-        qemu=_common([tree.qemu for tree, _ in trees]),
-        base=_common([tree.base for tree, _ in trees]),
-        origin=_common([tree.origin for tree, _ in trees]),
+        qemu=common(tree.qemu for tree, _ in trees),
+        base=common(tree.base for tree, _ in trees),
+        origin=common(tree.origin for tree, _ in trees),
         verdict=worst(verdicts),
         unproven=unproven,
         trees=[tree for tree, _ in trees],
         mutants=trials,
     )
-
-
-def _common(texts: Sequence[str]) -> str:
-    return ", ".join(dict.fromkeys(x for x in texts if x))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.report.document import Document, unbroken
 from vfio_p2p.report.run import Run
-from vfio_p2p.report.sections import Fate, MutantTrial
+from vfio_p2p.report.sections import Fate, MutantTrial, counted
 from vfio_p2p.series import Mutant
 from vfio_p2p.verdict.assess import Assessment
 
@@ -82,12 +82,9 @@ def verdict(
     :param controls: The verdicts on the tree without any mutant.
     :param unproven: The rules that nothing broke.
     """
-    found = [one.fate.verdict for one in trials]
+    found = counted(one.fate for one in trials)
     if unproven:
         found.append(Verdict.INCONCLUSIVE)
-    # Mutants that wait do not make the verdict on the others less sure.
-    if Verdict.PASS in found:
-        found = [x for x in found if x is not Verdict.SKIP]
     return worst([*found, *controls])
 
 
