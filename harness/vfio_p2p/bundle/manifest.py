@@ -113,6 +113,22 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     place: Provenance
 
 
+def format_of(data: bytes) -> int:
+    """Return the format of a JSON document, whatever else is in it.
+
+    A newer format also causes other errors, which would be misleading, so
+    the format is read first.
+
+    :param data: The document.
+    :raise msgspec.DecodeError: When it is no JSON object with a format.
+    """
+
+    class Header(msgspec.Struct):
+        format: int
+
+    return msgspec.json.decode(data, type=Header).format
+
+
 def inputs_from(raw: dict[str, Any]) -> Inputs:
     """Convert the ``inputs`` of a manifest or of a report.
 

@@ -27,6 +27,7 @@ from vfio_p2p.bundle.manifest import (
     File,
     Manifest,
     digest_file,
+    format_of,
     manifest_from_json,
 )
 from vfio_p2p.errors import BundleError
@@ -122,11 +123,8 @@ def _damaged(path: Path, name: str) -> BundleError:
 
 
 def _decode(path: Path, data: bytes) -> Manifest:
-    class Header(msgspec.Struct):
-        format: int
-
     try:
-        version = msgspec.json.decode(data, type=Header).format
+        version = format_of(data)
         if version > FORMAT:
             raise BundleError(
                 f"{path}: bundle format {version} is newer than this "

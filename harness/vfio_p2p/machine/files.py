@@ -241,17 +241,29 @@ def remove_tree(path: Path) -> None:
     :param path: The folder. If it is a link, only the link is removed.
     """
     doomed = path.with_name(f".{path.name}.doomed")
-    _remove(doomed)
+    remove(doomed)
     if os.path.lexists(path):
         path.rename(doomed)
-        _remove(doomed)
+        remove(doomed)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it.
+
+    :param path: It need not exist.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def nearest(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that exists.
+
+    :param path: It need not exist yet.
+    """
+    return next(x for x in (path, *path.parents) if x.exists())
 
 
 @contextmanager
@@ -263,8 +275,7 @@ def room_for(path: Path, needed_bytes: int) -> Iterator[None]:
     :raise NoSpaceError: When there is too little room, or when the work
                          has filled the disk.
     """
-    there = next(x for x in (path, *path.parents) if x.exists())
-    if shutil.disk_usage(there).free < needed_bytes:
+    if shutil.disk_usage(nearest(path)).free < needed_bytes:
         raise out_of_space(path, needed_bytes)
     try:
         yield
@@ -276,6 +287,5 @@ def room_for(path: Path, needed_bytes: int) -> Iterator[None]:
 
 def out_of_space(path: Path, needed_bytes: int) -> NoSpaceError:
     """Return the error that says how much room is left under `path`."""
-    there = next(x for x in (path, *path.parents) if x.exists())
-    free_bytes = shutil.disk_usage(there).free
+    free_bytes = shutil.disk_usage(nearest(path)).free
     return NoSpaceError(path, needed_bytes, free_bytes)

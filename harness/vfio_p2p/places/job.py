@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vfio_p2p.bundle.manifest import Inputs, ProgramInput
+from vfio_p2p.bundle.manifest import Inputs, ProgramInput, format_of
 from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.errors import UsageError
 from vfio_p2p.scenario.model import Scenario
@@ -93,11 +93,8 @@ def from_json(data: bytes) -> Job:
     :raise UsageError: When it is not a job, or newer than this program.
     """
 
-    class Header(msgspec.Struct):
-        format: int
-
     try:
-        version = msgspec.json.decode(data, type=Header).format
+        version = format_of(data)
         if version > FORMAT:
             raise UsageError(
                 f"the job has the format {version}, and this program knows "

@@ -9,7 +9,6 @@ uses, or is just making, is never removed: see `vfio_p2p.machine.files`.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePath
 
-from vfio_p2p.machine.files import exclusive_if_free, unused
+from vfio_p2p.machine.files import exclusive_if_free, remove, unused
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress, silent
 
@@ -278,10 +277,7 @@ def _remove(entry: CacheEntry, lock: Path | None, *, dry_run: bool) -> bool:
             path.rename(doomed)
             if lock == path.with_name(path.name + _LOCK_SUFFIX):
                 lock.unlink()
-        if doomed.is_dir() and not doomed.is_symlink():
-            shutil.rmtree(doomed)
-        else:
-            doomed.unlink()
+        remove(doomed)
     except OSError:
         # The entry is somebody else's, or the file system is read-only.
         return False

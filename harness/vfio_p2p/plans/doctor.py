@@ -21,6 +21,7 @@ from pathlib import Path
 
 from vfio_p2p import paths
 from vfio_p2p.errors import HarnessError, MissingToolError
+from vfio_p2p.machine.files import nearest
 from vfio_p2p.places.sealed.outer import RAM_MIB, find_outer
 from vfio_p2p.qemu.apt_sources import find_archive
 from vfio_p2p.qemu.debian import TARBALL_BYTES
@@ -246,7 +247,7 @@ def _check_folder(
     notes: _Notes, folder: Path, variable: str, needed_bytes: int
 ) -> None:
     """Note whether a folder can be written to, or made, and has room."""
-    there = next(x for x in (folder, *folder.parents) if x.exists())
+    there = nearest(folder)
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         notes.lack(
             f"{folder} cannot be written to",
