@@ -12,6 +12,7 @@ data that explains it, and says what the user can do::
      |    +-- SourceError           not QEMU, or not a QEMU that we know
      |    +-- PatchError            a patch is malformed or does not apply
      |    +-- ScenarioError         a scenario file is wrong
+     |    +-- ConfigError           the file hosts.toml is wrong
      |    +-- TraceError            a trace log that cannot be one
      |    +-- BundleError           a bundle is damaged, or too new
      |    +-- HistoryError          a history is foreign, locked or damaged
@@ -55,6 +56,7 @@ __all__ = [
     "BuildError",
     "BundleError",
     "CommandError",
+    "ConfigError",
     "ConnectionLostError",
     "HarnessError",
     "HistoryError",
@@ -179,6 +181,16 @@ class ScenarioError(InputError):
         )
         self.path = path
         self.line = line
+
+
+class ConfigError(InputError):
+    """The file ``hosts.toml`` is wrong, missing or unreadable.
+
+    :param what: What went wrong; names the file, the line and the key.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, "docs/hosts.md describes the file.")
 
 
 class TraceError(InputError):

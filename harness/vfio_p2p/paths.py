@@ -32,6 +32,17 @@ def state_dir() -> Path:
     return _xdg("XDG_STATE_HOME", ".local/state")
 
 
+def config_dir() -> Path:
+    """Return the folder of what the user wrote for us.
+
+    The folder is not created here.
+
+    :raise UsageError: When neither the environment nor the system says
+                       where the user's files are.
+    """
+    return _xdg("XDG_CONFIG_HOME", ".config")
+
+
 def _xdg(variable: str, default: str) -> Path:
     # A relative path is ignored, as the XDG base directory specification
     # requires.
