@@ -17,7 +17,7 @@ from vfio_p2p.bundle.manifest import (
     device_log,
     trace_file,
 )
-from vfio_p2p.bundle.provenance import SealedProvenance
+from vfio_p2p.bundle.provenance import Provenance, SealedProvenance
 from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Outcome, Scenario
@@ -32,6 +32,12 @@ NAMES = (
     trace_file("destination"),
     *map(device_log, ("src0", "src1", "dst0", "dst1")),
     "console.txt",
+)
+SEALED = SealedProvenance(
+    image={"vmlinuz": "2" * 64},
+    outer="QEMU 7.2",
+    outer_sha256="3" * 64,
+    arguments=("-smp", "1"),
 )
 MIGRATED = Result(
     outcome=Outcome.MIGRATED,
@@ -83,6 +89,7 @@ def make_bundle(
     seed: int = 42,
     build: str = "0" * 32,
     version: str = "10.0.99",
+    place: Provenance = SEALED,
 ) -> Path:
     """Make a whole bundle; parts that are not given are normal.
 
@@ -136,12 +143,7 @@ def make_bundle(
                 destination=program,
                 scenario=scenario.digest,
                 seed=seed,
-                place=SealedProvenance(
-                    image={"vmlinuz": "2" * 64},
-                    outer="QEMU 7.2",
-                    outer_sha256="3" * 64,
-                    arguments=("-smp", "1"),
-                ),
+                place=place,
             ),
         )
     return path

@@ -81,9 +81,9 @@ def test_each_log_is_read_once(
 ) -> None:
     read = []
 
-    def reader(stream: BinaryIO, name: str) -> TraceReader:
+    def reader(stream: BinaryIO, name: str, shift_ns: int) -> TraceReader:
         read.append(name)
-        return TraceReader(stream, name)
+        return TraceReader(stream, name, shift_ns)
 
     monkeypatch.setattr("vfio_p2p.verdict.reading.TraceReader", reader)
     for name in ("a", "b"):

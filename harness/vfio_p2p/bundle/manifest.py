@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from vfio_p2p.bundle.provenance import Provenance
+from vfio_p2p.bundle.provenance import HostProvenance, Provenance
 from vfio_p2p.scenario.result import Result
 
-# All formats up to this one can be read; 1 had one QEMU for both sides.
-FORMAT = 2
+# All formats up to this one can be read.  Format 1 had one QEMU for both
+# sides, and 2 could not be of a host with real devices.
+FORMAT = 3
+_SEALED_FORMAT = 2
 
 MANIFEST = "manifest.json"
 DIGEST = "digest"
@@ -176,11 +178,28 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     :param files: Every other file of the bundle, by its relative path.
     """
 
-    format: int = FORMAT
+    format: int
     kind: Literal["vfio-p2p bundle"] = "vfio-p2p bundle"
     inputs: Inputs
     result: Result
     files: dict[str, File]
+
+    @classmethod
+    def of(
+        cls, inputs: Inputs, result: Result, files: dict[str, File]
+    ) -> Manifest:
+        """Make a manifest in the oldest format that can hold it.
+
+        The digest of a sealed run would change with the format.
+        """
+        return cls(
+            format=FORMAT
+            if isinstance(inputs.place, HostProvenance)
+            else _SEALED_FORMAT,
+            inputs=inputs,
+            result=result,
+            files=files,
+        )
 
     def to_json(self) -> bytes:
         """Encode it: the same manifest always gives the same bytes."""

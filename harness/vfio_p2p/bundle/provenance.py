@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
+from vfio_p2p.clock import ClockOffset
+
 
 class SealedProvenance(
     msgspec.Struct,
@@ -72,4 +74,83 @@ class AttachedProvenance(
         return False
 
 
-Provenance = SealedProvenance | AttachedProvenance
+class FunctionProvenance(msgspec.Struct, frozen=True, kw_only=True):
+    """One virtual function that a QEMU was given.
+
+    :param address: Its PCI address.
+    :param ids: Its PCI ids, as ``VENDOR:DEVICE``.
+    :param firmware: The version of its card's firmware; empty if unknown.
+    :param psid: The PSID of its card; empty if unknown.
+    :param numa_node: Its NUMA node; None if the host has none.
+    """
+
+    address: str
+    ids: str
+    firmware: str = ""
+    psid: str = ""
+    numa_node: int | None = None
+
+
+class MachineProvenance(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine on which a QEMU ran.
+
+    :param name: Its name in hosts.toml.
+    :param hostname: Its own name.
+    :param kernel: The release of its kernel.
+    :param cpu: The model of its CPU.
+    :param cores: The number of its CPUs.
+    :param driver: The variant driver of the functions.
+    :param functions: The functions, in the order of QEMU's devices.
+    :param properties: The properties of QEMU's vfio-pci.
+    :param accelerator: ``kvm`` or ``tcg``.
+    :param load: Its load averages before the run, over 1, 5 and 15 minutes.
+    """
+
+    name: str
+    hostname: str
+    kernel: str
+    cpu: str
+    cores: int
+    driver: str
+    functions: tuple[FunctionProvenance, ...]
+    properties: str = ""
+    accelerator: str = "tcg"
+    load: tuple[float, ...] = ()
+
+
+class HostProvenance(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="place",
+    tag="host",
+):
+    """The machine or the machines with real devices of a measured run.
+
+    :param name: The name of the place in hosts.toml.
+    :param source: The machine of the source.
+    :param destination: The machine of the destination; the same one unless
+        the place is a pair.
+    :param transport: What carried the migration: ``unix``, ``tcp`` or
+        ``tls``.
+    :param clock: The offset of the destination's clock; None on one machine.
+    """
+
+    name: str
+    source: MachineProvenance
+    destination: MachineProvenance
+    transport: str = "unix"
+    clock: ClockOffset | None = None
+
+    @property
+    def driver(self) -> str:
+        """The variant driver of the source's functions."""
+        return self.source.driver
+
+    @property
+    def exact(self) -> bool:
+        """False: times are measured, and another run differs."""
+        return False
+
+
+Provenance = SealedProvenance | HostProvenance | AttachedProvenance

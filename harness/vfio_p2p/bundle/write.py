@@ -93,10 +93,10 @@ def seal(folder: Path, inputs: Inputs) -> str:
         raise BundleError(
             f"{folder}: the run left no result: {err}", "Run it again."
         ) from err
-    manifest = Manifest(
-        inputs=inputs,
-        result=result,
-        files={
+    manifest = Manifest.of(
+        inputs,
+        result,
+        {
             str(path.relative_to(folder)): File.of(path.read_bytes())
             for path in sorted(folder.rglob("*"))
             if path.is_file() and str(path.relative_to(folder)) not in OWN

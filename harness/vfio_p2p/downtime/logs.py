@@ -62,7 +62,8 @@ def read_host_run(folder: Path) -> HostRun:
         destination,
         Beside(
             stop_to_resume_ns=stop_to_resume_ns(
-                *(_transcript(folder / side / _QMP) for side in Side)
+                _transcript(folder / Side.SOURCE / _QMP),
+                _transcript(folder / Side.DESTINATION / _QMP),
             )
         ),
     )

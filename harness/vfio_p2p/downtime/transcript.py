@@ -20,14 +20,20 @@ class _Line(msgspec.Struct):
     msg: _Message
 
 
-def stop_to_resume_ns(source: bytes, destination: bytes) -> int | None:
+def stop_to_resume_ns(
+    source: bytes, destination: bytes, offset_ns: int = 0
+) -> int | None:
     """Measure from the event STOP to the event RESUME, as management does.
+
+    Each event has a time of the QEMU that sent it.
 
     :param source: QMP transcript of the source.
     :param destination: QMP transcript of the destination.
+    :param offset_ns: The clock of the destination's host minus that of the
+        source's.
     :return: Nanoseconds, or None if one of the events is missing.
     """
-    resumed = _events(destination, "RESUME")
+    resumed = [x - offset_ns for x in _events(destination, "RESUME")]
     if not resumed:
         return None
     stopped = [x for x in _events(source, "STOP") if x <= resumed[0]]

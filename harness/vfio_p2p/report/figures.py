@@ -227,6 +227,20 @@ def _alike(
     return found.values()
 
 
+def bound_text(runs: Iterable[Run]) -> str:
+    """How far the blackouts of runs may be off, e.g. `` ±2.4 ms``.
+
+    :param runs: The runs, of which the largest bound counts.
+    :return: Empty if each of them was measured with one clock.
+    """
+    bounds = [
+        x.blackout_bound_ns for x in runs if x.blackout_bound_ns is not None
+    ]
+    if not bounds:
+        return ""
+    return f" \N{PLUS-MINUS SIGN}{max(bounds) / 1e6:.3f} ms"
+
+
 def ms(time_ns: float) -> str:
     """Format a time in milliseconds.
 

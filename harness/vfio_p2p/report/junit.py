@@ -92,6 +92,11 @@ def _run(run: Run, name: str) -> TestCase:
     for key, value in (
         ("seed", "" if run.seed is None else str(run.seed)),
         ("blackout_ns", "" if blackout is None else str(blackout)),
+        *(
+            (("blackout_bound_ns", str(run.blackout_bound_ns)),)
+            if run.blackout_bound_ns is not None
+            else ()
+        ),
         ("digest", printable(run.digest)),
         *(() if run.exact else (("exact", "false"),)),
         *(asdict(run.traffic).items() if run.traffic else ()),

@@ -165,6 +165,12 @@ def _table(table: PhaseTable) -> list[str]:
             lines.append(_columns("", rules))
         lines.append(_row(row))
     lines += [_row(row) for row in table.beside]
+    if bound := figures.bound_text(x for y in groups for x in y.runs):
+        lines += _wrap(
+            f"a blackout may be off by{bound}, since it began on one host "
+            "and ended on another",
+            2,
+        )
     if any(len(group.runs) > 1 for group in groups):
         lines += _wrap("medians over the runs, which need not add up", 2)
     lines += _more(len(table.groups) - _TREES, "trees")

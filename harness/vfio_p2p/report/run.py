@@ -107,12 +107,17 @@ class DeviceCount(Value, frozen=True, kw_only=True):
 
 
 class BlackoutPart(Value, frozen=True, kw_only=True):
-    """A phase of the blackout, as `vfio_p2p.downtime` defines them."""
+    """A phase of the blackout, as `vfio_p2p.downtime` defines them.
+
+    `bound_ns` says how far its duration may be off because it began on one
+    host and ended on another; it is null for all other phases.
+    """
 
     name: str
     side: Side
     start_ns: NearNs
     end_ns: NearNs
+    bound_ns: LengthNs | None = None
 
     @property
     def duration_ns(self) -> int:
@@ -209,6 +214,9 @@ class Run(Value, frozen=True, kw_only=True):
     :param blackout_ns: The time from the source's first stop request to
         the last device running on the destination, in nanoseconds; null if
         there was no blackout, or if the logs do not tell.
+    :param blackout_bound_ns: How far the blackout may be off, in nanoseconds,
+        because it began on one host and ended on another; null if it was
+        measured with one clock.
     :param qmp_downtime_ms: The downtime that QMP reports, which is another
         figure.
     :param bundle: The path of the run's bundle or logs; empty without one.
@@ -247,6 +255,7 @@ class Run(Value, frozen=True, kw_only=True):
     verdict: Verdict
     summary: str
     blackout_ns: LengthNs | None = None
+    blackout_bound_ns: LengthNs | None = None
     qmp_downtime_ms: LengthNs | None = None
     bundle: str = ""
     digest: str = ""

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.downtime import Breakdown
 from vfio_p2p.downtime.logs import HostRun, read_host_run
@@ -25,6 +27,7 @@ from vfio_p2p.report.run import (
 )
 from vfio_p2p.scenario.model import Device
 from vfio_p2p.scenario.profile import latencies
+from vfio_p2p.side import Side
 from vfio_p2p.timeline import Timeline
 from vfio_p2p.trace import LogEntry
 from vfio_p2p.verdict.assess import Assessment, assess
@@ -72,7 +75,7 @@ def run_of(
         exact=inputs.place.exact,
         qemu=inputs.source.version,
         inputs=inputs,
-        devices=tuple(map(_devices, bundle.scenario.devices)),
+        devices=_devices(bundle),
     )
     sides = reading.timelines
     run = _with_times(run, sides, reading.breakdown)
@@ -174,6 +177,9 @@ def _with_times(
     return replace(
         run,
         zero_ns=zero_ns,
+        blackout_bound_ns=parts.blackout.bound_ns
+        if run.blackout_ns is not None
+        else None,
         lanes=tuple(x for side in sides for x in lanes(side, zero_ns)),
         marks=tuple(x for side in sides for x in marks(side, zero_ns)),
         phases=tuple(_phases(parts, zero_ns)),
@@ -204,12 +210,17 @@ def _guest_gap(parts: Breakdown) -> GuestAbsence | None:
 
 
 def _phases(parts: Breakdown, zero_ns: int) -> Iterable[BlackoutPart]:
+    crossing = next(
+        (x for x in parts.phases if x.side is Side.DESTINATION), None
+    )
     for phase in parts.phases:
         yield BlackoutPart(
             name=phase.name,
             side=phase.side,
             start_ns=phase.start_ns - zero_ns,
             end_ns=phase.end_ns - zero_ns,
+            # It began with a line of the source.
+            bound_ns=parts.blackout.bound_ns if phase is crossing else None,
         )
 
 
@@ -246,7 +257,18 @@ def _broken_rule(found: Finding) -> BrokenRule:
     )
 
 
-def _devices(device: Device) -> DeviceCount:
+def _devices(bundle: Bundle) -> tuple[DeviceCount, ...]:
+    place = bundle.manifest.inputs.place
+    if not isinstance(place, HostProvenance):
+        return tuple(map(_simulated, bundle.scenario.devices))
+    kinds = Counter(x.ids for x in place.source.functions)
+    return tuple(
+        DeviceCount(count=count, kind=f"{ids} with {place.driver}")
+        for ids, count in kinds.items()
+    )
+
+
+def _simulated(device: Device) -> DeviceCount:
     flags = " ".join(device.flags) or "no migration"
     kind = f"p2psim ({flags}), {device.size_bytes} bytes"
     slow = ", ".join(

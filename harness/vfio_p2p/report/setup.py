@@ -7,7 +7,11 @@ No other module of this package looks into a run's inputs.
 from __future__ import annotations
 
 from vfio_p2p.bundle.manifest import ProgramInput
-from vfio_p2p.bundle.provenance import SealedProvenance
+from vfio_p2p.bundle.provenance import (
+    HostProvenance,
+    MachineProvenance,
+    SealedProvenance,
+)
 from vfio_p2p.report.run import Run
 
 P2PSIM = "p2psim"
@@ -45,7 +49,10 @@ def place_of(run: Run) -> str:
     :param run: The run.
     """
     if not run.exact:
-        return "not sealed: times are measured, not exact"
+        where = ""
+        if run.inputs and isinstance(run.inputs.place, HostProvenance):
+            where = f"{run.inputs.place.name}, "
+        return f"{where}not sealed: times are measured, not exact"
     if run.inputs is None:
         return ""
     place = run.inputs.place
@@ -77,7 +84,57 @@ def setup_of(run: Run) -> list[tuple[str, str]]:
             ("its arguments", " ".join(inputs.place.arguments)),
             *sorted(inputs.place.image.items()),
         ]
+    if isinstance(inputs.place, HostProvenance):
+        found += _hosts(inputs.place)
     return found
+
+
+def _hosts(place: HostProvenance) -> list[tuple[str, str]]:
+    found = [("place", place.name), ("migration over", place.transport)]
+    if place.destination.name == place.source.name:
+        found += _machine("host", place.source)
+    else:
+        found += _machine("source's host", place.source)
+        found += _machine("destination's host", place.destination)
+    if clock := place.clock:
+        found.append(
+            (
+                "destination's clock",
+                f"{clock.offset_ns / 1e6:+.3f} ms from the source's, "
+                f"\N{PLUS-MINUS SIGN}{clock.bound_ns / 1e6:.3f} ms "
+                f"({clock.via}, {clock.exchanges} exchanges)",
+            )
+        )
+    return found
+
+
+def _machine(name: str, machine: MachineProvenance) -> list[tuple[str, str]]:
+    functions = ", ".join(
+        " ".join(
+            filter(
+                None,
+                (
+                    x.address,
+                    x.ids,
+                    x.firmware and f"firmware {x.firmware}",
+                    x.psid and f"PSID {x.psid}",
+                    ""
+                    if x.numa_node is None
+                    else f"NUMA node {x.numa_node}",
+                ),
+            )
+        )
+        for x in machine.functions
+    )
+    return [
+        (
+            name,
+            f"{machine.name} ({machine.hostname}), Linux {machine.kernel}, "
+            f"{machine.cores} x {machine.cpu}, {machine.accelerator}, load "
+            + " ".join(f"{x:.2f}" for x in machine.load),
+        ),
+        (f"{name}, devices", f"{functions}; driver {machine.driver}"),
+    ]
 
 
 def _program(name: str, program: ProgramInput) -> list[tuple[str, str]]:

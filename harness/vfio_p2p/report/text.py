@@ -16,6 +16,7 @@ from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report import demo
 from vfio_p2p.report.comparison import comparison_lines
 from vfio_p2p.report.document import Document
+from vfio_p2p.report.figures import bound_text
 from vfio_p2p.report.groups import RunGroup, grouped, ranges
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.section_tables import (
@@ -131,7 +132,7 @@ def _table(groups: Sequence[RunGroup]) -> list[str]:
                     group.scenario,
                     f"{group.verdict} {group.passed}",
                     group.outcomes,
-                    _spread(group.blackouts),
+                    _spread(group.blackouts) + bound_text(group.runs),
                 ]
                 for group in groups
             ],
@@ -151,7 +152,9 @@ def _cells(run: Run) -> list[str]:
         run.scenario,
         str(run.verdict),
         run.summary,
-        "-" if blackout is None else f"{blackout / 1e6:.3f} ms",
+        "-"
+        if blackout is None
+        else f"{blackout / 1e6:.3f} ms{bound_text([run])}",
         "-" if downtime is None else f"{downtime} ms",
     ]
 
@@ -217,17 +220,25 @@ def _details(group: RunGroup) -> list[str]:
     return lines
 
 
-def _measured(runs: Iterable[Run]) -> list[str]:
+def _measured(runs: Sequence[Run]) -> list[str]:
     names = dict.fromkeys(x.scenario for x in runs if not x.exact)
     if not names:
         return []
-    return [
+    lines = [
         "",
         printable(
             f"{', '.join(names)}: not sealed, so that times are measured, "
             "not exact"
         ),
     ]
+    if bound_text(runs):
+        lines += wrap(
+            "A blackout that begins on one host and ends on another may be "
+            "off by the bound behind the sign \N{PLUS-MINUS SIGN}, which is "
+            "how well the difference of the two clocks is known.",
+            _LEGEND_WIDTH,
+        )
+    return lines
 
 
 def _latencies(runs: Iterable[Run]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vfio_p2p.timeline.causality import contradiction
 from vfio_p2p.timeline.model import Epoch, Timeline
 from vfio_p2p.trace import Clock, Kind, Record
 from vfio_p2p.uapi import DeviceState
@@ -27,12 +28,16 @@ class Blackout:
         empty.
     :param start_ns: Its start, on the clock of both logs; None without a
         duration.
+    :param bound_ns: How far its length may be off, in nanoseconds, because
+        it began and ended on two hosts whose clocks were compared; None if
+        there is one clock.
     """
 
     duration_ns: int | None
     exact: bool
     note: str
     start_ns: int | None = None
+    bound_ns: int | None = None
 
     @property
     def end_ns(self) -> int | None:
@@ -84,13 +89,18 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
         return _unknown(
             "the logs have no times; run QEMU with -msg timestamp=on"
         )
+    if why := contradiction(source, destination):
+        return _unknown(why)
     duration_ns = last.time_ns - first.time_ns
     if duration_ns < 0:
         return _unknown("the clocks of the two logs disagree")
+    bound_ns = source.bound_ns + destination.bound_ns
     exact = not note
     if clock is Clock.MONOTONIC:
         note = "; ".join(filter(None, (note, _ONE_HOST)))
-    return Blackout(duration_ns, exact, note, first.time_ns)
+    return Blackout(
+        duration_ns, exact, note, first.time_ns, bound_ns or None
+    )
 
 
 def final_stop(source: Timeline) -> Epoch | None:

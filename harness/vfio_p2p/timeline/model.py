@@ -186,6 +186,8 @@ class Timeline:
     :param dropped: The places where QEMU reports that it lost events.
     :param logs: The devices' own logs by name: a second witness, which most
         sides do not have.
+    :param bound_ns: How far its times may be off on the clock of the other
+        side, in nanoseconds; 0 if both sides have one clock.
     """
 
     side: Side
@@ -200,6 +202,7 @@ class Timeline:
     others: tuple[Record, ...] = ()
     dropped: tuple[Record, ...] = ()
     logs: Mapping[str, DeviceLog] = field(default_factory=dict)
+    bound_ns: int = 0
 
     @property
     def migrations(self) -> tuple[TracedMigration, ...]:

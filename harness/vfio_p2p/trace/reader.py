@@ -23,10 +23,15 @@ class TraceReader:
 
     :param stream: The file, opened in binary mode; it is not closed.
     :param name: What to call the file in messages.
+    :param shift_ns: What is added to every time, in nanoseconds, so that a
+        trace can be read by the clock of another host.
     """
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(
+        self, stream: BinaryIO, name: str, shift_ns: int = 0
+    ) -> None:
         self._stream = stream
+        self._shift_ns = shift_ns
         self._tally = Tally(name)
         self.name = name
 
@@ -61,7 +66,17 @@ class TraceReader:
         if head.startswith(simple.SIGNATURE):
             scan = simple.scan
             self._tally.backend = Backend.SIMPLE
-        return scan(chain([head], chunks), self._tally, events)
+        records = scan(chain([head], chunks), self._tally, events)
+        return self._shifted(records) if self._shift_ns else records
+
+    def _shifted(self, records: Iterator[Record]) -> Iterator[Record]:
+        for record in records:
+            if record.time_ns is None:
+                yield record
+            else:
+                yield record._replace(
+                    time_ns=record.time_ns + self._shift_ns
+                )
 
     def _chunks(self) -> Iterator[bytes]:
         while True:

@@ -17,7 +17,7 @@ from vfio_p2p.oracle.judge import apply
 from vfio_p2p.oracle.model import Rule
 from vfio_p2p.oracle.traffic import Traffic
 from vfio_p2p.scenario import model
-from vfio_p2p.timeline import Side, Timeline
+from vfio_p2p.timeline import Blackout, Side, Timeline
 from vfio_p2p.variant import SERIES_LENGTH
 from vfio_p2p.verdict.reading import NamedDevice, RunReading, completed
 
@@ -86,6 +86,7 @@ def judge_run(
             notes += [f"{x.side}: {x.message}" for x in judgement.notes]
             if migrates and judgement.blackout:
                 blackout_ns = judgement.blackout.duration_ns
+                notes += _clocks(run, judgement.blackout)
         if whole:
             for name, side in zip(leg, Side, strict=True):
                 if name not in names:
@@ -98,6 +99,13 @@ def judge_run(
         blackout_ns,
         Traffic.of(run.flows),
     )
+
+
+def _clocks(run: RunReading, blackout: Blackout) -> Iterator[str]:
+    """Say why a blackout is unknown that should have been measured."""
+    exact = run.bundle.manifest.inputs.place.exact
+    if blackout.duration_ns is None and not exact:
+        yield f"the blackout: {blackout.note}"
 
 
 def _in_sequence(

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from vfio_p2p.bundle.manifest import device_log, trace_file
+from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.clock import ClockOffset
 from vfio_p2p.downtime import (
     Beside,
     Breakdown,
@@ -143,11 +145,13 @@ class RunReading:
         """
         files = self.bundle.files
         source, destination = self.timelines
+        clock = self._clock(Side.DESTINATION)
         beside = Beside(
             qmp_downtime_ms=self.bundle.manifest.result.qmp_downtime_ms,
             stop_to_resume_ns=stop_to_resume_ns(
                 files.get("source/qmp.jsonl", b""),
                 files.get("destination/qmp.jsonl", b""),
+                clock.offset_ns if clock else 0,
             ),
         )
         try:
@@ -171,10 +175,30 @@ class RunReading:
             log = trace_file(name)
             # A missing file counts as an empty log, which proves nothing.
             data = self.bundle.files.get(log, b"")
-            known = build_timeline(TraceReader(io.BytesIO(data), log), side)
-            known = replace(known, logs=dict(self._logs(known)))
+            clock = self._clock(name)
+            shift_ns = -clock.offset_ns if clock else 0
+            known = build_timeline(
+                TraceReader(io.BytesIO(data), log, shift_ns), side
+            )
+            known = replace(
+                known,
+                logs=dict(self._logs(known)),
+                bound_ns=clock.bound_ns if clock else 0,
+            )
             self._timelines[name, side] = known
         return known
+
+    def _clock(self, name: str) -> ClockOffset | None:
+        """Return the offset of a QEMU's clock to that of the source's host.
+
+        A QEMU is named after the side whose devices it had, and so after
+        its host.
+        """
+        place = self.bundle.manifest.inputs.place
+        away = side_of(name) is Side.DESTINATION
+        return place.clock if isinstance(place, HostProvenance) and away else (
+            None
+        )
 
     def _logs(self, timeline: Timeline) -> Iterator[tuple[str, DeviceLog]]:
         """Yield the devices' own logs of the time that a QEMU had them."""

@@ -23,7 +23,7 @@ from vfio_p2p.paths import config_dir
 from vfio_p2p.scenario.course import Integer, Name, Strict
 from vfio_p2p.scenario.strict import TomlDocument, read
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 FILE = "hosts.toml"
 VARIABLE = "VFIO_P2P_HOSTS"
 
