@@ -16,6 +16,7 @@ data that explains it, and says what the user can do::
      |    +-- TraceError            a trace log that cannot be one
      |    +-- BundleError           a bundle is damaged, or too new
      |    +-- HistoryError          a history is foreign, locked or damaged
+     +-- SkipError                  exit code 4: nothing to test on, or taken
      +-- UnevenError                phases do not add up: our own mistake
      +-- BuildError                 QEMU or the testbed did not build
      +-- HostError                  a machine did not do what it has to do
@@ -69,6 +70,7 @@ __all__ = [
     "OutputLimitError",
     "PatchError",
     "ScenarioError",
+    "SkipError",
     "SourceError",
     "StepTimeoutError",
     "TestbedError",
@@ -114,6 +116,7 @@ class NoSpaceError(InputError):
     :param path: The place where room is needed.
     :param needed_bytes: How much is needed, if known.
     :param free_bytes: How much is free, if known.
+    :param hint: What to do, if the place is not the cache.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class NoSpaceError(InputError):
         path: Path | str,
         needed_bytes: int | None = None,
         free_bytes: int | None = None,
+        hint: str = "",
     ) -> None:
         detail = ""
         if needed_bytes is not None and free_bytes is not None:
@@ -130,7 +134,7 @@ class NoSpaceError(InputError):
             )
         super().__init__(
             f"no room under {path}{detail}",
-            "Free some room, or set XDG_CACHE_HOME to a larger disk.",
+            hint or "Free some room, or set XDG_CACHE_HOME to a larger disk.",
         )
         self.path = path
         self.needed_bytes = needed_bytes
@@ -214,6 +218,12 @@ class BundleError(InputError):
 
 class HistoryError(InputError):
     """A history is foreign, too new, locked, damaged or read-only."""
+
+
+class SkipError(HarnessError):
+    """There is nothing to test on, or another one has taken it."""
+
+    exit_code = 4
 
 
 class UnevenError(HarnessError):
