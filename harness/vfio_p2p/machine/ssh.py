@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A host that is reached by SSH.
+
+There is one connection for everything.  The private folder on the host ends
+with it: a shell there waits for the end of its stdin, and then removes the
+folder.  A host that is frozen is noticed, since it has to answer every two
+seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shlex
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+import asyncssh
+
+from vfio_p2p.errors import HostError, NoSpaceError
+from vfio_p2p.machine.agent_session import AgentSession
+from vfio_p2p.machine.host_base import HostBase
+from vfio_p2p.machine.host_protocol import Completed, HostSpec
+from vfio_p2p.machine.ssh_login import SILENT_S, Login, hang_up, log_in
+
+_CHUNK_BYTES = 1 << 18
+_SHORT_S = 30.0
+_CLOSE_S = 5.0
+
+# The limit for the path of a Unix socket, including a NUL, is 108 bytes.
+_PATH_BYTES = 100
+
+_ROOM = "Free some room there, or set TMPDIR for that user to another disk."
+
+# Whoever hangs up leaves no folder behind.
+_KEEP = """\
+LC_ALL=C; export LC_ALL; umask 077; trap '' HUP INT TERM
+d=$(mktemp -d "${TMPDIR:-/tmp}/vfio-p2p-XXXXXXXXXX") || exit 1
+echo "$d"; cat >/dev/null; rm -rf "$d"
+"""
+
+
+class SshHost(HostBase):
+    """A host that is reached by SSH; use `open_host`.
+
+    :param spec: How to reach it.
+    :param login: The login.
+    :param connections: Its connections; the last one leads to the host.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        login: Login,
+        connections: list[asyncssh.SSHClientConnection],
+    ) -> None:
+        super().__init__(spec)
+        self._login = login
+        self._connections = connections
+        self._keeper: asyncssh.SSHClientProcess[bytes] | None = None
+        self._folder = ""
+        self._folding = asyncio.Lock()
+
+    @classmethod
+    async def connect(cls, spec: HostSpec) -> SshHost:
+        """Log in to a host.
+
+        :param spec: How to reach it.
+        :raise HostError: When the host cannot be reached.
+        :raise InputError: When it does not let us in, or its key is not the
+            known one.
+        """
+        return cls(spec, *await log_in(spec))
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        limit_s: float,
+        root: bool = False,
+    ) -> Completed:
+        """Run a program; see `Host`."""
+        if root:
+            argv = await self._with_rights(argv)
+        process: asyncssh.SSHClientProcess[bytes] | None = None
+        try:
+            async with asyncio.timeout(limit_s):
+                with self._speaking():
+                    process = await self._start(argv)
+                    stdout, stderr = await process.communicate(stdin)
+                    await process.wait_closed()
+        except TimeoutError:
+            raise HostError(
+                f"{self.name}: {argv[0]} took longer than {limit_s:g} s",
+                "Check what it waits for on the host.",
+            ) from None
+        finally:
+            if process:
+                _kill(process)
+        status = process.returncode
+        if status is None:
+            raise self._gone(f"{argv[0]} ended without a status")
+        return Completed(status, stdout or b"", stderr or b"")
+
+    async def _start(
+        self, argv: Sequence[str]
+    ) -> asyncssh.SSHClientProcess[bytes]:
+        # Whatever the user's shell is, it becomes the program.
+        return await self._connection.create_process(
+            f"exec {shlex.join(argv)}", encoding=None
+        )
+
+    async def _open_session(self, argv: Sequence[str]) -> AgentSession:
+        with self._speaking():
+            process = await self._start(argv)
+        told = asyncio.create_task(_read(process.stderr))
+
+        async def ended() -> tuple[int | None, bytes]:
+            await process.wait_closed()
+            stderr = await told
+            if process.returncode is None:
+                raise self._gone("the agent ended without a status")
+            return process.returncode, stderr
+
+        async def kill() -> None:
+            _kill(process)
+            await told
+
+        return AgentSession(
+            self.name, process.stdin, process.stdout, ended, kill
+        )
+
+    async def put(
+        self, data: bytes | Path, path: str, mode: int = 0o600
+    ) -> None:
+        """Write a file; see `Host`."""
+        size = data.stat().st_size if isinstance(data, Path) else len(data)
+        temporary = f"{path}.{secrets.token_hex(4)}.partial"
+        async with self._files() as files:
+            try:
+                async with files.open(temporary, "wb") as file:
+                    # Before there is anything to read in it.
+                    await file.chmod(mode)
+                    for chunk in _chunks(data):
+                        await file.write(chunk)
+                await files.posix_rename(temporary, path)
+            except BaseException as err:
+                with suppress(asyncssh.Error, OSError):
+                    await files.remove(temporary)
+                if isinstance(err, asyncssh.SFTPFailure):
+                    await self._full(files, path, size)
+                if isinstance(err, asyncssh.SFTPError):
+                    raise self._refused(path, err) from err
+                raise
+
+    async def get(self, path: str, target: Path) -> None:
+        """Fetch a file; see `Host`."""
+        fd, temporary = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name}."
+        )
+        try:
+            with os.fdopen(fd, "wb") as ours:
+                async with self._files() as files:
+                    try:
+                        async with files.open(path, "rb") as theirs:
+                            while piece := await theirs.read(_CHUNK_BYTES):
+                                ours.write(piece)
+                    except asyncssh.SFTPError as err:
+                        raise self._refused(path, err) from err
+                os.fchmod(ours.fileno(), 0o644)
+            os.rename(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    async def private_folder(self) -> str:
+        """Return the private folder; see `Host`."""
+        async with self._folding:
+            if not self._folder:
+                await self._make_folder()
+        return self._folder
+
+    async def _make_folder(self) -> None:
+        try:
+            async with asyncio.timeout(_SHORT_S):
+                with self._speaking():
+                    keeper = await self._start(["sh", "-c", _KEEP])
+                    line = await keeper.stdout.readline()
+                    folder = line.decode(errors="replace").rstrip("\n")
+                    if line.endswith(b"\n") and folder.startswith("/"):
+                        self._keeper, self._folder = keeper, folder
+                        return
+                    why = (await keeper.stderr.read()).decode(
+                        errors="replace"
+                    ).strip()
+        except TimeoutError:
+            why = "no answer"
+        if "No space left" in why or "quota exceeded" in why:
+            raise NoSpaceError(f"{self.name}: the folder TMPDIR", hint=_ROOM)
+        raise self._gone(
+            f"no folder could be made there: {why or folder}",
+            "Check /tmp, or TMPDIR, and that login scripts print nothing.",
+        )
+
+    @asynccontextmanager
+    async def forward_unix(self, remote_path: str) -> AsyncIterator[Path]:
+        """Make a socket reachable; see `Host`."""
+        await self._check_forwarding(f"{remote_path}.none")
+        folder = Path(tempfile.mkdtemp(prefix="vfio-p2p-"))
+        if len(os.fsencode(folder)) > _PATH_BYTES:
+            folder.rmdir()
+            folder = Path(tempfile.mkdtemp(prefix="vfio-p2p-", dir="/tmp"))
+        try:
+            path = folder / "s"
+            with self._speaking():
+                listener = await self._connection.forward_local_path(
+                    str(path), remote_path
+                )
+            try:
+                yield path
+            finally:
+                listener.close()
+                await listener.wait_closed()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _check_forwarding(self, nothing: str) -> None:
+        """Check that sockets are forwarded, with one that is not there."""
+        try:
+            with self._speaking():
+                try:
+                    await self._connection.open_unix_connection(nothing)
+                except asyncssh.ChannelOpenError as err:
+                    if err.code != asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+                        if self._login.lost:
+                            raise
+                        return
+                    raise HostError(
+                        f"{self.name}: its SSH server does not forward Unix "
+                        "sockets",
+                        "Set AllowStreamLocalForwarding to yes in its "
+                        "sshd_config.",
+                    ) from err
+        except TimeoutError:
+            raise self._gone("no answer") from None
+
+    async def check(self) -> None:
+        """Check that the host answers; see `Host`."""
+        await self.run(["true"], limit_s=SILENT_S + 2)
+
+    async def close(self) -> None:
+        """Remove the private folder and hang up; see `Host`."""
+        with suppress(TimeoutError, asyncssh.Error, OSError):
+            async with asyncio.timeout(_CLOSE_S):
+                if self._keeper and not self._login.lost:
+                    self._keeper.stdin.write_eof()
+                    await self._keeper.wait_closed()
+                for connection in reversed(self._connections):
+                    connection.close()
+                    await connection.wait_closed()
+        hang_up(self._connections)
+
+    @property
+    def _connection(self) -> asyncssh.SSHClientConnection:
+        return self._connections[-1]
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        """Turn the library's errors into ours."""
+        try:
+            yield
+        except (asyncssh.Error, ConnectionError) as err:
+            raise self._gone(str(err)) from err
+
+    def _gone(self, why: str, hint: str = "") -> HostError:
+        """Say that the host is gone, or else what did not work."""
+        if self._login.lost:
+            return self._login.gone()
+        return HostError(
+            f"{self.name}: {why}",
+            hint or "Check MaxSessions in its sshd_config, and its log.",
+        )
+
+    @asynccontextmanager
+    async def _files(self) -> AsyncIterator[asyncssh.SFTPClient]:
+        with self._speaking():
+            try:
+                files = await self._connection.start_sftp_client()
+            except (asyncssh.SFTPError, asyncssh.ChannelOpenError) as err:
+                raise self._gone(
+                    f"its SSH server transfers no files: {err}",
+                    "Enable the subsystem sftp in its sshd_config.",
+                ) from err
+            async with files:
+                yield files
+
+    async def _full(
+        self, files: asyncssh.SFTPClient, path: str, size: int
+    ) -> None:
+        """Say so if a file was not written for lack of room."""
+        folder = str(PurePosixPath(path).parent)
+        with suppress(asyncssh.SFTPError):
+            disk = await files.statvfs(folder)
+            free_bytes = disk.bavail * disk.frsize
+            if free_bytes < size:
+                raise NoSpaceError(
+                    f"{self.name}:{folder}", size, free_bytes, _ROOM
+                )
+
+    def _refused(self, path: str, err: asyncssh.SFTPError) -> HostError:
+        return self._gone(
+            f"{path}: {err.reason}",
+            "Check the path and its permissions on the host.",
+        )
+
+
+def _kill(process: asyncssh.SSHClientProcess[bytes]) -> None:
+    """Kill a program and drop its channel, if it has not ended."""
+    if process.returncode is None:
+        with suppress(asyncssh.Error, OSError):
+            process.kill()
+    process.close()
+
+
+async def _read(stream: asyncssh.SSHReader[bytes]) -> bytes:
+    """Read a stream to its end, however that comes."""
+    with suppress(asyncssh.Error, OSError):
+        return await stream.read()
+    return b""
+
+
+def _chunks(data: bytes | Path) -> Iterator[bytes]:
+    if isinstance(data, bytes):
+        yield data
+        return
+    with data.open("rb") as file:
+        while piece := file.read(_CHUNK_BYTES):
+            yield piece
