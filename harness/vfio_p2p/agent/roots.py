@@ -19,6 +19,8 @@ class Roots:
     :param dev: The folder of device nodes.
     :param run: The folder of what is forgotten when the host restarts.
     :param lock: The folder of locks, to which every user may write.
+    :param modules: The folder of kernel modules, by kernel.
+    :param tools: Where root's programs are; a user's PATH may lack them.
     """
 
     sys: Path = Path("/sys")
@@ -26,3 +28,5 @@ class Roots:
     dev: Path = Path("/dev")
     run: Path = Path("/run")
     lock: Path = Path("/run/lock")
+    modules: Path = Path("/lib/modules")
+    tools: tuple[str, ...] = ("/usr/sbin", "/sbin", "/usr/local/sbin")
