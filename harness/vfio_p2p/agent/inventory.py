@@ -29,28 +29,34 @@ def run(arguments: Sequence[str], roots: Roots) -> dict[str, Any]:
     """Take the inventory.
 
     :param arguments: ``--probe`` opens devices, ``--modules`` names kernel
-        modules.
+        modules, ``--program`` names a program.
     :param roots: Where the kernel's folders are.
     :raise AgentError: When the arguments make no sense.
     """
     parser = AgentParser("inventory")
     parser.add_argument("--probe", action="store_true")
     parser.add_argument("--modules", default="")
+    parser.add_argument("--program", action="append", default=[])
     args = parser.parse_args(arguments)
     modules = [_PLAIN, *(x for x in args.modules.split(",") if x)]
-    return inventory(roots, modules, probe=args.probe)
+    return inventory(roots, modules, args.program, probe=args.probe)
 
 
 def inventory(
-    roots: Roots, modules: Sequence[str], *, probe: bool = False
+    roots: Roots,
+    modules: Sequence[str],
+    programs: Sequence[str] = (),
+    *,
+    probe: bool = False,
 ) -> dict[str, Any]:
     """Return the inventory.
 
     :param roots: Where the kernel's folders are.
     :param modules: The kernel modules to look for.
+    :param programs: The paths of programs to look for.
     :param probe: Open the devices that nobody uses, and ask them.
     """
-    host = system(roots, modules)
+    host = system(roots, modules, programs)
     who = caller(roots)
     found = pci.functions(roots, routes.own_carriers(roots))
     devlink = Devlink.start(host["devlink"])

@@ -18,12 +18,15 @@ AVAILABLE = "available"
 BUILT_IN = "built-in"
 
 
-def system(roots: Roots, modules: Sequence[str]) -> dict[str, Any]:
+def system(
+    roots: Roots, modules: Sequence[str], programs: Sequence[str]
+) -> dict[str, Any]:
     """Describe the host.
 
     :param roots: Where the kernel's folders are.
     :param modules: The kernel modules of which is told whether they are
         there.
+    :param programs: The programs of which is told whether they can be run.
     """
     devlink, version = tools.iproute2("devlink", roots)
     if not version:
@@ -47,6 +50,10 @@ def system(roots: Roots, modules: Sequence[str]) -> dict[str, Any]:
         "iommu_groups": len(groups),
         "iommu": files.names(roots.sys / "class/iommu"),
         "modules": _modules(roots, kernel, modules),
+        "programs": {
+            path: os.path.isfile(path) and os.access(path, os.X_OK)
+            for path in programs
+        },
     }
 
 

@@ -69,8 +69,7 @@ def ran(argv: Sequence[str], limit_s: float = _LIMIT_S) -> Ran:
         done = subprocess.run(
             argv,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             env={**os.environ, "LC_ALL": "C"},
             timeout=limit_s,
             check=False,
