@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from vfio_p2p.places import Job
 from vfio_p2p.plans.matrix import Cell, run_matrix
 from vfio_p2p.progress import Progress
 from vfio_p2p.scenario.load import load
-from vfio_p2p.scenario.model import Outcome
+from vfio_p2p.scenario.model import Outcome, Scenario
 
 CELLS = [
     Cell(
@@ -57,6 +58,7 @@ class FakePlace:
     :param accident: Called with the seed; may raise an error.
     :param damages: Unusual parts of bundles, by seed; see `make_bundle`.
     :param capacity: How many jobs it takes at a time.
+    :param refuses: Why it plays a scenario of that name not.
     """
 
     accident: Callable[[int], object] = int
@@ -67,12 +69,27 @@ class FakePlace:
     running: list[int] = field(default_factory=list)
     most: list[int] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    opens: list[str] = field(default_factory=list)
 
     def check(self) -> None:
         """Do nothing: the place can always be used."""
 
     def prepare(self, progress: Progress) -> None:
         """Do nothing: the place is always ready."""
+
+    def refusal(self, scenario: Scenario) -> str:
+        """Say what the field says."""
+        return self.refuses.get(scenario.name, "")
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Note the begin and the end of the block."""
+        self.opens.append("begin")
+        try:
+            yield
+        finally:
+            self.opens.append("end")
 
     def provenance(self, job: Job) -> Provenance:
         """Fail, since nothing calls this."""
@@ -324,3 +341,30 @@ async def test_one_that_cannot_be_recorded(
     assert runs[1].assessment.summary == "not recorded"
     assert "no sum" in runs[1].assessment.notes[0]
     assert runs[1].bundle is not None
+
+
+async def test_a_scenario_that_cannot_be_played_is_skipped(
+    tmp_path: Path,
+) -> None:
+    place = FakePlace(refuses={"two-devices": "there is one device"})
+    runs = await run_matrix(place, CELLS, tmp_path, 2)
+    assert place.order == []
+    assert {run.assessment.verdict for run in runs} == {Verdict.SKIP}
+    assert runs[0].assessment.notes == ("not run: there is one device",)
+    assert runs[0].run.verdict is Verdict.SKIP
+
+
+async def test_all_jobs_run_while_the_place_is_open(tmp_path: Path) -> None:
+    def check(seed: int) -> None:
+        assert place.opens == ["begin"]
+
+    place = FakePlace(accident=check)
+    await run_matrix(place, CELLS, tmp_path, 2)
+    assert place.opens == ["begin", "end"]
+
+
+async def test_measured_runs_take_turns(tmp_path: Path) -> None:
+    place = FakePlace(exact=False, capacity=1)
+    await run_matrix(place, CELLS, tmp_path, 4)
+    assert place.order == [1, 1, 2, 2, 3, 3]
+    assert max(place.most) == 1

@@ -91,7 +91,9 @@ class Machine(FakeWorkshop):
     def program(self, build: Build) -> ProgramInput:
         return self.programs.add(Program.of(build))
 
-    def place(self, name: str, driver: Driver) -> Place:
+    def place(
+        self, name: str, driver: Driver, hosts: Path | None = None
+    ) -> Place:
         assert driver is self.testbed.image.driver
         return self.testbed.with_programs(self.programs)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bundles import good_source, make_bundle
-from qemu_log import FakeQemu, devices, receive
+from qemu_log import FakeQemu, devices, migrate, receive
 from vfio_p2p.bundle.manifest import manifest_from_json
 from vfio_p2p.bundle.provenance import (
     FunctionProvenance,
@@ -83,6 +83,24 @@ def offset(offset_ns: int, bound_ns: int) -> ClockOffset:
         exchanges=60,
         via="UDP",
     )
+
+
+def test_both_sides_may_have_devices_of_one_name(tmp_path: Path) -> None:
+    names = ("0000:01:10.0", "0000:01:10.2")
+    found = assess(
+        open_bundle(
+            make_bundle(
+                tmp_path / "x",
+                source=migrate(FakeQemu(devices(*names))),
+                destination=receive(FakeQemu(devices(*names))).log(),
+                logs=dict.fromkeys(names),
+                place=HostProvenance(
+                    name="both", source=machine("a"), destination=machine("b")
+                ),
+            )
+        )
+    )
+    assert (found.verdict, found.findings) == (Verdict.PASS, ())
 
 
 def true_ns(path: Path) -> int:

@@ -105,7 +105,9 @@ class FakeWorkshop:
         """Return an invented identity of the build."""
         return program_of(build.variant, build.version)
 
-    def place(self, name: str, driver: Driver) -> Place:
+    def place(
+        self, name: str, driver: Driver, hosts: Path | None = None
+    ) -> Place:
         """Fail, since no test opens a place."""
         raise NotImplementedError
 

@@ -98,7 +98,19 @@ def add_place(parser: argparse.ArgumentParser) -> None:
         metavar="PLACE",
         default=SEALED,
         help="where the runs are made (default: %(default)s, the testbed in "
-        "a VM, whose results are exact)",
+        "a VM, whose results are exact): a place of real devices has a name "
+        "in hosts.toml",
+    )
+
+
+def add_hosts(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where places are described."""
+    parser.add_argument(
+        "--hosts",
+        type=Path,
+        metavar="FILE",
+        help="the file that describes places of real devices (default: "
+        "$VFIO_P2P_HOSTS, or else ~/.config/vfio-p2p/hosts.toml)",
     )
 
 
@@ -128,6 +140,7 @@ def add_history(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of a single run, for `setting`."""
     add_place(parser)
+    add_hosts(parser)
     add_device(parser)
     parser.add_argument(
         "--profile",
@@ -187,6 +200,7 @@ def setting(args: argparse.Namespace) -> Setting:
     """Read the options of `add_setting` or `add_run`."""
     return Setting(
         at=args.at,
+        hosts=args.hosts,
         driver=Driver(args.device),
         profile=args.profile,
         seed=args.seed,

@@ -4,16 +4,32 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 
+from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.downtime.metrics import metrics
 from vfio_p2p.history.database import Entry, Metric
 from vfio_p2p.verdict.reading import RunReading, read_run
 
-# All bundles come from the testbed so far.
-_HOST = "testbed"
+_TESTBED = "testbed"
+# What differs from run to run on the same machines.
+_PASSING = ("load", "clock")
+
+
+def _lasting(value: Any) -> Any:
+    """Return a provenance without what is of one run alone."""
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.to_builtins(value)
+    if isinstance(value, dict):
+        return {
+            key: _lasting(each)
+            for key, each in value.items()
+            if key not in _PASSING
+        }
+    return value
 
 
 def entry_of(
@@ -39,14 +55,19 @@ def entry_of(
     if run is None:
         run = read_run(bundle)
     inputs = bundle.manifest.inputs
-    place = msgspec.to_builtins(inputs.place)
-    # The arguments hold the seed, and otherwise only what the harness sets.
-    # Entries of 0.1.0 do not name their place, which was the sealed one.
-    testbed = {
-        key: () if key == "arguments" else value
-        for key, value in place.items()
-        if (key, value) != ("place", "sealed")
-    }
+    host = _TESTBED
+    if isinstance(inputs.place, HostProvenance):
+        host = inputs.place.name
+        testbed = _lasting(inputs.place)
+    else:
+        # The arguments hold the seed, and otherwise only what the harness
+        # sets.  Entries of 0.1.0 do not name their place, which was the
+        # sealed one.
+        testbed = {
+            key: () if key == "arguments" else value
+            for key, value in msgspec.to_builtins(inputs.place).items()
+            if (key, value) != ("place", "sealed")
+        }
     return Entry(
         recorded_s=recorded_s,
         digest=bundle.digest,
@@ -59,7 +80,7 @@ def entry_of(
         scenario=bundle.scenario.name,
         scenario_digest=inputs.scenario,
         seed=inputs.seed,
-        host=_HOST,
+        host=host,
         testbed=hashlib.sha256(
             msgspec.json.encode(testbed, order="sorted")
         ).hexdigest(),

@@ -54,7 +54,8 @@ class Criteria:
     :param ends: Whether the run, and so its logs, came to a regular end.
         The logs of a run that broke off are only searched for mistakes.
     :param sequences: All states that a device is to be asked for, by its
-        name, without requests for the state that it is in.
+        side and its name, without requests for the state that it is in.  On
+        two hosts, both sides can have devices of one name.
     :param release: The release of QEMU under judgement, e.g. ``10.0.13``;
         empty if only the traces tell.
     """
@@ -71,7 +72,7 @@ class Criteria:
     beats: frozenset[str] = frozenset()
     peers: frozenset[str] = frozenset()
     ends: bool = True
-    sequences: Mapping[str, tuple[DeviceState, ...]] = field(
+    sequences: Mapping[tuple[Side, str], tuple[DeviceState, ...]] = field(
         default_factory=dict
     )
     release: str = ""

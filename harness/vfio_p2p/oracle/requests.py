@@ -62,8 +62,8 @@ def sequence(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     :param criteria: What it is judged by.
     """
     plugged = {mark.device for mark in side.marks_of(Kind.REALIZE)}
-    for device, due in criteria.sequences.items():
-        if device not in plugged:
+    for (where, device), due in criteria.sequences.items():
+        if where is not side.side or device not in plugged:
             continue
         arcs = [
             arc

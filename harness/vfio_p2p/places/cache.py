@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import shutil
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S, Place
 from vfio_p2p.progress import Progress
+from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
 
@@ -63,6 +65,14 @@ class CachedPlace:
     def prepare(self, progress: Progress) -> None:
         """Make the place ready; see `Place.prepare`."""
         self._place.prepare(progress)
+
+    def refusal(self, scenario: Scenario) -> str:
+        """Say what the place says; see `Place.refusal`."""
+        return self._place.refusal(scenario)
+
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Hold what the place holds; see `Place.opened`."""
+        return self._place.opened()
 
     def provenance(self, job: Job) -> Provenance:
         """Tell what the place contributes; see `Place.provenance`."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.places.job import Job
 from vfio_p2p.progress import Progress
+from vfio_p2p.scenario.model import Scenario
 
 # Counted by this machine's clock.  A sealed run takes about 10 s on an idle
 # machine.
@@ -20,7 +22,7 @@ class Place(Protocol):
     """A place where jobs run.
 
     Call `check` before anything is built, and `prepare` before the first
-    job.
+    job.  Jobs run within `opened`.
     """
 
     @property
@@ -51,6 +53,20 @@ class Place(Protocol):
         :param progress: Told of each step.
         :raise HostError: When a part cannot be downloaded.
         :raise BuildError: When a part does not build.
+        """
+
+    def refusal(self, scenario: Scenario) -> str:
+        """Say why the place cannot play a scenario; empty if it can.
+
+        :param scenario: The scenario.
+        :return: A clause.
+        """
+
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Hold what all jobs share, such as connections, within a block.
+
+        :raise HostError: When a machine does not answer.
+        :raise SkipError: When somebody else uses the devices.
         """
 
     def provenance(self, job: Job) -> Provenance:

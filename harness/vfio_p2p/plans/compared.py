@@ -139,6 +139,7 @@ def _kind(bundle: Bundle) -> tuple[str, ...]:
         f"({inputs.scenario[:_SHOWN]})",
         inputs.source.version,
         f"(build {inputs.source.build[:_SHOWN]})",
+        "sealed" if inputs.place.exact else "measured",
     )
 
 
@@ -169,8 +170,9 @@ def of_bundles(side: Operand, judged: Sequence[Judged]) -> ComparedSide:
             said = "; ".join((found.summary, *found.notes))
             left_out.append(f"{bundle.path.name} is left out, {why}: {said}")
         else:
+            seed = run.seed if run.exact else None
             samples.append(
-                RunSample(run.seed, reading.breakdown, bundle.path.name)
+                RunSample(seed, reading.breakdown, bundle.path.name)
             )
     first, _ = judged[0]
     program, scenario = first.manifest.inputs.source, first.scenario
@@ -191,6 +193,7 @@ def of_bundles(side: Operand, judged: Sequence[Judged]) -> ComparedSide:
             *left_out,
         ),
         whole=not left_out,
+        sealed=all(run.exact for run in runs),
     )
 
 

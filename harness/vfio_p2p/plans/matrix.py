@@ -149,20 +149,21 @@ async def run_matrix(
     async def one(cell: Cell) -> CellResult:
         nonlocal done
         async with room:
-            result = await _run(place, cell, out, record)
+            if why := place.refusal(cell.job.scenario):
+                result = CellResult.without_run(cell, _skipped(why))
+            else:
+                result = await _run(place, cell, out, record)
         done += 1
         progress(done, len(cells), what)
         return result
 
     _check_names(cells, out)
     progress(0, len(cells), what)
-    # The long runs go first, so that none is left to end alone.
-    order = sorted(range(len(cells)), key=lambda x: -_effort(cells[x]))
     try:
-        async with asyncio.TaskGroup() as group:
+        async with place.opened(), asyncio.TaskGroup() as group:
             tasks = {
                 number: group.create_task(one(cells[number]))
-                for number in order
+                for number in _order(cells, exact=place.exact)
             }
     except BaseExceptionGroup as several:
         bad_input, rest = several.split(InputError)
@@ -173,6 +174,22 @@ async def run_matrix(
         # raises a group again.
         raise _first(bad_input) from None
     return [tasks[number].result() for number in range(len(cells))]
+
+
+def _order(cells: Sequence[Cell], *, exact: bool) -> list[int]:
+    """Return the numbers of the cells in the order in which to run them."""
+    numbers = range(len(cells))
+    if exact:
+        # The long runs go first, so that none is left to end alone.
+        return sorted(numbers, key=lambda x: -_effort(cells[x]))
+    # Where times are measured, the kinds of runs take turns, so that a
+    # machine that gets slower does so for all of them.
+    return sorted(numbers, key=lambda x: cells[x].job.seed)
+
+
+def _skipped(why: str) -> Assessment:
+    """Make the verdict on a run that a place cannot make."""
+    return Assessment(Verdict.SKIP, "skipped", notes=(f"not run: {why}",))
 
 
 def _check_names(cells: Sequence[Cell], out: Path) -> None:

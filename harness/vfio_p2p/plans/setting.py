@@ -43,6 +43,8 @@ class Setting:
     """The place and the parameters of runs, and the folder for their bundles.
 
     :param at: The name of the place, see `vfio_p2p.places.open_place`.
+    :param hosts: The file that describes places of real devices; None is the
+        usual one.
     :param driver: The kernel module whose devices QEMU is given.
     :param profile: The name or file of a latency profile that replaces the
         latencies of the scenarios; None keeps those.
@@ -57,6 +59,7 @@ class Setting:
     """
 
     at: str = SEALED
+    hosts: Path | None = None
     driver: Driver = Driver.P2PSIM
     profile: str | None = None
     seed: int = SEED

@@ -64,10 +64,13 @@ class Workshop(Protocol):
         :raise SourceError: When it does not run on this machine.
         """
 
-    def place(self, name: str, driver: Driver) -> Place:
+    def place(
+        self, name: str, driver: Driver, hosts: Path | None = None
+    ) -> Place:
         """Open a place that knows the programs, without a cache.
 
         :raise UsageError: When there is no such place.
+        :raise ConfigError: When hosts.toml is wrong.
         """
 
     def check(self, setting: Setting) -> None:
@@ -96,7 +99,7 @@ class Local:
 
     def __init__(self) -> None:
         self._programs = KnownPrograms()
-        self._ready: dict[tuple[str, Driver], Place] = {}
+        self._ready: dict[tuple[str, Driver, Path | None], Place] = {}
 
     def find_source(
         self,
@@ -130,31 +133,35 @@ class Local:
         """See `Workshop.program`."""
         return self._programs.add(Program.of(build))
 
-    def place(self, name: str, driver: Driver) -> Place:
+    def place(
+        self, name: str, driver: Driver, hosts: Path | None = None
+    ) -> Place:
         """See `Workshop.place`."""
-        return open_place(name, driver=driver, programs=self._programs)
+        return open_place(
+            name, driver=driver, programs=self._programs, hosts=hosts
+        )
 
     def check(self, setting: Setting) -> None:
         """See `Workshop.check`."""
-        self.place(setting.at, setting.driver).check()
+        self.place(*_of(setting)).check()
         check_history(setting.history)
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """See `Workshop.prepare`."""
-        if (setting.at, setting.driver) in self._ready:
+        if _of(setting) in self._ready:
             return
-        place = self.place(setting.at, setting.driver)
+        place = self.place(*_of(setting))
         task = reporter.task(place.name)
         place.prepare(task)
         task.end("ready")
-        self._ready[setting.at, setting.driver] = place
+        self._ready[_of(setting)] = place
 
     def run(
         self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
     ) -> list[CellResult]:
         """See `Workshop.run`."""
         self.prepare(setting, reporter)
-        place = self._ready[setting.at, setting.driver]
+        place = self._ready[_of(setting)]
         if place.exact:
             place = CachedPlace(place, rerun=setting.rerun)
         runs = reporter.task("runs")
@@ -170,6 +177,11 @@ class Local:
             )
         runs.end("done")
         return found
+
+
+def _of(setting: Setting) -> tuple[str, Driver, Path | None]:
+    """Return what a setting says of its place."""
+    return setting.at, setting.driver, setting.hosts
 
 
 LOCAL: Workshop = Local()

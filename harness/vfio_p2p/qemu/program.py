@@ -98,6 +98,11 @@ class Program:
             libraries=libraries,
         )
 
+    @property
+    def content(self) -> str:
+        """A hash of the binary and the libraries, whatever they are called."""
+        return _content(self.what)
+
     def files(self) -> dict[str, bytes]:
         """Read the binary (by its name) and the libraries (``lib/NAME``).
 

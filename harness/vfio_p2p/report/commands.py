@@ -9,7 +9,12 @@ from pathlib import PurePath
 
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.run import Run
-from vfio_p2p.report.setup import P2PSIM, can_be_reproduced, driver_of
+from vfio_p2p.report.setup import (
+    P2PSIM,
+    can_be_reproduced,
+    driver_of,
+    measured_at,
+)
 from vfio_p2p.scenario.profile import MODEL
 from vfio_p2p.side import Side
 
@@ -30,11 +35,13 @@ def commands(document: Document) -> tuple[str, ...]:
             found.setdefault(_check(run), [])
             continue
         base = _base(run) or bases.get(run.tree, document.base)
+        place = measured_at(run)
         command = shlex.join(
             [
                 "vfio-p2p", "run", *_scenario(run),
                 "--variant", run.variant,
-                *(("--base", base) if base else ()), "--seed",
+                *(("--base", base) if base else ()),
+                *(("--at", place) if place else ()), "--seed",
             ]
         )  # fmt: skip
         found.setdefault(command, []).append(run.seed)
@@ -47,7 +54,11 @@ def exact_command(document: Document) -> str:
     :param document: The document.
     :return: A line for a shell; empty if no run can be repeated exactly.
     """
-    bundles = [run.bundle for run in document.runs if can_be_reproduced(run)]
+    bundles = [
+        run.bundle
+        for run in document.runs
+        if run.exact and can_be_reproduced(run)
+    ]
     if not bundles:
         return ""
     bundle = shlex.quote(bundles[0]) if len(bundles) == 1 else "BUNDLE"
@@ -77,7 +88,7 @@ def _scenario(run: Run) -> tuple[str, ...]:
     name.
     """
     driver = driver_of(run)
-    if driver not in ("", P2PSIM):
+    if driver not in ("", P2PSIM) and not measured_at(run):
         name = run.scenario.removesuffix(f"-{driver}")
         return (name, "--device", driver)
     found = re.fullmatch(rf"profile (\S+), {MODEL}", run.latencies)

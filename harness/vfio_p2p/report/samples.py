@@ -22,12 +22,17 @@ def sample_of(run: Run) -> RunSample | None:
     :return: The sample; None if the run's phases do not make a blackout,
         as a report can be anybody's.
     """
+    zero_ns = run.zero_ns or 0
     try:
-        path = tuple(map(_link, run.critical_path))
+        path = tuple(_link(x, zero_ns) for x in run.critical_path)
         breakdown = Breakdown(
-            Blackout(run.blackout_ns, run.exact, "", 0),
+            Blackout(run.blackout_ns, run.exact, "", zero_ns),
             phases=tuple(
-                BlackoutPhase(PhaseName(x.name), x.start_ns, x.end_ns)
+                BlackoutPhase(
+                    PhaseName(x.name),
+                    zero_ns + x.start_ns,
+                    zero_ns + x.end_ns,
+                )
                 for x in run.phases
             ),
             intervals=tuple(x.interval for x in path if x.interval),
@@ -35,11 +40,13 @@ def sample_of(run: Run) -> RunSample | None:
         )
     except ValueError:
         return None
-    return RunSample(run.seed, breakdown, run.bundle)
+    # A seed fixes nothing where times are measured.
+    return RunSample(run.seed if run.exact else None, breakdown, run.bundle)
 
 
-def _link(piece: PathPiece) -> CriticalLink:
+def _link(piece: PathPiece, zero_ns: int) -> CriticalLink:
     phase = PhaseName(piece.phase)
+    start_ns, end_ns = zero_ns + piece.start_ns, zero_ns + piece.end_ns
     interval = None
     if piece.device:
         interval = Interval(
@@ -47,7 +54,7 @@ def _link(piece: PathPiece) -> CriticalLink:
             piece.device,
             piece.activity,
             phase,
-            piece.start_ns,
-            piece.end_ns,
+            start_ns,
+            end_ns,
         )
-    return CriticalLink(phase, interval, piece.start_ns, piece.end_ns)
+    return CriticalLink(phase, interval, start_ns, end_ns)

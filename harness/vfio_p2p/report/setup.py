@@ -33,6 +33,16 @@ def driver_of(run: Run) -> str:
     return run.inputs.place.driver if run.inputs else P2PSIM
 
 
+def measured_at(run: Run) -> str:
+    """The name of the place with real devices; empty for any other run.
+
+    :param run: The run.
+    """
+    if run.inputs and isinstance(run.inputs.place, HostProvenance):
+        return run.inputs.place.name
+    return ""
+
+
 def can_be_reproduced(run: Run) -> bool:
     """Whether the bundle tells how its QEMU was built.
 
@@ -49,10 +59,9 @@ def place_of(run: Run) -> str:
     :param run: The run.
     """
     if not run.exact:
-        where = ""
-        if run.inputs and isinstance(run.inputs.place, HostProvenance):
-            where = f"{run.inputs.place.name}, "
-        return f"{where}not sealed: times are measured, not exact"
+        where = measured_at(run)
+        said = "not sealed: times are measured, not exact"
+        return f"{where}, {said}" if where else said
     if run.inputs is None:
         return ""
     place = run.inputs.place

@@ -163,7 +163,7 @@ def _criteria(
         deep=frozenset(x.name for x in known if x.spec.root_port),
         flags={x.name: x.spec.migration_flags for x in known},
         sequences={
-            device.name: sequence.requests
+            (timeline.side, device.name): sequence.requests
             for name, timeline in sides
             for device in run.named(timeline)
             for sequence in _sequences(expected, patches, release)

@@ -8,6 +8,7 @@ power-off, and nothing crosses in between.
 from __future__ import annotations
 
 import shutil
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 from vfio_p2p.bundle.manifest import RESULT, SCENARIO
@@ -35,6 +36,7 @@ from vfio_p2p.places.sealed.outer import (
 )
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.program import Programs
+from vfio_p2p.scenario.model import Scenario
 
 # The mailbox, the initramfs, and the bundle.
 _NEEDED_BYTES = 160 << 20
@@ -76,6 +78,14 @@ class SealedPlace:
     def prepare(self, progress: Progress) -> None:
         """Find the image in the cache, or build it; see `Place.prepare`."""
         self._ready_image(progress)
+
+    def refusal(self, scenario: Scenario) -> str:
+        """Return nothing: each scenario can be played; see `Place`."""
+        return ""
+
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Hold nothing: the VMs share nothing; see `Place`."""
+        return nullcontext()
 
     def provenance(self, job: Job) -> SealedProvenance:
         """Tell what the testbed contributes; see `Place.provenance`."""

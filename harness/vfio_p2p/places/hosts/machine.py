@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One machine of a place while the place is in use."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path, PurePosixPath
+
+from vfio_p2p.bundle.provenance import FunctionProvenance, MachineProvenance
+from vfio_p2p.devices.vf.drivers import VariantDriver
+from vfio_p2p.devices.vf.inventory import Inventory, PciFunction, decode
+from vfio_p2p.errors import HostError, SkipError, UsageError
+from vfio_p2p.machine.host import Host, HostSpec, open_host
+from vfio_p2p.places.hosts.config import Functions, HostEntry
+from vfio_p2p.qemu.program import LOADER, Program
+from vfio_p2p.scenario.argv import Launcher
+
+_COPY_S = 120.0
+
+
+def spec_of(name: str, entry: HostEntry) -> HostSpec:
+    """Say how a machine of hosts.toml is reached.
+
+    :param name: Its name there.
+    :param entry: What the file says of it.
+    """
+
+    def path(text: str) -> Path | None:
+        return Path(text) if text else None
+
+    return HostSpec(
+        name=name,
+        ssh=entry.ssh,
+        ssh_config=path(entry.ssh_config),
+        known_hosts=path(entry.known_hosts),
+        identity=path(entry.identity),
+        python=entry.python,
+        sudo=entry.sudo,
+    )
+
+
+class Machine:
+    """A machine to which a session is open.
+
+    :param name: Its name in hosts.toml.
+    :param host: The session.
+    :param driver: The variant driver of its functions.
+    """
+
+    def __init__(self, name: str, host: Host, driver: VariantDriver) -> None:
+        self.name = name
+        self.host = host
+        self.driver = driver
+        self._launchers: dict[str, Launcher] = {}
+
+    async def inventory(self) -> Inventory:
+        """Ask what the machine has now.
+
+        :raise HostError: When it does not answer.
+        """
+        answer = await self.host.agent(
+            ["inventory", "--modules", self.driver.module]
+        )
+        return decode(answer, self.name)
+
+    @asynccontextmanager
+    async def holding(self, pfs: Sequence[str]) -> AsyncIterator[None]:
+        """Keep others away from cards for as long as the block lasts.
+
+        :param pfs: The addresses of their PFs.
+        :raise SkipError: When somebody else has one of them.
+        """
+        async with self.host.agent_session(["hold", *pfs]) as session:
+            await session.receive()
+            yield
+
+    async def launcher(
+        self, program: Program, firmware: Mapping[str, bytes]
+    ) -> Launcher:
+        """Make a QEMU ready to be started on the machine.
+
+        A program of this machine is used where it is.  Another machine gets
+        a copy, which goes with the session.
+
+        :param program: The QEMU.
+        :param firmware: The files of its firmware by name.
+        :raise NoSpaceError: When the machine has no room for it.
+        """
+        folder = PurePosixPath(await self.host.private_folder())
+        key = program.content[:16]
+        if key not in self._launchers:
+            for name, data in firmware.items():
+                await self.host.put(data, str(folder / name))
+            argv: tuple[str, ...] = (str(program.binary),)
+            if not self.host.local:
+                argv = await self._copied(program, folder / key)
+            self._launchers[key] = Launcher(argv, Path(folder))
+        return self._launchers[key]
+
+    async def _copied(
+        self, program: Program, here: PurePosixPath
+    ) -> tuple[str, ...]:
+        """Copy a program, and return the beginning of its command line."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for name, data in program.files().items():
+                member = tarfile.TarInfo(f"{here.name}/{name}")
+                member.size, member.mode = len(data), 0o700
+                archive.addfile(member, io.BytesIO(data))
+        packed = f"{here}.tar"
+        await self.host.put(buffer.getvalue(), packed)
+        done = await self.host.run(
+            ["tar", "-xf", packed, "-C", str(here.parent)], limit_s=_COPY_S
+        )
+        if done.status:
+            said = done.stderr.decode(errors="backslashreplace").strip()
+            raise HostError(
+                f"{self.name}: the QEMU under test could not be unpacked: "
+                f"{said}",
+                "Check that the host has tar, and room for temporary files.",
+            )
+        lib = here / "lib"
+        return (
+            str(lib / LOADER),
+            "--library-path",
+            str(lib),
+            str(here / program.binary.name),
+        )
+
+    def provenance(
+        self,
+        known: Inventory,
+        functions: Sequence[PciFunction],
+        properties: str,
+        accelerator: str,
+    ) -> MachineProvenance:
+        """Describe the machine as a part of a run's provenance.
+
+        :param known: Its inventory, taken before the run.
+        :param functions: The functions that QEMU gets.
+        :param properties: The properties of QEMU's vfio-pci.
+        :param accelerator: ``kvm`` or ``tcg``.
+        """
+        return MachineProvenance(
+            name=self.name,
+            hostname=known.host.name,
+            kernel=known.host.kernel,
+            cpu=known.host.cpu,
+            cores=known.host.cores,
+            driver=self.driver.driver,
+            functions=tuple(_function(known, x) for x in functions),
+            properties=properties,
+            accelerator=accelerator,
+            load=known.host.load,
+        )
+
+
+def _function(known: Inventory, function: PciFunction) -> FunctionProvenance:
+    pf = known.find(function.pf)
+    return FunctionProvenance(
+        address=function.address,
+        ids=function.id,
+        firmware=pf.fw_version if pf else "",
+        psid=pf.psid if pf else "",
+        numa_node=function.numa_node,
+    )
+
+
+def choose_functions(
+    name: str, known: Inventory, wanted: Functions
+) -> tuple[PciFunction, ...]:
+    """Find the functions that a side of a place uses.
+
+    :param name: The name of the machine.
+    :param known: Its inventory.
+    :param wanted: The functions, as hosts.toml names them.
+    :raise UsageError: When the machine has no such function.
+    :raise SkipError: When it has too few VFs.
+    """
+    if wanted.pf:
+        pf = known.find(wanted.pf)
+        if pf is None:
+            raise UsageError(
+                f"{name}: there is no function {wanted.pf} that can have VFs",
+                "'vfio-p2p host list' shows the functions of a host.",
+            )
+        vfs = known.vfs_of(pf)[: wanted.most]
+        if len(vfs) < wanted.most:
+            raise SkipError(
+                f"{name}: {wanted.pf} has {len(vfs)} VFs, and {wanted.most} "
+                "are wanted",
+                "Make them with 'vfio-p2p host prepare'.",
+            )
+        return vfs
+    found = [known.find(address) for address in wanted.vfs]
+    for address, function in zip(wanted.vfs, found, strict=True):
+        if function is None:
+            raise UsageError(
+                f"{name}: there is no VF {address}",
+                "'vfio-p2p host list' shows the functions of a host.",
+            )
+    return tuple(x for x in found if x is not None)
+
+
+def cards_of(functions: Sequence[PciFunction]) -> tuple[str, ...]:
+    """Return the addresses of the PFs of functions, each once.
+
+    :param functions: The functions; one that is no VF stands for itself.
+    """
+    return tuple(dict.fromkeys(x.pf or x.address for x in functions))
+
+
+@asynccontextmanager
+async def open_machine(
+    name: str, entry: HostEntry, driver: VariantDriver
+) -> AsyncIterator[Machine]:
+    """Open a session on a machine of hosts.toml.
+
+    :param name: Its name.
+    :param entry: What the file says of it.
+    :param driver: The driver of its functions.
+    :raise HostError: When it cannot be reached.
+    :raise InputError: When it does not let us in.
+    """
+    async with AsyncExitStack() as stack:
+        host = await stack.enter_async_context(
+            open_host(spec_of(name, entry))
+        )
+        yield Machine(name, host, driver)

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A place of real devices: one machine, or a pair of machines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from vfio_p2p.bundle.manifest import SCENARIO
+from vfio_p2p.bundle.provenance import HostProvenance
+from vfio_p2p.bundle.read import Bundle, open_bundle
+from vfio_p2p.bundle.write import seal, writing
+from vfio_p2p.clock import ClockOffset, combine
+from vfio_p2p.devices.vf.drivers import VariantDriver, find_driver
+from vfio_p2p.devices.vf.inventory import Inventory, PciFunction
+from vfio_p2p.errors import HostError, UsageError
+from vfio_p2p.machine.clocks import measure
+from vfio_p2p.machine.files import room_for
+from vfio_p2p.places.hosts.config import (
+    Functions,
+    HostEntry,
+    HostsFile,
+    Link,
+    PairEntry,
+    find_place,
+)
+from vfio_p2p.places.hosts.firmware import firmware_files
+from vfio_p2p.places.hosts.fitting import as_played, unplayable
+from vfio_p2p.places.hosts.machine import (
+    Machine,
+    cards_of,
+    choose_functions,
+    open_machine,
+)
+from vfio_p2p.places.hosts.play import Stage, Wire, play
+from vfio_p2p.places.job import Job
+from vfio_p2p.places.place import LIMIT_S
+from vfio_p2p.progress import Progress
+from vfio_p2p.qemu.program import Program, Programs
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.side import Side
+
+_NEEDED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Station:
+    """One side of a place.
+
+    :param machine: The name of its machine in hosts.toml.
+    :param entry: What the file says of the machine.
+    :param functions: The functions that the side uses.
+    """
+
+    machine: str
+    entry: HostEntry
+    functions: Functions
+
+    @property
+    def driver(self) -> VariantDriver:
+        """The variant driver of the functions.
+
+        :raise UsageError: When it is not known.
+        """
+        return find_driver(self.entry.driver)
+
+    def properties(self, address: str) -> str:
+        """The properties of QEMU's vfio-pci for a function.
+
+        :param address: The function's PCI address.
+        """
+        wanted = {x: y.value for x, y in self.driver.properties.items()}
+        wanted |= self.entry.properties
+        return ",".join(
+            [f"host={address}", *map("=".join, wanted.items())]
+        )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side of a place during a run."""
+
+    machine: Machine
+    known: Inventory
+    functions: tuple[PciFunction, ...]
+
+
+class RealPlace:
+    """A place of real devices.
+
+    :param name: Its name in hosts.toml.
+    :param stations: Its two sides.
+    :param programs: Finds the programs that jobs name.
+    :param link: The network between its two machines; None if there is one.
+    """
+
+    exact = False
+    capacity = 1
+
+    def __init__(
+        self,
+        name: str,
+        stations: Mapping[Side, Station],
+        programs: Programs,
+        link: Link | None = None,
+    ) -> None:
+        self._name = name
+        self._stations = stations
+        self._programs = programs
+        self._link = link
+        self._machines: dict[str, Machine] = {}
+        self._firmware: dict[str, bytes] = {}
+
+    @classmethod
+    def of(
+        cls, name: str, hosts: HostsFile, programs: Programs, *others: str
+    ) -> RealPlace:
+        """Make the place that hosts.toml describes.
+
+        :param name: Its name.
+        :param hosts: The file.
+        :param programs: Finds the programs that jobs name.
+        :param others: The names of places that are not in the file.
+        :raise UsageError: When there is no such place, or its driver is not
+            known.
+        """
+        entry = find_place(name, hosts, dict.fromkeys(others))
+        if isinstance(entry, PairEntry):
+            stations = {
+                side: Station(machine, hosts.host[machine], functions)
+                for side, machine in (
+                    (Side.SOURCE, entry.source),
+                    (Side.DESTINATION, entry.destination),
+                )
+                for functions in (hosts.host[machine].source,)
+            }
+            return cls(name, stations, programs, entry.link)
+        assert entry.destination
+        return cls(
+            name,
+            {
+                Side.SOURCE: Station(name, entry, entry.source),
+                Side.DESTINATION: Station(name, entry, entry.destination),
+            },
+            programs,
+        )
+
+    @property
+    def name(self) -> str:
+        """The name of the place."""
+        return self._name
+
+    def check(self) -> None:
+        """Ask every machine whether the place can be used."""
+        for station in self._stations.values():
+            station.driver  # noqa: B018
+        asyncio.run(self._check())
+
+    async def _check(self) -> None:
+        async with self.opened():
+            await self._sides()
+
+    def prepare(self, progress: Progress) -> None:
+        """Find the firmware in the cache, or make it."""
+        self._firmware = firmware_files(progress)
+
+    def refusal(self, scenario: Scenario) -> str:
+        """Say why real devices cannot play a scenario; see `Place`."""
+        return unplayable(
+            scenario,
+            min(x.functions.most for x in self._stations.values()),
+            far=any(x.entry.ssh for x in self._stations.values()),
+        )
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Hold the machines and their cards; see `Place`.
+
+        :raise SkipError: When somebody else uses a card.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                for station in self._stations.values():
+                    if station.machine not in self._machines:
+                        self._machines[
+                            station.machine
+                        ] = await stack.enter_async_context(
+                            open_machine(
+                                station.machine, station.entry, station.driver
+                            )
+                        )
+                sides = await self._sides()
+                for machine in self._machines.values():
+                    functions = [
+                        function
+                        for side in sides.values()
+                        for function in side.functions
+                        if side.machine is machine
+                    ]
+                    await stack.enter_async_context(
+                        machine.holding(cards_of(functions))
+                    )
+                yield
+            finally:
+                self._machines = {}
+
+    async def run(
+        self, job: Job, out: Path, *, limit_s: float = LIMIT_S
+    ) -> Bundle:
+        """Run a job; see `Place`.
+
+        :raise HostError: When a machine fails, or the limit is reached.
+        :raise UsageError: When the devices cannot play the scenario.
+        """
+        if why := self.refusal(job.scenario):
+            raise UsageError(
+                f"{self.name} cannot play {job.scenario.name}: {why}",
+                "Run it in the testbed, or choose another scenario.",
+            )
+        try:
+            async with asyncio.timeout(limit_s):
+                with room_for(out, _NEEDED_BYTES), writing(out) as partial:
+                    await self._run(job, partial)
+        except TimeoutError:
+            raise HostError(
+                f"{self.name}: the run took longer than {limit_s:g} s",
+                "Look at the load of the machines.",
+            ) from None
+        return open_bundle(out)
+
+    async def _run(self, job: Job, folder: Path) -> None:
+        sides = await self._sides()
+        parameters: dict[str, int | str | bool] = {}
+        for station in self._stations.values():
+            parameters |= station.driver.parameters
+        for station in self._stations.values():
+            parameters |= station.entry.parameters
+        played = msgspec.structs.replace(
+            job, scenario=as_played(job.scenario, parameters)
+        )
+        count = len(played.scenario.each_device())
+        programs = {
+            Side.SOURCE: self._programs.find(job.source),
+            Side.DESTINATION: self._programs.find(job.destination),
+        }
+        stages = {
+            side: await self._stage(
+                side, sides[side], programs[side], count
+            )
+            for side in Side
+        }
+        before = await self._offset(sides)
+        await play(
+            played.scenario.course, stages, folder, self._wire()
+        )
+        after = await self._offset(sides)
+        clock = combine(before, after) if before and after else None
+        (folder / SCENARIO).write_bytes(played.scenario.to_json())
+        seal(folder, played.inputs(self._provenance(sides, count, clock)))
+
+    async def _sides(self) -> dict[Side, _Side]:
+        """Ask every machine what it has now."""
+        known = {
+            name: await machine.inventory()
+            for name, machine in self._machines.items()
+        }
+        return {
+            side: _Side(
+                self._machines[station.machine],
+                known[station.machine],
+                choose_functions(
+                    station.machine,
+                    known[station.machine],
+                    station.functions,
+                ),
+            )
+            for side, station in self._stations.items()
+        }
+
+    async def _stage(
+        self, side: Side, at: _Side, program: Program, count: int
+    ) -> Stage:
+        station, host = self._stations[side], at.machine.host
+        return Stage(
+            host=host,
+            folder=Path(await host.private_folder()),
+            launcher=await at.machine.launcher(program, self._firmware),
+            devices=tuple(
+                station.properties(function.address)
+                for function in at.functions[:count]
+            ),
+        )
+
+    def _wire(self) -> Wire | None:
+        if self._link is None:
+            return None
+        return Wire(
+            {
+                Side.SOURCE: self._link.source,
+                Side.DESTINATION: self._link.destination,
+            }
+        )
+
+    async def _offset(
+        self, sides: Mapping[Side, _Side]
+    ) -> ClockOffset | None:
+        if self._link is None:
+            return None
+        return await measure(
+            sides[Side.SOURCE].machine.host,
+            sides[Side.DESTINATION].machine.host,
+            self._link.destination,
+        )
+
+    def provenance(self, job: Job) -> HostProvenance:
+        """Refuse: a measured run says what it was made with only afterwards.
+
+        :raise HostError: Always.
+        """
+        raise HostError(
+            f"what {self.name} contributes to a run is known after the run"
+        )
+
+    def _provenance(
+        self,
+        sides: Mapping[Side, _Side],
+        count: int,
+        clock: ClockOffset | None,
+    ) -> HostProvenance:
+        source, destination = (
+            sides[side].machine.provenance(
+                sides[side].known,
+                sides[side].functions[:count],
+                self._stations[side].properties("ADDRESS"),
+                "tcg",
+            )
+            for side in Side
+        )
+        return HostProvenance(
+            name=self.name,
+            source=source,
+            destination=destination,
+            transport="unix" if self._link is None else "tcp",
+            clock=clock,
+        )

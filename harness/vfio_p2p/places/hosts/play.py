@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Play a scenario with real devices, on one machine or between two.
+
+The steps and the QMP session are those of the testbed.  What differs is where
+the QEMUs are, and what carries the migration from one to the other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from vfio_p2p.machine.errors import CommandError, VMError
+from vfio_p2p.machine.host import Host
+from vfio_p2p.machine.process import bound
+from vfio_p2p.machine.qemu import Qemu
+from vfio_p2p.machine.remote import RemoteQemu
+from vfio_p2p.scenario.argv import Launcher, qemu_argv
+from vfio_p2p.scenario.course import Course
+from vfio_p2p.scenario.outcome import result
+from vfio_p2p.scenario.result import Result
+
+# The function is the runner's own.  It gets a public name when the testbed's
+# image changes for another reason: its modules are a part of the image.
+from vfio_p2p.scenario.runner import (
+    _run_within_limits as run_within_limits,
+)
+from vfio_p2p.scenario.session import Session
+from vfio_p2p.side import Side
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the QEMUs with the devices of one side run.
+
+    :param host: The machine.
+    :param folder: A folder of that machine for sockets and disk images.
+    :param launcher: How QEMU is started there.
+    :param devices: The properties of vfio-pci for each device.
+    :param arguments: Further arguments of QEMU.
+    """
+
+    host: Host
+    folder: Path
+    launcher: Launcher
+    devices: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The network between the machines of a pair.
+
+    :param address: The address of each side's machine in it.
+    """
+
+    address: Mapping[Side, str]
+
+
+class HostSession(Session):
+    """A session whose QEMUs may be on two machines.
+
+    Without a wire, the migration goes through a Unix socket.
+
+    :param wire: The network between the machines; None if there is one
+        machine.
+    """
+
+    wire: Wire | None = None
+
+    async def _execute(
+        self, role: Side, command: str, **arguments: str
+    ) -> None:
+        if self.wire is not None:
+            # After a turn, the source is on the other machine.
+            listening = self._sides[Side.DESTINATION]
+            host = _bracketed(self.wire.address[listening])
+            if command == "migrate-incoming":
+                arguments["uri"] = f"tcp:{host}:0"
+            elif command == "migrate":
+                arguments["uri"] = f"tcp:{host}:{await self._port()}"
+        await super()._execute(role, command, **arguments)
+
+    async def _port(self) -> str:
+        """Ask the destination for the port that it was given."""
+        vm = self._cast[Side.DESTINATION]
+        match await vm.execute(
+            "query-migrate", limit_s=self._limits.command_s
+        ):
+            case {"socket-address": [{"port": str(port)}, *_]}:
+                return port
+        raise CommandError(
+            vm.side, "query-migrate: QEMU does not tell where it listens"
+        )
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+async def play(
+    course: Course,
+    stages: Mapping[Side, Stage],
+    out: Path,
+    wire: Wire | None = None,
+) -> Result:
+    """Play one scenario; see `vfio_p2p.scenario.runner.run`.
+
+    :param course: The course of the run.
+    :param stages: Where the QEMUs of each side run.
+    :param out: An existing empty folder of this machine for the files of the
+        run.
+    :param wire: The network between the machines, if there are two.
+    :return: How the run ended; ``result.json`` holds the same.
+    :raise HostError: When a machine fails.
+    """
+    error: VMError | None = None
+    made: Counter[Side] = Counter()
+    async with AsyncExitStack() as stack:
+
+        async def make(side: Side) -> Qemu:
+            made[side] += 1
+            again = f"-{made[side]}" if made[side] > 1 else ""
+            name = f"{side}{again}"
+            directory = out / name
+            directory.mkdir()
+            stage = stages[side]
+            argv = (
+                *qemu_argv(
+                    stage.launcher,
+                    course,
+                    name,
+                    stage.devices,
+                    incoming=name != Side.SOURCE,
+                ),
+                *stage.arguments,
+            )
+            vm = (
+                Qemu(name, bound(argv), directory)
+                if stage.host.local
+                else RemoteQemu(name, argv, directory, stage.host)
+            )
+            return await stack.enter_async_context(vm)
+
+        session = HostSession(
+            course, make, stack, stages[Side.SOURCE].folder, None
+        )
+        session.wire = wire
+        await session.prepare()
+        try:
+            await run_within_limits(session)
+        except VMError as err:
+            error = err
+            await session.wind_up(err)
+        statuses = {vm.side: vm.status for vm in session.vms}
+    found = result(session, error, statuses)
+    (out / "result.json").write_bytes(found.to_json())
+    return found
