@@ -109,7 +109,7 @@ void p2psim_log_destroy(struct p2psim_log *log)
 
 void p2psim_log_init(void)
 {
-	log_root = debugfs_create_dir("p2psim", NULL);
+	log_root = debugfs_create_dir(KBUILD_MODNAME, NULL);
 }
 
 void p2psim_log_exit(void)

@@ -21,6 +21,11 @@
 #include <linux/mutex.h>
 #include <linux/vfio.h>
 
+/* images/p2pvf builds this core into a driver for real PCI functions */
+#ifdef P2PSIM_VFIO_PCI
+#include <linux/vfio_pci_core.h>
+#endif
+
 #define P2PSIM_STATES		(VFIO_DEVICE_STATE_PRE_COPY_P2P + 1)
 #define P2PSIM_SIZE_MIN		4096u
 #define P2PSIM_SIZE_MAX		(64u << 20)
@@ -129,6 +134,7 @@ struct p2psim_heartbeat {
 /**
  * struct p2psim_device - a live device
  * @vdev: what the VFIO core sees
+ * @core: the same for vfio-pci, with @vdev as its first member
  * @config: fixed for the life of the device
  * @log: outlives the registration of @vdev, but not @vdev itself
  * @peer: traffic with others, NULL without a group; lives while registered
@@ -149,7 +155,12 @@ struct p2psim_heartbeat {
  * @session: data transfer in progress or NULL
  */
 struct p2psim_device {
-	struct vfio_device vdev;
+	union {
+		struct vfio_device vdev;
+#ifdef P2PSIM_VFIO_PCI
+		struct vfio_pci_core_device core;
+#endif
+	};
 	struct p2psim_config config;
 	struct p2psim_log *log;
 	struct p2psim_peer *peer;
