@@ -175,6 +175,30 @@ class AptRoot:
                 return {x: versions[x] for x in names}
         raise self._missing(f"package {', '.join(missing)}")
 
+    def solve_packages(self, names: Iterable[str]) -> dict[str, str]:
+        """Find packages and everything that they depend on.
+
+        :param names: Names; ``NAME/SUITE`` takes a package from that suite.
+        :return: The versions by name. Recommended packages are left out.
+        :raise HostError: When apt finds no solution.
+        """
+        arguments = [
+            "install", "--simulate", "--no-install-recommends", *names
+        ]
+        for attempt in range(2):
+            self.update(force=attempt > 0)
+            result = self._run("apt-get", *arguments)
+            if not result.returncode:
+                return dict(
+                    re.findall(
+                        r"^Inst (\S+) \((\S+) ", result.stdout, re.MULTILINE
+                    )
+                )
+        raise HostError(
+            "apt does not find all packages, or not what they depend on",
+            f"{_NETWORK} {self._trouble or _complaint(result)}",
+        )
+
     def _candidates(self, names: list[str]) -> dict[str, str]:
         text = self._run("apt-cache", "policy", *names).stdout
         found = re.findall(

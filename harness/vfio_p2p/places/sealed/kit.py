@@ -12,6 +12,7 @@ import hashlib
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,10 +63,12 @@ class Kit:
     :param path: Its folder: ``root/`` has the files of the packages,
         ``wheels/`` those of the wheels.
     :param packages: The versions of all packages, by name.
+    :param recipe: The file that lists them, below ``images/``.
     """
 
     path: Path
     packages: dict[str, str]
+    recipe: str = "testbed/testbed.toml"
 
     @property
     def root(self) -> Path:
@@ -87,8 +90,9 @@ class Kit:
             if (self.root / name).exists():
                 return self.root / name
         raise TestbedError(
-            f"the testbed's packages have no {names[0]}",
-            "Correct images/testbed/testbed.toml, which asks for it.",
+            f"the {self.recipe.partition('/')[0]}'s packages have no "
+            f"{names[0]}",
+            f"Correct images/{self.recipe}, which asks for it.",
         )
 
     @property
@@ -131,39 +135,84 @@ def get_kit(recipe: ImageRecipe, progress: Progress) -> Kit:
         recipe.python,
         hashlib.sha256(wheels).hexdigest(),
     )
+    return stored_kit(wanted, lambda folder: _make(folder, recipe, progress))
+
+
+def stored_kit(
+    wanted: object,
+    make: Callable[[Path], dict[str, str]],
+    recipe: str = "testbed/testbed.toml",
+) -> Kit:
+    """Find a kit in the cache, or let it be made.
+
+    :param wanted: Everything that a new kit would depend on.
+    :param make: Fills a folder; returns the versions of the packages in it.
+    :param recipe: The file that lists them, below ``images/``.
+    :raise NoSpaceError: When the disk is too full.
+    """
     key = hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()[:32]
     path = cache_dir() / "testbed" / "kits" / key
     with exclusive(path.with_name(f"{key}.lock")):
         if not used(path):
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
-                _make(partial, recipe, progress)
+                packages = make(partial)
+                (partial / _PACKAGES).write_bytes(
+                    msgspec.json.encode(packages, order="sorted")
+                )
             used(path)
     packages = msgspec.json.decode(
         (path / _PACKAGES).read_bytes(), type=dict[str, str]
     )
-    return Kit(path, packages)
+    return Kit(path, packages, recipe)
 
 
-def _make(folder: Path, recipe: ImageRecipe, progress: Progress) -> None:
+def kernel_packages(
+    apt: AptRoot, kernel: str, templates: Iterable[str]
+) -> list[str]:
+    """Name the packages of the newest kernel.
+
+    :param apt: Where it is looked for.
+    :param kernel: A pattern of the names of its package.
+    :param templates: Names with ``{release}`` and ``{version}``.
+    :raise HostError: When no package matches.
+    """
+    newest = list(apt.resolve_packages([kernel]))[-1]
+    release = newest.removeprefix("linux-image-")
+    version = release.partition("-")[0]
+    return [
+        name.format(release=release, version=version) for name in templates
+    ]
+
+
+def unpack(archives: Iterable[Path], root: Path) -> None:
+    """Unpack Debian packages; nothing is installed.
+
+    :param archives: Their files.
+    :param root: The folder that they are unpacked in.
+    :raise MissingToolError: When the machine has no dpkg-deb.
+    :raise HostError: When a package is damaged.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for archive in archives:
+        _call(["dpkg-deb", "-x", str(archive), str(root)], "dpkg")
+
+
+def _make(
+    folder: Path, recipe: ImageRecipe, progress: Progress
+) -> dict[str, str]:
     steps = 3
     progress(0, steps, "testbed: packages")
     apt = AptRoot.open(recipe.suites)
-    kernel = list(apt.resolve_packages([recipe.kernel]))[-1]
-    release = kernel.removeprefix("linux-image-")
-    version = release.removesuffix("-cloud-amd64")
     packages = apt.resolve_packages(
         [
-            name.format(release=release, version=version)
-            for name in recipe.kernel_packages
+            *kernel_packages(apt, recipe.kernel, recipe.kernel_packages),
+            *recipe.packages,
+            *recipe.compiler_packages,
         ]
-        + [*recipe.packages, *recipe.compiler_packages]
     )
     archives = apt.download_packages(packages)
     progress(1, steps, "testbed: unpacking")
-    root = folder / "root"
-    root.mkdir()
-    for archive in archives:
-        _call(["dpkg-deb", "-x", str(archive), str(root)], "dpkg")
+    unpack(archives, folder / "root")
     progress(2, steps, "testbed: wheels")
     _call(
         [
@@ -179,10 +228,8 @@ def _make(folder: Path, recipe: ImageRecipe, progress: Progress) -> None:
         ],
         "python3-pip",
     )  # fmt: skip
-    (folder / _PACKAGES).write_bytes(
-        msgspec.json.encode(packages, order="sorted")
-    )
     progress(3, steps, "testbed: parts")
+    return packages
 
 
 def _call(argv: list[str], package: str) -> None:
