@@ -41,6 +41,7 @@ COMMANDS = {
     "history": "keep results, and follow a metric over revisions",
     "bisect": "find the commit that changed a downtime",
     "testbed": "the outer VM: its image, its selftest, a shell in it",
+    "lab": "virtual hosts with SR-IOV devices: up, status, shell, down",
     "doctor": "what this machine can do, and what it lacks",
     "cache": "the cache: list, prune",
 }
