@@ -53,18 +53,11 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "The exit code is that of the command; 255 is an error of SSH.",
     )
     shell.add_argument(
-        "vm",
-        nargs="?",
-        choices=_LETTERS,
-        default=_LETTERS[0],
-        help="the VM (default: %(default)s)",
-    )
-    shell.add_argument(
         "argv",
         nargs="*",
-        metavar="COMMAND",
-        help="a command and its arguments, after '--'; as with ssh, the "
-        "VM's shell reads them",
+        metavar="[a|b] [-- COMMAND]",
+        help="the VM (default: a), and a command with its arguments; as with "
+        "ssh, the VM's shell reads them",
     )
     shell.set_defaults(request=_shell_request, run=_shell)
     down = actions.add_parser(
@@ -236,7 +229,10 @@ class _ShellRequest:
 
 
 def _shell_request(args: argparse.Namespace) -> _ShellRequest:
-    return _ShellRequest(f"lab-{args.vm}", tuple(args.argv))
+    letter, words = _LETTERS[0], list(args.argv)
+    if words and words[0] in _LETTERS:
+        letter = words.pop(0)
+    return _ShellRequest(f"lab-{letter}", tuple(words))
 
 
 def _shell(wanted: _ShellRequest, context: Context) -> int:

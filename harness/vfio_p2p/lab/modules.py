@@ -32,14 +32,20 @@ def module_sources(names: Iterable[str]) -> dict[str, Path]:
 
     :param names: Their names, which are those of their folders.
     :return: Paths by their names relative to the folder of all images.
+    :raise TestbedError: When there is no such folder.
     """
     images = resources.images()
-    return {
-        str(path.relative_to(images)): path
-        for folder in sorted({*names, _SHARED})
-        for path in sorted((images / folder).iterdir())
-        if path.suffix in _SOURCES or path.name in _BUILD_FILES
-    }
+    found = {}
+    for folder in sorted({*names, _SHARED}):
+        if not (images / folder).is_dir():
+            raise TestbedError(
+                f"there are no sources of the module {folder}",
+                "Correct images/lab/lab.toml, which asks for it.",
+            )
+        for path in sorted((images / folder).iterdir()):
+            if path.suffix in _SOURCES or path.name in _BUILD_FILES:
+                found[str(path.relative_to(images))] = path
+    return found
 
 
 def build_modules(
@@ -63,7 +69,7 @@ def build_modules(
         for name in wanted:
             call(
                 [
-                    *("make", "OUT=build", f"MODULE={name}"),
+                    *("make", "OUT=build", "W=", f"MODULE={name}"),
                     f"HEADERS={kit.root.resolve()}",
                     f"VERSION={kit.release}",
                 ],

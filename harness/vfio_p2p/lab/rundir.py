@@ -37,12 +37,15 @@ class LabState(msgspec.Struct, frozen=True, kw_only=True):
     :param image: The key of the image.
     :param options: What the lab is like.
     :param machines: Its VMs.
+    :param ready: Whether all of them have answered, and their clocks were
+        set.
     """
 
     format: int = _FORMAT
     image: str
     options: LabOptions
     machines: tuple[LabMachine, ...]
+    ready: bool = False
 
 
 @dataclass(frozen=True)

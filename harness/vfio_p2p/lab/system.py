@@ -84,6 +84,8 @@ def add_system(layer: Layer, recipe: LabRecipe, kit: Kit) -> None:
     layer.add("etc/ssh/sshd_config", (own / "sshd_config").read_bytes())
     for path in sorted((own / "etc").iterdir()):
         layer.add(f"etc/{path.name}", path.read_bytes())
+    for path in sorted((own / "sbin").iterdir()):
+        layer.add(f"usr/sbin/{path.name}", path.read_bytes(), True)
 
 
 def wanted_files(root: Path, without: Iterable[str]) -> Iterator[Path]:

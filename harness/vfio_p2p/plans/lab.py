@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from vfio_p2p.errors import HostError, MissingToolError, UsageError
 from vfio_p2p.lab.access import PACKAGE, keys_layer, ssh_command, write_access
 from vfio_p2p.lab.image import LabImage, get_lab_image
@@ -238,11 +240,15 @@ def _wait(run: RunFolder, state: LabState, task: Task) -> None:
             task(0, 0, f"waiting for {name}, {passed_s:.0f} s")
 
         wait_ready(run, machine, READY_LIMIT_S, waiting)
+    if state.ready:
+        # Somebody may rely on the clocks.
+        return
     for machine in state.machines:
         task(0, 0, f"the clock of {machine.name}")
         last = machine is state.machines[-1]
         ahead_ms = state.options.clock_offset_ms if last else 0
         set_clock(run, machine.name, ahead_ms)
+    run.write(msgspec.structs.replace(state, ready=True))
 
 
 def _end_all(run: RunFolder) -> int:
