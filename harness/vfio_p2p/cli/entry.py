@@ -42,6 +42,7 @@ COMMANDS = {
     "bisect": "find the commit that changed a downtime",
     "testbed": "the outer VM: its image, its selftest, a shell in it",
     "lab": "virtual hosts with SR-IOV devices: up, status, shell, down",
+    "host": "machines with real devices: list, check",
     "doctor": "what this machine can do, and what it lacks",
     "cache": "the cache: list, prune",
 }

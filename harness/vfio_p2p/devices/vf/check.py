@@ -78,6 +78,8 @@ def _pair_lines(source: Scene, destination: Scene) -> Iterator[CheckLine]:
         if kind not in source.driver.same:
             continue
         one, other = _told(source, kind), _told(destination, kind)
+        if not (one or other) and source.driver.devlink_optional:
+            continue
         known = bool(one and other)
         yield CheckLine(
             names,

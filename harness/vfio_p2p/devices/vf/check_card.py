@@ -50,6 +50,8 @@ def card_lines(scene: Scene, card: ChosenVfs) -> Iterator[CheckLine]:
         return
     yield from _identity(scene, pf)
     yield from _number(scene, card, pf)
+    if scene.without_devlink(card):
+        return
     yield from _firmware(scene, card, pf)
     if scene.driver.eswitch:
         yield from _eswitch(scene, pf)

@@ -32,7 +32,8 @@ def vf_lines(
         "what is there.",
     )
     yield from _group(scene, card, vf)
-    yield from _port(scene, vf)
+    if not scene.without_devlink(card):
+        yield from _port(scene, vf)
     bound = vf.driver == scene.driver.driver
     yield _driver(scene, vf)
     if bound:

@@ -22,7 +22,9 @@ def host_lines(scene: Scene) -> Iterator[CheckLine]:
     yield _kernel(scene)
     yield _module(scene)
     yield _iommu(scene)
-    if scene.driver.iproute2:
+    if scene.driver.iproute2 and not all(
+        scene.without_devlink(card) for card in scene.cards
+    ):
         yield _devlink(scene)
     yield _memlock(scene)
     for path in scene.wanted.qemus:

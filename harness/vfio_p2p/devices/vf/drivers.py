@@ -53,6 +53,8 @@ class VariantDriver(Strict, frozen=True, kw_only=True):
     :param pfs: The PFs, by vendor and device.
     :param vfs: The VFs, by vendor and device.
     :param pf_drivers: The drivers of the PF with which the VFs work.
+    :param devlink_optional: Whether a PF that devlink does not know needs
+        nothing of what only devlink can tell or change.
     :param eswitch: The mode in which the card's switch must be.
     :param port_caps: The capabilities that each VF's port must have.
     :param max_vfs: How many VFs of a PF can migrate at a time.
@@ -74,6 +76,7 @@ class VariantDriver(Strict, frozen=True, kw_only=True):
     pfs: tuple[PciId, ...]
     vfs: tuple[PciId, ...]
     pf_drivers: tuple[str, ...]
+    devlink_optional: bool = False
     eswitch: Literal["legacy", "switchdev", ""] = ""
     port_caps: dict[str, str] = msgspec.field(default_factory=dict)
     max_vfs: int | None = None

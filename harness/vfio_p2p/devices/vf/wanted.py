@@ -12,7 +12,7 @@ from vfio_p2p.devices.vf.drivers import (
     load_drivers,
 )
 from vfio_p2p.devices.vf.inventory import Inventory, PciFunction
-from vfio_p2p.errors import SkipError
+from vfio_p2p.errors import SkipError, UsageError
 
 RAM_MIB = 64
 # One for the source and one for the destination.
@@ -110,6 +110,14 @@ class Scene:
             )
         return tuple(found.values())
 
+    def without_devlink(self, card: ChosenVfs) -> bool:
+        """Whether nothing is wanted of devlink for a card.
+
+        :param card: The card.
+        """
+        pf = card.pf
+        return self.driver.devlink_optional and not (pf and pf.devlink)
+
 
 def scene(inventory: Inventory, wanted: HostWanted, ram_mib: int) -> Scene:
     """Find the functions that are meant.
@@ -132,17 +140,26 @@ def scene(inventory: Inventory, wanted: HostWanted, ram_mib: int) -> Scene:
 def _driver(inventory: Inventory, wanted: HostWanted) -> VariantDriver:
     if wanted.driver:
         return find_driver(wanted.driver)
-    named = {x.pf for x in wanted.needed} | {
-        vf for x in wanted.needed for vf in x.vfs
+    named = {
+        address
+        for each in wanted.needed
+        for address in (each.pf, *each.vfs)
+        if address
     }
+    meant = [
+        function
+        for function in inventory.functions
+        if not named or function.address in named
+    ]
     for driver in load_drivers().values():
-        for function in inventory.functions:
-            meant = not named - {""} or function.address in named
-            if meant and _fits(driver, function):
-                return driver
-    if named - {""}:
-        # That they are not there, or do not fit, is said of each of them.
-        return next(iter(load_drivers().values()))
+        if any(_fits(driver, function) for function in meant):
+            return driver
+    if named and not meant:
+        raise UsageError(
+            f"{wanted.name} has no virtual function, and none that can have "
+            f"them, at {', '.join(sorted(named))}",
+            "'vfio-p2p host list' shows what is there.",
+        )
     titles = "; ".join(x.title for x in load_drivers().values())
     raise SkipError(
         f"{wanted.name} has no function that a variant driver migrates",

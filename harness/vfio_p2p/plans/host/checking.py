@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Check whether hosts have what a migration needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vfio_p2p.devices.vf.check import check
+from vfio_p2p.devices.vf.line import CheckLine
+from vfio_p2p.devices.vf.wanted import (
+    COUNT,
+    RAM_MIB,
+    HostsWanted,
+    HostWanted,
+    Needed,
+)
+from vfio_p2p.places.hosts.config import Functions
+from vfio_p2p.plans.host.where import (
+    Located,
+    Where,
+    locate,
+    take_inventories,
+)
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """What to check.
+
+    :param where: The hosts.
+    :param driver: The key of the variant driver; empty takes what
+        ``hosts.toml`` says, or what fits.
+    :param pf: The PF; empty takes what ``hosts.toml`` says, or the one that
+        needs the least to be done.
+    :param vfs: The number of VFs on each host; None takes what
+        ``hosts.toml`` says, or one for each side.
+    :param ram_mib: The memory of a guest.
+    :param qemus: The QEMUs that shall run there.
+    """
+
+    where: Where = field(default_factory=Where)
+    driver: str = ""
+    pf: str = ""
+    vfs: int | None = None
+    ram_mib: int = RAM_MIB
+    qemus: tuple[str, ...] = ()
+
+
+def check_hosts(wanted: CheckRequest) -> tuple[CheckLine, ...]:
+    """Examine one host, or both hosts of a pair.
+
+    :param wanted: What to check.
+    :raise SkipError: When a host has nothing to test on.
+    :raise HostError: When a host cannot be reached.
+    :raise InputError: When there is no such host or driver.
+    """
+    hosts = locate(wanted.where)
+    found = take_inventories(hosts, programs=wanted.qemus)
+    return check(
+        found,
+        HostsWanted(
+            tuple(_of_host(x, wanted, len(hosts)) for x in hosts),
+            wanted.ram_mib,
+        ),
+    )
+
+
+def _of_host(host: Located, wanted: CheckRequest, hosts: int) -> HostWanted:
+    entry = host.entry
+    needed: tuple[Needed, ...]
+    if entry is None or wanted.pf or wanted.vfs is not None:
+        count = COUNT // hosts if wanted.vfs is None else wanted.vfs
+        needed = (Needed(wanted.pf, count),)
+    elif hosts > 1 or entry.destination is None:
+        # Each host of a pair takes the functions of its source.
+        needed = (_needed(entry.source),)
+    else:
+        needed = (_needed(entry.source), _needed(entry.destination))
+    return HostWanted(
+        host.spec.name,
+        wanted.driver or (entry.driver if entry else ""),
+        needed,
+        wanted.qemus,
+        f"vfio-p2p host prepare{wanted.where.options}",
+    )
+
+
+def _needed(functions: Functions) -> Needed:
+    return Needed(functions.pf, functions.most, functions.vfs)
