@@ -63,6 +63,15 @@ def where(args: argparse.Namespace) -> Where:
     return Where(args.at, args.ssh, args.hosts)
 
 
+def _add_probe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="open the devices that nobody uses, and ask their drivers how "
+        "they migrate; this enables and resets the devices",
+    )
+
+
 def _add_list(actions: options.Commands) -> None:
     parser = actions.add_parser(
         "list",
@@ -72,12 +81,7 @@ def _add_list(actions: options.Commands) -> None:
         "Nothing is changed. The exit code is 4 if there are none.",
     )
     add_where(parser)
-    parser.add_argument(
-        "--probe",
-        action="store_true",
-        help="open the devices that nobody uses, and ask their drivers how "
-        "they migrate; this enables and resets the devices",
-    )
+    _add_probe(parser)
     options.add_json(parser)
     parser.set_defaults(
         request=lambda x: ListRequest(where(x), x.probe), run=_list
@@ -131,6 +135,7 @@ def _add_check(actions: options.Commands) -> None:
         metavar="PATH",
         help="a QEMU that shall run there; may be repeated",
     )
+    _add_probe(parser)
     options.add_json(parser)
     parser.set_defaults(request=_check_request, run=_check)
 
@@ -149,6 +154,7 @@ def _check_request(args: argparse.Namespace) -> CheckRequest:
         vfs=args.vfs,
         ram_mib=args.ram_mib,
         qemus=tuple(args.qemu),
+        probe=args.probe,
     )
 
 

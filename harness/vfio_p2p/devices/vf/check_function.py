@@ -108,8 +108,7 @@ def _migration(scene: Scene, vf: PciFunction) -> CheckLine:
         "The driver offers them only for a VF that was made migratable "
         f"before it was bound: run '{scene.wanted.prepare}'."
         if told.source
-        else "'vfio-p2p host list --probe' asks the driver, for which it "
-        "opens the device.",
+        else "Add --probe: it opens the device and asks the driver.",
     )
 
 
@@ -144,8 +143,7 @@ def _users(scene: Scene, vf: PciFunction) -> CheckLine:
         free,
         found,
         "nobody",
-        "'vfio-p2p host list --probe' tries to open it, and root sees all "
-        "processes."
+        "Add --probe: it tries to open the device. Root sees all processes."
         if free is None
         else "Wait until it ends, or end it.",
     )

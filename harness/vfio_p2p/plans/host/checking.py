@@ -36,6 +36,7 @@ class CheckRequest:
         ``hosts.toml`` says, or one for each side.
     :param ram_mib: The memory of a guest.
     :param qemus: The QEMUs that shall run there.
+    :param probe: Open the devices that nobody uses, and ask them.
     """
 
     where: Where = field(default_factory=Where)
@@ -44,6 +45,7 @@ class CheckRequest:
     vfs: int | None = None
     ram_mib: int = RAM_MIB
     qemus: tuple[str, ...] = ()
+    probe: bool = False
 
 
 def check_hosts(wanted: CheckRequest) -> tuple[CheckLine, ...]:
@@ -55,7 +57,9 @@ def check_hosts(wanted: CheckRequest) -> tuple[CheckLine, ...]:
     :raise InputError: When there is no such host or driver.
     """
     hosts = locate(wanted.where)
-    found = take_inventories(hosts, programs=wanted.qemus)
+    found = take_inventories(
+        hosts, probe=wanted.probe, programs=wanted.qemus
+    )
     return check(
         found,
         HostsWanted(
