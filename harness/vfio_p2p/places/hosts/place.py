@@ -16,9 +16,12 @@ from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.clock import ClockOffset, combine
+from vfio_p2p.devices.vf.check import check
 from vfio_p2p.devices.vf.drivers import VariantDriver, find_driver
 from vfio_p2p.devices.vf.inventory import Inventory, PciFunction
-from vfio_p2p.errors import HostError, UsageError
+from vfio_p2p.devices.vf.line import CheckLine
+from vfio_p2p.devices.vf.wanted import HostsWanted, HostWanted, Needed
+from vfio_p2p.errors import HarnessError, HostError, SkipError, UsageError
 from vfio_p2p.machine.clocks import measure
 from vfio_p2p.machine.files import room_for
 from vfio_p2p.places.hosts.config import (
@@ -46,6 +49,8 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
 _NEEDED_BYTES = 64 << 20
+# How the preflight calls the processes that have a device.
+USERS = " users"
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,17 @@ class _Side:
     machine: Machine
     known: Inventory
     functions: tuple[PciFunction, ...]
+
+
+def _error(line: CheckLine) -> HarnessError:
+    """Turn what a preflight found wrong into the error of a command."""
+    what = (
+        f"{line.host}, {line.subject}: {line.is_}, but {line.wanted} is "
+        "wanted"
+    )
+    # A device that somebody else uses is free again later.
+    kind = SkipError if line.subject.endswith(USERS) else UsageError
+    return kind(what, line.mend)
 
 
 class RealPlace:
@@ -162,8 +178,29 @@ class RealPlace:
         asyncio.run(self._check())
 
     async def _check(self) -> None:
-        async with self.opened():
-            await self._sides()
+        async with self._connected():
+            known = await self._inventories()
+            wanted = HostsWanted(tuple(map(self._wanted, known)))
+            for line in check(tuple(known.values()), wanted):
+                if line.ok is False:
+                    raise _error(line)
+            async with self._holding(self._sides(known)):
+                pass
+
+    def _wanted(self, machine: str) -> HostWanted:
+        """Say what the place wants of one of its machines."""
+        stations = [
+            x for x in self._stations.values() if x.machine == machine
+        ]
+        return HostWanted(
+            machine,
+            stations[0].entry.driver,
+            tuple(
+                Needed(x.functions.pf, x.functions.most, x.functions.vfs)
+                for x in stations
+            ),
+            prepare=f"vfio-p2p host prepare --at {self.name}",
+        )
 
     def prepare(self, progress: Progress) -> None:
         """Find the firmware in the cache, or make it."""
@@ -183,31 +220,56 @@ class RealPlace:
 
         :raise SkipError: When somebody else uses a card.
         """
+        async with self._connected():
+            sides = self._sides(await self._inventories())
+            async with self._holding(sides):
+                yield
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[None]:
+        """Keep sessions open on all machines for as long as the block lasts.
+
+        The machines are reached at the same time, since a login takes long.
+        """
+        stations = {x.machine: x for x in self._stations.values()}
         async with AsyncExitStack() as stack:
-            try:
-                for station in self._stations.values():
-                    if station.machine not in self._machines:
-                        self._machines[
-                            station.machine
-                        ] = await stack.enter_async_context(
-                            open_machine(
-                                station.machine, station.entry, station.driver
-                            )
-                        )
-                sides = await self._sides()
-                for machine in self._machines.values():
-                    functions = [
-                        function
-                        for side in sides.values()
-                        for function in side.functions
-                        if side.machine is machine
-                    ]
-                    await stack.enter_async_context(
-                        machine.holding(cards_of(functions))
+            opened = await asyncio.gather(
+                *(
+                    stack.enter_async_context(
+                        open_machine(name, station.entry, station.driver)
                     )
+                    for name, station in stations.items()
+                ),
+                return_exceptions=True,
+            )
+            machines = []
+            for machine in opened:
+                if isinstance(machine, BaseException):
+                    raise machine
+                machines.append(machine)
+            self._machines = {x.name: x for x in machines}
+            try:
                 yield
             finally:
                 self._machines = {}
+
+    @asynccontextmanager
+    async def _holding(
+        self, sides: Mapping[Side, _Side]
+    ) -> AsyncIterator[None]:
+        """Keep others away from the cards of all machines."""
+        async with AsyncExitStack() as stack:
+            for machine in self._machines.values():
+                functions = [
+                    function
+                    for side in sides.values()
+                    for function in side.functions
+                    if side.machine is machine
+                ]
+                await stack.enter_async_context(
+                    machine.holding(cards_of(functions))
+                )
+            yield
 
     async def run(
         self, job: Job, out: Path, *, limit_s: float = LIMIT_S
@@ -234,7 +296,7 @@ class RealPlace:
         return open_bundle(out)
 
     async def _run(self, job: Job, folder: Path) -> None:
-        sides = await self._sides()
+        sides = self._sides(await self._inventories())
         parameters: dict[str, int | str | bool] = {}
         for station in self._stations.values():
             parameters |= station.driver.parameters
@@ -263,12 +325,14 @@ class RealPlace:
         (folder / SCENARIO).write_bytes(played.scenario.to_json())
         seal(folder, played.inputs(self._provenance(sides, count, clock)))
 
-    async def _sides(self) -> dict[Side, _Side]:
+    async def _inventories(self) -> dict[str, Inventory]:
         """Ask every machine what it has now."""
-        known = {
-            name: await machine.inventory()
-            for name, machine in self._machines.items()
-        }
+        found = await asyncio.gather(
+            *(machine.inventory() for machine in self._machines.values())
+        )
+        return dict(zip(self._machines, found, strict=True))
+
+    def _sides(self, known: Mapping[str, Inventory]) -> dict[Side, _Side]:
         return {
             side: _Side(
                 self._machines[station.machine],
