@@ -25,6 +25,7 @@ COMMANDS = {
     "inventory": "vfio_p2p.agent.inventory",
     "prepare": "vfio_p2p.agent.prepare",
     "restore": "vfio_p2p.agent.restore",
+    "simulate": "vfio_p2p.agent.simulate",
     "watch": "vfio_p2p.agent.watch",
 }
 

@@ -10,6 +10,7 @@ import msgspec
 
 from vfio_p2p.bundle.provenance import HostProvenance, Provenance
 from vfio_p2p.scenario.result import Result
+from vfio_p2p.side import Side
 
 # All formats up to this one can be read.  Format 1 had one QEMU for both
 # sides, and 2 could not be of a host with real devices.
@@ -31,6 +32,17 @@ def device_log(device: str) -> str:
     :param device: The name of the device in QEMU's trace.
     """
     return f"devices/{device}.log"
+
+
+def device_log_of(side: Side, device: str) -> str:
+    """The path of the log of a device of one host of a pair.
+
+    The devices of the two hosts can have the same names.
+
+    :param side: The side that has the device.
+    :param device: Its name in QEMU's trace.
+    """
+    return f"{side}/devices/{device}.log"
 
 
 def trace_file(qemu: str) -> str:

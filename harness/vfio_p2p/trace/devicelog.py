@@ -47,11 +47,15 @@ _MOST_ENTRIES = 200_000
 _LINE_BYTES = 1024
 
 
-def read_device_log(stream: BinaryIO, name: str) -> DeviceLog:
+def read_device_log(
+    stream: BinaryIO, name: str, shift_ns: int = 0
+) -> DeviceLog:
     """Read a device's log.
 
     :param stream: The log, opened in binary mode; it is not closed.
     :param name: What to call the log in messages.
+    :param shift_ns: What is added to every time, in nanoseconds, so that a
+        log can be read by the clock of another host.
     :raise TraceError: When it is damaged, or newer than this program.
     """
     lines = _lines(stream, name)
@@ -61,7 +65,7 @@ def read_device_log(stream: BinaryIO, name: str) -> DeviceLog:
     for number, text in enumerate(lines, 2):
         if number > _MOST_ENTRIES:
             raise _damaged(name, number, "a device's log has fewer lines")
-        entry = _parse(name, number, text, version)
+        entry = _parse(name, number, text, version, shift_ns)
         entries.append(entry)
         builder.add(entry)
     return DeviceLog(name, version, tuple(entries), builder.finish())
@@ -128,6 +132,11 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _moment(text: str) -> int:
+    """Read a time of the kernel's clock, which can be shifted."""
+    return _number(text)
+
+
 def _flag(text: str) -> bool:
     return {"0": False, "1": True}[text]
 
@@ -182,7 +191,7 @@ _SHAPES: Mapping[str, _Shape] = {
     "request": _Shape(Request, {"from": ("before", _state), **_TO}),
     "arc": _Shape(
         Walked,
-        {**_ARC, **_same(ret=_number, start_ns=_number, end_ns=_number)},
+        {**_ARC, **_same(ret=_number, start_ns=_moment, end_ns=_moment)},
     ),
     "result": _Shape(
         RequestResult, {**_TO, **_same(state=_state, ret=_number)}
@@ -235,11 +244,11 @@ _SHAPES: Mapping[str, _Shape] = {
             when=_word("close", "reset"),
             count=_number,
             first=_number,
-            first_ns=_number,
+            first_ns=_moment,
             last=_number,
-            last_ns=_number,
-            gap_start_ns=_number,
-            gap_end_ns=_number,
+            last_ns=_moment,
+            gap_start_ns=_moment,
+            gap_end_ns=_moment,
             missed=_number,
             repeated=_number,
             untimely=_number,
@@ -250,11 +259,14 @@ _SHAPES: Mapping[str, _Shape] = {
 _LINE = re.compile(r"(\d{1,20}) ([a-z]+(?: [a-z]+(?= |$))*)(?: (.*))?")
 
 
-def _parse(name: str, number: int, text: str, version: int) -> LogEntry:
+def _parse(
+    name: str, number: int, text: str, version: int, shift_ns: int
+) -> LogEntry:
     match = _LINE.fullmatch(text)
     if match is None:
         raise _damaged(name, number, "the line is not an event")
     time_ns, event, rest = int(match[1]), match[2], match[3] or ""
+    time_ns += shift_ns
     if version >= 2 and event.split()[0] == "fault":
         what = text.partition(" fault ")[2]
         return Fault(name, number, time_ns, text, what)
@@ -278,11 +290,13 @@ def _parse(name: str, number: int, text: str, version: int) -> LogEntry:
         raise _damaged(
             name, number, f"these are not the keys of {event!r}"
         )
-    fields = {}
+    fields: dict[str, Any] = {}
     for key, value in values.items():
         what, read = shape.keys[key]
         try:
             fields[what] = read(value)
+            if read is _moment:
+                fields[what] += shift_ns
         except (KeyError, ValueError):
             raise _damaged(
                 name, number, f"{key}={printable(value)} is not a valid value"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from vfio_p2p.bundle.manifest import device_log, trace_file
+from vfio_p2p.bundle.manifest import device_log, device_log_of, trace_file
 from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.clock import ClockOffset
@@ -182,7 +182,7 @@ class RunReading:
             )
             known = replace(
                 known,
-                logs=dict(self._logs(known)),
+                logs=dict(self._logs(known, name, shift_ns)),
                 bound_ns=clock.bound_ns if clock else 0,
             )
             self._timelines[name, side] = known
@@ -200,14 +200,17 @@ class RunReading:
             None
         )
 
-    def _logs(self, timeline: Timeline) -> Iterator[tuple[str, DeviceLog]]:
+    def _logs(
+        self, timeline: Timeline, name: str, shift_ns: int
+    ) -> Iterator[tuple[str, DeviceLog]]:
         """Yield the devices' own logs of the time that a QEMU had them."""
         files = self.bundle.files
         for device in timeline.devices:
-            path = device_log(device)
-            if path not in files:
+            paths = device_log_of(side_of(name), device), device_log(device)
+            path = next((x for x in paths if x in files), None)
+            if path is None:
                 continue
-            log = read_device_log(io.BytesIO(files[path]), path)
+            log = read_device_log(io.BytesIO(files[path]), path, shift_ns)
             for mark in timeline.marks_of(Kind.REALIZE, device=device):
                 if mark.time_ns is not None:
                     log = log.opened_at(mark.time_ns)

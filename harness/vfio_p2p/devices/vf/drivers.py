@@ -63,6 +63,8 @@ class VariantDriver(Strict, frozen=True, kw_only=True):
     :param settings: The settings of the firmware that are needed.
     :param properties: What QEMU's vfio-pci has to be told.
     :param parameters: Migration parameters that such devices need.
+    :param configurable: Whether the driver can be told how its devices
+        behave, as the lab's can.
     """
 
     title: str
@@ -87,6 +89,7 @@ class VariantDriver(Strict, frozen=True, kw_only=True):
     parameters: dict[str, Integer | str | bool] = msgspec.field(
         default_factory=dict
     )
+    configurable: bool = False
 
     @property
     def driver(self) -> str:

@@ -4,6 +4,8 @@
 The flags of a real device are what they are, its arcs take the time that they
 take, and nobody can make it fail.  So latencies are left out, and a scenario
 that needs more of its devices than to be there is not played.
+
+The lab's devices have a driver that can be told all of that, by root.
 """
 
 from __future__ import annotations
@@ -12,42 +14,38 @@ from collections.abc import Mapping
 
 import msgspec
 
+# The function is that of the testbed's devices.  It gets a public name when
+# the testbed's image changes for another reason.
+from vfio_p2p.devices.p2psim import _settings as all_settings
 from vfio_p2p.scenario.course import Device, Migration, Peers
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.step import Migrate
+from vfio_p2p.side import Side
 
 # What the size of a simulated device's memory is good for.
 _SIMULATED = ("size_bytes", "initial_bytes", "dirty_bytes")
 _ORDINARY = Device()
 
 
-def unplayable(scenario: Scenario, most: int, *, far: bool) -> str:
-    """Say why real devices cannot play a scenario.
+def unplayable(
+    scenario: Scenario, most: int, *, far: bool, told: bool
+) -> str:
+    """Say why the devices of a place cannot play a scenario.
 
     :param scenario: The scenario.
     :param most: The number of devices that each side has.
     :param far: Whether the QEMUs run on other machines than this one.
+    :param told: Whether the devices can be told how to behave.
     :return: A clause; empty if they can.
     """
     devices = scenario.each_device()
     for device in devices:
-        if device.faults:
-            return "its devices have faults, and real ones cannot be told to"
         if device.peers is not Peers.NONE:
             return "its devices send to one another, which p2psim's alone do"
-        if set(device.flags) != set(_ORDINARY.flags):
-            return (
-                "its devices lack migration flags, and those of real ones "
-                "cannot be chosen"
-            )
         if device.dma_logging:
             return "it depends on the dirty tracking of its devices"
-    if any(
-        getattr(device, key) != getattr(_ORDINARY, key)
-        for device in devices
-        for key in _SIMULATED
-    ):
-        return "it depends on the size of its devices' state"
+        if not told and (why := _untold(device)):
+            return why
     if len(devices) > most:
         return f"it needs {len(devices)} devices, and each side has {most}"
     if far and any(
@@ -58,21 +56,54 @@ def unplayable(scenario: Scenario, most: int, *, far: bool) -> str:
     return ""
 
 
+def _untold(device: Device) -> str:
+    """Say why a real device cannot stand for a simulated one."""
+    if device.faults:
+        return "its devices have faults, and real ones cannot be told to"
+    if set(device.flags) != set(_ORDINARY.flags):
+        return (
+            "its devices lack migration flags, and those of real ones "
+            "cannot be chosen"
+        )
+    if any(getattr(device, x) != getattr(_ORDINARY, x) for x in _SIMULATED):
+        return "it depends on the size of its devices' state"
+    return ""
+
+
+def settings_of(device: Device, side: Side) -> list[tuple[str, str]]:
+    """Return what a device of the lab is told, as attributes and values.
+
+    :param device: The device of the scenario.
+    :param side: The side of the lab's device, since faults have a side.
+    """
+    found = [x for x in all_settings(device) if x[0] != "dma_logging"]
+    if device.fault_side is side:
+        found.append(("faults", "\n".join(device.faults)))
+    return found
+
+
 def as_played(
-    scenario: Scenario, parameters: Mapping[str, int | str | bool]
+    scenario: Scenario,
+    parameters: Mapping[str, int | str | bool],
+    *,
+    told: bool,
 ) -> Scenario:
-    """Return a scenario as real devices play it.
+    """Return a scenario as the devices of a place play it.
 
     :param scenario: A scenario that they can play.
     :param parameters: Migration parameters that the hosts need, in addition
         to those of the scenario or in place of them.
+    :param told: Whether the devices can be told how to behave.
     """
+    devices = scenario.devices
+    if not told:
+        devices = tuple(
+            msgspec.structs.replace(device, profile="", latency_us={})
+            for device in devices
+        )
     return msgspec.structs.replace(
         scenario,
-        devices=tuple(
-            msgspec.structs.replace(device, profile="", latency_us={})
-            for device in scenario.devices
-        ),
+        devices=devices,
         migration=Migration(
             capabilities=scenario.migration.capabilities,
             parameters={**scenario.migration.parameters, **parameters},

@@ -13,7 +13,7 @@ from vfio_p2p.bundle.provenance import FunctionProvenance, MachineProvenance
 from vfio_p2p.devices.vf.drivers import VariantDriver
 from vfio_p2p.devices.vf.inventory import Inventory, PciFunction, decode
 from vfio_p2p.errors import HostError, SkipError, UsageError
-from vfio_p2p.machine.host import Host, HostSpec, open_host
+from vfio_p2p.machine.host import AgentSession, Host, HostSpec, open_host
 from vfio_p2p.places.hosts.config import Functions, HostEntry
 from vfio_p2p.qemu.program import LOADER, Program
 from vfio_p2p.scenario.argv import Launcher
@@ -76,6 +76,23 @@ class Machine:
         async with self.host.agent_session(["hold", *pfs]) as session:
             await session.receive()
             yield
+
+    @asynccontextmanager
+    async def simulating(
+        self, settings: Mapping[str, Sequence[tuple[str, str]]]
+    ) -> AsyncIterator[AgentSession]:
+        """Tell the lab's devices how to behave while the block lasts.
+
+        :param settings: Attributes and their values, by address.
+        :return: A session that answers with the devices' logs.
+        :raise HostError: When the driver refuses.
+        """
+        async with self.host.agent_session(
+            ["simulate"], root=True
+        ) as session:
+            await session.send({"devices": settings})
+            await session.receive()
+            yield session
 
     async def launcher(
         self, program: Program, firmware: Mapping[str, bytes]

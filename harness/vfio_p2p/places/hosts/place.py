@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from vfio_p2p.bundle.manifest import SCENARIO
+from vfio_p2p.bundle.manifest import SCENARIO, device_log_of
 from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import seal, writing
@@ -33,7 +33,11 @@ from vfio_p2p.places.hosts.config import (
     find_place,
 )
 from vfio_p2p.places.hosts.firmware import firmware_files
-from vfio_p2p.places.hosts.fitting import as_played, unplayable
+from vfio_p2p.places.hosts.fitting import (
+    as_played,
+    settings_of,
+    unplayable,
+)
 from vfio_p2p.places.hosts.machine import (
     Machine,
     cards_of,
@@ -131,6 +135,8 @@ class RealPlace:
         self._link = link
         self._machines: dict[str, Machine] = {}
         self._firmware: dict[str, bytes] = {}
+        # Whether the devices can be told how to behave.
+        self._told = False
 
     @classmethod
     def of(
@@ -212,6 +218,7 @@ class RealPlace:
             scenario,
             min(x.functions.most for x in self._stations.values()),
             far=any(x.entry.ssh for x in self._stations.values()),
+            told=self._told,
         )
 
     @asynccontextmanager
@@ -222,6 +229,11 @@ class RealPlace:
         """
         async with self._connected():
             sides = self._sides(await self._inventories())
+            self._told = all(
+                side.machine.driver.configurable
+                and (side.known.caller.root or side.known.caller.sudo)
+                for side in sides.values()
+            )
             async with self._holding(sides):
                 yield
 
@@ -303,7 +315,8 @@ class RealPlace:
         for station in self._stations.values():
             parameters |= station.entry.parameters
         played = msgspec.structs.replace(
-            job, scenario=as_played(job.scenario, parameters)
+            job,
+            scenario=as_played(job.scenario, parameters, told=self._told),
         )
         count = len(played.scenario.each_device())
         programs = {
@@ -317,13 +330,47 @@ class RealPlace:
             for side in Side
         }
         before = await self._offset(sides)
-        await play(
-            played.scenario.course, stages, folder, self._wire()
-        )
+        async with self._simulating(played.scenario, sides, folder):
+            await play(
+                played.scenario.course, stages, folder, self._wire()
+            )
         after = await self._offset(sides)
         clock = combine(before, after) if before and after else None
         (folder / SCENARIO).write_bytes(played.scenario.to_json())
         seal(folder, played.inputs(self._provenance(sides, count, clock)))
+
+    @asynccontextmanager
+    async def _simulating(
+        self, scenario: Scenario, sides: Mapping[Side, _Side], folder: Path
+    ) -> AsyncIterator[None]:
+        """Tell the devices how to behave, and in the end fetch their logs."""
+        if not self._told:
+            yield
+            return
+        specs = scenario.each_device()
+        async with AsyncExitStack() as stack:
+            sessions = {}
+            for side, at in sides.items():
+                settings = {
+                    function.address: settings_of(spec, side)
+                    for function, spec in zip(
+                        at.functions, specs, strict=False
+                    )
+                }
+                sessions[side] = (
+                    await stack.enter_async_context(
+                        at.machine.simulating(settings)
+                    ),
+                    tuple(settings),
+                )
+            yield
+            for side, (session, addresses) in sessions.items():
+                for address in addresses:
+                    await session.send({"log": address})
+                    answer = await session.receive()
+                    path = folder / device_log_of(side, address)
+                    path.parent.mkdir(exist_ok=True)
+                    path.write_text(answer["log"])
 
     async def _inventories(self) -> dict[str, Inventory]:
         """Ask every machine what it has now."""
