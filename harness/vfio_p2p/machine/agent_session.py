@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -163,6 +164,11 @@ def strange(name: str, status: int | None, output: bytes) -> HarnessError:
         return UsageError(
             f"{name}: {why}",
             "Allow 'sudo -n' for this user there, or log in as root.",
+        )
+    if status is not None and status < 0:
+        return HostError(
+            f"{name}: the agent was killed by {signal.Signals(-status).name}",
+            "Look into the host's log for the reason.",
         )
     how = "" if status is None else f" (exit status {status})"
     return HostError(

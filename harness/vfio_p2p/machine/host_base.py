@@ -125,7 +125,8 @@ class HostBase(ABC):
                 f"{self.name}: {python} is too old: {major}.{minor}",
                 _GET_PYTHON,
             )
-        self._uid = uid
+        if self._uid is None:
+            self._uid = uid
 
     async def _with_rights(self, argv: Sequence[str]) -> list[str]:
         """Return a command line that is run as root."""

@@ -109,6 +109,8 @@ class LocalHost(HostBase):
         """Write a file; see `Host`."""
         content = data.read_bytes() if isinstance(data, Path) else data
         try:
+            # Another host would not make a folder, either.
+            Path(path).parent.stat()
             write_whole(Path(path), content, mode)
         except OSError as err:
             if err.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -11,7 +11,7 @@ from vfio_p2p.errors import UsageError
 
 _FORM = re.compile(
     r"(?:(?P<user>.+)@)?"
-    r"(?:\[(?P<bracketed>[^][]+)\]|(?P<bare>[^][]+?))"
+    r"(?:\[(?P<bracketed>[^][]+)\]|(?P<bare>[^][:]+))"
     r"(?::(?P<port>[^:]*))?"
 )
 _PORTS = range(1, 65536)
@@ -46,7 +46,7 @@ def parse_address(text: str) -> SshAddress:
     :raise UsageError: When it is no such thing.
     """
     user, at, place = text.rpartition("@")
-    if place.count(":") > 1 and "[" not in place:
+    if place.count(":") > 1 and not set("[]") & set(place):
         # An IPv6 address without a port.
         found = {"user": user, "bare": place}
     else:

@@ -9,6 +9,8 @@ passphrase, and a host's key has to be known, whatever the configuration says.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,16 +104,9 @@ class Login(asyncssh.SSHClient):
             options = await self._options()
             if options.tunnel and not via:
                 made += await self._jump(str(options.tunnel), jumps)
-            files = options.config.get("UserKnownHostsFile")
-            self._read_keys(files)
-            made.append(
-                await asyncssh.connect(
-                    tunnel=(made or list(via) or [None])[-1],
-                    known_hosts=self._look_up,
-                    client_factory=lambda: self,
-                    **self._arguments(),
-                )
-            )
+            self._read_keys(options.config.get("UserKnownHostsFile"))
+            way = made or list(via)
+            made.append(await self._connect(way[-1] if way else None))
         except BaseException as err:
             hang_up(made)
             if isinstance(err, HarnessError):
@@ -120,6 +115,26 @@ class Login(asyncssh.SSHClient):
                 raise self._explain(err) from err
             raise
         return made
+
+    async def _connect(
+        self, tunnel: asyncssh.SSHClientConnection | None
+    ) -> asyncssh.SSHClientConnection:
+        arguments = {
+            "tunnel": tunnel,
+            "known_hosts": self._look_up,
+            "client_factory": lambda: self,
+            **self._arguments(),
+        }
+        try:
+            return await asyncssh.connect(**arguments)
+        except (asyncssh.ConnectionLost, asyncssh.KeyExchangeFailed):
+            if not self._known:
+                raise
+            # Only keys of the kinds that are known were asked for. If the
+            # host has none of these any more, this shows which it has.
+            return await asyncssh.connect(
+                server_host_key_algs="default", **arguments
+            )
 
     async def _jump(
         self, path: str, jumps: int
@@ -134,9 +149,9 @@ class Login(asyncssh.SSHClient):
                     "hosts",
                     "Check that no host's ProxyJump leads back to itself.",
                 )
-            login = Login(
-                f"{self._name} (via {hop})", self._spec, parse_address(hop)
-            )
+            address = parse_address(hop)
+            name = f"{self._spec.name} (via {address.host})"
+            login = Login(name, self._spec, address)
             made += await login.dial(made, jumps + len(made) + 1)
         return made
 
@@ -174,8 +189,10 @@ class Login(asyncssh.SSHClient):
 
     async def _options(self) -> asyncssh.SSHClientConnectionOptions:
         """Read the configuration."""
-        options = await asyncssh.SSHClientConnectionOptions.construct(
-            **self._arguments()
+        options: asyncssh.SSHClientConnectionOptions = (
+            await asyncssh.SSHClientConnectionOptions.construct(
+                **self._arguments()
+            )
         )
         self._where = str(
             SshAddress(options.host, options.username, options.port)
@@ -221,8 +238,6 @@ class Login(asyncssh.SSHClient):
         match err:
             case asyncssh.HostKeyNotVerifiable():
                 return self._stranger(str(err))
-            case asyncssh.KeyExchangeFailed() if self._known:
-                return self._stranger(str(err))
             case asyncssh.PermissionDenied():
                 return InputError(
                     f"{name}: {where} does not let us in: permission denied",
@@ -243,8 +258,11 @@ class Login(asyncssh.SSHClient):
                 )
             case TimeoutError():
                 why = f"no answer in {_LOGIN_S} s"
-            case OSError():
+            case socket.gaierror():
                 why = err.strerror or str(err)
+            case OSError(errno=int(number)):
+                # The library has messages of its own.
+                why = os.strerror(number)
             case _:
                 why = str(err)
         return HostError(
