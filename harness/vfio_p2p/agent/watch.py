@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run one program on this host for as long as the controller wants it.
+
+The controller sends a request on one line, ``{"argv", "cwd", "env", "log",
+"stderr"}``, and then any line at least every eight seconds.  The program is
+killed, with its whole session, when stdin ends, when no line has come for
+that long, or upon ``{"kill": true}``.  If this process is killed, the kernel
+kills the program.
+
+The answers are ``{"pid": N}``, then ``{"log": BASE64}`` and ``{"stderr":
+BASE64}`` for what the two files have got, and last ``{"status": N, "silent":
+BOOL}``, where `silent` says that the controller was silent for too long.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vfio_p2p.agent.failure import HOST, INPUT, AgentError
+from vfio_p2p.agent.roots import Roots
+
+LEASE_S = 8.0
+
+_POLL_S = 0.05
+_KILL_S = 10.0
+# A controller that was stopped hears the answer when it goes on.
+_LINGER_S = 600.0
+
+_PIECE_BYTES = 1 << 15
+# While this much waits to be read by the controller, files are not read.
+_PENDING_BYTES = 1 << 18
+
+# The kernel's signal does not come if we died before it was asked for.
+_IF_PARENT_LIVES = '[ "$PPID" = "$1" ] || exit 127; shift; exec "$@"'
+
+
+def run(arguments: list[str], roots: Roots) -> None:
+    """Run the program of a request.
+
+    :param arguments: None.
+    :param roots: Where the processes are.
+    :raise AgentError: When the program cannot be run, or does not end.
+    """
+    if arguments:
+        raise AgentError(
+            "watch has no arguments", "Send the request on stdin.", INPUT
+        )
+    wire = Wire(0, 1)
+    try:
+        _watch(wire, roots.proc)
+    finally:
+        wire.close()
+
+
+def _watch(wire: Wire, proc: Path) -> None:
+    while not wire.received and not wire.ended:
+        wire.wait(_POLL_S)
+    if not wire.received:
+        return
+    request = _checked(wire.received.pop(0))
+    process = _start(request)
+    try:
+        wire.send({"pid": process.pid})
+        silent = _follow(process, wire, request)
+    finally:
+        _end(process, proc)
+    wire.send({"status": process.returncode, "silent": silent})
+    deadline = time.monotonic() + _LINGER_S
+    while wire.pending and not wire.ended and time.monotonic() < deadline:
+        wire.wait(_POLL_S)
+
+
+def _checked(text: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(text)
+        known = {
+            "argv": list, "cwd": str, "env": dict, "log": str, "stderr": str
+        }  # fmt: skip
+        for key, kind in known.items():
+            if not isinstance(request[key], kind):
+                raise TypeError(f"{key} is no {kind.__name__}")
+        if not request["argv"]:
+            raise ValueError("argv is empty")
+    except (KeyError, TypeError, ValueError) as err:
+        raise AgentError(
+            f"the request is wrong: {err!r}", "Send it as JSON.", INPUT
+        ) from err
+    checked: dict[str, Any] = request
+    return checked
+
+
+def _start(request: dict[str, Any]) -> subprocess.Popen[bytes]:
+    setpriv = shutil.which("setpriv", path=f"{os.defpath}:/usr/sbin:/sbin")
+    if setpriv is None:
+        raise AgentError(
+            "setpriv is missing", "Install the package util-linux there."
+        )
+    os.makedirs(request["cwd"], 0o700, exist_ok=True)
+    with open(request["stderr"], "wb") as stderr:
+        return subprocess.Popen(
+            [
+                setpriv, "--pdeathsig", "KILL",
+                "/bin/sh", "-c", _IF_PARENT_LIVES, "sh", str(os.getpid()),
+                *request["argv"],
+            ],
+            cwd=request["cwd"],
+            env={**os.environ, **request["env"]},
+            stdin=subprocess.DEVNULL,
+            stdout=stderr,
+            stderr=stderr,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def _follow(
+    process: subprocess.Popen[bytes], wire: Wire, request: dict[str, Any]
+) -> bool:
+    """Send what files get until the program ends, or has to.
+
+    :return: Whether the controller was silent for too long.
+    """
+    files = [Tail(request[key], key) for key in ("log", "stderr")]
+    try:
+        heard = time.monotonic()
+        while True:
+            # Asked for first: what the program wrote before is then read.
+            over = process.poll() is not None
+            more = [file.read(wire) for file in files]
+            if over and not any(more):
+                return False
+            wire.wait(0.0 if any(more) else _POLL_S)
+            if wire.ended:
+                return False
+            if wire.received:
+                heard = time.monotonic()
+            for text in wire.received:
+                if b'"kill"' in text:
+                    process.kill()
+            wire.received.clear()
+            if time.monotonic() - heard > LEASE_S:
+                return True
+    finally:
+        for file in files:
+            file.close()
+
+
+def _end(process: subprocess.Popen[bytes], proc: Path) -> None:
+    """Kill all that is left of the program's session."""
+    deadline = time.monotonic() + _KILL_S
+    while True:
+        # The leader is reaped last: until then, nobody else can get its
+        # number, which is the session's.
+        led = process.returncode is None
+        members = _members(process.pid, proc)
+        if not members or (not led and process.pid in members):
+            break
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            raise AgentError(
+                f"process {members[0]} cannot be killed",
+                "It waits for a device; look into the kernel's log.",
+                HOST,
+            )
+        time.sleep(0.01)
+    process.wait()
+
+
+def _members(session: int, proc: Path) -> list[int]:
+    """Return the processes of a session, without zombies."""
+    members = []
+    for entry in proc.iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            text = (entry / "stat").read_text(errors="replace")
+            fields = text.rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] not in "ZX":
+                members.append(int(entry.name))
+    return members
+
+
+class Tail:
+    """What a file has got since it was last asked.
+
+    :param path: The file; it need not exist yet.
+    :param key: Its key in the answers.
+    """
+
+    def __init__(self, path: str, key: str) -> None:
+        self._path = path
+        self._key = key
+        self._fd: int | None = None
+
+    def read(self, wire: Wire) -> bool:
+        """Send the next piece, if there is one and it can be taken.
+
+        :param wire: The wire to the controller.
+        :return: Whether there may be more.
+        """
+        if self._fd is None:
+            try:
+                self._fd = os.open(self._path, os.O_RDONLY)
+            except FileNotFoundError:
+                return False
+        if len(wire.pending) > _PENDING_BYTES:
+            return True
+        piece = os.read(self._fd, _PIECE_BYTES)
+        if piece:
+            wire.send({self._key: base64.b64encode(piece).decode()})
+        return bool(piece)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+class Wire:
+    """The wire to the controller, which never makes us wait.
+
+    :param source: The descriptor to read from.
+    :param sink: The descriptor to write to.
+    """
+
+    def __init__(self, source: int, sink: int) -> None:
+        self._source = source
+        self._sink = sink
+        self._rest = b""
+        self.received: list[bytes] = []
+        self.pending = b""
+        self.ended = False
+        for fd in (source, sink):
+            os.set_blocking(fd, False)
+
+    def send(self, document: object) -> None:
+        """Send a document, as soon as the controller takes it."""
+        self.pending += json.dumps(document).encode() + b"\n"
+        self._write()
+
+    def wait(self, limit_s: float) -> None:
+        """Wait for lines, and for room if something waits to be sent."""
+        sinks = [self._sink] if self.pending else []
+        ready, able, _ = select.select([self._source], sinks, [], limit_s)
+        if able:
+            self._write()
+        if ready:
+            self._read()
+
+    def close(self) -> None:
+        """Make the descriptors wait again, as others expect."""
+        for fd in (self._source, self._sink):
+            os.set_blocking(fd, True)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._source, _PIECE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.ended = True
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self.received += lines
+
+    def _write(self) -> None:
+        try:
+            sent = os.write(self._sink, self.pending)
+        except BlockingIOError:
+            return
+        except OSError:
+            # Nobody listens any more.
+            self.ended = True
+            return
+        self.pending = self.pending[sent:]

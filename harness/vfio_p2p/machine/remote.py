@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One QEMU process on another host.
+
+The agent's command ``watch`` runs QEMU there.  QEMU ends when the connection
+does, when this process dies, or when it hears nothing of this process for 8 s
+(`vfio_p2p.agent.watch.LEASE_S`), as when this process is stopped.
+
+QEMU's trace log has the times of the host's clock.  The transcript of QMP has
+those of the clock here, and a message reaches it with the delay of the
+network; the two must not be compared without the offset of the clocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+from qemu.qmp import ConnectError
+
+from vfio_p2p.agent.watch import LEASE_S
+from vfio_p2p.errors import (
+    HarnessError,
+    HostError,
+    LaunchError,
+    StepTimeoutError,
+)
+from vfio_p2p.machine.agent_session import AgentSession
+from vfio_p2p.machine.host_protocol import Host
+from vfio_p2p.machine.qemu import (
+    STDERR,
+    TRACE_EVENTS,
+    TRACE_LOG,
+    TRANSCRIPT,
+    Qemu,
+)
+from vfio_p2p.machine.qmp import TranscribedClient
+
+_BEAT_S = 1.0
+_RETRY_S = 0.05
+# After so many attempts, the host is asked whether QEMU listens.
+_ATTEMPTS = 20
+_KILL_S = 30.0
+
+
+class RemoteQemu(Qemu):
+    """One QEMU process on another host; use it as its base class.
+
+    A host that is gone raises `HostError`, which is no outcome of a run.
+
+    :param side: The name of the QEMU, e.g. "source" or "destination-2".
+    :param argv: The program and its arguments, with the host's paths.
+    :param directory: An existing folder here for the files ``trace.log``,
+        ``qmp.jsonl`` and ``stderr.txt``; the first and last follow those on
+        the host.
+    :param host: The host.
+    """
+
+    def __init__(
+        self, side: str, argv: Sequence[str], directory: Path, host: Host
+    ) -> None:
+        super().__init__(side, argv, directory)
+        self._host = host
+        self._stack = AsyncExitStack()
+        self._watched: _Watched | None = None
+
+    async def __aenter__(self) -> RemoteQemu:
+        return self
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the process on the host; None before the start."""
+        return self._watched.number if self._watched else None
+
+    @asynccontextmanager
+    async def step(self, name: str, limit_s: float) -> AsyncIterator[None]:
+        """Set a time limit for one step.
+
+        :param name: The name of the step, for messages.
+        :param limit_s: The limit in seconds.
+        :raise StepTimeoutError: When the step takes longer.
+        :raise HostError: When the host does not answer, either.
+        """
+        try:
+            async with super().step(name, limit_s):
+                yield
+        except StepTimeoutError:
+            await self._host.check()
+            raise
+
+    async def start(self, limit_s: float) -> None:
+        """Start QEMU and negotiate QMP.
+
+        :param limit_s: The limit in seconds, until QMP answers.
+        :raise LaunchError: When QEMU ends before that.
+        :raise StepTimeoutError: When it takes longer.
+        :raise HostError: When the host is gone.
+        """
+        async with self.step("start", limit_s):
+            folder = await self._host.private_folder()
+            folder = f"{folder}/{self.side}-{secrets.token_hex(4)}"
+            # The path is short, as it has to be for a socket.
+            qmp = f"{folder}/qmp"
+            log = f"{folder}/{TRACE_LOG}"
+            argv = [
+                *self._argv,
+                *("-chardev", f"socket,id=qmp,path={_comma(qmp)}"
+                  ",server=on,wait=off"),
+                *("-mon", "chardev=qmp,mode=control"),
+                *("-msg", "timestamp=on"),
+                *("-D", log),
+                *(
+                    word
+                    for event in TRACE_EVENTS
+                    for word in ("-trace", event)
+                ),
+            ]  # fmt: skip
+            session = await self._stack.enter_async_context(
+                self._host.agent_session(["watch"])
+            )
+            self._watched = _Watched(self.side, self.directory, session)
+            await self._watched.launch(
+                {
+                    "argv": argv,
+                    "cwd": folder,
+                    "env": {},
+                    "log": log,
+                    "stderr": f"{folder}/{STDERR}",
+                }
+            )
+            # The base class needs no more of a process than this one has.
+            self._process = cast(asyncio.subprocess.Process, self._watched)
+            path = await self._stack.enter_async_context(
+                self._host.forward_unix(qmp)
+            )
+            self._transcript = (self.directory / TRANSCRIPT).open("w")
+            self._qmp = TranscribedClient(self.side, self._transcript)
+            self._qmp.register_listener(self.events)
+            await self._connect(self._qmp, path, qmp)
+
+    async def _connect(
+        self, qmp: TranscribedClient, path: Path, there: str
+    ) -> None:
+        """Connect as soon as QEMU listens.
+
+        :param qmp: The session to be.
+        :param path: The socket here.
+        :param there: QEMU's own socket.
+        """
+        assert self._watched
+        listens = False
+        for attempt in itertools.count(1):
+            try:
+                return await qmp.connect(str(path))
+            except ConnectError:
+                if self._watched.over:
+                    # This raises if the host is gone, or the watcher.
+                    status = await self._watched.wait()
+                    raise LaunchError(
+                        self.side, self.stderr(), status
+                    ) from None
+            if listens:
+                raise HostError(
+                    f"{self._host.name}: its SSH server does not forward "
+                    "QEMU's socket",
+                    "Set AllowStreamLocalForwarding to yes in its "
+                    "sshd_config.",
+                )
+            if attempt % _ATTEMPTS == 0:
+                found = await self._host.run(
+                    ["test", "-S", there], limit_s=_KILL_S
+                )
+                listens = found.status == 0
+            await asyncio.sleep(_RETRY_S)
+
+    async def kill(self) -> None:
+        """Kill QEMU and its children if they still run; idempotent.
+
+        :raise HostError: When QEMU cannot be killed.
+        """
+        # Its number means another process here.
+        process, self._process = self._process, None
+        try:
+            if self._watched:
+                await self._watched.kill()
+            await super().kill()
+        finally:
+            self._process = process
+            await self._stack.aclose()
+
+
+class _Watched:
+    """What `Qemu` needs to know of the process, as its watcher tells.
+
+    :param side: The name of the QEMU.
+    :param directory: The folder of its files here.
+    :param session: The watcher.
+    """
+
+    def __init__(
+        self, side: str, directory: Path, session: AgentSession
+    ) -> None:
+        self._side = side
+        self._directory = directory
+        self._session = session
+        self._over = asyncio.Event()
+        self._error: Exception | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.number: int | None = None
+        self.returncode: int | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to hear of the process."""
+        return self._over.is_set()
+
+    async def launch(self, request: dict[str, Any]) -> None:
+        """Start the process, and begin to follow it.
+
+        :param request: The request of the agent's command ``watch``.
+        """
+        # As if QEMU had made it here.
+        (self._directory / STDERR).touch()
+        try:
+            await self._session.send(request)
+            self.number = int((await self._session.receive())["pid"])
+        except BaseException:
+            self._error = HostError(f"{self._side}: QEMU was not started")
+            self._over.set()
+            raise
+        self._tasks = [
+            asyncio.create_task(self._follow()),
+            asyncio.create_task(self._beat()),
+        ]
+
+    async def wait(self) -> int:
+        """Wait for the end of the process.
+
+        :return: Its exit status, negative for a signal.
+        :raise HostError: When the host or the watcher is gone.
+        """
+        await self._over.wait()
+        if self._error:
+            raise self._error
+        assert self.returncode is not None
+        return self.returncode
+
+    async def kill(self) -> None:
+        """Kill the process, and stop following it; idempotent.
+
+        :raise HostError: When it cannot be killed.
+        """
+        try:
+            # If the host or the watcher is gone, so is QEMU.
+            with suppress(HarnessError):
+                await self._session.send({"kill": True})
+            with suppress(HarnessError):
+                async with asyncio.timeout(_KILL_S):
+                    await self.wait()
+        except TimeoutError:
+            raise HostError(
+                f"{self._side}: QEMU (PID {self.number} on its host) does "
+                "not end",
+                "Look into the host's kernel log.",
+            ) from None
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _beat(self) -> None:
+        """Tell the watcher that we are still there."""
+        # The follower reports what is wrong.
+        with suppress(HarnessError):
+            while True:
+                await asyncio.sleep(_BEAT_S)
+                await self._session.send(None)
+
+    async def _follow(self) -> None:
+        names = {"log": TRACE_LOG, "stderr": STDERR}
+        try:
+            while True:
+                match await self._session.receive():
+                    case {"status": int(status), "silent": silent}:
+                        if silent:
+                            raise HostError(
+                                f"{self._side}: QEMU was ended, since this "
+                                f"program was silent for {LEASE_S:g} s",
+                                "Do not stop vfio-p2p while a QEMU runs on "
+                                "another host.",
+                            )
+                        self.returncode = status
+                        return
+                    case {"log": str()} | {"stderr": str()} as piece:
+                        for key, text in piece.items():
+                            path = self._directory / names[key]
+                            with path.open("ab") as file:
+                                file.write(base64.b64decode(text))
+        except Exception as err:
+            # It is raised where the process is waited for.
+            self._error = err
+        finally:
+            self._over.set()
+
+
+def _comma(path: str) -> str:
+    """Write a path as QEMU's options have it."""
+    return path.replace(",", ",,")
