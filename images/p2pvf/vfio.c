@@ -2,6 +2,7 @@
 /*
  * The VFIO device: vfio-pci's, with migration beside it
  */
+#include <linux/err.h>
 #include <linux/iommufd.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
@@ -160,27 +161,41 @@ const struct vfio_device_ops p2pvf_device_ops = {
 	.detach_ioas = vfio_iommufd_physical_detach_ioas,
 };
 
-/* p2psim's, for a device that also others can reset, sysfs for example */
+/*
+ * p2psim's, for a device that also others can reset, sysfs for example.  The
+ * VFIO core wants no flags to mean no operations, but wants the operations to
+ * stay the same for as long as the VF is bound.
+ */
+static int may_migrate(struct vfio_device *vdev)
+{
+	if (!vdev->migration_flags)
+		return -ENOTTY;
+	p2pvf_reset_settle(to_p2pvf(vdev));
+	return 0;
+}
+
 static struct file *p2pvf_set_state(struct vfio_device *vdev,
 				    enum vfio_device_mig_state to)
 {
-	p2pvf_reset_settle(to_p2pvf(vdev));
+	int ret = may_migrate(vdev);
+
+	if (ret)
+		return ERR_PTR(ret);
 	return p2psim_migration_ops.migration_set_state(vdev, to);
 }
 
 static int p2pvf_get_state(struct vfio_device *vdev,
 			   enum vfio_device_mig_state *state)
 {
-	p2pvf_reset_settle(to_p2pvf(vdev));
-	return p2psim_migration_ops.migration_get_state(vdev, state);
+	return may_migrate(vdev) ?:
+	       p2psim_migration_ops.migration_get_state(vdev, state);
 }
 
 static int p2pvf_get_data_size(struct vfio_device *vdev,
-			       unsigned long *stop_copy_length)
+			       unsigned long *bytes)
 {
-	p2pvf_reset_settle(to_p2pvf(vdev));
-	return p2psim_migration_ops.migration_get_data_size(vdev,
-							    stop_copy_length);
+	return may_migrate(vdev) ?:
+	       p2psim_migration_ops.migration_get_data_size(vdev, bytes);
 }
 
 const struct vfio_migration_ops p2pvf_migration_ops = {
