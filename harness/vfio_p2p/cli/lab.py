@@ -157,21 +157,17 @@ def _next_steps(lab: Lab) -> str:
     names = [machine.name for machine in lab.state.machines]
     already = "" if lab.started else "already "
     verb = "is" if len(names) == 1 else "are"
-    lines = [
-        f"{' and '.join(names)} {verb} {already}up.",
-        f"  vfio-p2p lab shell                 a shell on {names[0]}, as root",
-    ]
+    shells = {"vfio-p2p lab shell": f"a shell on {names[0]}, as root"}
     if len(names) > 1:
-        lines.append(
-            f"  vfio-p2p lab shell b               a shell on {names[1]}"
-        )
-    lines += [
-        f"  ssh -F {lab.run.ssh_config} ci-{names[0]}",
-        "                                     the same as the user ci",
-        f"  export VFIO_P2P_HOSTS={lab.run.hosts}",
-        "                                     the lab as places of vfio-p2p",
-        "  vfio-p2p lab down                  the end of it",
-    ]
+        shells["vfio-p2p lab shell b"] = f"a shell on {names[1]}, as root"
+    steps = shells | {
+        f"ssh -F {lab.run.ssh_config} ci@{names[0]}": "the same as user ci",
+        f"export VFIO_P2P_HOSTS={lab.run.hosts}": "places for other commands",
+        "vfio-p2p lab down": "the end of it",
+    }
+    lines = [f"{' and '.join(names)} {verb} {already}up."]
+    for step, what in steps.items():
+        lines += [f"  # {what}", f"  {step}"]
     return "\n".join(lines)
 
 

@@ -11,14 +11,13 @@ import tomli_w
 
 from vfio_p2p.errors import HostError, MissingToolError
 from vfio_p2p.lab.machine import LINK, LOOPBACK
-from vfio_p2p.lab.options import NAMES, Card
+from vfio_p2p.lab.options import NAMES
 from vfio_p2p.lab.rundir import LabMachine, LabState, RunFolder
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.machine.process import bound
 from vfio_p2p.places.sealed.cpio import Layer
 
 PACKAGE = "openssh-client"
-USERS = ("root", "ci")
 
 _COUNT = 4
 _DRIVER = "p2pvf"
@@ -28,10 +27,10 @@ _DOWNTIME_LIMIT_MS = 20000
 _PFS = ("0000:01:00.0", "0000:02:00.0")
 
 _SSH_CONFIG = """\
-Host {alias}
+Host {name}
     HostName {address}
     Port {port}
-    User {user}
+    User root
     IdentityFile {key}
     IdentitiesOnly yes
     UserKnownHostsFile {known_hosts}
@@ -61,27 +60,26 @@ def write_access(run: RunFolder, state: LabState) -> None:
 
 
 def ssh_config(run: RunFolder, state: LabState) -> str:
-    """Return the SSH configuration: ``lab-a`` is root, ``ci@lab-a`` is ci.
+    """Return the SSH configuration; the user is root unless one is given.
 
     :param run: The folder of the lab.
     :param state: What the lab is like.
     """
     return "\n".join(
         _SSH_CONFIG.format(
-            alias=machine.name if user == "root" else f"ci-{machine.name}",
+            name=machine.name,
             address=LOOPBACK,
             port=machine.ssh_port,
-            user=user,
             key=_quoted(run.key),
             known_hosts=_quoted(run.known_hosts),
         )
         for machine in state.machines
-        for user in USERS
     )
 
 
 def _quoted(path: Path) -> str:
-    return f'"{path}"'
+    # ssh takes a word after a percent sign for a token.
+    return '"' + str(path).replace("%", "%%") + '"'
 
 
 def hosts_toml(run: RunFolder, state: LabState) -> str:
@@ -91,7 +89,10 @@ def hosts_toml(run: RunFolder, state: LabState) -> str:
     :param state: What the lab is like.
     """
     first = state.machines[0]
-    both = dict(zip(("source", "destination"), _functions(state), strict=True))
+    both = {
+        side: {"pf": pf, "count": _COUNT}
+        for side, pf in zip(("source", "destination"), _PFS, strict=True)
+    }
     tree: dict[str, Any] = {
         "format": 1,
         "host": {"lab-host": _host(run, first) | both},
@@ -123,12 +124,6 @@ def _host(run: RunFolder, machine: LabMachine) -> dict[str, Any]:
         "driver": _DRIVER,
         "parameters": {"downtime-limit": _DOWNTIME_LIMIT_MS},
     }
-
-
-def _functions(state: LabState) -> list[dict[str, Any]]:
-    if state.options.card not in Card:
-        raise ValueError(state.options.card)
-    return [{"pf": pf, "count": _COUNT} for pf in _PFS]
 
 
 def keys_layer(run: RunFolder, name: str) -> bytes:

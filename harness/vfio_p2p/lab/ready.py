@@ -138,7 +138,8 @@ def set_clock(run: RunFolder, name: str, ahead_ms: int) -> ClockOffset:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     try:
         found = []
         for step in range(_EXCHANGES + 2):

@@ -93,7 +93,7 @@ def _make(
     folder: Path, recipe: LabRecipe, testbed: ImageRecipe, progress: Progress
 ) -> dict[str, str]:
     steps = 3
-    progress(0, steps, "lab: packages")
+    progress(0, steps, "packages")
     apt = AptRoot.open(recipe.suites)
     tools = apt.resolve_packages(
         [
@@ -104,11 +104,11 @@ def _make(
     )
     system = wanted_packages(apt.solve_packages(recipe.packages), recipe)
     archives = apt.download_packages(tools), apt.download_packages(system)
-    progress(1, steps, "lab: unpacking")
+    progress(1, steps, "unpacking")
     unpack(archives[0], folder / "root")
-    progress(2, steps, "lab: unpacking")
+    progress(2, steps, "unpacking")
     unpack(archives[1], folder / "system")
-    progress(3, steps, "lab: parts")
+    progress(3, steps, "parts")
     return {**tools, **system}
 
 
