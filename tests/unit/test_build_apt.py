@@ -159,7 +159,7 @@ class FakeArchive:
     def write(
         self,
         suite: str,
-        packages: tuple[tuple[str, str], ...] = (),
+        packages: tuple[tuple[str, ...], ...] = (),
         qemus: tuple[str, ...] = (),
     ) -> None:
         texts = {
@@ -186,12 +186,14 @@ class FakeArchive:
         path.write_text(f"content of {name}")
         return hashlib.sha256(path.read_bytes()).hexdigest(), name
 
-    def _package(self, name: str, version: str) -> str:
+    def _package(self, name: str, version: str, depends: str = "") -> str:
         plain = version.rpartition(":")[2]
         digest, file = self._file(f"{name}_{plain}_amd64.deb")
         return (
             f"Package: {name}\nVersion: {version}\nArchitecture: amd64\n"
             f"Maintainer: x\nDescription: x\nFilename: {file}\n"
+            + (f"Depends: {depends}\n" if depends else "")
+            + f"Recommends: other\n"
             f"Size: {(self.root / file).stat().st_size}\n"
             f"SHA256: {digest}\n\n"
         )
@@ -242,6 +244,25 @@ def test_packages(archive: FakeArchive, etc: Path, cache: Path) -> None:
     shutil.rmtree(archive.root)
     assert root.download_packages(found) == paths
     assert all(x.is_file() for x in paths)
+
+
+@needs_apt
+def test_packages_and_what_they_depend_on(
+    archive: FakeArchive, etc: Path
+) -> None:
+    plain = ("other", "3"), ("a", "1", "b (>= 2)"), ("b", "1:2", "c")
+    archive.write("bookworm", (*plain, ("c", "1")))
+    archive.write(SUITES[0], (("c", "2~bpo"), ("a", "2")))
+    root = AptRoot.open(["bookworm", SUITES[0]], etc=etc)
+    found = {"a": "1", "b": "1:2", "c": "2~bpo"}
+    assert root.solve_packages(["a/bookworm"]) == found
+    assert root.solve_packages([f"a/{SUITES[0]}"]) == {"a": "2"}
+    archive.write("bookworm", (("a", "1", "b (>= 2)"), ("b", "1")))
+    root.update(force=True)
+    with pytest.raises(HostError, match="depend on"):
+        root.solve_packages(["a/bookworm"])
+    with pytest.raises(HostError, match="all packages"):
+        root.solve_packages(["missing"])
 
 
 @needs_apt

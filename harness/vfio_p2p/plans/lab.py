@@ -152,7 +152,7 @@ def _start(
         remove_tree(run.path)
         run.path.mkdir(parents=True, mode=0o700)
         state = LabState(
-            image=image.key, options=options, machines=_machines(options)
+            image=image.key, options=options, machines=free_machines(options)
         )
         task(0, 0, "keys")
         write_access(run, state)
@@ -178,7 +178,11 @@ class _PortTakenError(HostError):
     """Another program took a port between our look and QEMU's."""
 
 
-def _machines(options: LabOptions) -> tuple[LabMachine, ...]:
+def free_machines(options: LabOptions) -> tuple[LabMachine, ...]:
+    """Choose ports that nobody uses for the VMs of a lab.
+
+    :param options: What the lab is to be like.
+    """
     with ExitStack() as stack:
 
         def port(kind: socket.SocketKind) -> int:
@@ -240,6 +244,8 @@ def _wait(run: RunFolder, state: LabState, task: Task) -> None:
             task(0, 0, f"waiting for {name}, {passed_s:.0f} s")
 
         wait_ready(run, machine, READY_LIMIT_S, waiting)
+        # It is still there if we were killed before.
+        run.initramfs(name).unlink(missing_ok=True)
     if state.ready:
         # Somebody may rely on the clocks.
         return
