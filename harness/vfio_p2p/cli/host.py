@@ -14,8 +14,8 @@ from vfio_p2p.cli.host_text import check_lines, host_lines
 from vfio_p2p.devices.vf.check import exit_code
 from vfio_p2p.devices.vf.wanted import COUNT, RAM_MIB
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.plans.host.checking import CheckRequest, check_hosts
-from vfio_p2p.plans.host.listing import ListRequest, list_hosts
+from vfio_p2p.plans.host.checking import HostCheckRequest, check_hosts
+from vfio_p2p.plans.host.listing import HostListRequest, list_hosts
 from vfio_p2p.plans.host.where import Where
 from vfio_p2p.trace import printable
 
@@ -84,7 +84,7 @@ def _add_list(actions: options.Commands) -> None:
     _add_probe(parser)
     options.add_json(parser)
     parser.set_defaults(
-        request=lambda x: ListRequest(where(x), x.probe), run=_list
+        request=lambda x: HostListRequest(where(x), x.probe), run=_list
     )
 
 
@@ -146,8 +146,8 @@ def _ram_mib(text: str) -> int:
     raise argparse.ArgumentTypeError(f"not a number of MiB: {text}")
 
 
-def _check_request(args: argparse.Namespace) -> CheckRequest:
-    return CheckRequest(
+def _check_request(args: argparse.Namespace) -> HostCheckRequest:
+    return HostCheckRequest(
         where=where(args),
         driver=args.driver,
         pf=args.pf,
@@ -158,7 +158,7 @@ def _check_request(args: argparse.Namespace) -> CheckRequest:
     )
 
 
-def _list(wanted: ListRequest, context: Context) -> int:
+def _list(wanted: HostListRequest, context: Context) -> int:
     listed = list_hosts(wanted)
     if context.json:
         context.show_json({
@@ -180,7 +180,7 @@ def _list(wanted: ListRequest, context: Context) -> int:
     return (Verdict.PASS if found else Verdict.SKIP).exit_code
 
 
-def _check(wanted: CheckRequest, context: Context) -> int:
+def _check(wanted: HostCheckRequest, context: Context) -> int:
     lines = check_hosts(wanted)
     if context.json:
         context.show_json({

@@ -130,11 +130,21 @@ def _number(
         yield CheckLine(
             host,
             f"{address} VFs at a time",
-            card.count <= most,
+            _few_enough(card, most),
             str(card.count),
             f"at most {most} of one PF migrate at a time",
             "Ask for fewer, or take a further PF.",
         )
+
+
+def _few_enough(card: ChosenVfs, most: int) -> bool | None:
+    """Whether a card can migrate so many VFs at a time.
+
+    Nobody says whether those that it receives count as well.
+    """
+    if card.count <= most:
+        return True
+    return False if card.of_a_side > most else None
 
 
 def _firmware(

@@ -73,6 +73,7 @@ class ChosenVfs:
     :param vfs: Those of its VFs that are there.
     :param missing: The addresses of the named VFs that are not there.
     :param count: How many VFs are needed.
+    :param of_a_side: How many of them one QEMU takes.
     """
 
     pf_address: str
@@ -80,6 +81,7 @@ class ChosenVfs:
     vfs: tuple[PciFunction, ...]
     missing: tuple[str, ...]
     count: int
+    of_a_side: int
 
 
 @dataclass(frozen=True)
@@ -202,15 +204,16 @@ def _named(inventory: Inventory, needed: Needed) -> Iterator[ChosenVfs]:
     ]
     for pf in dict.fromkeys(x.pf for x in there):
         vfs = tuple(x for x in there if x.pf == pf)
-        yield ChosenVfs(pf, inventory.find(pf), vfs, (), len(vfs))
+        yield ChosenVfs(pf, inventory.find(pf), vfs, (), len(vfs), len(vfs))
     if missing:
-        yield ChosenVfs("", None, (), tuple(missing), len(missing))
+        number = len(missing)
+        yield ChosenVfs("", None, (), tuple(missing), number, number)
 
 
 def _first(inventory: Inventory, address: str, count: int) -> ChosenVfs:
     pf = inventory.find(address)
     vfs = inventory.vfs_of(pf)[:count] if pf else ()
-    return ChosenVfs(address, pf, vfs, (), count)
+    return ChosenVfs(address, pf, vfs, (), count, count)
 
 
 def _pfs(
@@ -234,11 +237,12 @@ def _rank(
 
 
 def _joined(one: ChosenVfs, other: ChosenVfs) -> ChosenVfs:
-    vfs = dict.fromkeys((*one.vfs, *other.vfs))
+    vfs = {x.address: x for x in (*one.vfs, *other.vfs)}
     return ChosenVfs(
         one.pf_address,
         one.pf,
-        tuple(vfs),
+        tuple(vfs.values()),
         (*one.missing, *other.missing),
         one.count + other.count,
+        max(one.of_a_side, other.of_a_side),
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vfio_p2p.devices.vf.check import check
@@ -24,7 +25,7 @@ from vfio_p2p.plans.host.where import (
 
 
 @dataclass(frozen=True)
-class CheckRequest:
+class HostCheckRequest:
     """What to check.
 
     :param where: The hosts.
@@ -48,7 +49,7 @@ class CheckRequest:
     probe: bool = False
 
 
-def check_hosts(wanted: CheckRequest) -> tuple[CheckLine, ...]:
+def check_hosts(wanted: HostCheckRequest) -> tuple[CheckLine, ...]:
     """Examine one host, or both hosts of a pair.
 
     :param wanted: What to check.
@@ -61,15 +62,24 @@ def check_hosts(wanted: CheckRequest) -> tuple[CheckLine, ...]:
         hosts, probe=wanted.probe, programs=wanted.qemus
     )
     return check(
-        found,
-        HostsWanted(
-            tuple(_of_host(x, wanted, len(hosts)) for x in hosts),
-            wanted.ram_mib,
-        ),
+        found, HostsWanted(host_wanted(hosts, wanted), wanted.ram_mib)
     )
 
 
-def _of_host(host: Located, wanted: CheckRequest, hosts: int) -> HostWanted:
+def host_wanted(
+    hosts: Sequence[Located], wanted: HostCheckRequest
+) -> tuple[HostWanted, ...]:
+    """Return what is wanted of each host.
+
+    :param hosts: One host, or both hosts of a pair.
+    :param wanted: What to check.
+    """
+    return tuple(_of_host(x, wanted, len(hosts)) for x in hosts)
+
+
+def _of_host(
+    host: Located, wanted: HostCheckRequest, hosts: int
+) -> HostWanted:
     entry = host.entry
     needed: tuple[Needed, ...]
     if entry is None or wanted.pf or wanted.vfs is not None:

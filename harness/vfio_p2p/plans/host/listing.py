@@ -11,7 +11,7 @@ from vfio_p2p.plans.host.where import Where, locate, take_inventories
 
 
 @dataclass(frozen=True)
-class ListRequest:
+class HostListRequest:
     """What to list.
 
     :param where: The hosts.
@@ -34,7 +34,7 @@ class ListedHost:
     inventory: Inventory
 
 
-def list_hosts(wanted: ListRequest) -> tuple[ListedHost, ...]:
+def list_hosts(wanted: HostListRequest) -> tuple[ListedHost, ...]:
     """Take the inventories of one host, or of both hosts of a pair.
 
     :param wanted: What to list.

@@ -1,0 +1,496 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The preflight: each thing that can be wrong has a line of its own."""
+
+from __future__ import annotations
+
+import pytest
+from inventories import (
+    PF,
+    VFS,
+    Change,
+    caller,
+    changed,
+    devlink,
+    function,
+    good,
+    host,
+    node,
+    settings,
+    vf,
+    without,
+)
+from vfio_p2p.devices.vf.check import check, exit_code
+from vfio_p2p.devices.vf.inventory import (
+    CardFirmware,
+    DeviceUser,
+    Inventory,
+    Migratability,
+    VfPort,
+)
+from vfio_p2p.devices.vf.line import CheckLine
+from vfio_p2p.devices.vf.wanted import HostsWanted, HostWanted, Needed
+from vfio_p2p.errors import SkipError, UsageError
+
+PREPARE = "vfio-p2p host prepare --at box"
+BOX = HostWanted("box", qemus=("/qemu",), prepare=PREPARE)
+
+
+def of(needed: Needed, driver: str = "") -> HostWanted:
+    return HostWanted("box", driver, (needed,), prepare=PREPARE)
+
+
+def lines(
+    inventory: Inventory, wanted: HostWanted = BOX, ram_mib: int = 64
+) -> tuple[CheckLine, ...]:
+    return check([inventory], HostsWanted((wanted,), ram_mib))
+
+
+def odd(found: tuple[CheckLine, ...]) -> list[CheckLine]:
+    """Return the lines that are wrong or not known."""
+    return [x for x in found if not x.ok]
+
+
+def test_all_is_well() -> None:
+    found = lines(good())
+    assert odd(found) == []
+    assert exit_code(found) == 0
+    assert all(x.host == "box" and x.is_ and x.wanted for x in found)
+    assert not any(x.mend for x in found)
+    assert len(found) > 25
+
+
+USER = DeviceUser(77, "qemu-system-x86_64", "eve")
+FLAGS = ("stop_copy", "pre_copy")
+
+CASES: dict[str, tuple[Change, str, bool | None, str, str]] = {
+    "an old kernel": (
+        host(kernel="6.1.0-13-amd64"),
+        "kernel", False, "6.1.0-13-amd64", "Boot a later kernel",
+    ),
+    "a kernel without a version": (
+        host(kernel="next"), "kernel", False, "next", "Boot a later",
+    ),
+    "no driver": (
+        host(modules={"mlx5_vfio_pci": ""}),
+        "module mlx5_vfio_pci", False, "not there",
+        "CONFIG_MLX5_VFIO_PCI). Debian's kernels have not.",
+    ),
+    "nobody looked for the driver": (
+        host(modules={}),
+        "module mlx5_vfio_pci", None, "not looked for", "Boot a kernel",
+    ),
+    "no IOMMU": (
+        host(iommu=(), iommu_groups=0),
+        "IOMMU", False, "none, 0 groups", "intel_iommu=on",
+    ),
+    "an IOMMU without groups": (
+        host(iommu_groups=0), "IOMMU", False, "dmar0, 0 groups", "VT-d",
+    ),
+    "an old iproute2": (
+        host(iproute2="6.1.0"),
+        "devlink", False, "iproute2 6.1.0", "apt-get install",
+    ),
+    "no devlink": (
+        host(devlink=""),
+        "devlink", False, "iproute2 6.15.0 without devlink", "apt-get",
+    ),
+    "no iproute2": (
+        host(devlink="", iproute2=""),
+        "devlink", False, "no iproute2", "apt-get install",
+    ),
+    "little locked memory": (
+        caller(memlock_bytes=8 << 20),
+        "locked memory of ci", False, "at most 8192 KiB",
+        "'ci - memlock 67584' to /etc/security/limits.d",
+    ),
+    "as much as the guest has": (
+        caller(memlock_bytes=64 << 20),
+        "locked memory of ci", False, "at most 65536 KiB", "LimitMEMLOCK=",
+    ),
+    "no QEMU": (
+        host(programs={"/qemu": False}),
+        "QEMU", False, "/qemu is missing, or cannot be run", "ls -l /qemu",
+    ),
+    "nobody looked for QEMU": (
+        host(programs={}), "QEMU", None, "/qemu was not looked for", "ls -l",
+    ),
+    "another card": (
+        function(PF, device="101d"),
+        f"{PF} card", False, "15b3:101d", "host list",
+    ),
+    "no driver of the PF": (
+        function(PF, driver=""),
+        f"{PF} driver", False, "none", "modprobe mlx5_core",
+    ),
+    "the default route": (
+        function(PF, routes=("default",)),
+        f"{PF} connections", False, "carries the default route",
+        "Choose another card",
+    ),
+    "the SSH connection": (
+        function(PF, routes=("default", "ssh")),
+        f"{PF} connections", False,
+        "carries the default route and carries the SSH connection",
+        "another way",
+    ),
+    "a small card": (
+        function(PF, totalvfs=1),
+        f"{PF} possible VFs", False, "1", f"mlxconfig -d {PF} set NUM_OF_VFS",
+    ),
+    "no VFs": (
+        lambda x: function(PF, numvfs=0)(without(*VFS)(x)),
+        f"{PF} VFs", False, "0", f"Run '{PREPARE}'.",
+    ),
+    "old firmware": (
+        devlink(fw_version="28.40.1000"),
+        f"{PF} firmware", False, "28.40.1000", f"mstflint -d {PF} -i FILE",
+    ),
+    "an eswitch in legacy mode": (
+        devlink(eswitch_mode="legacy"),
+        f"{PF} eswitch", False, "legacy", f"Run '{PREPARE}'.",
+    ),
+    "an eswitch that only root may ask": (
+        devlink(eswitch_mode="", error="Operation not permitted"),
+        f"{PF} eswitch", None, "not known: Operation not permitted",
+        f"'devlink dev eswitch show pci/{PF}' tells it, as root",
+    ),
+    "link aggregation": (
+        function(PF, bond="bond0"),
+        f"{PF} bond", None, "part of bond0; not known",
+        "ip link set eth0 nomaster",
+    ),
+    "unknown settings": (
+        function(PF, firmware=CardFirmware()),
+        f"{PF} settings", None, "not known",
+        f"mlxconfig -d {PF} query SRIOV_EN VF_MIGRATION_MODE",
+    ),
+    "no SR-IOV in the firmware": (
+        settings(SRIOV_EN="0"),
+        f"{PF} SRIOV_EN", False, "0", f"mlxconfig -d {PF} set SRIOV_EN=1",
+    ),
+    "no migration in the firmware": (
+        settings(VF_MIGRATION_MODE="0"),
+        f"{PF} VF_MIGRATION_MODE", False, "0", "VF_MIGRATION_MODE=2",
+    ),
+    "firmware that knows no migration": (
+        settings(VF_MIGRATION_MODE=""),
+        f"{PF} VF_MIGRATION_MODE", False, "not there", "MODE=2",
+    ),
+    "InfiniBand": (
+        settings(LINK_TYPE_P1="1"),
+        f"{PF} LINK_TYPE_P1", False, "1", "LINK_TYPE_P1=2",
+    ),
+    "few VFs in the firmware": (
+        settings(NUM_OF_VFS="1"),
+        f"{PF} NUM_OF_VFS", False, "1", "NUM_OF_VFS=2",
+    ),
+    "another kind of VF": (
+        function(VFS[0], device="1018"),
+        f"{VFS[0]} device", False, "15b3:1018", "host list",
+    ),
+    "no group": (
+        function(VFS[0], iommu_group=None, group_members=()),
+        f"{VFS[0]} IOMMU group", False, "none", "IOMMU on",
+    ),
+    "a foreign member": (
+        function(VFS[0], group_members=(VFS[0], "0000:00:1f.0")),
+        f"{VFS[0]} IOMMU group", False, "30, with 0000:00:1f.0", "ACS",
+    ),
+    "migratable is off": (
+        function(VFS[1], port=VfPort("p", {"migratable": "disable"})),
+        f"{VFS[1]} migratable", False, "disable", f"Run '{PREPARE}'.",
+    ),
+    "migratable is not offered": (
+        function(VFS[1], port=VfPort("p", {})),
+        f"{VFS[1]} migratable", False, "not offered", PREPARE,
+    ),
+    "no port": (
+        function(VFS[1], port=None),
+        f"{VFS[1]} migratable", None, "not known", "devlink port show",
+    ),
+    "plain vfio-pci": (
+        function(VFS[1], driver="vfio-pci"),
+        f"{VFS[1]} driver", False, "vfio-pci, which migrates no device",
+        f"Run '{PREPARE}'.",
+    ),
+    "the driver of the VF": (
+        function(VFS[1], driver="mlx5_core"),
+        f"{VFS[1]} driver", False, "mlx5_core", PREPARE,
+    ),
+    "no driver of the VF": (
+        function(VFS[1], driver=""), f"{VFS[1]} driver", False, "none",
+        PREPARE,
+    ),
+    "no P2P": (
+        function(VFS[0], migration=Migratability("probe", FLAGS, "")),
+        f"{VFS[0]} features", False, "stop_copy, pre_copy",
+        "made migratable before it was bound",
+    ),
+    "no migration": (
+        function(VFS[0], migration=Migratability("probe", (), "")),
+        f"{VFS[0]} features", False, "no migration", PREPARE,
+    ),
+    "features that nobody asked for": (
+        function(VFS[0], migration=Migratability("", (), "")),
+        f"{VFS[0]} features", None, "not known", "--probe",
+    ),
+    "features that cannot be asked for": (
+        function(VFS[0], migration=Migratability("", (), "x: denied")),
+        f"{VFS[0]} features", None, "not known: x: denied", "--probe",
+    ),
+    "no rights": (
+        node(VFS[0], usable=False, uid=0),
+        f"{VFS[0]} /dev/vfio/30", False, "of user 0, mode 0600",
+        "'chown ci /dev/vfio/30' as root",
+    ),
+    "in use": (
+        function(VFS[0], users=(USER,)),
+        f"{VFS[0]} users", False,
+        "PID 77 (qemu-system-x86_64, user eve)", "Wait until it ends",
+    ),
+    "in use by a process that cannot be seen": (
+        function(VFS[0], busy=True, users_complete=False),
+        f"{VFS[0]} users", False, "an unknown process", "Wait",
+    ),
+    "processes that cannot be looked at": (
+        function(VFS[0], users_complete=False),
+        f"{VFS[0]} users", None, "not known: processes of other users",
+        "--probe",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_thing_is_odd(name: str) -> None:
+    change, subject, ok, is_, mend = CASES[name]
+    found = lines(change(good()))
+    (line,) = odd(found)
+    assert (line.subject, line.ok) == (subject, ok)
+    assert is_ in line.is_
+    assert mend in line.mend
+    assert line.mend.endswith(".")
+    assert line.wanted
+    assert exit_code(found) == (2 if ok is False else 0)
+
+
+def test_each_thing_has_a_message_of_its_own() -> None:
+    said = [
+        odd(lines(change(good())))[0] for change, *_ in CASES.values()
+    ]
+    assert len({(x.subject, x.is_) for x in said}) == len(CASES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        host(modules={"mlx5_vfio_pci": "available"}),
+        host(modules={"mlx5_vfio_pci": "built-in"}),
+        host(kernel="6.7"),
+        host(kernel="7.0.1-x"),
+        host(iproute2="6.2"),
+        host(iproute2="10.0"),
+        caller(memlock_bytes=66 << 20),
+        devlink(fw_version="28.41.1000"),
+        devlink(fw_version="", psid=""),
+        function(PF, device="a2dc", devlink=None,
+                 firmware=CardFirmware("32.41.1000", "P", {
+                     "SRIOV_EN": "1", "VF_MIGRATION_MODE": "2",
+                     "LINK_TYPE_P1": "2", "NUM_OF_VFS": "16",
+                 })),
+        function(VFS[0], busy=False, users_complete=False),
+        # They are not needed.
+        function(VFS[3], driver="", users=(USER,)),
+        function(PF, numvfs=2),
+    ],
+)
+def test_nothing_is_wrong(change: Change) -> None:
+    assert exit_code(lines(change(good()))) == 0
+
+
+def test_firmware_that_nobody_knows() -> None:
+    inventory = function(
+        PF, devlink=None, firmware=CardFirmware()
+    )(good())
+    found = {x.subject: x for x in odd(lines(inventory))}
+    assert found[f"{PF} firmware"].ok is None
+    assert found[f"{PF} firmware"].is_ == "not known"
+    assert "devlink dev info" in found[f"{PF} firmware"].mend
+    assert found[f"{PF} eswitch"].is_ == (
+        "not known: devlink does not know it"
+    )
+
+
+def test_more_vfs_than_there_are() -> None:
+    wanted = of(Needed(PF, 6))
+    found = {x.subject: x for x in odd(lines(good(), wanted))}
+    assert set(found) == {f"{PF} VFs", f"{PF} VFs at a time"}
+    assert found[f"{PF} VFs"].mend == f"Run '{PREPARE} --replace'."
+    line = found[f"{PF} VFs at a time"]
+    assert (line.is_, line.wanted) == (
+        "6", "at most 4 of one PF migrate at a time"
+    )
+
+
+def test_both_sides_of_one_pf_count_together() -> None:
+    wanted = HostWanted("box", "mlx5", (
+        Needed(vfs=VFS[:2]), Needed(vfs=VFS[2:]),
+    ))
+    found = lines(good(), wanted)
+    assert odd(found) == []
+    (line,) = (x for x in found if x.subject == f"{PF} VFs at a time")
+    assert line.is_ == "4"
+    assert f"{VFS[3]} driver" in [x.subject for x in found]
+
+
+def test_the_limit_of_one_pf_is_for_each_side() -> None:
+    one, other = Needed(PF, 3), Needed(vfs=VFS[:2])
+    wanted = HostWanted("box", "mlx5", (one, other))
+    inventory = function(PF, numvfs=8)(good())
+    (line,) = odd(lines(inventory, wanted))
+    assert (line.subject, line.ok) == (f"{PF} VFs at a time", None)
+    wanted = HostWanted("box", "mlx5", (Needed(PF, 5),))
+    (line,) = odd(lines(inventory, wanted))
+    assert (line.subject, line.ok) == (f"{PF} VFs at a time", False)
+
+
+def test_a_group_of_two_vfs_that_are_both_ours() -> None:
+    both = VFS[:2]
+    inventory = good()
+    for address in both:
+        inventory = function(address, group_members=both)(inventory)
+    assert odd(lines(inventory)) == []
+    (line,) = odd(lines(inventory, of(Needed(vfs=VFS[1:3]))))
+    assert line.is_ == f"31, with {VFS[0]}"
+
+
+def test_named_functions() -> None:
+    found = lines(good(), of(Needed(vfs=(VFS[0], "0000:09:00.1"))))
+    (line,) = odd(found)
+    assert (line.subject, line.is_) == (
+        "0000:09:00.1", "there is no such function"
+    )
+    assert "host list" in line.mend
+    assert lines(good(), of(Needed(vfs=(PF,)), "mlx5"))[-1].ok is not True
+
+
+def test_there_is_no_such_pf() -> None:
+    gone = of(Needed("0000:09:00.0", 2), "mlx5")
+    (line,) = odd(lines(good(), gone))
+    assert line.subject == "0000:09:00.0"
+    assert line.is_ == "there is no such physical function"
+    assert line.wanted == f"one of {PF}"
+    with pytest.raises(UsageError, match=r"at 0000:09:00\.0"):
+        lines(good(), of(Needed("0000:09:00.0", 2)))
+
+
+def test_a_vf_is_no_pf() -> None:
+    (line,) = odd(lines(good(), of(Needed(VFS[0], 2), "mlx5")))
+    assert line.is_ == "15b3:101e cannot have virtual functions"
+
+
+def test_the_best_pf_is_chosen() -> None:
+    other = "0000:02:00.0"
+    pf = changed(good().functions[0], address=other, totalvfs=64, numvfs=0)
+    inventory = changed(good(), functions=(*good().functions, pf))
+    assert odd(lines(inventory)) == []
+    inventory = function(PF, routes=("ssh",))(inventory)
+    assert [x.subject for x in odd(lines(inventory))] == [f"{other} VFs"]
+
+
+def test_there_is_nothing_to_test_on() -> None:
+    with pytest.raises(SkipError, match="box has no function that a"):
+        lines(changed(good(), functions=()))
+    with pytest.raises(SkipError, match="box has no function that a"):
+        lines(without(*VFS)(function(PF, vendor="1234")(good())))
+    with pytest.raises(SkipError, match="for the driver qat_vfio_pci"):
+        lines(good(), of(Needed(), "qat"))
+    with pytest.raises(UsageError, match="no variant driver 'mlx4'"):
+        lines(good(), of(Needed(), "mlx4"))
+    assert SkipError.exit_code == 4
+
+
+@pytest.fixture
+def pair() -> HostsWanted:
+    wanted = [
+        HostWanted(x, "mlx5", (Needed(PF, 2),)) for x in ("one", "other")
+    ]
+    return HostsWanted(tuple(wanted))
+
+
+PAIRS: dict[str, tuple[Change, str, bool | None, str]] = {
+    "another PSID": (
+        devlink(psid="MT_2"), "PSID", False, "MT_0000000834 and MT_2",
+    ),
+    "an unknown PSID": (
+        lambda x: function(PF, firmware=changed(
+            x.functions[0].firmware, psid=""
+        ))(devlink(psid="")(x)),
+        "PSID", None, "MT_0000000834 and not known",
+    ),
+    "other firmware": (
+        devlink(fw_version="28.44.0"),
+        "firmware", False, "28.43.1014 and 28.44.0",
+    ),
+    "other capabilities": (
+        lambda x: function(VFS[1], port=VfPort("p", {
+            "migratable": "enable", "roce": "enable",
+        }))(function(VFS[0], port=VfPort("p", {
+            "migratable": "enable", "roce": "enable",
+        }))(x)),
+        "capabilities of the ports", False,
+        "migratable enable, roce disable and migratable enable, roce enable",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_two_hosts_differ(name: str, pair: HostsWanted) -> None:
+    change, subject, ok, is_ = PAIRS[name]
+    assert odd(check([good(), good()], pair)) == []
+    found = check([good(), change(good())], pair)
+    (line,) = odd(found)
+    assert (line.host, line.subject, line.ok) == (
+        "one and other", subject, ok
+    )
+    assert line.is_ == is_
+    assert line.mend
+    assert exit_code(found) == (2 if ok is False else 0)
+
+
+def test_each_host_of_a_pair_has_lines(pair: HostsWanted) -> None:
+    found = check([good(), host(kernel="5.0")(good())], pair)
+    (line,) = odd(found)
+    assert (line.host, line.subject) == ("other", "kernel")
+    assert {x.host for x in found} == {"one", "other", "one and other"}
+
+
+def lab(inventory: Inventory) -> Inventory:
+    """Return the host with the lab's card in place of a ConnectX."""
+    inventory = function(
+        PF, vendor="8086", device="10c9", driver="igb", devlink=None,
+        firmware=CardFirmware(),
+    )(host(modules={"p2pvf": "loaded"}, devlink="", iproute2="")(inventory))
+    for address in VFS:
+        inventory = function(
+            address, vendor="8086", device="10ca", driver="p2pvf", port=None
+        )(inventory)
+    return inventory
+
+
+def test_the_lab_needs_devlink_only_if_it_is_there() -> None:
+    assert odd(lines(lab(good()))) == []
+    told = devlink(eswitch_mode="legacy")(good()).functions[0].devlink
+    inventory = function(PF, devlink=told)(lab(good()))
+    assert [x.subject for x in odd(lines(inventory))] == [
+        "devlink", f"{PF} eswitch", f"{VFS[0]} migratable",
+        f"{VFS[1]} migratable",
+    ]
+    wanted = HostsWanted((BOX, BOX))
+    assert odd(check([lab(good())] * 2, wanted)) == []
+
+
+def test_a_vf_that_is_not_bound_has_no_users() -> None:
+    bare = vf(0)
+    gone = changed(bare.vfio, exists=False)
+    inventory = function(VFS[0], driver="", vfio=gone)(good())
+    assert [x.subject for x in odd(lines(inventory))] == [f"{VFS[0]} driver"]
