@@ -149,11 +149,6 @@ CASES: dict[str, tuple[Change, str, bool | None, str, str]] = {
         devlink(eswitch_mode="legacy"),
         f"{PF} eswitch", False, "legacy", f"Run '{PREPARE}'.",
     ),
-    "an eswitch that only root may ask": (
-        devlink(eswitch_mode="", error="Operation not permitted"),
-        f"{PF} eswitch", None, "not known: Operation not permitted",
-        f"'devlink dev eswitch show pci/{PF}' tells it, as root",
-    ),
     "link aggregation": (
         function(PF, bond="bond0"),
         f"{PF} bond", None, "part of bond0; not known",
@@ -292,6 +287,8 @@ def test_each_thing_has_a_message_of_its_own() -> None:
         caller(memlock_bytes=66 << 20),
         devlink(fw_version="28.41.1000"),
         devlink(fw_version="", psid=""),
+        # Its VFs have ports.
+        devlink(eswitch_mode="", error="Operation not permitted"),
         function(PF, device="a2dc", devlink=None,
                  firmware=CardFirmware("32.41.1000", "P", {
                      "SRIOV_EN": "1", "VF_MIGRATION_MODE": "2",
@@ -305,6 +302,16 @@ def test_each_thing_has_a_message_of_its_own() -> None:
 )
 def test_nothing_is_wrong(change: Change) -> None:
     assert exit_code(lines(change(good()))) == 0
+
+
+def test_the_mode_of_a_switch_that_only_root_may_ask_for() -> None:
+    inventory = devlink(eswitch_mode="", error="denied")(good())
+    for address in VFS:
+        inventory = function(address, port=None)(inventory)
+    line, *_ = odd(lines(inventory))
+    assert (line.subject, line.ok) == (f"{PF} eswitch", None)
+    assert line.is_ == "not known: denied"
+    assert f"'devlink dev eswitch show pci/{PF}' tells it, as" in line.mend
 
 
 def test_firmware_that_nobody_knows() -> None:

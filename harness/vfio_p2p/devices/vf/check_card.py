@@ -209,8 +209,7 @@ def _setting(
 
 def _eswitch(scene: Scene, pf: PciFunction) -> Iterator[CheckLine]:
     host, wanted = scene.wanted.name, scene.driver.eswitch
-    mode = pf.devlink.eswitch_mode if pf.devlink else ""
-    error = pf.devlink.error if pf.devlink else "devlink does not know it"
+    mode, error = _mode(scene, pf)
     yield CheckLine(
         host,
         f"{pf.address} eswitch",
@@ -233,3 +232,15 @@ def _eswitch(scene: Scene, pf: PciFunction) -> Iterator[CheckLine]:
             f"If changing it fails, take it out of the bond: 'ip link set "
             f"{pf.netdevs[0]} nomaster', as root.",
         )
+
+
+def _mode(scene: Scene, pf: PciFunction) -> tuple[str, str]:
+    """Return the mode of a card's switch, and why it is not known."""
+    if pf.devlink is None:
+        return "", "devlink does not know it"
+    # Only root may ask for the mode. In legacy mode no VF has a port.
+    if not pf.devlink.eswitch_mode and any(
+        vf.port for vf in scene.inventory.vfs_of(pf)
+    ):
+        return "switchdev", ""
+    return pf.devlink.eswitch_mode, pf.devlink.error
