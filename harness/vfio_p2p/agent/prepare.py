@@ -24,7 +24,7 @@ from vfio_p2p.agent.functions import (
 )
 from vfio_p2p.agent.kernel import Kernel, undisturbed
 from vfio_p2p.agent.ledger import BEGIN, COMPLETE, Ledger, Note, nothing
-from vfio_p2p.agent.locks import PATIENCE_S, locked
+from vfio_p2p.agent.locks import locked
 from vfio_p2p.agent.operations import (
     Attribute,
     Binding,

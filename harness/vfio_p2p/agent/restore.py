@@ -14,7 +14,7 @@ from vfio_p2p.agent.holders import refuse_used
 from vfio_p2p.agent.kernel import Kernel, undisturbed
 from vfio_p2p.agent.ledger import BEGIN, COMPLETE, UNDONE, Ledger, Note
 from vfio_p2p.agent.locks import locked
-from vfio_p2p.agent.operations import NumVFs, EswitchMode, from_note
+from vfio_p2p.agent.operations import EswitchMode, NumVFs, from_note
 from vfio_p2p.agent.roots import Roots
 
 FORMAT = 1
