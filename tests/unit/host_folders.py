@@ -33,36 +33,35 @@ OURS = "p2pvf"
 USER = 1000 if os.geteuid() == 0 else os.geteuid()
 
 _DEVLINK = r"""#!/bin/sh
-# devlink of iproute2, as far as the agent needs it.
-devices={sys}/bus/pci/devices
-pf=$devices/{pf}
+# devlink of iproute2, as far as the agent needs it. It starts no program, so
+# that a test can call it often.
+pf={sys}/bus/pci/devices/{pf}
 echo "$*" >>{root}/devlink.log
-caps() {{       # the folder of a port's capabilities
-    echo "$(readlink -f "$pf/virtfn$1")/.caps"
+read -r mode <$pf/.mode
+cap() {{        # the number of a port, a capability, its value at first
+    value=$3
+    [ ! -e $pf/virtfn$1/.caps/$2 ] || read -r value <$pf/virtfn$1/.caps/$2
+    printf '"%s":"%s"' $2 $value
 }}
 case $* in
 -V)
-    echo "devlink utility, iproute2-$(cat {root}/iproute2)" ;;
-"-j dev show")
-    echo '{{"dev":{{"pci/{pf}":{{}}}}}}' ;;
-"-j dev info"*)
-    echo '{{"info":{{}}}}' ;;
-"-j dev eswitch show"*)
-    echo '{{"dev":{{"pci/{pf}":{{"mode":"'"$(cat $pf/.mode)"'"}}}}}}' ;;
+    read -r version <{root}/iproute2
+    echo "devlink utility, iproute2-$version" ;;
+"-j dev eswitch show pci/{pf}")
+    echo '{{"dev":{{"pci/{pf}":{{"mode":"'$mode'"}}}}}}' ;;
 "dev eswitch set pci/{pf} mode "*)
     echo "$6" >$pf/.mode
-    [ "$6" = switchdev ] || rm -rf $devices/*/.caps ;;
+    [ "$6" = switchdev ] || rm -rf $pf/virtfn*/.caps ;;
 "-j port show")
     printf '{{"port":{{'
     comma=
     for link in $pf/virtfn*; do
-        [ "$(cat $pf/.mode)" = switchdev ] && [ -L "$link" ] || continue
+        [ $mode = switchdev ] && [ -L "$link" ] || continue
         n=${{link##*virtfn}}
         printf '%s"pci/{pf}/%d":{{"flavour":"pcivf","pfnum":0,"vfnum":%d,' \
             "$comma" $((n + 1)) $n
-        printf '"function":{{"migratable":"%s","roce":"%s"}}}}' \
-            "$(cat $(caps $n)/migratable 2>/dev/null || echo disable)" \
-            "$(cat $(caps $n)/roce 2>/dev/null || echo enable)"
+        printf '"function":{{%s,%s}}}}' \
+            "$(cap $n migratable disable)" "$(cap $n roce enable)"
         comma=,
     done
     echo '}}}}' ;;
@@ -72,13 +71,12 @@ case $* in
         echo "kernel answers: Device or resource busy" >&2
         exit 1
     fi
-    if [ "$5" = newer ]; then
-        echo 'Unknown option "newer"' >&2
-        exit 1
-    fi
-    [ "$5" != broken ] || exit 0
-    mkdir -p "$(caps $n)"
-    echo "$6" >"$(caps $n)/$5" ;;
+    case $5 in
+    newer) echo 'Unknown option "newer"' >&2; exit 1 ;;
+    roce) [ ! -e {root}/broken ] || exit 0 ;;
+    esac
+    [ -d $pf/virtfn$n/.caps ] || mkdir $pf/virtfn$n/.caps
+    echo "$6" >"$pf/virtfn$n/.caps/$5" ;;
 *)
     echo "devlink: $*?" >&2
     exit 1 ;;

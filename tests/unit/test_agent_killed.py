@@ -7,6 +7,8 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -184,39 +186,32 @@ def test_a_whole_preparation_is_undone(start: Start, tmp_path: Path) -> None:
 
 
 def test_a_killed_preparation_is_undone(start: Start, tmp_path: Path) -> None:
-    points = 0
-    while True:
+    for point in count():
         host = start.make(tmp_path / "host")
         before = host.state()
-        killer = Killer(points)
-        if survives(lambda: host.prepare(start.wanted, killer)):
+        if survives(partial(host.prepare, start.wanted, Killer(point))):
             break
-        if points % 3 == 0:
+        if point % 3 == 0:
             # A preparation puts back what another one has left.
             host.prepare(start.wanted)
         put_back(host)
-        assert host.state() == before, points
+        assert host.state() == before, point
         assert put_back(host) == 0
-        assert host.state() == before, points
+        assert host.state() == before, point
         host.remove()
-        points += 1
-    assert points > 20
+    assert point > 20
 
 
 def test_a_killed_restore_is_repeated(start: Start, tmp_path: Path) -> None:
-    points = 0
-    while True:
+    for point in count():
         host = start.make(tmp_path / "host")
         before = host.state()
         host.prepare(start.wanted)
-        killer = Killer(points)
-        kernel = host.kernel()
-        ledger = Ledger(host.roots, killer)
-        if survives(lambda: restore(ledger, kernel)):
+        ledger = Ledger(host.roots, Killer(point))
+        if survives(partial(restore, ledger, host.kernel())):
             break
         put_back(host)
-        assert host.state() == before, points
+        assert host.state() == before, point
         host.remove()
-        points += 1
     assert host.state() == before
-    assert points > 10
+    assert point > 10

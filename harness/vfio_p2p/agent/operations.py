@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vfio_p2p.agent import files
-from vfio_p2p.agent.devlink import Devlink
+from vfio_p2p.agent.eswitch import caps_of, eswitch_mode, port_of
 from vfio_p2p.agent.failure import HOST, INPUT, AgentError
 from vfio_p2p.agent.functions import (
     driver_of,
     folder_of,
     group_node,
     override_of,
-    pf_of,
     vfs_of,
 )
 from vfio_p2p.agent.holders import holders_of
@@ -182,8 +181,7 @@ class EswitchMode(Operation):
 
     def present(self, kernel: Kernel) -> Any:
         """Return the mode."""
-        device = Devlink.start(kernel.devlink_path()).device(self.pf)
-        return (device or {}).get("eswitch_mode") or None
+        return eswitch_mode(kernel, self.pf)
 
     def put(self, kernel: Kernel, value: Any) -> None:
         """Change the mode."""
@@ -225,11 +223,11 @@ class PortCap(_OfVF):
 
     def present(self, kernel: Kernel) -> Any:
         """Return the capability's value."""
-        return (self._port(kernel) or {}).get("caps", {}).get(self.cap)
+        return caps_of(kernel, self.pf, self.vf).get(self.cap)
 
     def put(self, kernel: Kernel, value: Any) -> None:
         """Change the capability."""
-        port = self._port(kernel)
+        port = port_of(kernel, self.pf, self.vf)
         if port is None:
             raise AgentError(
                 f"{self.vf} has no devlink port",
@@ -240,13 +238,6 @@ class PortCap(_OfVF):
         kernel.devlink(
             "port", "function", "set", port["handle"], self.cap, value
         )
-
-    def _port(self, kernel: Kernel) -> Any:
-        pf = pf_of(kernel.roots, self.vf)
-        number = vfs_of(kernel.roots, pf).get(self.vf)
-        if number is None:
-            return None
-        return Devlink.start(kernel.devlink_path()).port(pf, number)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from vfio_p2p.agent.devlink import Devlink
+from vfio_p2p.agent.eswitch import caps_of
 from vfio_p2p.agent.failure import HOST, INPUT, SKIP, AgentError
 from vfio_p2p.agent.functions import (
     driver_of,
@@ -249,7 +249,7 @@ class _Steps:
         self._change(Binding(pf, driver, "", vf))
         if situation.numvfs is None and situation.eswitch is None:
             return
-        for cap, value in self._caps(pf, vf).items():
+        for cap, value in caps_of(self._kernel, pf, vf).items():
             self._keep(PortCap(pf, value, value, vf, cap))
         override = override_of(self._roots, vf)
         self._keep(Override(pf, override, override, vf))
@@ -298,18 +298,11 @@ class _Steps:
     def _wanted_caps(self, pf: str, vf: str) -> list[PortCap]:
         if not self._wanted.port_caps:
             return []
-        there = self._caps(pf, vf)
+        there = caps_of(self._kernel, pf, vf)
         return [
             PortCap(pf, there.get(cap), value, vf, cap)
             for cap, value in self._wanted.port_caps
         ]
-
-    def _caps(self, pf: str, vf: str) -> dict[str, str]:
-        path = self._kernel.program("devlink")
-        number = vfs_of(self._roots, pf).get(vf)
-        port = Devlink.start(path).port(pf, number)
-        caps: dict[str, str] = port["caps"] if port else {}
-        return caps
 
     def _keep(self, operation: Operation) -> None:
         """Note a value that other changes may lose."""

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from vfio_p2p.agent import files, pci, routes, tools
-from vfio_p2p.agent.devlink import Devlink
+from vfio_p2p.agent.eswitch import eswitch_mode, refuse_no_eswitch
 from vfio_p2p.agent.failure import INPUT, SKIP, AgentError
 from vfio_p2p.agent.functions import driver_of, pf_of, vfs_of
 from vfio_p2p.agent.holders import other_uses, refuse_used, vfio_users
 from vfio_p2p.agent.kernel import Kernel
-from vfio_p2p.agent.operations import EswitchMode
 from vfio_p2p.agent.request import Preparation
 
 # The first iproute2 that knows capabilities of port functions.
@@ -168,15 +167,8 @@ def _situation(
     there = tuple(vfs_of(kernel.roots, pf))
     eswitch = None
     if wanted.eswitch:
-        eswitch = EswitchMode(pf, None, None).present(kernel)
-        if eswitch is None:
-            device = Devlink.start(kernel.devlink_path()).device(pf)
-            raise AgentError(
-                f"{pf} has no eswitch mode"
-                + (f": {device['error']}" if device else ""),
-                "The card's driver must offer devlink with an eswitch.",
-                INPUT,
-            )
+        refuse_no_eswitch(kernel, pf)
+        eswitch = eswitch_mode(kernel, pf)
         if eswitch == wanted.eswitch:
             eswitch = None
     if vfs:
