@@ -14,7 +14,6 @@ import msgspec
 import pytest
 from bundles import MIGRATED, make_bundle
 from vfio_p2p.bundle.manifest import ProgramInput
-from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.errors import (
     BuildError,
@@ -90,10 +89,6 @@ class FakePlace:
             yield
         finally:
             self.opens.append("end")
-
-    def provenance(self, job: Job) -> Provenance:
-        """Fail, since nothing calls this."""
-        raise NotImplementedError
 
     async def run(
         self, job: Job, out: Path, *, limit_s: float = 1.0

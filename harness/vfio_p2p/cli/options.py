@@ -175,11 +175,12 @@ def add_setting(
         parser.add_argument(
             "--seeds",
             type=positive,
-            default=seeds,
             metavar="N",
             help="the number of runs of each kind, with seeds from --seed on "
-            "(default: %(default)s)",
+            f"(default: {seeds}, or the key 'repeat' of a place of real "
+            "devices)",
         )
+        parser.set_defaults(usual_seeds=seeds)
     parser.add_argument(
         "--jobs",
         type=positive,
@@ -204,12 +205,25 @@ def setting(args: argparse.Namespace) -> Setting:
         driver=Driver(args.device),
         profile=args.profile,
         seed=args.seed,
-        seeds=getattr(args, "seeds", 1),
+        seeds=_seeds(args),
         rerun=args.rerun,
         jobs=getattr(args, "jobs", Setting().jobs),
         out=args.out or OUT,
         history=args.history,
     )
+
+
+def _seeds(args: argparse.Namespace) -> int:
+    given: int | None = getattr(args, "seeds", None)
+    if given is not None:
+        return given
+    usual: int = getattr(args, "usual_seeds", 1)
+    if args.at == SEALED or not hasattr(args, "usual_seeds"):
+        return usual
+    # Only real devices need the file.
+    from vfio_p2p.places.hosts.config import repeat_of
+
+    return repeat_of(args.at, args.hosts) or usual
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from vfio_p2p.errors import BundleError, TestbedError
 from vfio_p2p.machine.files import exclusive, publishing, room_for, using
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.job import Job
-from vfio_p2p.places.place import LIMIT_S, Place
+from vfio_p2p.places.place import LIMIT_S, ExactPlace, Place
 from vfio_p2p.progress import Progress
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
@@ -38,7 +38,7 @@ class CachedPlace:
     """
 
     def __init__(self, place: Place, *, rerun: bool = False) -> None:
-        if not place.exact:
+        if not isinstance(place, ExactPlace):
             raise ValueError(f"two runs at {place.name} may differ")
         self._place = place
         self._rerun = rerun
@@ -75,7 +75,7 @@ class CachedPlace:
         return self._place.opened()
 
     def provenance(self, job: Job) -> Provenance:
-        """Tell what the place contributes; see `Place.provenance`."""
+        """Tell what the place contributes; see `ExactPlace`."""
         return self._place.provenance(job)
 
     async def run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.bundle.read import Bundle
@@ -69,12 +69,6 @@ class Place(Protocol):
         :raise SkipError: When somebody else uses the devices.
         """
 
-    def provenance(self, job: Job) -> Provenance:
-        """Return what the place contributes to the result of a job.
-
-        :param job: The job.
-        """
-
     async def run(
         self, job: Job, out: Path, *, limit_s: float = LIMIT_S
     ) -> Bundle:
@@ -89,4 +83,19 @@ class Place(Protocol):
             at fault.
         :raise SourceError: When the place lacks one of the programs.
         :raise NoSpaceError: When the disk is too full.
+        """
+
+
+@runtime_checkable
+class ExactPlace(Place, Protocol):
+    """A place whose runs are functions of their inputs.
+
+    All that it contributes is known before a run.  Where runs are measured,
+    it is known only afterwards.
+    """
+
+    def provenance(self, job: Job) -> Provenance:
+        """Return what the place contributes to the result of a job.
+
+        :param job: The job.
         """

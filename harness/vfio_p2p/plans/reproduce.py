@@ -17,7 +17,7 @@ from vfio_p2p.bundle.write import check_replaceable, claimed
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import BundleError, HostError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.places import Job, Place
+from vfio_p2p.places import ExactPlace, Job
 from vfio_p2p.places.cache import check_same
 from vfio_p2p.plans.setting import OUT, SEALED
 from vfio_p2p.plans.workshop import LOCAL, Workshop
@@ -108,7 +108,7 @@ def _prepared(
     request: ReproduceRequest,
     reporter: Reporter,
     workshop: Workshop,
-) -> tuple[Place, Job]:
+) -> tuple[ExactPlace, Job]:
     """Find all that the run was made from.
 
     :raise _Missing: When something is not available.
@@ -120,6 +120,11 @@ def _prepared(
             "Only sealed runs can be repeated to the byte.",
         )
     place = workshop.place(request.at, _driver(known, recorded.place.driver))
+    if not isinstance(place, ExactPlace):
+        raise UsageError(
+            f"figures of the place {request.at!r} are measured, not exact",
+            "Leave out --at: the testbed repeats a run to the byte.",
+        )
     place.check()
     task = reporter.task(place.name)
     place.prepare(task)

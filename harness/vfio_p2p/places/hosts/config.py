@@ -30,6 +30,8 @@ VARIABLE = "VFIO_P2P_HOSTS"
 _ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _SPACE = re.compile(r"\s")
 
+Repeat = Annotated[int, Meta(ge=1, le=1024)]
+
 # The machine on which vfio-p2p runs needs no SSH.
 THIS_MACHINE = ""
 
@@ -110,7 +112,7 @@ class HostEntry(Strict, frozen=True, kw_only=True):
         default_factory=dict
     )
     kvm: bool | None = None
-    repeat: Annotated[int, Meta(ge=1, le=1024)] = 1
+    repeat: Repeat | None = None
 
     def __post_init__(self) -> None:
         if _SPACE.search(self.ssh) or self.ssh.startswith("-"):
@@ -143,8 +145,6 @@ class PairEntry(Strict, frozen=True, kw_only=True):
     :param source: The name of the source's machine.
     :param destination: The name of the destination's machine.
     :param link: The network over which they migrate.
-    :param tls: Whether the migration is encrypted, with certificates that
-        are made for each run.
     :param repeat: The number of runs of each kind if ``--seeds`` is not
         given.
     """
@@ -152,8 +152,7 @@ class PairEntry(Strict, frozen=True, kw_only=True):
     source: Name
     destination: Name
     link: Link
-    tls: bool = False
-    repeat: Annotated[int, Meta(ge=1, le=1024)] = 1
+    repeat: Repeat | None = None
 
     def __post_init__(self) -> None:
         if self.source == self.destination:
@@ -286,3 +285,16 @@ def find_place(
             f"Add the key 'destination' to [host.{name}], or use a pair.",
         )
     return host
+
+
+def repeat_of(name: str, given: Path | None) -> int | None:
+    """Return how many runs of each kind a place makes by default.
+
+    :param name: The name of the place.
+    :param given: See `hosts_path`.
+    :return: None if the file does not say.
+    :raise ConfigError: When the file is wrong.
+    """
+    hosts = load_hosts(given)
+    place = hosts.pair.get(name) or hosts.host.get(name)
+    return place.repeat if place else None

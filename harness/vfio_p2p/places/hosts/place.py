@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -16,17 +15,11 @@ from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.clock import ClockOffset, combine
-from vfio_p2p.devices.vf.check import check
-from vfio_p2p.devices.vf.drivers import VariantDriver, find_driver
-from vfio_p2p.devices.vf.inventory import Inventory, PciFunction
-from vfio_p2p.devices.vf.line import CheckLine
-from vfio_p2p.devices.vf.wanted import HostsWanted, HostWanted, Needed
-from vfio_p2p.errors import HarnessError, HostError, SkipError, UsageError
+from vfio_p2p.devices.vf.inventory import Inventory
+from vfio_p2p.errors import HostError, UsageError
 from vfio_p2p.machine.clocks import measure
 from vfio_p2p.machine.files import room_for
 from vfio_p2p.places.hosts.config import (
-    Functions,
-    HostEntry,
     HostsFile,
     Link,
     PairEntry,
@@ -45,6 +38,12 @@ from vfio_p2p.places.hosts.machine import (
     open_machine,
 )
 from vfio_p2p.places.hosts.play import Stage, Wire, play
+from vfio_p2p.places.hosts.station import (
+    Crew,
+    Station,
+    check_machines,
+    stations_of,
+)
 from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S
 from vfio_p2p.progress import Progress
@@ -53,61 +52,6 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
 _NEEDED_BYTES = 64 << 20
-# How the preflight calls the processes that have a device.
-USERS = " users"
-
-
-@dataclass(frozen=True)
-class Station:
-    """One side of a place.
-
-    :param machine: The name of its machine in hosts.toml.
-    :param entry: What the file says of the machine.
-    :param functions: The functions that the side uses.
-    """
-
-    machine: str
-    entry: HostEntry
-    functions: Functions
-
-    @property
-    def driver(self) -> VariantDriver:
-        """The variant driver of the functions.
-
-        :raise UsageError: When it is not known.
-        """
-        return find_driver(self.entry.driver)
-
-    def properties(self, address: str) -> str:
-        """The properties of QEMU's vfio-pci for a function.
-
-        :param address: The function's PCI address.
-        """
-        wanted = {x: y.value for x, y in self.driver.properties.items()}
-        wanted |= self.entry.properties
-        return ",".join(
-            [f"host={address}", *map("=".join, wanted.items())]
-        )
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One side of a place during a run."""
-
-    machine: Machine
-    known: Inventory
-    functions: tuple[PciFunction, ...]
-
-
-def _error(line: CheckLine) -> HarnessError:
-    """Turn what a preflight found wrong into the error of a command."""
-    what = (
-        f"{line.host}, {line.subject}: {line.is_}, but {line.wanted} is "
-        "wanted"
-    )
-    # A device that somebody else uses is free again later.
-    kind = SkipError if line.subject.endswith(USERS) else UsageError
-    return kind(what, line.mend)
 
 
 class RealPlace:
@@ -152,25 +96,8 @@ class RealPlace:
             known.
         """
         entry = find_place(name, hosts, dict.fromkeys(others))
-        if isinstance(entry, PairEntry):
-            stations = {
-                side: Station(machine, hosts.host[machine], functions)
-                for side, machine in (
-                    (Side.SOURCE, entry.source),
-                    (Side.DESTINATION, entry.destination),
-                )
-                for functions in (hosts.host[machine].source,)
-            }
-            return cls(name, stations, programs, entry.link)
-        assert entry.destination
-        return cls(
-            name,
-            {
-                Side.SOURCE: Station(name, entry, entry.source),
-                Side.DESTINATION: Station(name, entry, entry.destination),
-            },
-            programs,
-        )
+        link = entry.link if isinstance(entry, PairEntry) else None
+        return cls(name, stations_of(name, entry, hosts), programs, link)
 
     @property
     def name(self) -> str:
@@ -179,34 +106,14 @@ class RealPlace:
 
     def check(self) -> None:
         """Ask every machine whether the place can be used."""
-        for station in self._stations.values():
-            station.driver  # noqa: B018
         asyncio.run(self._check())
 
     async def _check(self) -> None:
         async with self._connected():
             known = await self._inventories()
-            wanted = HostsWanted(tuple(map(self._wanted, known)))
-            for line in check(tuple(known.values()), wanted):
-                if line.ok is False:
-                    raise _error(line)
+            check_machines(self.name, self._stations.values(), known)
             async with self._holding(self._sides(known)):
                 pass
-
-    def _wanted(self, machine: str) -> HostWanted:
-        """Say what the place wants of one of its machines."""
-        stations = [
-            x for x in self._stations.values() if x.machine == machine
-        ]
-        return HostWanted(
-            machine,
-            stations[0].entry.driver,
-            tuple(
-                Needed(x.functions.pf, x.functions.most, x.functions.vfs)
-                for x in stations
-            ),
-            prepare=f"vfio-p2p host prepare --at {self.name}",
-        )
 
     def prepare(self, progress: Progress) -> None:
         """Find the firmware in the cache, or make it."""
@@ -267,7 +174,7 @@ class RealPlace:
 
     @asynccontextmanager
     async def _holding(
-        self, sides: Mapping[Side, _Side]
+        self, sides: Mapping[Side, Crew]
     ) -> AsyncIterator[None]:
         """Keep others away from the cards of all machines."""
         async with AsyncExitStack() as stack:
@@ -311,9 +218,7 @@ class RealPlace:
         sides = self._sides(await self._inventories())
         parameters: dict[str, int | str | bool] = {}
         for station in self._stations.values():
-            parameters |= station.driver.parameters
-        for station in self._stations.values():
-            parameters |= station.entry.parameters
+            parameters |= station.parameters
         played = msgspec.structs.replace(
             job,
             scenario=as_played(job.scenario, parameters, told=self._told),
@@ -341,7 +246,7 @@ class RealPlace:
 
     @asynccontextmanager
     async def _simulating(
-        self, scenario: Scenario, sides: Mapping[Side, _Side], folder: Path
+        self, scenario: Scenario, sides: Mapping[Side, Crew], folder: Path
     ) -> AsyncIterator[None]:
         """Tell the devices how to behave, and in the end fetch their logs."""
         if not self._told:
@@ -379,9 +284,9 @@ class RealPlace:
         )
         return dict(zip(self._machines, found, strict=True))
 
-    def _sides(self, known: Mapping[str, Inventory]) -> dict[Side, _Side]:
+    def _sides(self, known: Mapping[str, Inventory]) -> dict[Side, Crew]:
         return {
-            side: _Side(
+            side: Crew(
                 self._machines[station.machine],
                 known[station.machine],
                 choose_functions(
@@ -394,7 +299,7 @@ class RealPlace:
         }
 
     async def _stage(
-        self, side: Side, at: _Side, program: Program, count: int
+        self, side: Side, at: Crew, program: Program, count: int
     ) -> Stage:
         station, host = self._stations[side], at.machine.host
         return Stage(
@@ -418,7 +323,7 @@ class RealPlace:
         )
 
     async def _offset(
-        self, sides: Mapping[Side, _Side]
+        self, sides: Mapping[Side, Crew]
     ) -> ClockOffset | None:
         if self._link is None:
             return None
@@ -428,18 +333,9 @@ class RealPlace:
             self._link.destination,
         )
 
-    def provenance(self, job: Job) -> HostProvenance:
-        """Refuse: a measured run says what it was made with only afterwards.
-
-        :raise HostError: Always.
-        """
-        raise HostError(
-            f"what {self.name} contributes to a run is known after the run"
-        )
-
     def _provenance(
         self,
-        sides: Mapping[Side, _Side],
+        sides: Mapping[Side, Crew],
         count: int,
         clock: ClockOffset | None,
     ) -> HostProvenance:

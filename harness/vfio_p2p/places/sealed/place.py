@@ -88,7 +88,7 @@ class SealedPlace:
         return nullcontext()
 
     def provenance(self, job: Job) -> SealedProvenance:
-        """Tell what the testbed contributes; see `Place.provenance`."""
+        """Tell what the testbed contributes; see `ExactPlace`."""
         outer = self._found_outer()
         image = self._ready_image(silent)
         return SealedProvenance(

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two sides of a place of real devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from vfio_p2p.devices.vf.check import check
+from vfio_p2p.devices.vf.drivers import VariantDriver, find_driver
+from vfio_p2p.devices.vf.inventory import Inventory, PciFunction
+from vfio_p2p.devices.vf.line import CheckLine
+from vfio_p2p.devices.vf.wanted import HostsWanted, HostWanted, Needed
+from vfio_p2p.errors import HarnessError, SkipError, UsageError
+from vfio_p2p.places.hosts.config import (
+    Functions,
+    HostEntry,
+    HostsFile,
+    PairEntry,
+)
+from vfio_p2p.places.hosts.machine import Machine
+from vfio_p2p.side import Side
+
+# How the preflight calls the processes that have a device.
+_USERS = " users"
+
+
+@dataclass(frozen=True)
+class Station:
+    """One side of a place, as hosts.toml describes it.
+
+    :param machine: The name of its machine.
+    :param entry: What the file says of the machine.
+    :param functions: The functions that the side uses.
+    :param driver: The variant driver of the functions.
+    """
+
+    machine: str
+    entry: HostEntry
+    functions: Functions
+    driver: VariantDriver
+
+    @classmethod
+    def of(
+        cls, machine: str, entry: HostEntry, functions: Functions
+    ) -> Station:
+        """Make a side of a place.
+
+        :param machine: The name of its machine.
+        :param entry: What the file says of the machine.
+        :param functions: The functions that the side uses.
+        :raise UsageError: When the driver is not known.
+        """
+        return cls(machine, entry, functions, find_driver(entry.driver))
+
+    @property
+    def parameters(self) -> dict[str, int | str | bool]:
+        """The migration parameters that the side needs."""
+        return {**self.driver.parameters, **self.entry.parameters}
+
+    def properties(self, address: str) -> str:
+        """The properties of QEMU's vfio-pci for a function.
+
+        :param address: The function's PCI address.
+        """
+        wanted = {x: y.value for x, y in self.driver.properties.items()}
+        wanted |= self.entry.properties
+        return ",".join(
+            [f"host={address}", *map("=".join, wanted.items())]
+        )
+
+
+@dataclass(frozen=True)
+class Crew:
+    """One side of a place during a run.
+
+    :param machine: Its machine.
+    :param known: What the machine had before the run.
+    :param functions: The functions that the side may use.
+    """
+
+    machine: Machine
+    known: Inventory
+    functions: tuple[PciFunction, ...]
+
+
+def stations_of(
+    name: str, place: HostEntry | PairEntry, hosts: HostsFile
+) -> dict[Side, Station]:
+    """Return both sides of a place.
+
+    :param name: The name of the place.
+    :param place: The place.
+    :param hosts: The file that describes it.
+    :raise UsageError: When a driver is not known.
+    """
+    if isinstance(place, PairEntry):
+        names = {
+            Side.SOURCE: place.source,
+            Side.DESTINATION: place.destination,
+        }
+        return {
+            side: Station.of(machine, entry, entry.source)
+            for side, machine in names.items()
+            for entry in (hosts.host[machine],)
+        }
+    # `find_place` returns no other.
+    assert place.destination
+    return {
+        Side.SOURCE: Station.of(name, place, place.source),
+        Side.DESTINATION: Station.of(name, place, place.destination),
+    }
+
+
+def check_machines(
+    place: str,
+    stations: Iterable[Station],
+    known: Mapping[str, Inventory],
+) -> None:
+    """Check that machines have what a migration needs.
+
+    :param place: The name of the place.
+    :param stations: Its sides.
+    :param known: What each machine has, by name.
+    :raise UsageError: When something is not as it has to be.
+    :raise SkipError: When there is nothing to test on, or somebody else uses
+        a device.
+    """
+    sides = list(stations)
+    wanted = tuple(
+        HostWanted(
+            machine,
+            of_machine[0].entry.driver,
+            tuple(
+                Needed(x.functions.pf, x.functions.most, x.functions.vfs)
+                for x in of_machine
+            ),
+            prepare=f"vfio-p2p host prepare --at {place}",
+        )
+        for machine in known
+        for of_machine in ([x for x in sides if x.machine == machine],)
+    )
+    for line in check(tuple(known.values()), HostsWanted(wanted)):
+        if line.ok is False:
+            raise _error(line)
+
+
+def _error(line: CheckLine) -> HarnessError:
+    """Turn what a preflight found wrong into the error of a command."""
+    what = (
+        f"{line.host}, {line.subject}: {line.is_}, but {line.wanted} is "
+        "wanted"
+    )
+    # A device that somebody else uses is free again later.
+    kind = SkipError if line.subject.endswith(_USERS) else UsageError
+    return kind(what, line.mend)
