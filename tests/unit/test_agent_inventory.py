@@ -142,8 +142,13 @@ def test_functions_that_do_not_matter(tree: HostTree) -> None:
     tree.write("sys/bus/pci/devices/0000:00:03.0/vfio-dev/vfio4/dev", "1:2")
     tree.device("0000:00:04.0")
     tree.group("0000:00:04.0", 3)
-    (found,) = taken(tree).functions
+    # A kernel before 6.1.
+    tree.device("0000:00:05.0")
+    tree.group("0000:00:05.0", 5)
+    tree.bind("0000:00:05.0", "vfio-pci")
+    found, older = taken(tree).functions
     assert (found.address, found.kind) == ("0000:00:03.0", "function")
+    assert (older.address, older.vfio.cdev) == ("0000:00:05.0", "")
     assert found.vfio.cdev == "vfio4"
     assert found.group_members == ("0000:00:03.0", "0000:00:04.0")
 

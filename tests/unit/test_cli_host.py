@@ -246,6 +246,15 @@ def test_where(hosts: Path, tmp_path: Path) -> None:
         locate(Where(at="both2", hosts=hosts))
 
 
+def test_options_can_be_pasted() -> None:
+    assert Where().options == ""
+    assert Where(ssh="ci@far:2201").options == " --ssh ci@far:2201"
+    found = Where(at="far", hosts=Path("/my hosts")).options
+    assert found == " --at far --hosts '/my hosts'"
+    # Only names are looked up there.
+    assert Where(hosts=Path("/x")).options == ""
+
+
 def test_what_is_wanted(hosts: Path) -> None:
     where = Where(at="here", hosts=hosts)
     (wanted,) = host_wanted(locate(where), HostCheckRequest(where))
@@ -254,17 +263,23 @@ def test_what_is_wanted(hosts: Path) -> None:
         "p2pvf",
         (
             Needed("0000:01:00.0", 4),
-            Needed(vfs=("0000:02:10.0", "0000:02:10.2")),
+            Needed("", 2, ("0000:02:10.0", "0000:02:10.2")),
         ),
         (),
-        f"vfio-p2p host prepare --hosts {hosts} --at here",
+        f"vfio-p2p host prepare --at here --hosts {hosts}",
+    )
+    (wanted,) = host_wanted(locate(where), HostCheckRequest(where, vfs=1))
+    assert wanted.needed == (
+        Needed("0000:01:00.0", 1), Needed("", 1, ("0000:02:10.0",))
     )
     where = Where(at="both", hosts=hosts)
     far, here = host_wanted(locate(where), HostCheckRequest(where))
     assert (far.driver, far.needed) == ("mlx5", (Needed("0000:03:00.0", 3),))
     assert here.needed == (Needed("0000:01:00.0", 4),)
     (far, here) = host_wanted(locate(where), HostCheckRequest(where, vfs=2))
-    assert (far.needed, here.needed) == ((Needed("", 2),), (Needed("", 2),))
+    assert (far.needed, here.needed) == (
+        (Needed("0000:03:00.0", 2),), (Needed("0000:01:00.0", 2),)
+    )
     (wanted,) = host_wanted(
         locate(Where()), HostCheckRequest(driver="xe", pf=PF, qemus=("/q",))
     )

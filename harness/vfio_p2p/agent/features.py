@@ -96,7 +96,7 @@ def _ask(roots: Roots, group: int, address: str) -> dict[str, Any]:
             finally:
                 os.close(device)
     except OSError as err:
-        return unknown(f"{address}: {err.strerror}")
+        return unknown(f"{err.filename or address}: {err.strerror}")
     return {"source": "probe", "flags": flags, "error": ""}
 
 

@@ -117,8 +117,9 @@ def _add_check(actions: options.Commands) -> None:
         "--vfs",
         type=options.positive,
         metavar="N",
-        help="the number of virtual functions on each host (default: as "
-        f"in hosts.toml, or {COUNT} on one host)",
+        help="the number of virtual functions: of each side that hosts.toml "
+        "names, or else on the host (default: as in hosts.toml, or "
+        f"{COUNT})",
     )
     parser.add_argument(
         "--ram-mib",

@@ -33,8 +33,9 @@ class HostCheckRequest:
         ``hosts.toml`` says, or what fits.
     :param pf: The PF; empty takes what ``hosts.toml`` says, or the one that
         needs the least to be done.
-    :param vfs: The number of VFs on each host; None takes what
-        ``hosts.toml`` says, or one for each side.
+    :param vfs: The number of VFs of each side that ``hosts.toml`` names, or
+        else on the host; None takes what that file says, or one for each
+        side.
     :param ram_mib: The memory of a guest.
     :param qemus: The QEMUs that shall run there.
     :param probe: Open the devices that nobody uses, and ask them.
@@ -82,14 +83,16 @@ def _of_host(
 ) -> HostWanted:
     entry = host.entry
     needed: tuple[Needed, ...]
-    if entry is None or wanted.pf or wanted.vfs is not None:
-        count = COUNT // hosts if wanted.vfs is None else wanted.vfs
-        needed = (Needed(wanted.pf, count),)
+    if entry is None or wanted.pf:
+        needed = (Needed(wanted.pf, wanted.vfs or COUNT // hosts),)
     elif hosts > 1 or entry.destination is None:
         # Each host of a pair takes the functions of its source.
-        needed = (_needed(entry.source),)
+        needed = (_needed(entry.source, wanted.vfs),)
     else:
-        needed = (_needed(entry.source), _needed(entry.destination))
+        needed = (
+            _needed(entry.source, wanted.vfs),
+            _needed(entry.destination, wanted.vfs),
+        )
     return HostWanted(
         host.spec.name,
         wanted.driver or (entry.driver if entry else ""),
@@ -99,5 +102,6 @@ def _of_host(
     )
 
 
-def _needed(functions: Functions) -> Needed:
-    return Needed(functions.pf, functions.most, functions.vfs)
+def _needed(functions: Functions, number: int | None) -> Needed:
+    count = number or functions.most
+    return Needed(functions.pf, count, functions.vfs[:count])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +43,14 @@ class Where:
     @property
     def options(self) -> str:
         """The same as options of the command line, after a space."""
-        hosts = f" --hosts {self.hosts}" if self.hosts else ""
+        options = []
         if self.at:
-            return f"{hosts} --at {self.at}"
-        return f" --ssh {self.ssh}" if self.ssh else ""
+            options += ["--at", self.at]
+            if self.hosts:
+                options += ["--hosts", str(self.hosts)]
+        elif self.ssh:
+            options += ["--ssh", self.ssh]
+        return f" {shlex.join(options)}" if options else ""
 
 
 @dataclass(frozen=True)
