@@ -280,11 +280,14 @@ def test_what_is_wanted(hosts: Path) -> None:
     assert (far.needed, here.needed) == (
         (Needed("0000:03:00.0", 2),), (Needed("0000:01:00.0", 2),)
     )
+    far, here = host_wanted(locate(where), HostCheckRequest(where, pf=PF))
+    assert (far.needed, here.needed) == ((Needed(PF, 1),), (Needed(PF, 1),))
     (wanted,) = host_wanted(
         locate(Where()), HostCheckRequest(driver="xe", pf=PF, qemus=("/q",))
     )
-    assert wanted == HostWanted("this machine", "xe", (Needed(PF, 2),),
-                                ("/q",))
+    assert wanted == HostWanted(
+        "this machine", "xe", (Needed(PF, 2),), ("/q",), known=False
+    )
 
 
 class TreeHost:

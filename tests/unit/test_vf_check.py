@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from inventories import (
     PF,
@@ -32,7 +34,9 @@ from vfio_p2p.devices.vf.wanted import HostsWanted, HostWanted, Needed
 from vfio_p2p.errors import SkipError, UsageError
 
 PREPARE = "vfio-p2p host prepare --at box"
-BOX = HostWanted("box", qemus=("/qemu",), prepare=PREPARE)
+BOX = HostWanted(
+    "box", needed=(Needed(count=4),), qemus=("/qemu",), prepare=PREPARE
+)  # fmt: skip
 
 
 def of(needed: Needed, driver: str = "") -> HostWanted:
@@ -85,6 +89,9 @@ CASES: dict[str, tuple[Change, str, bool | None, str, str]] = {
     ),
     "an IOMMU without groups": (
         host(iommu_groups=0), "IOMMU", False, "dmar0, 0 groups", "VT-d",
+    ),
+    "groups without an IOMMU": (
+        host(iommu=()), "IOMMU", False, "none, 40 groups", "VT-d",
     ),
     "an old iproute2": (
         host(iproute2="6.1.0"),
@@ -145,6 +152,10 @@ CASES: dict[str, tuple[Change, str, bool | None, str, str]] = {
         devlink(fw_version="28.40.1000"),
         f"{PF} firmware", False, "28.40.1000", f"mstflint -d {PF} -i FILE",
     ),
+    "firmware whose version has fewer digits": (
+        devlink(fw_version="28.9.1000"),
+        f"{PF} firmware", False, "28.9.1000", "burn",
+    ),
     "an eswitch in legacy mode": (
         devlink(eswitch_mode="legacy"),
         f"{PF} eswitch", False, "legacy", f"Run '{PREPARE}'.",
@@ -177,7 +188,7 @@ CASES: dict[str, tuple[Change, str, bool | None, str, str]] = {
     ),
     "few VFs in the firmware": (
         settings(NUM_OF_VFS="1"),
-        f"{PF} NUM_OF_VFS", False, "1", "NUM_OF_VFS=2",
+        f"{PF} NUM_OF_VFS", False, "1", "NUM_OF_VFS=4",
     ),
     "another kind of VF": (
         function(VFS[0], device="1018"),
@@ -294,10 +305,6 @@ def test_each_thing_has_a_message_of_its_own() -> None:
                      "SRIOV_EN": "1", "VF_MIGRATION_MODE": "2",
                      "LINK_TYPE_P1": "2", "NUM_OF_VFS": "16",
                  })),
-        function(VFS[0], busy=False, users_complete=False),
-        # They are not needed.
-        function(VFS[3], driver="", users=(USER,)),
-        function(PF, numvfs=2),
     ],
 )
 def test_nothing_is_wrong(change: Change) -> None:
@@ -310,8 +317,17 @@ def test_the_mode_of_a_switch_that_only_root_may_ask_for() -> None:
         inventory = function(address, port=None)(inventory)
     line, *_ = odd(lines(inventory))
     assert (line.subject, line.ok) == (f"{PF} eswitch", None)
+    # What is known counts, whatever else is.
+    (line,) = odd(lines(devlink(eswitch_mode="legacy")(good())))
+    assert line.is_ == "legacy"
+    line, *_ = odd(lines(inventory))
     assert line.is_ == "not known: denied"
     assert f"'devlink dev eswitch show pci/{PF}' tells it, as" in line.mend
+
+
+def test_the_attempt_to_open_a_device_says_enough() -> None:
+    inventory = function(VFS[0], busy=False, users_complete=False)(good())
+    assert odd(lines(inventory)) == []
 
 
 def test_firmware_that_nobody_knows() -> None:
@@ -367,7 +383,39 @@ def test_a_group_of_two_vfs_that_are_both_ours() -> None:
         inventory = function(address, group_members=both)(inventory)
     assert odd(lines(inventory)) == []
     (line,) = odd(lines(inventory, of(Needed(vfs=VFS[1:3]))))
+    assert line.subject == f"{VFS[1]} IOMMU group"
     assert line.is_ == f"31, with {VFS[0]}"
+
+
+def test_a_command_that_does_not_know_the_card() -> None:
+    wanted = replace(of(Needed(PF, 3)), known=False)
+    inventory = function(VFS[2], driver="mlx5_core")(good())
+    assert odd(lines(inventory, wanted)) == []
+    inventory = function(VFS[0], driver="mlx5_core")(inventory)
+    (line,) = odd(lines(inventory, wanted))
+    assert line.subject == f"{VFS[0]} driver"
+    known = f"{PREPARE} --pf {PF} --count 3 --driver mlx5"
+    assert line.mend == f"Run '{known}'."
+
+
+def test_the_vfs_that_are_taken() -> None:
+    """Those of the driver come first, and those in use come last."""
+    inventory = function(VFS[0], users=(USER,))(good())
+    inventory = function(VFS[1], driver="")(inventory)
+    inventory = function(VFS[2], busy=True)(inventory)
+    found = inventory.vfs_for(inventory.functions[0], "mlx5_vfio_pci")
+    assert [x.address for x in found] == [VFS[3], VFS[1], VFS[0], VFS[2]]
+    found = inventory.vfs_for(inventory.functions[0], "x")
+    assert [x.address for x in found] == [VFS[1], VFS[3], VFS[0], VFS[2]]
+    (line,) = odd(lines(inventory, of(Needed(PF, 2))))
+    assert line.subject == f"{VFS[1]} driver"
+
+
+def test_a_vf_that_has_another_driver_has_no_features() -> None:
+    nothing = Migratability("probe", (), "")
+    inventory = function(VFS[1], driver="vfio-pci", migration=nothing)(good())
+    (line,) = odd(lines(inventory))
+    assert line.subject == f"{VFS[1]} driver"
 
 
 def test_named_functions() -> None:
@@ -489,8 +537,7 @@ def test_the_lab_needs_devlink_only_if_it_is_there() -> None:
     told = devlink(eswitch_mode="legacy")(good()).functions[0].devlink
     inventory = function(PF, devlink=told)(lab(good()))
     assert [x.subject for x in odd(lines(inventory))] == [
-        "devlink", f"{PF} eswitch", f"{VFS[0]} migratable",
-        f"{VFS[1]} migratable",
+        "devlink", f"{PF} eswitch", *(f"{x} migratable" for x in VFS)
     ]
     wanted = HostsWanted((BOX, BOX))
     assert odd(check([lab(good())] * 2, wanted)) == []

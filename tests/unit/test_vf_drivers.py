@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from inventories import good
+from inventories import changed, good
 from vfio_p2p.devices.vf.drivers import (
     find_driver,
     load_drivers,
@@ -48,6 +48,11 @@ def test_mlx5() -> None:
     assert driver.max_vfs == 4
     assert driver.port_caps == {"migratable": "enable"}
     assert driver.properties == {}
+    lab = find_driver("p2pvf")
+    nvme = changed(pf, vendor="1b36", device="0010")
+    assert (lab.fits_pf(nvme), lab.fits_vf(nvme)) == (True, False)
+    nvme = changed(nvme, kind="vf")
+    assert (lab.fits_pf(nvme), lab.fits_vf(nvme)) == (False, True)
     assert find_driver("p2pvf").parameters == {"downtime-limit": 20000}
 
 

@@ -54,7 +54,7 @@ def card_lines(scene: Scene, card: ChosenVfs) -> Iterator[CheckLine]:
         return
     yield from _firmware(scene, card, pf)
     if scene.driver.eswitch:
-        yield from _eswitch(scene, pf)
+        yield from _eswitch(scene, card, pf)
 
 
 def _no_pf(scene: Scene, card: ChosenVfs) -> CheckLine:
@@ -116,14 +116,13 @@ def _number(
         else "Ask for fewer, or choose another card.",
     )
     number = pf.numvfs or 0
-    again = " --replace" if number else ""
     yield CheckLine(
         host,
         f"{address} VFs",
         number >= card.count,
         str(number),
         f"{card.count} or more",
-        f"Run '{scene.wanted.prepare}{again}'.",
+        scene.prepare(card, replace=number > 0),
     )
     most = scene.driver.max_vfs
     if most is not None:
@@ -207,7 +206,9 @@ def _setting(
     )
 
 
-def _eswitch(scene: Scene, pf: PciFunction) -> Iterator[CheckLine]:
+def _eswitch(
+    scene: Scene, card: ChosenVfs, pf: PciFunction
+) -> Iterator[CheckLine]:
     host, wanted = scene.wanted.name, scene.driver.eswitch
     mode, error = _mode(scene, pf)
     yield CheckLine(
@@ -216,7 +217,7 @@ def _eswitch(scene: Scene, pf: PciFunction) -> Iterator[CheckLine]:
         mode == wanted if mode else None,
         mode or (f"not known: {error}" if error else "not known"),
         wanted,
-        f"Run '{scene.wanted.prepare}'."
+        scene.prepare(card)
         if mode
         else f"'devlink dev eswitch show pci/{pf.address}' tells it, as "
         "root.",

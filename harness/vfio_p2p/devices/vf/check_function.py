@@ -33,12 +33,12 @@ def vf_lines(
     )
     yield from _group(scene, card, vf)
     if not scene.without_devlink(card):
-        yield from _port(scene, vf)
+        yield from _port(scene, card, vf)
     bound = vf.driver == scene.driver.driver
-    yield _driver(scene, vf)
+    yield _driver(scene, card, vf)
     if bound:
-        yield _migration(scene, vf)
-        yield _rights(scene, vf)
+        yield _migration(scene, card, vf)
+        yield _rights(scene, card, vf)
     if vf.vfio.exists or vf.vfio.cdev:
         yield _users(scene, vf)
 
@@ -64,7 +64,9 @@ def _group(
     )
 
 
-def _port(scene: Scene, vf: PciFunction) -> Iterator[CheckLine]:
+def _port(
+    scene: Scene, card: ChosenVfs, vf: PciFunction
+) -> Iterator[CheckLine]:
     for name, wanted in scene.driver.port_caps.items():
         found = vf.port.caps.get(name) if vf.port else None
         yield CheckLine(
@@ -73,14 +75,16 @@ def _port(scene: Scene, vf: PciFunction) -> Iterator[CheckLine]:
             found == wanted if vf.port else None,
             found or ("not offered" if vf.port else "not known"),
             wanted,
-            f"Run '{scene.wanted.prepare}'."
+            scene.prepare(card)
             if vf.port
             else "'devlink port show' tells it once the card is in "
-            f"switchdev mode: run '{scene.wanted.prepare}'.",
+            f"switchdev mode. {scene.prepare(card)}",
         )
 
 
-def _driver(scene: Scene, vf: PciFunction) -> CheckLine:
+def _driver(
+    scene: Scene, card: ChosenVfs, vf: PciFunction
+) -> CheckLine:
     found = vf.driver or "none"
     if vf.driver == _PLAIN:
         found += ", which migrates no device"
@@ -90,11 +94,13 @@ def _driver(scene: Scene, vf: PciFunction) -> CheckLine:
         vf.driver == scene.driver.driver,
         found,
         scene.driver.driver,
-        f"Run '{scene.wanted.prepare}'.",
+        scene.prepare(card),
     )
 
 
-def _migration(scene: Scene, vf: PciFunction) -> CheckLine:
+def _migration(
+    scene: Scene, card: ChosenVfs, vf: PciFunction
+) -> CheckLine:
     told = vf.migration
     flags = ", ".join(told.flags) or "no migration"
     if not told.source:
@@ -106,13 +112,15 @@ def _migration(scene: Scene, vf: PciFunction) -> CheckLine:
         flags,
         " and ".join(_NEEDED),
         "The driver offers them only for a VF that was made migratable "
-        f"before it was bound: run '{scene.wanted.prepare}'."
+        f"before it was bound. {scene.prepare(card)}"
         if told.source
         else "Add --probe: it opens the device and asks the driver.",
     )
 
 
-def _rights(scene: Scene, vf: PciFunction) -> CheckLine:
+def _rights(
+    scene: Scene, card: ChosenVfs, vf: PciFunction
+) -> CheckLine:
     node, user = vf.vfio, scene.inventory.caller.user
     found = "not there"
     if node.exists:
@@ -123,8 +131,8 @@ def _rights(scene: Scene, vf: PciFunction) -> CheckLine:
         node.usable,
         found,
         f"{user} may read and write it",
-        f"Run '{scene.wanted.prepare}', or 'chown {user} {node.path}' as "
-        "root after each time that a driver is bound.",
+        f"{scene.prepare(card)} Or run 'chown {user} {node.path}' as root, "
+        "after each time that a driver is bound.",
     )
 
 

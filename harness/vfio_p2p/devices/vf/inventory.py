@@ -269,6 +269,24 @@ class Inventory(_Part, frozen=True):
         vfs = (x for x in self.functions if x.pf == pf.address)
         return tuple(sorted(vfs, key=lambda x: (x.vf_index or 0, x.address)))
 
+    def vfs_for(
+        self, pf: PciFunction, driver: str
+    ) -> tuple[PciFunction, ...]:
+        """Return the VFs of a PF in the order in which to take them.
+
+        Those that somebody uses come last, and before them those that the
+        driver does not have.
+
+        :param pf: The PF.
+        :param driver: The name of the variant driver.
+        """
+
+        def rank(vf: PciFunction) -> tuple[bool, bool]:
+            return bool(vf.users or vf.busy), vf.driver != driver
+
+        # Sorting keeps the order of those that are alike.
+        return tuple(sorted(self.vfs_of(pf), key=rank))
+
 
 def decode(document: Any, host: str) -> Inventory:
     """Convert what the agent printed.

@@ -43,6 +43,7 @@ class HostWanted:
     :param needed: The VFs of each side that is on this host.
     :param qemus: The paths of the QEMUs that shall run there.
     :param prepare: The command that sets the host up.
+    :param known: Whether that command knows the driver and the functions.
     """
 
     name: str
@@ -50,6 +51,7 @@ class HostWanted:
     needed: tuple[Needed, ...] = (Needed(),)
     qemus: tuple[str, ...] = ()
     prepare: str = "vfio-p2p host prepare"
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,26 @@ class Scene:
                 _joined(before, side) if before else side
             )
         return tuple(found.values())
+
+    def prepare(self, card: ChosenVfs, *, replace: bool = False) -> str:
+        """Return what to do to have a card set up, a whole sentence.
+
+        :param card: The card.
+        :param replace: Whether VFs go that are there.
+        """
+        words = [self.wanted.prepare]
+        if not self.wanted.known:
+            key = next(
+                name
+                for name, driver in load_drivers().items()
+                if driver is self.driver
+            )
+            words.append(
+                f"--pf {card.pf_address} --count {card.count} --driver {key}"
+            )
+        if replace:
+            words.append("--replace")
+        return f"Run '{' '.join(words)}'."
 
     def without_devlink(self, card: ChosenVfs) -> bool:
         """Whether nothing is wanted of devlink for a card.
@@ -182,7 +204,7 @@ def _sides(
     if needed.vfs:
         yield from _named(inventory, needed)
     elif needed.pf:
-        yield _first(inventory, needed.pf, needed.count)
+        yield _first(inventory, driver, needed.pf, needed.count)
     else:
         pfs = list(_pfs(inventory, driver))
         if not pfs:
@@ -191,7 +213,7 @@ def _sides(
                 f"Choose a host that has one of these: {driver.title}.",
             )
         best = max(pfs, key=lambda x: _rank(inventory, driver, x))
-        yield _first(inventory, best.address, needed.count)
+        yield _first(inventory, driver, best.address, needed.count)
 
 
 def _named(inventory: Inventory, needed: Needed) -> Iterator[ChosenVfs]:
@@ -210,9 +232,11 @@ def _named(inventory: Inventory, needed: Needed) -> Iterator[ChosenVfs]:
         yield ChosenVfs("", None, (), tuple(missing), number, number)
 
 
-def _first(inventory: Inventory, address: str, count: int) -> ChosenVfs:
+def _first(
+    inventory: Inventory, driver: VariantDriver, address: str, count: int
+) -> ChosenVfs:
     pf = inventory.find(address)
-    vfs = inventory.vfs_of(pf)[:count] if pf else ()
+    vfs = inventory.vfs_for(pf, driver.driver)[:count] if pf else ()
     return ChosenVfs(address, pf, vfs, (), count, count)
 
 

@@ -99,6 +99,7 @@ def _of_host(
         needed,
         wanted.qemus,
         f"vfio-p2p host prepare{wanted.where.options}",
+        known=bool(entry and not wanted.pf and not wanted.driver),
     )
 
 
