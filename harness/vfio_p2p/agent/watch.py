@@ -100,7 +100,8 @@ def _checked(text: bytes) -> dict[str, Any]:
 
 
 def _start(request: dict[str, Any]) -> subprocess.Popen[bytes]:
-    setpriv = shutil.which("setpriv", path=f"{os.defpath}:/usr/sbin:/sbin")
+    path = os.environ.get("PATH", os.defpath)
+    setpriv = shutil.which("setpriv", path=f"{path}:/usr/sbin:/sbin")
     if setpriv is None:
         raise AgentError(
             "setpriv is missing", "Install the package util-linux there."
