@@ -55,29 +55,31 @@ def run(arguments: list[str], roots: Roots) -> None:
         raise AgentError(
             "watch has no arguments", "Send the request on stdin.", INPUT
         )
-    wire = Wire(0, 1)
+    controller = Controller(0, 1)
     try:
-        _watch(wire, roots.proc)
+        _watch(controller, roots.proc)
     finally:
-        wire.close()
+        controller.close()
 
 
-def _watch(wire: Wire, proc: Path) -> None:
-    while not wire.received and not wire.ended:
-        wire.wait(_POLL_S)
-    if not wire.received:
+def _watch(controller: Controller, proc: Path) -> None:
+    while not controller.received and not controller.ended:
+        controller.wait(_POLL_S)
+    if not controller.received:
         return
-    request = _checked(wire.received.pop(0))
+    request = _checked(controller.received.pop(0))
     process = _start(request)
     try:
-        wire.send({"pid": process.pid})
-        silent = _follow(process, wire, request)
+        controller.send({"pid": process.pid})
+        silent = _follow(process, controller, request)
     finally:
         _end(process, proc)
-    wire.send({"status": process.returncode, "silent": silent})
+    controller.send({"status": process.returncode, "silent": silent})
     deadline = time.monotonic() + _LINGER_S
-    while wire.pending and not wire.ended and time.monotonic() < deadline:
-        wire.wait(_POLL_S)
+    while controller.pending and not controller.ended:
+        controller.wait(_POLL_S)
+        if time.monotonic() > deadline:
+            break
 
 
 def _checked(text: bytes) -> dict[str, Any]:
@@ -124,7 +126,9 @@ def _start(request: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def _follow(
-    process: subprocess.Popen[bytes], wire: Wire, request: dict[str, Any]
+    process: subprocess.Popen[bytes],
+    controller: Controller,
+    request: dict[str, Any],
 ) -> bool:
     """Send what files get until the program ends, or has to.
 
@@ -136,18 +140,18 @@ def _follow(
         while True:
             # Asked for first: what the program wrote before is then read.
             over = process.poll() is not None
-            more = [file.read(wire) for file in files]
+            more = [file.read(controller) for file in files]
             if over and not any(more):
                 return False
-            wire.wait(0.0 if any(more) else _POLL_S)
-            if wire.ended:
+            controller.wait(0.0 if any(more) else _POLL_S)
+            if controller.ended:
                 return False
-            if wire.received:
+            if controller.received:
                 heard = time.monotonic()
-            for text in wire.received:
+            for text in controller.received:
                 if b'"kill"' in text:
                     process.kill()
-            wire.received.clear()
+            controller.received.clear()
             if time.monotonic() - heard > LEASE_S:
                 return True
     finally:
@@ -204,10 +208,10 @@ class Tail:
         self._key = key
         self._fd: int | None = None
 
-    def read(self, wire: Wire) -> bool:
+    def read(self, controller: Controller) -> bool:
         """Send the next piece, if there is one and it can be taken.
 
-        :param wire: The wire to the controller.
+        :param controller: Who gets the piece.
         :return: Whether there may be more.
         """
         if self._fd is None:
@@ -215,11 +219,11 @@ class Tail:
                 self._fd = os.open(self._path, os.O_RDONLY)
             except FileNotFoundError:
                 return False
-        if len(wire.pending) > _PENDING_BYTES:
+        if len(controller.pending) > _PENDING_BYTES:
             return True
         piece = os.read(self._fd, _PIECE_BYTES)
         if piece:
-            wire.send({self._key: base64.b64encode(piece).decode()})
+            controller.send({self._key: base64.b64encode(piece).decode()})
         return bool(piece)
 
     def close(self) -> None:
@@ -228,8 +232,8 @@ class Tail:
             os.close(self._fd)
 
 
-class Wire:
-    """The wire to the controller, which never makes us wait.
+class Controller:
+    """The controller, at the other end of two pipes; it never blocks us.
 
     :param source: The descriptor to read from.
     :param sink: The descriptor to write to.
