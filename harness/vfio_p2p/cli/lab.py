@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from shlex import quote
 
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
@@ -160,9 +161,10 @@ def _next_steps(lab: Lab) -> str:
     shells = {"vfio-p2p lab shell": f"a shell on {names[0]}, as root"}
     if len(names) > 1:
         shells["vfio-p2p lab shell b"] = f"a shell on {names[1]}, as root"
+    config, hosts = map(quote, (str(lab.run.ssh_config), str(lab.run.hosts)))
     steps = shells | {
-        f"ssh -F {lab.run.ssh_config} ci@{names[0]}": "the same as user ci",
-        f"export VFIO_P2P_HOSTS={lab.run.hosts}": "places for other commands",
+        f"ssh -F {config} ci@{names[0]}": "the same as the user ci",
+        f"export VFIO_P2P_HOSTS={hosts}": "places for other commands",
         "vfio-p2p lab down": "the end of it",
     }
     lines = [f"{' and '.join(names)} {verb} {already}up."]
