@@ -141,7 +141,7 @@ def set_clock(run: RunFolder, name: str, ahead_ms: int) -> ClockOffset:
     assert process.stdin
     assert process.stdout
     try:
-        found = []
+        found: list[Exchange] = []
         for step in range(_EXCHANGES + 2):
             asked_ns = time.time_ns()
             line = ""
