@@ -69,12 +69,12 @@ class Start:
 
 STARTS = {
     "no functions": Start(
-        Preparation(OURS, PF, 2, uid=USER, gid=USER, eswitch="switchdev",
+        Preparation(OURS, ((PF, 2),), uid=USER, gid=USER, eswitch="switchdev",
                     port_caps=ENABLED),
     ),
-    "no functions, no devlink": Start(Preparation(OURS, PF, 2)),
+    "no functions, no devlink": Start(Preparation(OURS, ((PF, 2),))),
     "bound to their own driver": Start(
-        Preparation(OURS, PF, 2, uid=USER, gid=USER, eswitch="switchdev",
+        Preparation(OURS, ((PF, 2),), uid=USER, gid=USER, eswitch="switchdev",
                     port_caps=ENABLED),
         numvfs=2,
     ),
@@ -83,30 +83,30 @@ STARTS = {
         numvfs=2, drivers=(OWN, OTHER), mode_of_node=0o640,
     ),
     "bound to ours": Start(
-        Preparation(OURS, PF, 2, uid=USER, gid=USER, port_caps=ENABLED),
+        Preparation(OURS, ((PF, 2),), uid=USER, gid=USER, port_caps=ENABLED),
         numvfs=4, mode="switchdev", drivers=(OURS,) * 4,
         migratable=(0, 2, 3),
     ),
     "migratable off": Start(
-        Preparation(OURS, PF, 3, port_caps=(("migratable", "disable"),
+        Preparation(OURS, ((PF, 3),), port_caps=(("migratable", "disable"),
                                             ("roce", "disable"))),
         numvfs=3, mode="switchdev", drivers=(OWN, "", OTHER),
         migratable=(0, 1, 2), mode_of_node=0o660,
     ),
     "back to legacy": Start(
-        Preparation(OURS, PF, 1, uid=USER, gid=USER, eswitch="legacy",
+        Preparation(OURS, ((PF, 1),), uid=USER, gid=USER, eswitch="legacy",
                     replace=True),
         numvfs=2, mode="switchdev", drivers=(OWN, OTHER), migratable=(1,),
         mode_of_node=0o666,
     ),
     "replaced": Start(
-        Preparation(OURS, PF, 4, uid=USER, gid=USER, eswitch="switchdev",
+        Preparation(OURS, ((PF, 4),), uid=USER, gid=USER, eswitch="switchdev",
                     port_caps=ENABLED, replace=True),
         numvfs=2, mode="switchdev", drivers=(OWN, OTHER), migratable=(1,),
         mode_of_node=0o660,
     ),
     "not probed": Start(
-        Preparation(OURS, PF, 2, replace=True), numvfs=1, probe=False,
+        Preparation(OURS, ((PF, 2),), replace=True), numvfs=1, probe=False,
     ),
 }
 
@@ -166,7 +166,9 @@ def test_a_whole_preparation_is_undone(start: Start, tmp_path: Path) -> None:
     after = host.state()
     assert after != before
     wanted = start.wanted
-    assert len(answer["vfs"]) == (wanted.count or len(wanted.vfs))
+    assert len(answer["vfs"]) == (
+        dict(wanted.counts).get(PF) or len(wanted.vfs)
+    )
     taken = {x["address"] for x in answer["vfs"]}
     for name, vf in after.items():
         if name.startswith("virtfn") and vf["address"] in taken:
@@ -177,7 +179,7 @@ def test_a_whole_preparation_is_undone(start: Start, tmp_path: Path) -> None:
     if wanted.eswitch:
         assert after["mode"] == f"{wanted.eswitch}\n"
     # The same again changes nothing.
-    assert host.prepare(wanted) == answer
+    assert host.prepare(wanted) == {**answer, "changed": False}
     assert host.state() == after
     assert put_back(host) > 0
     assert host.state() == before

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vfio_p2p.agent.failure import HOST, INPUT, SKIP, AgentError
@@ -28,6 +28,7 @@ LIMIT_S = 120.0
 # When a change takes longer, somebody may be using the device.
 DOUBT_S = 5.0
 
+_KILLED_S = 1.0
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -193,6 +194,11 @@ class Kernel:
             said, _ = process.communicate(timeout=self.limit_s)
         except subprocess.TimeoutExpired as err:
             process.kill()
+            # It may sleep where no signal reaches it, as above.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_KILLED_S)
+            if process.stdout:
+                process.stdout.close()
             raise self._blocked(" ".join(argv), "") from err
         text = " ".join(said.decode(errors="replace").split())
         return process.returncode, text

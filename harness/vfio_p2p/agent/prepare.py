@@ -88,6 +88,7 @@ def prepare(
         notes = [x for x in ledger.pending() if x.pf in named]
         _refuse_others(notes, wanted)
         vfs = _finished(notes, set(named), kernel)
+        changed = vfs is None
         recovered = 0
         loaded = False
         if vfs is None:
@@ -102,6 +103,7 @@ def prepare(
             "format": FORMAT,
             "vfs": [_described(kernel, x) for x in vfs],
             "ledger": str(ledger.path),
+            "changed": changed,
             "loaded": [wanted.driver] if loaded else [],
             "recovered": recovered,
         }

@@ -18,7 +18,7 @@ FORMAT = 1
 ESWITCH_MODES = ("legacy", "switchdev")
 
 _KEYS = {
-    "format", "pf", "count", "vfs", "driver", "owner", "eswitch",
+    "format", "pf", "count", "pfs", "vfs", "driver", "owner", "eswitch",
     "port_caps", "replace", "who",
 }
 _WORD = re.compile(r"[a-z0-9_]+")
@@ -31,9 +31,9 @@ class Preparation:
     """The virtual functions that are wanted, and how.
 
     :param driver: The driver that they are bound to.
-    :param pf: The physical function whose virtual ones are wanted.
-    :param count: How many of them.
-    :param vfs: The virtual functions, where they are named.
+    :param counts: Physical functions, with how many of their virtual ones
+        are wanted.
+    :param vfs: Virtual functions that are named.
     :param uid: The user who may open them; None changes no owner.
     :param gid: The group of that user.
     :param eswitch: The mode of the card's switch; None keeps it.
@@ -43,8 +43,7 @@ class Preparation:
     """
 
     driver: str
-    pf: str = ""
-    count: int = 0
+    counts: tuple[tuple[str, int], ...] = ()
     vfs: tuple[str, ...] = ()
     uid: int | None = None
     gid: int | None = None
@@ -56,8 +55,7 @@ class Preparation:
     def wish(self) -> dict[str, Any]:
         """Return what is wanted, to compare with another request."""
         return {
-            "pf": self.pf,
-            "count": self.count,
+            "pfs": dict(self.counts),
             "vfs": list(self.vfs),
             "driver": self.driver,
             "uid": self.uid,
@@ -83,7 +81,14 @@ def parse(text: bytes) -> Preparation:
         raise _wrong(f"unknown key {unknown[0]!r}")
     if document.get("format") != FORMAT:
         raise _wrong(f"format {document.get('format')!r}")
-    pf, count, vfs = _functions(document)
+    counts = _counts(document)
+    vfs = _vfs(document.get("vfs", []))
+    if not counts and not vfs:
+        raise AgentError(
+            "the request names no functions",
+            "Name a physical function and a count, or virtual functions.",
+            INPUT,
+        )
     uid, gid = _owner(document.get("owner"))
     eswitch = document.get("eswitch")
     if eswitch is not None and eswitch not in ESWITCH_MODES:
@@ -94,8 +99,7 @@ def parse(text: bytes) -> Preparation:
         )
     return Preparation(
         driver=checked_driver(document.get("driver")),
-        pf=pf,
-        count=count,
+        counts=counts,
         vfs=vfs,
         uid=uid,
         gid=gid,
@@ -110,28 +114,31 @@ def _wrong(why: str) -> AgentError:
     return AgentError(f"the request is wrong: {why}", _HINT, INPUT)
 
 
-def _functions(
-    document: dict[str, Any],
-) -> tuple[str, int, tuple[str, ...]]:
-    if ("pf" in document) == ("vfs" in document):
-        raise AgentError(
-            "the request names no functions, or names them twice",
-            "Name a physical function and a count, or virtual functions.",
-            INPUT,
-        )
+def _counts(document: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+    given = document.get("pfs", {})
+    if not isinstance(given, dict):
+        raise _wrong("'pfs' is not a table of counts")
+    # One physical function may be given without the table.
     if "pf" in document:
-        count = document.get("count")
-        if not isinstance(count, int) or count is True or count < 1:
+        given = {**given, document["pf"]: document.get("count")}
+    elif "count" in document:
+        raise _wrong("'count' without 'pf'")
+    for count in given.values():
+        if type(count) is not int or count < 1:
             raise AgentError(
                 f"not a number of virtual functions: {count!r}",
                 "The number is 1 or more.",
                 INPUT,
             )
-        return checked_address(document["pf"]), count, ()
-    vfs = document["vfs"]
-    if not isinstance(vfs, list) or not vfs or "count" in document:
+    return tuple(
+        sorted((checked_address(pf), count) for pf, count in given.items())
+    )
+
+
+def _vfs(vfs: Any) -> tuple[str, ...]:
+    if not isinstance(vfs, list):
         raise _wrong("'vfs' is not a list of addresses")
-    return "", 0, tuple(dict.fromkeys(checked_address(x) for x in vfs))
+    return tuple(dict.fromkeys(checked_address(x) for x in vfs))
 
 
 def _owner(owner: Any) -> tuple[int | None, int | None]:

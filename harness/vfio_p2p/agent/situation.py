@@ -64,20 +64,27 @@ def pfs_of(wanted: Preparation, kernel: Kernel) -> dict[str, list[str]]:
 
     :raise AgentError: When one of them does not exist.
     """
-    found: dict[str, list[str]] = {}
-    for address in (wanted.pf, *wanted.vfs):
-        if address and not (pci.devices(kernel.roots) / address).exists():
+    counts = dict(wanted.counts)
+    for address in (*counts, *wanted.vfs):
+        if not (pci.devices(kernel.roots) / address).exists():
             raise AgentError(
                 f"there is no PCI function {address}", _LIST, INPUT
             )
+    found: dict[str, list[str]] = {pf: [] for pf in counts}
     for vf in wanted.vfs:
         pf = pf_of(kernel.roots, vf)
         if not pf:
             raise AgentError(
                 f"{vf} is not a virtual function", _LIST, INPUT
             )
+        if pf in counts:
+            raise AgentError(
+                f"{vf} belongs to {pf}, which is named as well",
+                "Name the physical function, or all virtual ones.",
+                INPUT,
+            )
         found.setdefault(pf, []).append(vf)
-    return found or {wanted.pf: []}
+    return found
 
 
 def examine(
@@ -126,9 +133,10 @@ def _refuse_pf(
             "switched on in the firmware.",
             INPUT,
         )
-    if wanted.count > total:
+    count = dict(wanted.counts).get(pf, 0)
+    if count > total:
         raise AgentError(
-            f"{pf} can have {total} virtual functions, not {wanted.count}",
+            f"{pf} can have {total} virtual functions, not {count}",
             f"Ask for {total} or fewer.",
             INPUT,
         )
@@ -173,13 +181,14 @@ def _situation(
             eswitch = None
     if vfs:
         return Situation(pf, tuple(vfs), there, None, eswitch)
-    if wanted.count <= len(there):
+    count = dict(wanted.counts)[pf]
+    if count <= len(there):
         free = _freest(there, kernel)
-        return Situation(pf, free[: wanted.count], there, None, eswitch)
+        return Situation(pf, free[:count], there, None, eswitch)
     if there and not wanted.replace:
         raise AgentError(
-            f"{pf} has {len(there)} virtual functions, and {wanted.count} "
-            "are wanted",
+            f"{pf} has {len(there)} virtual functions, and {count} are "
+            "wanted",
             f"Their number changes by way of 0 only. {_REPLACE}",
             SKIP,
         )
@@ -190,7 +199,7 @@ def _situation(
             "Bind it to its own driver first.",
             INPUT,
         )
-    return Situation(pf, (), there, wanted.count, eswitch)
+    return Situation(pf, (), there, count, eswitch)
 
 
 def _freest(vfs: Sequence[str], kernel: Kernel) -> tuple[str, ...]:
