@@ -42,8 +42,10 @@ def holding(
     host: HostFolders, *arguments: str
 ) -> Iterator[subprocess.Popen[str]]:
     """Run the command ``hold`` until the block ends."""
+    script = host.root / "agent.py"
+    script.write_text(HOLD)
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(host.root), "hold", *arguments],
+        [sys.executable, script, host.root, "hold", *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )
     assert process.stdin
