@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import msgspec
 
-from vfio_p2p.cli import options
+from vfio_p2p.cli import host_changes, options
 from vfio_p2p.cli.context import Context
 from vfio_p2p.cli.host_text import check_lines, host_lines
+from vfio_p2p.cli.host_where import add_where, where
 from vfio_p2p.devices.vf.check import exit_code
 from vfio_p2p.devices.vf.wanted import COUNT, RAM_MIB
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.host.checking import HostCheckRequest, check_hosts
 from vfio_p2p.plans.host.listing import HostListRequest, list_hosts
-from vfio_p2p.plans.host.where import Where
 from vfio_p2p.trace import printable
 
 FORMAT = 1
@@ -32,35 +31,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _add_list(actions)
     _add_check(actions)
-
-
-def add_where(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `where` reads."""
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument(
-        "--at",
-        metavar="NAME",
-        default="",
-        help="a host or pair of hosts.toml (default: this machine)",
-    )
-    place.add_argument(
-        "--ssh",
-        metavar="[USER@]HOST[:PORT]",
-        default="",
-        help="a machine that is reached by SSH",
-    )
-    parser.add_argument(
-        "--hosts",
-        type=Path,
-        metavar="FILE",
-        help="the file to use as hosts.toml (default: $VFIO_P2P_HOSTS, or "
-        "the one in the user's configuration folder)",
-    )
-
-
-def where(args: argparse.Namespace) -> Where:
-    """Read the options of `add_where`."""
-    return Where(args.at, args.ssh, args.hosts)
+    host_changes.add_parsers(actions)
 
 
 def _add_probe(parser: argparse.ArgumentParser) -> None:
