@@ -2,11 +2,11 @@
 """The single changes that prepare a host, each of which can be undone.
 
 An operation knows the value that was there before and the one that is
-wanted. Doing and undoing it compare with the present value, so that both can
-be repeated, and undoing is right whether the operation was done or not.
+wanted. Undoing it compares with the present value, so that it can be repeated,
+and is right whether the operation was done, was not done, or was undone.
 
-An operation whose two values are the same keeps a value: doing it does
-nothing, and undoing it puts the value back if another change has lost it.
+An operation whose two values are the same is noted and never done: undoing it
+puts the value back if another change has lost it.
 """
 
 from __future__ import annotations
@@ -61,12 +61,11 @@ class Operation:
         }
 
     def do(self, kernel: Kernel) -> None:
-        """Make the change, if it is not made yet.
+        """Make the change.
 
         :raise AgentError: When the kernel does not make it.
         """
-        if self.present(kernel) != self.new:
-            self._set(kernel, self.new)
+        self._set(kernel, self.new)
 
     def undo(self, kernel: Kernel) -> None:
         """Put the old value back, if it is not there.
