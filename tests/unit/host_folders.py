@@ -262,7 +262,7 @@ class FolderKernel(Kernel):
         if override == "(null)" and (driver != OWN or probe == "0\n"):
             return errno.ENODEV
         (folder / "driver").symlink_to(self.host.drivers / driver)
-        if driver != OWN:
+        if driver in (OURS, OTHER):
             group = (folder / "iommu_group").resolve().name
             node = self.host.roots.dev / "vfio" / group
             node.touch()

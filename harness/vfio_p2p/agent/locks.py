@@ -186,7 +186,8 @@ def _command(roots: Roots, pid: int) -> str:
     if "--who" in words[:-1]:
         shown = words[words.index("--who") + 1]
     else:
-        shown = " ".join(words)
+        # Folders would take the room of what it is about.
+        shown = " ".join(os.path.basename(x) for x in words)
     # The process is somebody else's, and may say anything.
     plain = "".join(x if x.isprintable() else "?" for x in shown)
     return plain[:_SHOWN] or "unknown"
