@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
+from vfio_p2p.agent.inventory import inventory
 from vfio_p2p.agent.roots import Roots
+from vfio_p2p.devices.vf.inventory import Inventory, PciFunction, decode
 
 PF = "0000:01:00.0"
 VFS = ("0000:01:10.0", "0000:01:10.2", "0000:01:10.4", "0000:01:10.6")
@@ -121,7 +122,18 @@ class HostTree:
             (folder / str(number)).symlink_to(target)
 
 
-def only(functions: list[dict[str, Any]], address: str) -> dict[str, Any]:
-    """Return the function at an address."""
-    (found,) = (x for x in functions if x["address"] == address)
+def taken(tree: HostTree, *modules: str, probe: bool = False) -> Inventory:
+    """Return the inventory of a tree.
+
+    :param tree: The tree.
+    :param modules: The kernel modules to look for.
+    :param probe: Open devices.
+    """
+    return decode(inventory(tree.roots, modules, probe=probe), "a host")
+
+
+def function(tree: HostTree, address: str) -> PciFunction:
+    """Return one function of a tree."""
+    found = taken(tree).find(address)
+    assert found
     return found

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from vfio_p2p.devices.vf.check import check
 from vfio_p2p.devices.vf.inventory import (
     Caller,
     CardFirmware,
+    DeviceUser,
     DevlinkDevice,
     HostFacts,
     Inventory,
@@ -18,6 +20,8 @@ from vfio_p2p.devices.vf.inventory import (
     VfioNode,
     VfPort,
 )
+from vfio_p2p.devices.vf.line import CheckLine
+from vfio_p2p.devices.vf.wanted import HostsWanted, HostWanted, Needed
 
 PF = "0000:01:00.0"
 VFS = tuple(f"0000:01:00.{number}" for number in range(2, 6))
@@ -152,3 +156,28 @@ def _of(
     found = inventory.find(address)
     new = changed(getattr(found, part), **fields)
     return function(address, **{part: new})(inventory)
+
+
+PREPARE = "vfio-p2p host prepare --at box"
+BOX = HostWanted(
+    "box", needed=(Needed(count=4),), qemus=("/qemu",), prepare=PREPARE
+)  # fmt: skip
+# A user of a device.
+USER = DeviceUser(77, "qemu-system-x86_64", "eve")
+
+
+def of(needed: Needed, driver: str = "") -> HostWanted:
+    """Return the wish for some functions of the host."""
+    return HostWanted("box", driver, (needed,), prepare=PREPARE)
+
+
+def lines(
+    inventory: Inventory, wanted: HostWanted = BOX, ram_mib: int = 64
+) -> tuple[CheckLine, ...]:
+    """Return what the preflight says about a host."""
+    return check([inventory], HostsWanted((wanted,), ram_mib))
+
+
+def odd(found: tuple[CheckLine, ...]) -> list[CheckLine]:
+    """Return the lines that are wrong or not known."""
+    return [x for x in found if not x.ok]
