@@ -187,16 +187,17 @@ def _function(known: Inventory, function: PciFunction) -> FunctionProvenance:
 
 
 def choose_functions(
-    name: str, known: Inventory, wanted: Functions
+    machine: Machine, known: Inventory, wanted: Functions
 ) -> tuple[PciFunction, ...]:
     """Find the functions that a side of a place uses.
 
-    :param name: The name of the machine.
+    :param machine: The machine.
     :param known: Its inventory.
     :param wanted: The functions, as hosts.toml names them.
     :raise UsageError: When the machine has no such function.
     :raise SkipError: When it has too few VFs.
     """
+    name = machine.name
     if wanted.pf:
         pf = known.find(wanted.pf)
         if pf is None:
@@ -204,7 +205,8 @@ def choose_functions(
                 f"{name}: there is no function {wanted.pf} that can have VFs",
                 "'vfio-p2p host list' shows the functions of a host.",
             )
-        vfs = known.vfs_of(pf)[: wanted.most]
+        # 'host prepare' takes the same ones.
+        vfs = known.vfs_for(pf, machine.driver.driver)[: wanted.most]
         if len(vfs) < wanted.most:
             raise SkipError(
                 f"{name}: {wanted.pf} has {len(vfs)} VFs, and {wanted.most} "

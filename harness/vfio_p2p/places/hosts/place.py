@@ -290,7 +290,7 @@ class RealPlace:
                 self._machines[station.machine],
                 known[station.machine],
                 choose_functions(
-                    station.machine,
+                    self._machines[station.machine],
                     known[station.machine],
                     station.functions,
                 ),
