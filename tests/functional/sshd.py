@@ -15,8 +15,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,12 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def _signal(pids: Iterable[int], signum: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signum)
 
 
 class Sshd:
@@ -153,6 +159,17 @@ class Sshd:
             found += [x for x, parent in parents.items() if parent == pid]
         return found[1:]
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all sessions of the host for as long as the block lasts."""
+        pids = self.sessions()
+        try:
+            _signal(pids, signal.SIGSTOP)
+            yield
+        finally:
+            # They find that nobody wants them any more, and end.
+            _signal(pids, signal.SIGCONT)
+
     def break_connections(self) -> None:
         """Kill all processes of the server that have a connection."""
         for pid in self.sessions():
@@ -194,9 +211,7 @@ class Sshd:
 
     def __exit__(self, *exc: object) -> None:
         assert self._process
-        for pid in self.sessions():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _signal(self.sessions(), signal.SIGKILL)
         self._process.kill()
         self._process.wait()
 

@@ -256,10 +256,13 @@ class Ends(RemoteTest):
 
         async def use(host: Host, vm: RemoteQemu) -> None:
             await vm.start(_LIMIT_S)
-            for pid in server.sessions():
-                os.kill(pid, signal.SIGSTOP)
-            with self.assertRaisesRegex(HostError, "does not answer any more"):
+            with (
+                server.frozen(),
+                self.assertRaisesRegex(HostError, "does not answer any more"),
+            ):
                 await vm.execute("query-status", limit_s=1)
+            # It goes as soon as the host is back.
+            await self.gone(vm.pid)
 
         self.with_qemu(server.spec, use)
 

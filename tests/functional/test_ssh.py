@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -63,13 +62,16 @@ class Programs(SshTest):
     def test_a_limit_ends_the_program(self) -> None:
         server = self.server()
 
+        def sleeps() -> bool:
+            return b"sleep\x00601\x00" in commands(server)
+
         async def use(host: Host) -> None:
+            running = asyncio.create_task(
+                host.run(["sleep", "601"], limit_s=5)
+            )
+            await until(sleeps)
             with self.assertRaisesRegex(HostError, "sleep took longer than"):
-                await host.run(["sleep", "601"], limit_s=0.5)
-
-            def sleeps() -> bool:
-                return b"sleep\0601\0" in commands(server)
-
+                await running
             await until(lambda: not sleeps())
             await host.check()
 
@@ -124,9 +126,18 @@ class Programs(SshTest):
         )
 
         async def use(host: Host) -> None:
-            with self.assertRaises(HostError) as caught:
-                await host.agent(["clock"])
+            with self.assertRaisesRegex(HostError, "'Welcome'") as caught:
+                await host.run(["true"], limit_s=60)
             self.assertIn("login scripts", caught.exception.hint)
+
+        self.on(server.spec, use)
+
+    def test_no_program_can_be_run(self) -> None:
+        server = self.server("ForceCommand echo Not today >&2; exit 1")
+
+        async def use(host: Host) -> None:
+            with self.assertRaisesRegex(HostError, "'Not today'"):
+                await host.agent(["clock"])
 
         self.on(server.spec, use)
 
@@ -335,17 +346,18 @@ class Lost(SshTest):
         server = self.server()
 
         async def use(host: Host) -> None:
+            folder = Path(await host.private_folder())
             async with host.agent_session(["clock", "answer"]) as session:
-                for pid in server.sessions():
-                    os.kill(pid, signal.SIGSTOP)
-                frozen = time.monotonic()
-                found = await asyncio.gather(
-                    host.run(["true"], limit_s=60),
-                    session.receive(),
-                    host.check(),
-                    return_exceptions=True,
-                )
-                took_s = time.monotonic() - frozen
+                with server.frozen():
+                    since = time.monotonic()
+                    found = await asyncio.gather(
+                        host.run(["true"], limit_s=60),
+                        session.receive(),
+                        host.check(),
+                        return_exceptions=True,
+                    )
+                    took_s = time.monotonic() - since
+            await until(lambda: not folder.exists())
             self.log.info("noticed after %.1f s: %s", took_s, found)
             for error in found:
                 self.assertIsInstance(error, HostError)

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import asyncssh
 
@@ -35,6 +36,8 @@ _CLOSE_S = 5.0
 _PATH_BYTES = 100
 
 _ROOM = "Free some room there, or set TMPDIR for that user to another disk."
+
+_TELL = 'echo $$; exec "$@"'
 
 # Whoever hangs up leaves no folder behind.
 _KEEP = """\
@@ -87,11 +90,12 @@ class SshHost(HostBase):
         """Run a program; see `Host`."""
         if root:
             argv = await self._with_rights(argv)
-        process: asyncssh.SSHClientProcess[bytes] | None = None
+        started: _Started | None = None
         try:
             async with asyncio.timeout(limit_s):
                 with self._speaking():
-                    process = await self._start(argv)
+                    started = await self._start(argv)
+                    process = started.process
                     stdout, stderr = await process.communicate(stdin)
                     await process.wait_closed()
         except TimeoutError:
@@ -100,24 +104,48 @@ class SshHost(HostBase):
                 "Check what it waits for on the host.",
             ) from None
         finally:
-            if process:
-                _kill(process)
+            if started:
+                await self._kill(started)
         status = process.returncode
         if status is None:
             raise self._gone(f"{argv[0]} ended without a status")
         return Completed(status, stdout or b"", stderr or b"")
 
-    async def _start(
-        self, argv: Sequence[str]
-    ) -> asyncssh.SSHClientProcess[bytes]:
-        # Whatever the user's shell is, it becomes the program.
-        return await self._connection.create_process(
-            f"exec {shlex.join(argv)}", encoding=None
+    async def _start(self, argv: Sequence[str]) -> _Started:
+        """Start a program, which tells its PID before it is one."""
+        process = await self._connection.create_process(
+            # Whatever the user's shell is, it becomes this one.
+            f"exec {shlex.join(['sh', '-c', _TELL, 'sh', *argv])}",
+            encoding=None,
         )
+        try:
+            line = await process.stdout.readline()
+            return _Started(process, int(line))
+        except ValueError:
+            if not line:
+                line = await _read(process.stderr)
+            process.close()
+            said = line.decode(errors="backslashreplace").strip()
+            raise self._gone(
+                f"something else than {argv[0]} answers: {said[:200]!r}",
+                "Check that the user may run programs there, and that the "
+                "login scripts print nothing.",
+            ) from None
+
+    async def _kill(self, started: _Started) -> None:
+        """Kill a program and drop its channel, if it has not ended."""
+        process = started.process
+        if process.returncode is None and not self._login.lost:
+            # SSH has a message for it, which OpenSSH ignores for root.
+            with suppress(asyncssh.Error, OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._connection.run(f"kill -KILL -{started.pid}")
+        process.close()
 
     async def _open_session(self, argv: Sequence[str]) -> AgentSession:
         with self._speaking():
-            process = await self._start(argv)
+            started = await self._start(argv)
+        process = started.process
         told = asyncio.create_task(_read(process.stderr))
 
         async def ended() -> tuple[int | None, bytes]:
@@ -128,7 +156,7 @@ class SshHost(HostBase):
             return process.returncode, stderr
 
         async def kill() -> None:
-            _kill(process)
+            await self._kill(started)
             await told
 
         return AgentSession(
@@ -190,7 +218,7 @@ class SshHost(HostBase):
         try:
             async with asyncio.timeout(_SHORT_S):
                 with self._speaking():
-                    keeper = await self._start(["sh", "-c", _KEEP])
+                    keeper = (await self._start(["sh", "-c", _KEEP])).process
                     line = await keeper.stdout.readline()
                     folder = line.decode(errors="replace").rstrip("\n")
                     if line.endswith(b"\n") and folder.startswith("/"):
@@ -299,12 +327,11 @@ class SshHost(HostBase):
         )
 
 
-def _kill(process: asyncssh.SSHClientProcess[bytes]) -> None:
-    """Kill a program and drop its channel, if it has not ended."""
-    if process.returncode is None:
-        with suppress(asyncssh.Error, OSError):
-            process.kill()
-    process.close()
+class _Started(NamedTuple):
+    """A program that runs on the host, as the leader of a session."""
+
+    process: asyncssh.SSHClientProcess[bytes]
+    pid: int
 
 
 async def _read(stream: asyncssh.SSHReader[bytes]) -> bytes:
