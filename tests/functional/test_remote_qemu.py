@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +287,8 @@ class Ends(RemoteTest):
                 await until(lambda: self.watchers(server))
                 await asyncio.sleep(delay_s)  # noqa: B023
                 for pid in self.watchers(server):
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 with self.assertRaises(HostError):
                     await start
 
