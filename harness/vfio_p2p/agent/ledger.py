@@ -82,6 +82,7 @@ class Ledger:
         :raise AgentError: When the line cannot be written. The ledger is as
             it was then.
         """
+        self._at("noting")
         with self._locked() as folder:
             notes, whole_bytes = self._read()
             number = 1 + max((x.number for x in notes), default=0)

@@ -151,21 +151,18 @@ class Attribute(Operation):
 
 @dataclass(frozen=True)
 class NumVFs(Attribute):
-    """The number of virtual functions, which changes by way of 0 only."""
+    """The number of virtual functions; one of the two values is 0."""
 
     op: ClassVar[str] = "numvfs"
 
     name: str = "sriov_numvfs"
 
     def put(self, kernel: Kernel, value: Any) -> None:
-        """Remove virtual functions, or make them, or both."""
+        """Remove virtual functions, or make them."""
         def holders() -> str:
             return holders_of(kernel.roots, vfs_of(kernel.roots, self.pf))
 
-        path = self._path(kernel)
-        if value != "0" and self.present(kernel) != "0":
-            kernel.write(path, "0", holders)
-        kernel.write(path, value, holders)
+        kernel.write(self._path(kernel), value, holders)
 
 
 @dataclass(frozen=True)

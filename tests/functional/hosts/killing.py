@@ -110,6 +110,9 @@ def make(pf: str, state: StartState) -> None:
     device = DEVICES / pf
     (device / "sriov_numvfs").write_text("0")
     (device / "sriov_drivers_autoprobe").write_text("0")
+    # A driver that is loaded later would bind functions by itself.
+    for driver in (OWN, OURS, OTHER):
+        subprocess.run(["/sbin/modprobe", driver], check=True)
     set_mode(pf, state.mode)
     if state.drivers:
         (device / "sriov_numvfs").write_text(str(len(state.drivers)))
@@ -131,7 +134,6 @@ def make(pf: str, state: StartState) -> None:
         if driver not in ("", OWN):
             (vf / "driver_override").write_text(driver)
         if driver:
-            subprocess.run(["/sbin/modprobe", driver], check=True)
             (DRIVERS / driver / "bind").write_text(vf.name)
         if number in state.nodes:
             node = node_of(vf)
