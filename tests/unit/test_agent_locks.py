@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from host_folders import PF, HostFolders
@@ -22,6 +23,7 @@ SECOND = "0000:02:00.0"
 HOLD = """
 import sys
 from pathlib import Path
+from threading import Timer
 from vfio_p2p.agent.main import main
 from vfio_p2p.agent.roots import Roots
 root = Path(sys.argv[1])
@@ -113,10 +115,9 @@ def test_a_child_of_a_killed_holder_holds_the_lock(host: HostFolders) -> None:
     reader, writer = os.pipe()
     holder = os.fork()
     if holder == 0:
+        os.close(writer)
         with locked(host.roots, [PF]) as locks:
-            subprocess.Popen(
-                ["cat"], stdin=reader, stdout=writer, pass_fds=locks
-            )
+            subprocess.Popen(["cat"], stdin=reader, pass_fds=locks)
             os._exit(0)
     os.waitpid(holder, 0)
     os.close(reader)
@@ -125,11 +126,12 @@ def test_a_child_of_a_killed_holder_holds_the_lock(host: HostFolders) -> None:
     assert "has not finished" in caught.value.what
     child = int(caught.value.what.split("PID ")[1].split(",")[0])
     assert Path(f"/proc/{child}/comm").read_text() == "cat\n"
-    # It is waited for, and ends when its input does.
-    os.close(writer)
-    os.kill(child, 15)
+    # It is waited for.
+    timer = Timer(0.5, os.close, [writer])
+    timer.start()
     with locked(host.roots, [PF]):
         pass
+    timer.join()
 
 
 @pytest.mark.parametrize(
