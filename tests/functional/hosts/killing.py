@@ -36,6 +36,8 @@ OURS = "p2pvf"
 OTHER = "vfio-pci"
 USER = 1000
 
+_WATCH_S = 0.005
+
 
 @dataclass(frozen=True)
 class StartState:
@@ -203,6 +205,20 @@ def snapshot(pf: str) -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How the ledger grows while the agent works.
+
+    :param first: The number of its lines at first.
+    :param last: The highest number of its lines.
+    :param line_s: How long each takes.
+    """
+
+    first: int
+    last: int
+    line_s: float
+
+
 @dataclass
 class Trial:
     """The kills from one start state.
@@ -225,7 +241,7 @@ class Trial:
     def start(self, command: str) -> subprocess.Popen[str]:
         """Start the agent."""
         process = subprocess.Popen(
-            [sys.executable, self.agent, command],
+            [sys.executable, self.agent, *command.split()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -244,26 +260,30 @@ class Trial:
         answer: dict[str, Any] = json.loads(out)
         return {"status": process.returncode, **answer}
 
-    def times_s(self, command: str) -> tuple[float, float]:
-        """Run the agent; return when it began to change, and its end."""
+    def pace(self, command: str) -> Pace:
+        """Run the agent, and watch the ledger grow."""
+        first = ledger_lines()
         begin_s = time.monotonic()
-        before = ledger_bytes()
         process = self.start(command)
-        first_s = None
+        last = first
         while process.poll() is None:
-            if first_s is None and ledger_bytes() != before:
-                first_s = time.monotonic() - begin_s
-            time.sleep(0.002)
-        end_s = time.monotonic() - begin_s
+            last = max(last, ledger_lines())
+            time.sleep(_WATCH_S)
         out, _ = process.communicate()
         if process.returncode:
             raise OSError(out)
-        return first_s or end_s, end_s
+        took_s = time.monotonic() - begin_s
+        return Pace(first, last, took_s / max(last - first, 1))
 
-    def kill(self, command: str, first_s: float, end_s: float) -> None:
+    def kill(self, command: str, pace: Pace) -> None:
         """Kill the agent at a random moment of its changes."""
         process = self.start(command)
-        time.sleep(self.dice.uniform(first_s * 0.8, end_s))
+        # The machine's load must not decide what is hit: the moment is
+        # after a certain line.
+        line = self.dice.randint(pace.first, pace.last)
+        while process.poll() is None and ledger_lines() < line:
+            time.sleep(_WATCH_S)
+        time.sleep(self.dice.uniform(0, pace.line_s))
         if process.poll() is None:
             self.kills += 1
         else:
@@ -275,7 +295,7 @@ class Trial:
     def check(self, before: dict[str, Any], what: str) -> None:
         """Restore twice, and compare."""
         for turn in 1, 2:
-            answer = self.run("restore")
+            answer = self.run(f"restore --pf {self.pf}")
             after = snapshot(self.pf)
             if answer["status"] or after != before or LEDGER.exists():
                 self.wrong.append({
@@ -287,33 +307,25 @@ class Trial:
         """Kill the agent as often as wanted."""
         make(self.pf, self.state)
         before = snapshot(self.pf)
-        prepare_s = self.times_s("prepare")
+        prepare = self.pace("prepare")
         if snapshot(self.pf) == before:
             raise OSError("the preparation changes nothing")
-        restore_s = self.times_s("restore")
+        restore = self.pace(f"restore --pf {self.pf}")
         self.check(before, "nothing killed")
         while self.kills < kills and not self.wrong:
             turn = self.kills % 4
             if turn < 2:
-                self.kill("prepare", *prepare_s)
+                self.kill("prepare", prepare)
             elif turn == 2:
                 self.run("prepare")
-                self.kill("restore", *restore_s)
+                self.kill(f"restore --pf {self.pf}", restore)
             else:
-                self.kill("prepare", *prepare_s)
-                self.kill("prepare", *prepare_s)
+                self.kill("prepare", prepare)
+                self.kill("prepare", prepare)
                 answer = self.run("prepare")
                 if answer["status"]:
                     self.wrong.append({"what": "again", "answer": answer})
             self.check(before, f"turn {turn}")
-
-
-def ledger_bytes() -> int:
-    """Return the length of the ledger; -1 if there is none."""
-    try:
-        return LEDGER.stat().st_size
-    except FileNotFoundError:
-        return -1
 
 
 def ledger_lines() -> int:
