@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # make validate   do the main job: from nothing to a verdict
-# make test       run the unit tests and the functional tests
+# make test       run the unit tests, the functional tests and the lab's tests
 # make docs       build the documentation in out/docs
 # make setup      make a working .venv/bin/vfio-p2p
 
@@ -12,7 +12,14 @@ BIN := $(VENV)/bin
 # The arguments of vfio-p2p, e.g. make validate ARGS="--seed 43"
 ARGS ?=
 
-.PHONY: setup packages validate test lint types unit functional docs
+# The tests of 'make lab', which need the lab's VMs.
+LAB_TESTS := tests/functional/hosts tests/functional/test_lab.py
+FUNCTIONAL_TESTS := $(filter-out $(LAB_TESTS), \
+	$(wildcard tests/functional/test_*.py))
+AVOCADO = PYTHONWARNINGS="ignore:pkg_resources" $(BIN)/avocado run \
+	--job-results-dir out/avocado
+
+.PHONY: setup packages validate test lint types unit functional lab docs
 .PHONY: requirements clean
 
 setup: packages $(VENV)/runtime.stamp
@@ -46,7 +53,7 @@ $(VENV)/docs.stamp: requirements-docs.txt $(VENV)/dev.stamp
 validate: setup
 	$(BIN)/vfio-p2p validate $(ARGS)
 
-test: unit functional
+test: unit functional lab
 
 lint: setup $(VENV)/dev.stamp
 	$(BIN)/ruff check harness tests tools benchmarks docs
@@ -65,9 +72,13 @@ functional: setup $(VENV)/dev.stamp
 	$(BIN)/vfio-p2p build
 	$(BIN)/vfio-p2p testbed image
 	$(BIN)/vfio-p2p testbed image --device mtty
-	PYTHONWARNINGS="ignore:pkg_resources" $(BIN)/avocado run \
-		--job-results-dir out/avocado --max-parallel-tasks=2 \
-		tests/functional
+	$(AVOCADO) --max-parallel-tasks=2 $(FUNCTIONAL_TESTS)
+
+# One at a time: the lab's VMs take most of a small machine.
+lab: setup $(VENV)/dev.stamp
+	@sh tools/install-packages.sh packages-test.txt
+	$(BIN)/vfio-p2p build
+	$(AVOCADO) --max-parallel-tasks=1 $(LAB_TESTS)
 
 docs: setup $(VENV)/docs.stamp
 	$(BIN)/sphinx-build -W --keep-going --quiet docs out/docs

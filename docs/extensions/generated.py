@@ -12,7 +12,12 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import command_reference, rule_reference, scenario_reference
+from . import (
+    command_reference,
+    hosts_reference,
+    rule_reference,
+    scenario_reference,
+)
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
 
 GENERATORS: dict[str, Callable[[], str]] = {
     "commands": command_reference.render,
+    "hosts-drivers": hosts_reference.render_drivers,
+    "hosts-keys": hosts_reference.render_keys,
     "profile-keys": scenario_reference.render_profile,
     "rules": rule_reference.render,
     "scenario-cases": scenario_reference.render_cases,

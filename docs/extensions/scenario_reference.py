@@ -41,17 +41,17 @@ _MOST_WORDS = 4
 
 def render_keys() -> str:
     """A section for each table that a scenario file can have."""
-    return _tables(Scenario)
+    return tables(Scenario)
 
 
 def render_cases() -> str:
     """A section for each table that only a file with cases has."""
-    return _tables(Cases, without=_structs(Scenario))
+    return tables(Cases, without=_structs(Scenario))
 
 
 def render_profile() -> str:
     """A section for each table of a profile."""
-    return _tables(Profile)
+    return tables(Profile)
 
 
 def render_steps() -> str:
@@ -189,7 +189,13 @@ def _steps(root: Struct) -> list[Struct]:
 # --- Markdown ------------------------------------------------------------
 
 
-def _tables(root: Struct, without: Iterable[Struct] = ()) -> str:
+def tables(root: Struct, without: Iterable[Struct] = ()) -> str:
+    """Return a section for each table that a file can have.
+
+    :param root: The model of the file.
+    :param without: Models of tables that are left out.
+    :raise UndocumentedError: When a key has no documentation.
+    """
     shown = [cls for cls in _structs(root) if cls not in set(without)]
     _check(shown)
     places = _places(root)

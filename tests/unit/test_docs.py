@@ -264,7 +264,7 @@ class _Bare(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def test_reference_of_a_model(generators: dict[str, ModuleType]) -> None:
-    text = generators["scenario_reference"]._tables(_Whole)
+    text = generators["scenario_reference"].tables(_Whole)
     assert text.splitlines() == [
         "### The top of the file",
         "",
@@ -296,7 +296,7 @@ def test_field_without_documentation(
 ) -> None:
     undocumented = generators["pages"].UndocumentedError
     with pytest.raises(undocumented) as caught:
-        generators["scenario_reference"]._tables(_Bare)
+        generators["scenario_reference"].tables(_Bare)
     assert str(caught.value) == (
         "no documentation: _Bare.nested, _Bare.silent"
     )
