@@ -120,6 +120,11 @@ def _add_up(actions: options.Commands) -> None:
         action="store_true",
         help="leave out the module labpf, by which the devices have devlink",
     )
+    up.add_argument(
+        "--no-iommu",
+        action="store_true",
+        help="boot without an IOMMU, to see what is said of such a host",
+    )
     up.set_defaults(request=_up_request, run=_up)
 
 
@@ -144,6 +149,7 @@ def _up_request(args: argparse.Namespace) -> LabOptions:
         memlock_kib=args.memlock,
         clock_offset_ms=args.clock_offset_ms,
         labpf=not args.no_labpf,
+        iommu=not args.no_iommu,
     )
 
 

@@ -23,7 +23,7 @@ LOOPBACK = "127.0.0.1"
 LINK = {"lab-a": "10.9.0.1", "lab-b": "10.9.0.2"}
 _PREFIX = 24
 _CPUS = 2
-_KERNEL = "console=ttyS0 intel_iommu=on no_timer_check mitigations=off"
+_KERNEL = "console=ttyS0 no_timer_check mitigations=off"
 _NVME = (
     "sriov_max_vfs=4,sriov_vq_flexible=8,sriov_vi_flexible=4,"
     "max_ioqpairs=10,msix_qsize=7"
@@ -77,6 +77,7 @@ def kernel_arguments(options: LabOptions, name: str) -> str:
             f"lab.card={options.card}",
             f"lab.memlock={'unlimited' if limit is None else limit}",
             f"lab.labpf={options.labpf:d}",
+            f"intel_iommu={'on' if options.iommu else 'off'}",
         ]
     )
 

@@ -26,6 +26,7 @@ class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
     :param memlock_kib: What a user's process may lock; None is no limit.
     :param clock_offset_ms: How far the clock of the last VM is ahead.
     :param labpf: Whether the PFs have devlink, by the module labpf.
+    :param iommu: Whether Linux uses the IOMMU.
     """
 
     hosts: int = 1
@@ -34,6 +35,7 @@ class LabOptions(msgspec.Struct, frozen=True, kw_only=True):
     memlock_kib: int | None = None
     clock_offset_ms: int = 0
     labpf: bool = True
+    iommu: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
