@@ -59,6 +59,24 @@ GREETING = {
 }
 
 
+def socket_of(uri: str) -> tuple[socket.socket, Any]:
+    """Return a socket of the right kind, and the address in a URI."""
+    kind, _, address = uri.partition(":")
+    if kind == "unix":
+        return socket.socket(socket.AF_UNIX), address
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    return socket.socket(family), (host.strip("[]"), int(port))
+
+
+def listen(uri: str) -> socket.socket:
+    """Return a socket that listens at a URI."""
+    stream, address = socket_of(uri)
+    stream.bind(address)
+    stream.listen(1)
+    return stream
+
+
 class FakeQemu:
     """The process of one side."""
 
@@ -156,18 +174,19 @@ class FakeQemu:
             result = {"status": self.guest}
         if name == "query-jobs":
             result = self.jobs
-        path = arguments.get("uri", "").removeprefix("unix:")
+        uri = arguments.get("uri", "")
         if name == "migrate-incoming":
-            self.stream = socket.socket(socket.AF_UNIX)
-            self.stream.bind(path)
-            self.stream.listen(1)
+            self.stream = listen(uri)
+            if self.stream.family is not socket.AF_UNIX:
+                port = str(self.stream.getsockname()[1])
+                self.answers.insert(0, {"socket-address": [{"port": port}]})
         self.guest = GUEST.get(name, self.guest)
         self.send({"return": result, "id": number})
         match name:
             case "quit":
                 sys.exit()
             case "migrate":
-                self.migrate(path)
+                self.migrate(uri)
             case "migrate-continue":
                 self.finish()
             case "migrate_cancel":
@@ -210,11 +229,11 @@ class FakeQemu:
         self.status("cancelled")
         self.clean_up()
 
-    def migrate(self, path: str) -> None:
+    def migrate(self, uri: str) -> None:
         """Migrate, unless the plan interrupts it."""
         self.sends = True
-        self.stream = socket.socket(socket.AF_UNIX)
-        self.stream.connect(path)
+        self.stream, address = socket_of(uri)
+        self.stream.connect(address)
         self.status("setup")
         self.status("active")
         if self.reach("active"):
