@@ -390,6 +390,14 @@ def test_down_twice(
         assert not run.path.exists()
 
 
+def test_a_vm_that_the_lab_does_not_have(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.write(state())
+    assert main(["lab", "shell", "b"]) == 2
+    assert "--hosts 2" in capsys.readouterr().err
+
+
 def test_up_with_other_options(
     run: RunFolder, start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:

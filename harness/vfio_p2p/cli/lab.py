@@ -75,7 +75,7 @@ def _add_up(actions: options.Commands) -> None:
         "up",
         help="start it, and wait until it can be used",
         description="Start one or two VMs in the background, and wait until "
-        "they answer by SSH. The first time, some 300 MB of packages are "
+        "they answer by SSH. The first time, 220 MB of packages are "
         "downloaded. If the lab is up already, it stays as it is.",
     )
     up.add_argument(
