@@ -155,7 +155,7 @@ def test_it_is_killed_with_its_session(watcher: Watcher) -> None:
 def test_it_ends_with_stdin(watcher: Watcher) -> None:
     pid = watcher.start("sleep 600")
     watcher.end()
-    assert watcher.receive()["status"] == -9
+    assert watcher.receive() == {"status": -9, "silent": False}
     assert not is_running(pid)
     assert watcher.process.wait() == 0
 

@@ -143,7 +143,9 @@ def _follow(
             more = [file.read(controller) for file in files]
             if over and not any(more):
                 return False
-            controller.wait(0.0 if any(more) else _POLL_S)
+            # What is pending is sent as soon as it can be.
+            idle = controller.pending or not any(more)
+            controller.wait(_POLL_S if idle else 0.0)
             if controller.ended:
                 return False
             if controller.received:
