@@ -130,7 +130,10 @@ def make(pf: str, state: StartState) -> None:
     (device / "sriov_drivers_autoprobe").write_text(
         "1" if state.probe else "0"
     )
-    for number, (vf, driver) in enumerate(zip(vfs, state.drivers, strict=True)):
+    # The host's Python may not know 'strict'.
+    for number, (vf, driver) in enumerate(
+        zip(vfs, state.drivers)  # noqa: B905
+    ):
         if driver == OWN and not state.probe:
             raise ValueError("nothing binds it then")
         if driver not in ("", OWN):
