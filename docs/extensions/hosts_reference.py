@@ -36,5 +36,6 @@ def _needs(driver: VariantDriver) -> str:
     if driver.iproute2:
         found.append(f"iproute2 {driver.iproute2}")
     if driver.firmware:
-        found.append(f"firmware {min(driver.firmware.values())}")
+        oldest = " or ".join(dict.fromkeys(driver.firmware.values()))
+        found.append(f"firmware {oldest}")
     return escape(", ".join(found))

@@ -265,6 +265,8 @@ def type_text(of: inspect.Type) -> str:
             if len(of.cls) > _MOST_WORDS:
                 return f"[{of.cls.__name__}](#{of.cls.__name__.lower()})"
             return " or ".join(code(str(x.value)) for x in of.cls)
+        case inspect.LiteralType():
+            return " or ".join(code(toml(x)) for x in of.values)
         case inspect.VarTupleType() | inspect.ListType():
             if _holds_steps(of.item_type):
                 return "list of [steps](#steps)"

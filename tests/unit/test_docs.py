@@ -8,15 +8,11 @@ built by ``make docs``, with warnings as errors.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
-import io
 import pkgutil
 import re
-import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,9 +21,12 @@ from typing import Annotated
 
 import msgspec
 import pytest
+from doc_commands import blocks, commands, parses
 from vfio_p2p import plans
-from vfio_p2p.cli.entry import COMMANDS, make_parser
+from vfio_p2p.cli.entry import COMMANDS
+from vfio_p2p.devices.vf.drivers import find_driver, load_drivers
 from vfio_p2p.oracle import RULES
+from vfio_p2p.places.hosts.config import parse_hosts
 from vfio_p2p.scenario.load import names, parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +34,7 @@ DOCS = ROOT / "docs"
 PAGES = (
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
     ROOT / "images" / "guest" / "README.md",
     ROOT / "images" / "p2psim" / "README.md",
 )
@@ -67,38 +66,6 @@ def generators() -> dict[str, ModuleType]:
         path.stem: importlib.import_module(f"{spec.name}.{path.stem}")
         for path in folder.glob("[a-z]*.py")
     }
-
-
-def blocks(text: str) -> Iterator[str]:
-    """Return every block of code in a page, indented or fenced."""
-    yield from re.findall(r"^```.*?\n(.*?)^```", text, re.M | re.S)
-    without = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-    for indented in re.findall(
-        r"(?:^\n|\A)((?:^(?: {4}.*)?\n)+)", without, re.M
-    ):
-        yield re.sub(r"^ {4}", "", indented, flags=re.M)
-
-
-def commands(text: str) -> Iterator[list[str]]:
-    """The arguments of every ``vfio-p2p`` command in blocks of code."""
-    for block in blocks(text):
-        whole = block.replace("\\\n", " ")
-        for line in whole.splitlines():
-            if re.match(r"(?:\S*/)?vfio-p2p ", line):
-                yield shlex.split(line, comments=True)[1:]
-
-
-def parses(arguments: list[str]) -> None:
-    """Require that the command line accepts some arguments."""
-    said = io.StringIO()
-    known = next((x for x in arguments if x in COMMANDS), None)
-    try:
-        with contextlib.redirect_stderr(said):
-            make_parser(known).parse_args(arguments)
-    except SystemExit as err:
-        if err.code:
-            pytest.fail(f"vfio-p2p {shlex.join(arguments)}: "
-                        f"{said.getvalue()}")
 
 
 def test_commands_parse(page: Path) -> None:
@@ -152,7 +119,8 @@ def test_every_page_is_on_the_site() -> None:
     trees = re.findall(r"```\{toctree\}\n(?::[^\n]*\n)*\n(.*?)```", text, re.S)
     listed = [name for tree in trees for name in tree.split()]
     assert sorted([*listed, "index"]) == sorted(
-        path.stem for path in DOCS.glob("*.md")
+        str(path.relative_to(DOCS).with_suffix(""))
+        for path in DOCS.rglob("*.md")
     )
 
 
@@ -161,9 +129,22 @@ def test_scenarios_in_pages_are_valid() -> None:
         parse(block.encode(), path)
         for path in DOCS.glob("*.md")
         for block in blocks(path.read_text())
-        if block.lstrip().startswith("format = ")
+        if block.lstrip().startswith("format = ") and "[host." not in block
     ]
     assert len(found) >= 3
+
+
+def test_hosts_in_pages_are_valid() -> None:
+    found = [
+        parse_hosts(block.encode(), path)
+        for path in DOCS.glob("*.md")
+        for block in blocks(path.read_text())
+        if block.lstrip().startswith("format = ") and "[host." in block
+    ]
+    assert [x.places for x in found] == [("box", "cx7-pair")]
+    for file in found:
+        for host in file.host.values():
+            find_driver(host.driver)
 
 
 def test_scenarios_that_reproduce_findings_exist() -> None:
@@ -311,6 +292,25 @@ def test_every_key_of_a_scenario_is_in_the_reference(
     steps = generators["scenario_reference"].render_steps()
     for step in ("migrate", "wait", "turn", "loadvm"):
         assert f"### {step}\n" in steps
+
+
+def test_every_key_of_hosts_is_in_the_reference(
+    generators: dict[str, ModuleType],
+) -> None:
+    text = generators["hosts_reference"].render_keys()
+    for key in ("sudo", "known_hosts", "count", "vfs", "link", "repeat"):
+        assert f"| `{key}` |" in text
+    assert r"### \[pair.NAME.link\]" in text
+    assert "| `format` | `1` | required |" in text
+
+
+def test_every_variant_driver_is_in_the_reference(
+    generators: dict[str, ModuleType],
+) -> None:
+    text = generators["hosts_reference"].render_drivers()
+    for name in load_drivers():
+        assert f"| `{name}` |" in text
+    assert "firmware 28.41.1000 or 32.41.1000" in text
 
 
 def test_rule_without_source(generators: dict[str, ModuleType]) -> None:
