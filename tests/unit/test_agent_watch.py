@@ -153,7 +153,7 @@ def test_it_is_killed_with_its_session(watcher: Watcher) -> None:
 
 
 def test_it_ends_with_stdin(watcher: Watcher) -> None:
-    pid = watcher.start("sleep 600")
+    pid = watcher.start("exec sleep 600")
     watcher.end()
     assert watcher.receive() == {"status": -9, "silent": False}
     assert not is_running(pid)
@@ -161,7 +161,7 @@ def test_it_ends_with_stdin(watcher: Watcher) -> None:
 
 
 def test_it_ends_if_nobody_speaks(watcher: Watcher) -> None:
-    pid = watcher.start("sleep 600", impatient=True)
+    pid = watcher.start("exec sleep 600", impatient=True)
     for _ in range(10):
         watcher.send(None)
         time.sleep(0.2)
@@ -171,7 +171,7 @@ def test_it_ends_if_nobody_speaks(watcher: Watcher) -> None:
 
 
 def test_it_ends_if_the_watcher_is_killed(watcher: Watcher) -> None:
-    pid = watcher.start("sleep 600")
+    pid = watcher.start("exec sleep 600")
     watcher.process.kill()
     wait_until(lambda: not is_running(pid))
 
@@ -179,7 +179,7 @@ def test_it_ends_if_the_watcher_is_killed(watcher: Watcher) -> None:
 def test_it_ends_if_nobody_reads(watcher: Watcher) -> None:
     """The answers have filled the pipe, and then the controller dies."""
     pid = watcher.start(
-        "yes | head -c 10000000 >../log; touch ../full; sleep 600"
+        "yes | head -c 10000000 >../log; touch ../full; exec sleep 600"
     )
     wait_until((watcher.folder / "full").exists)
     assert is_running(pid)
@@ -189,7 +189,7 @@ def test_it_ends_if_nobody_reads(watcher: Watcher) -> None:
 
 def test_nobody_reads_or_speaks(watcher: Watcher) -> None:
     pid = watcher.start(
-        "yes | head -c 10000000 >../log; touch ../full; sleep 600",
+        "yes | head -c 10000000 >../log; touch ../full; exec sleep 600",
         impatient=True,
     )
     wait_until(lambda: not is_running(pid))
