@@ -39,7 +39,7 @@ for pf in /sys/bus/pci/devices/*/sriov_numvfs; do
 done
 devlink port show 2>&1
 ls -ln /dev/vfio | tail -n +2 | sed 's/ [A-Z][a-z][a-z] .* / /'
-ls -R /run/vfio-p2p 2>&1 | grep -v lock
+find /run/vfio-p2p -type f 2>/dev/null
 """
 
 _QEMUS = "for x in /proc/[0-9]*/exe; do readlink $x; done | grep -c qemu"
