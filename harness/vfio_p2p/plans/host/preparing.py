@@ -170,7 +170,7 @@ async def _prepare(
         try:
             for host, located in zip(opened, hosts, strict=True):
                 done.append((host, await _set_up(host, located, wanted)))
-        except HarnessError:
+        except BaseException:
             for host, prepared in done:
                 if prepared.changed:
                     await _ask(host, ["restore"])
