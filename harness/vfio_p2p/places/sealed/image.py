@@ -293,11 +293,14 @@ def _guest_sources() -> list[Path]:
     return [resources.images() / "guest" / name for name in _GUEST]
 
 
-def build_guest(folder: Path, tools: Compiler | None = None) -> bytes:
+def build_guest(
+    folder: Path, tools: Compiler | None = None, *, console: bool = False
+) -> bytes:
     """Build the program for the VMs that migrate, which takes no time.
 
     :param folder: A folder to work in; nothing stays there.
     :param tools: The compiler; by default it is the machine's.
+    :param console: Whether the program also writes to the serial port.
     :return: A ROM.
     :raise BuildError: When it does not build.
     :raise MissingToolError: When there is no make.
@@ -307,13 +310,14 @@ def build_guest(folder: Path, tools: Compiler | None = None) -> bytes:
         for path in _guest_sources():
             shutil.copy(path, work)
         call(
-            ["make", "OUT=build"],
+            ["make", "OUT=build", "console" if console else "all"],
             work,
             cache_dir() / "testbed" / "guest.log",
             package="make",
             environment=tools.environment if tools else None,
         )
-        return (work / "build" / "heartbeat.bin").read_bytes()
+        program = "console.bin" if console else "heartbeat.bin"
+        return (work / "build" / program).read_bytes()
 
 
 def _add_python(
