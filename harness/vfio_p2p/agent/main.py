@@ -21,6 +21,7 @@ from vfio_p2p.agent.roots import Roots
 # only some of them.
 COMMANDS = {
     "clock": "vfio_p2p.agent.clock",
+    "console": "vfio_p2p.agent.console",
     "hold": "vfio_p2p.agent.hold",
     "inventory": "vfio_p2p.agent.inventory",
     "prepare": "vfio_p2p.agent.prepare",

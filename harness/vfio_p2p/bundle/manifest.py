@@ -53,6 +53,14 @@ def trace_file(qemu: str) -> str:
     return f"{qemu}/trace.log"
 
 
+def console_file(qemu: str) -> str:
+    """The path of the log of a guest's console.
+
+    :param qemu: The name of the folder of the guest's QEMU.
+    """
+    return f"{qemu}/console.log"
+
+
 def digest_file(digest: str) -> bytes:
     """The content of the file ``digest``.
 

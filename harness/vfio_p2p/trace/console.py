@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A reader for the log of a guest's console, version 1.
+
+docs/formats.md describes the format.  Like a device's log, it is a witness, so
+that any deviation from the format is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from vfio_p2p.errors import TraceError
+from vfio_p2p.trace.device import Heartbeat, LogEntry
+from vfio_p2p.trace.record import printable
+
+VERSION = 1
+
+# The agent keeps fewer and shorter ones.
+_MOST_LINES = 10_000
+_LINE_BYTES = 4096
+
+_HEADER = re.compile(r"vfio-p2p-console version=(\d{1,9}) clock=(\w{1,32})")
+_DROPPED = re.compile(r"vfio-p2p-console dropped (\d{1,15})")
+_TEXT = re.compile(r"(\d{1,20}) (.*)")
+_FIGURES = (
+    "count", "first", "first_ns", "last", "last_ns", "gap_start_ns",
+    "gap_end_ns", "missed", "repeated",
+)  # fmt: skip
+_END = re.compile(
+    r"vfio-p2p-console end how=(none|closed|lost|open) "
+    + " ".join(rf"{key}=(?P<{key}>\d{{1,20}})" for key in _FIGURES)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleLog:
+    """What a guest wrote to its console.
+
+    :param name: The file's name, as it is shown.
+    :param lines: The lines; some of the middle may be missing.
+    :param dropped: How many of them are missing.
+    :param how: ``closed`` if QEMU ended; ``lost`` if the connection broke
+        while QEMU ran, so that later lines are unknown; ``none`` if QEMU
+        never connected; ``open`` if nobody waited for QEMU's end.
+    :param beats: The figures on all beats.
+    """
+
+    name: str
+    lines: tuple[LogEntry, ...]
+    dropped: int
+    how: str
+    beats: Heartbeat
+
+
+def read_console(
+    stream: BinaryIO, name: str, shift_ns: int = 0
+) -> ConsoleLog:
+    """Read the log of a console.
+
+    :param stream: The log, opened in binary mode; it is not closed.
+    :param name: What to call the log in messages.
+    :param shift_ns: What to add to its times, in nanoseconds.
+    :raise TraceError: When it is damaged, or newer than this program.
+    """
+    found: list[LogEntry] = []
+    dropped = 0
+    number, text = 0, ""
+    for number, text in enumerate(_lines(stream, name), 1):
+        if number == 1:
+            _check_header(name, text)
+        elif number > _MOST_LINES:
+            raise _damaged(name, number, "a console's log has fewer lines")
+        elif match := _DROPPED.fullmatch(text):
+            dropped += int(match[1])
+        elif match := _END.fullmatch(text):
+            break
+        elif (match := _TEXT.fullmatch(text)) is None:
+            raise _damaged(name, number, "the line has no time")
+        else:
+            time_ns = int(match[1]) + shift_ns
+            found.append(LogEntry(name, number, time_ns, match[2]))
+    else:
+        raise _damaged(
+            name,
+            number + 1,
+            "the log has no last line: its reader did not end by itself",
+        )
+    if stream.read(1):
+        raise _damaged(name, number + 1, "a line follows the last one")
+    values = {key: int(match[key]) for key in _FIGURES}
+    if values["count"]:
+        for key in _FIGURES:
+            if key.endswith("_ns"):
+                values[key] += shift_ns
+    beats = Heartbeat(
+        name,
+        number,
+        values["last_ns"],
+        text,
+        when="close",
+        untimely=0,
+        **values,
+    )
+    return ConsoleLog(name, tuple(found), dropped, match[1], beats)
+
+
+def _damaged(name: str, line: int, why: str) -> TraceError:
+    return TraceError(
+        f"{printable(name)}:{line}: {why}",
+        "Give the log of a console as vfio-p2p wrote it.",
+    )
+
+
+def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
+    number = 0
+    while raw := stream.readline(_LINE_BYTES):
+        number += 1
+        if not raw.endswith(b"\n"):
+            raise _damaged(name, number, "the line has no end")
+        try:
+            text = raw[:-1].decode("ascii")
+        except UnicodeDecodeError:
+            text = "\0"
+        if not text.isprintable():
+            raise _damaged(name, number, "the line has strange characters")
+        yield text
+
+
+def _check_header(name: str, text: str) -> None:
+    match = _HEADER.match(text)
+    if match is None:
+        raise _damaged(name, 1, "this is not the log of a console")
+    if int(match[1]) > VERSION:
+        raise TraceError(
+            f"{printable(name)}:1: version {match[1]} of the log is newer "
+            f"than this program, which knows up to {VERSION}",
+            "Use a newer vfio-p2p.",
+        )
+    if match[2] != "CLOCK_REALTIME" or match.end() != len(text):
+        raise _damaged(
+            name, 1, "the log has another clock than QEMU's traces"
+        )
