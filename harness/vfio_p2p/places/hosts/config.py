@@ -20,6 +20,7 @@ from msgspec import Meta
 from vfio_p2p.errors import ConfigError, ScenarioError, UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.paths import config_dir
+from vfio_p2p.places.hosts.guest import GuestEntry, differences
 from vfio_p2p.scenario.course import Integer, Name, Strict
 from vfio_p2p.scenario.strict import TomlDocument, read
 
@@ -91,6 +92,7 @@ class HostEntry(Strict, frozen=True, kw_only=True):
         and override them.
     :param properties: Properties of QEMU's vfio-pci, which add to those that
         the driver needs and override them.
+    :param guest: The user's own guest.
     :param kvm: Whether QEMU uses KVM; by default it does if KVM works.
     :param repeat: The number of runs of each kind if ``--seeds`` is not
         given.
@@ -111,6 +113,7 @@ class HostEntry(Strict, frozen=True, kw_only=True):
     properties: dict[str, str] = msgspec.field(
         default_factory=dict
     )
+    guest: GuestEntry | None = None
     kvm: bool | None = None
     repeat: Repeat | None = None
 
@@ -185,6 +188,11 @@ class HostsFile(Strict, frozen=True, kw_only=True):
                         f"pair: {key} of {name!r} is {getattr(pair, key)!r}, "
                         "which is no host of this file"
                     )
+            why = differences(
+                *(self.host[x].guest for x in (pair.source, pair.destination))
+            )
+            if why:
+                raise ValueError(f"pair: {name!r}: {why}")
 
     @property
     def places(self) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ from vfio_p2p.scenario.argv import HEARTBEAT
 def firmware_files(progress: Progress) -> dict[str, bytes]:
     """Return the files of the folder that QEMU's ``-L`` gets, by name.
 
-    They are those of the testbed, so that a scenario runs the same guest in
-    all places.
+    They are those of the testbed.  The program ``heartbeat`` is built in such
+    a way that it writes to its console as well, since real devices take no
+    beats.
 
     :param progress: Told of each step.
     :raise HostError: When a package is not available.
@@ -27,11 +28,15 @@ def firmware_files(progress: Progress) -> dict[str, bytes]:
     kit = get_kit(recipe, progress)
     files = {
         Path(name).name: (kit.root / "usr/share" / name).read_bytes()
-        for name in recipe.firmware
+        for name in dict.fromkeys(
+            (*recipe.firmware, *recipe.outer_firmware)
+        )
     }
     with (
         compiler(recipe, kit) as tools,
         tempfile.TemporaryDirectory(prefix="vfio-p2p-") as folder,
     ):
-        files[HEARTBEAT] = build_guest(Path(folder), tools)
+        files[HEARTBEAT] = build_guest(
+            Path(folder), tools, console=True
+        )
     return files

@@ -17,7 +17,13 @@ import msgspec
 # The function is that of the testbed's devices.  It gets a public name when
 # the testbed's image changes for another reason.
 from vfio_p2p.devices.p2psim import _settings as all_settings
-from vfio_p2p.scenario.course import Device, Migration, Peers
+from vfio_p2p.places.hosts.guest import GuestEntry
+from vfio_p2p.scenario.course import (
+    Device,
+    GuestProgram,
+    Migration,
+    Peers,
+)
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.step import Migrate
 from vfio_p2p.side import Side
@@ -80,6 +86,19 @@ def settings_of(device: Device, side: Side) -> list[tuple[str, str]]:
     if device.fault_side is side:
         found.append(("faults", "\n".join(device.faults)))
     return found
+
+
+def own_guest(
+    scenario: Scenario, guest: GuestEntry | None
+) -> GuestEntry | None:
+    """Return the user's own guest if the scenario runs it.
+
+    :param scenario: The scenario.
+    :param guest: The guest of hosts.toml, if there is one.
+    """
+    if scenario.guest.program is GuestProgram.FIRMWARE:
+        return guest
+    return None
 
 
 def as_played(

@@ -28,9 +28,11 @@ from vfio_p2p.places.hosts.config import (
 from vfio_p2p.places.hosts.firmware import firmware_files
 from vfio_p2p.places.hosts.fitting import (
     as_played,
+    own_guest,
     settings_of,
     unplayable,
 )
+from vfio_p2p.places.hosts.guest import GuestEntry
 from vfio_p2p.places.hosts.machine import (
     Machine,
     cards_of,
@@ -41,7 +43,9 @@ from vfio_p2p.places.hosts.play import Stage, Wire, play
 from vfio_p2p.places.hosts.station import (
     Crew,
     Station,
+    check_guests,
     check_machines,
+    listening,
     stations_of,
 )
 from vfio_p2p.places.job import Job
@@ -112,6 +116,7 @@ class RealPlace:
         async with self._connected():
             known = await self._inventories()
             check_machines(self.name, self._stations.values(), known)
+            await check_guests(self._stations.values(), self._machines)
             async with self._holding(self._sides(known)):
                 pass
 
@@ -219,6 +224,10 @@ class RealPlace:
         parameters: dict[str, int | str | bool] = {}
         for station in self._stations.values():
             parameters |= station.parameters
+        guests = {
+            side: own_guest(job.scenario, station.entry.guest)
+            for side, station in self._stations.items()
+        }
         played = msgspec.structs.replace(
             job,
             scenario=as_played(job.scenario, parameters, told=self._told),
@@ -230,7 +239,11 @@ class RealPlace:
         }
         stages = {
             side: await self._stage(
-                side, sides[side], programs[side], count
+                side,
+                sides[side],
+                programs[side],
+                played.scenario,
+                guests[side],
             )
             for side in Side
         }
@@ -299,9 +312,15 @@ class RealPlace:
         }
 
     async def _stage(
-        self, side: Side, at: Crew, program: Program, count: int
+        self,
+        side: Side,
+        at: Crew,
+        program: Program,
+        scenario: Scenario,
+        guest: GuestEntry | None,
     ) -> Stage:
         station, host = self._stations[side], at.machine.host
+        count = len(scenario.each_device())
         return Stage(
             host=host,
             folder=Path(await host.private_folder()),
@@ -310,6 +329,8 @@ class RealPlace:
                 station.properties(function.address)
                 for function in at.functions[:count]
             ),
+            arguments=guest.arguments() if guest else (),
+            console=listening(scenario, guest),
         )
 
     def _wire(self) -> Wire | None:

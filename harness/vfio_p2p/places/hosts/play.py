@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from vfio_p2p.errors import HostError
+from vfio_p2p.machine.console import CONSOLE_LOG, GuestConsole, guest_console
 from vfio_p2p.machine.errors import CommandError, VMError
 from vfio_p2p.machine.host import Host
 from vfio_p2p.machine.process import bound
@@ -29,7 +31,23 @@ from vfio_p2p.scenario.runner import (
     _run_within_limits as run_within_limits,
 )
 from vfio_p2p.scenario.session import Session
+from vfio_p2p.scenario.step import Step
 from vfio_p2p.side import Side
+
+
+@dataclass(frozen=True)
+class Listening:
+    """What is expected of the console of a guest.
+
+    :param wait_for: A text that it writes before the first step; empty if
+        nothing is waited for.
+    :param limit_s: How long to wait for it.
+    :param needed: Whether nothing can be tested without it.
+    """
+
+    wait_for: str
+    limit_s: float
+    needed: bool
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,7 @@ class Stage:
     :param launcher: How QEMU is started there.
     :param devices: The properties of vfio-pci for each device.
     :param arguments: Further arguments of QEMU.
+    :param console: What is expected of the console; None reads none.
     """
 
     host: Host
@@ -48,6 +67,7 @@ class Stage:
     launcher: Launcher
     devices: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    console: Listening | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +87,35 @@ class HostSession(Session):
 
     :param wire: The network between the machines; None if there is one
         machine.
+    :param console: The console of the first source.
+    :param listening: What is expected of it.
     """
 
     wire: Wire | None = None
+    console: GuestConsole | None = None
+    listening: Listening | None = None
+
+    async def _do(self, step: Step) -> None:
+        # A guest that is paused writes nothing.
+        if not self._course.guest.paused:
+            await self._heard()
+        await super()._do(step)
+
+    async def _heard(self) -> None:
+        """Wait, once, until the guest has come up."""
+        wanted, self.listening = self.listening, None
+        if self.console is None or wanted is None or not wanted.wait_for:
+            return
+        vm = self._cast[Side.SOURCE]
+        if await self.console.seen(wanted.limit_s) or not wanted.needed:
+            return
+        if not vm.running:
+            return  # the step says what happened
+        raise HostError(
+            f"{vm.side}: its guest did not write {wanted.wait_for!r} to its "
+            f"first serial port within {wanted.limit_s:g} s",
+            "Check 'wait_for' and the console of the kernel in hosts.toml.",
+        )
 
     async def _execute(
         self, role: Side, command: str, **arguments: str
@@ -119,6 +165,7 @@ async def play(
     """
     error: VMError | None = None
     made: Counter[Side] = Counter()
+    consoles: dict[Side, GuestConsole] = {}
     async with AsyncExitStack() as stack:
 
         async def make(side: Side) -> Qemu:
@@ -128,6 +175,18 @@ async def play(
             directory = out / name
             directory.mkdir()
             stage = stages[side]
+            heard: tuple[str, ...] = ()
+            if stage.console is not None:
+                console = await stack.enter_async_context(
+                    guest_console(
+                        stage.host,
+                        name,
+                        directory / CONSOLE_LOG,
+                        stage.console.wait_for,
+                    )
+                )
+                heard = console.arguments
+                consoles.setdefault(side, console)
             argv = (
                 *qemu_argv(
                     stage.launcher,
@@ -137,6 +196,7 @@ async def play(
                     incoming=name != Side.SOURCE,
                 ),
                 *stage.arguments,
+                *heard,
             )
             vm = (
                 Qemu(name, bound(argv), directory)
@@ -150,6 +210,8 @@ async def play(
         )
         session.wire = wire
         await session.prepare()
+        session.console = consoles.get(Side.SOURCE)
+        session.listening = stages[Side.SOURCE].console
         try:
             await run_within_limits(session)
         except VMError as err:

@@ -18,11 +18,19 @@ from vfio_p2p.places.hosts.config import (
     HostsFile,
     PairEntry,
 )
+from vfio_p2p.places.hosts.guest import GuestEntry
+from vfio_p2p.places.hosts.guest_files import check_files
 from vfio_p2p.places.hosts.machine import Machine
+from vfio_p2p.places.hosts.play import Listening
+from vfio_p2p.scenario.course import GuestProgram
+from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
 # How the preflight calls the processes that have a device.
 _USERS = " users"
+# The guest program's first words, and how long it may take to say them.
+_BEAT = "beat 1\n"
+_BEAT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,41 @@ def check_machines(
     for line in check(tuple(known.values()), HostsWanted(wanted)):
         if line.ok is False:
             raise _error(line)
+
+
+async def check_guests(
+    stations: Iterable[Station], machines: Mapping[str, Machine]
+) -> None:
+    """Check that machines have the files of the user's own guest.
+
+    :param stations: The sides of a place.
+    :param machines: The machines, by name.
+    :raise UsageError: When a file is missing.
+    """
+    for station in stations:
+        for line in await check_files(
+            station.machine,
+            machines[station.machine].host,
+            station.entry.guest,
+        ):
+            if not line.ok:
+                raise _error(line)
+
+
+def listening(
+    scenario: Scenario, guest: GuestEntry | None
+) -> Listening | None:
+    """Say what is expected of a guest's console; None reads none.
+
+    :param scenario: The scenario.
+    :param guest: The user's own guest, if the scenario runs it.
+    """
+    if guest is not None:
+        return Listening(guest.wait_for, guest.wait_s, needed=True)
+    if scenario.guest.program is GuestProgram.HEARTBEAT:
+        # A guest that never beats is for the oracle to judge.
+        return Listening(_BEAT, _BEAT_S, needed=False)
+    return None
 
 
 def _error(line: CheckLine) -> HarnessError:

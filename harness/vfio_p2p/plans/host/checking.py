@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,9 @@ from vfio_p2p.devices.vf.wanted import (
     HostWanted,
     Needed,
 )
+from vfio_p2p.machine.host import open_host
 from vfio_p2p.places.hosts.config import Functions
+from vfio_p2p.places.hosts.guest_files import check_files
 from vfio_p2p.plans.host.where import (
     Located,
     Where,
@@ -62,9 +65,22 @@ def check_hosts(wanted: HostCheckRequest) -> tuple[CheckLine, ...]:
     found = take_inventories(
         hosts, probe=wanted.probe, programs=wanted.qemus
     )
-    return check(
+    lines = check(
         found, HostsWanted(host_wanted(hosts, wanted), wanted.ram_mib)
     )
+    return (*lines, *asyncio.run(_guests(hosts)))
+
+
+async def _guests(hosts: Sequence[Located]) -> tuple[CheckLine, ...]:
+    """Look for the files of the users' own guests."""
+    lines: list[CheckLine] = []
+    for one in hosts:
+        if one.entry is not None and one.entry.guest is not None:
+            async with open_host(one.spec) as host:
+                lines += await check_files(
+                    one.spec.name, host, one.entry.guest
+                )
+    return tuple(lines)
 
 
 def host_wanted(
