@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How long the guest was gone, as the devices that it writes to saw it.
+"""How long the guest was gone, as those that it writes to saw it.
 
 A guest that runs images/guest keeps writing a counter to each device.  The
 time from the last beat that reached the source's device to the first beat at
@@ -16,6 +16,11 @@ the destination's is what the guest noticed of a migration.  It consists of::
 QEMU's clock runs while the destination starts its devices.  So the next beat
 is due as soon as they run, and `after` contains no rest of a period.
 
+A guest on a host with real devices writes its beats to its console instead.
+Whoever reads the console takes the time when a line has come, which is later
+than the device would have noted it.  So a beat can seem to come after the
+vCPU was stopped; it then counts as coming with the stop.
+
 It follows that less than two periods of the gap are caused by neither QEMU nor
 its host; see `GuestGap.explained`.
 """
@@ -23,15 +28,17 @@ its host; see `GuestGap.explained`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from vfio_p2p.downtime.model import GuestGap, NotObservable
+from vfio_p2p.downtime.model import CONSOLE, GuestGap, NotObservable
 from vfio_p2p.timeline import Blackout, Timeline
 from vfio_p2p.timeline.blackout import final_stop
 from vfio_p2p.trace import Clock
 from vfio_p2p.trace.device import Heartbeat
 
 _WHAT = "guest-visible gap"
+# A reader of a console that is later than this is a reader to doubt.
+LATE_NS = 10**9
 _CHECKPOINT = "vmstate_downtime_checkpoint"
 
 
@@ -55,8 +62,18 @@ def guest_gap(
     if stop.notify and stop.notify.time_ns is not None:
         notify_ns = stop.notify.time_ns
     pairs = list(_pairs(source, destination))
+    takers = "the destination's devices", "a device that was stopped"
     if not any(pair.source for pair in pairs):
-        return NotObservable(_WHAT, "no device's log has a guest's heartbeat")
+        if source.console is None and destination.console is None:
+            return NotObservable(
+                _WHAT, "no device's log has a guest's heartbeat"
+            )
+        pairs = list(_console(source, destination, notify_ns))
+        takers = "the destination's console", "a console while its VM stood"
+    if not any(pair.source for pair in pairs):
+        return NotObservable(
+            _WHAT, "no heartbeat came to the source's console"
+        )
     stall_ns = max(
         beats.gap_end_ns - beats.gap_start_ns
         for pair in pairs
@@ -77,6 +94,7 @@ def guest_gap(
             request_ns=whole.start_ns,
             running_ns=whole.end_ns,
             end_ns=pair.destination.first_ns,
+            bound_ns=source.bound_ns + destination.bound_ns or None,
             longest_ns=max(
                 pair.destination.first_ns - pair.source.last_ns, stall_ns
             ),
@@ -86,12 +104,10 @@ def guest_gap(
     ]
     if not found:
         return NotObservable(
-            _WHAT, "no heartbeat came to the destination's devices"
+            _WHAT, f"no heartbeat came to {takers[0]}"
         )
     if not all(gap.in_order for gap in found):
-        return NotObservable(
-            _WHAT, "a heartbeat came to a device that was stopped"
-        )
+        return NotObservable(_WHAT, f"a heartbeat came to {takers[1]}")
     return max(found, key=lambda gap: gap.duration_ns)
 
 
@@ -128,6 +144,20 @@ def _pairs(source: Timeline, destination: Timeline) -> Iterator[_Pair]:
             before[-1] if before else None,
             after[0] if after else None,
         )
+
+
+def _console(
+    source: Timeline, destination: Timeline, notify_ns: int
+) -> Iterator[_Pair]:
+    before, after = (
+        side.console.beats
+        if side.console and side.console.beats.count
+        else None
+        for side in (source, destination)
+    )
+    if before and 0 < before.last_ns - notify_ns < LATE_NS:
+        before = replace(before, last_ns=notify_ns)
+    yield _Pair(CONSOLE, before, after)
 
 
 def _heard(side: Timeline, device: str) -> list[Heartbeat]:

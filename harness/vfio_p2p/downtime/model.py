@@ -130,13 +130,18 @@ class NotObservable:
     within: PhaseName | None = None
 
 
+# What stands for a device where the guest's console took the beats.
+CONSOLE = "console"
+
+
 @dataclass(frozen=True, slots=True)
 class GuestGap:
     """How long the guest was gone; see `vfio_p2p.downtime.guest`.
 
     All times are nanoseconds since 1970, and all durations nanoseconds.
 
-    :param device: The destination's device that heard nothing the longest.
+    :param device: The destination's device that heard nothing the longest, or
+        `CONSOLE`.
     :param period_ns: The mean time between two beats at the source.
     :param start_ns: The last beat at the source.
     :param begin_ns: When QEMU began to stop the VM, or the last beat if that
@@ -147,6 +152,8 @@ class GuestGap:
     :param end_ns: The first beat at the destination.
     :param longest_ns: The longest time between two beats on any side.  It
         exceeds the gap if the guest stalled for longer elsewhere.
+    :param bound_ns: How far the length may be off, since it began and ended
+        on two hosts whose clocks were compared; None if there is one clock.
     """
 
     device: str
@@ -158,6 +165,7 @@ class GuestGap:
     running_ns: int
     end_ns: int
     longest_ns: int
+    bound_ns: int | None = None
 
     @property
     def duration_ns(self) -> int:

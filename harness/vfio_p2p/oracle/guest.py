@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rule about the heartbeats that a guest sends to its devices."""
+"""The rule about the heartbeats of a guest.
+
+A guest sends them to its devices, which log them, or to its console, which
+the harness reads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vfio_p2p.oracle.model import Criteria, Objection, Violation
+from vfio_p2p.oracle.model import Criteria, Objection, Unclear, Violation
 from vfio_p2p.timeline import Timeline
 from vfio_p2p.trace import printable
 from vfio_p2p.trace.device import Close, Heartbeat
@@ -24,6 +28,7 @@ def heartbeat(
     :param criteria: What they are judged by.
     """
     sides = (source, destination)
+    yield from _consoles(source, destination, criteria)
     for pair in zip(source.plugged, destination.plugged, strict=False):
         before, after = (
             [*side.logs[device].of(Heartbeat)] if device in side.logs else []
@@ -69,6 +74,37 @@ def _any(
             (device,),
             (*heard, *ends),
         )
+
+
+def _consoles(
+    source: Timeline, destination: Timeline, criteria: Criteria
+) -> Iterator[Objection]:
+    heard: list[Heartbeat] = []
+    for side in (source, destination):
+        name = f"the console of the {side.side}"
+        log = side.console
+        if log is None:
+            # A reader that fails leaves no run.
+            if criteria.ends and side.side in criteria.consoles:
+                yield Unclear(f"there is no log of {name}")
+            continue
+        if log.how == "lost":
+            yield Unclear(
+                f"QEMU lost {name}, so that later heartbeats are not known",
+                (log.beats,),
+            )
+            continue
+        yield from _own(name, [log.beats])
+        if log.beats.count:
+            heard.append(log.beats)
+        elif criteria.ends and side.side in criteria.consoles:
+            yield Violation(
+                f"the guest runs, and {name} had no heartbeat",
+                (),
+                (log.beats,),
+            )
+    if len(heard) > 1:
+        yield from _next(("the source", "the destination"), *heard)
 
 
 def _next(

@@ -50,6 +50,8 @@ class Criteria:
         missing log is missing evidence.  If False, such logs are used where
         they exist.
     :param beats: The devices that a guest's heartbeats have to reach.
+    :param consoles: The sides at whose consoles a guest's heartbeats have to
+        arrive.
     :param peers: The devices that send to others while they run.
     :param ends: Whether the run, and so its logs, came to a regular end.
         The logs of a run that broke off are only searched for mistakes.
@@ -70,6 +72,7 @@ class Criteria:
     flags: Mapping[str, MigrationFlags] = field(default_factory=dict)
     logs: bool = False
     beats: frozenset[str] = frozenset()
+    consoles: frozenset[Side] = frozenset()
     peers: frozenset[str] = frozenset()
     ends: bool = True
     sequences: Mapping[tuple[Side, str], tuple[DeviceState, ...]] = field(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from vfio_p2p.side import Side
-from vfio_p2p.trace import DeviceLog, Kind, Record, Summary
+from vfio_p2p.trace import ConsoleLog, DeviceLog, Kind, Record, Summary
 from vfio_p2p.uapi import DeviceState
 
 
@@ -186,6 +186,7 @@ class Timeline:
     :param dropped: The places where QEMU reports that it lost events.
     :param logs: The devices' own logs by name: a second witness, which most
         sides do not have.
+    :param console: The guest's console, if somebody read it.
     :param bound_ns: How far its times may be off on the clock of the other
         side, in nanoseconds; 0 if both sides have one clock.
     """
@@ -202,6 +203,7 @@ class Timeline:
     others: tuple[Record, ...] = ()
     dropped: tuple[Record, ...] = ()
     logs: Mapping[str, DeviceLog] = field(default_factory=dict)
+    console: ConsoleLog | None = None
     bound_ns: int = 0
 
     @property

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.oracle import RULES, Criteria, Finding, judge
 from vfio_p2p.oracle.judge import apply
 from vfio_p2p.oracle.model import Rule
@@ -140,6 +141,8 @@ def _criteria(
     ]
     inputs = run.bundle.manifest.inputs
     release = _release(run)
+    # Real devices take no beats, so that the guest writes to its console.
+    real = isinstance(inputs.place, HostProvenance)
     return replace(
         Criteria.of_patches(
             patches,
@@ -154,8 +157,13 @@ def _criteria(
         beats=frozenset(
             device
             for name, timeline in sides
-            if _beats(run, name)
+            if not real and _beats(run, name)
             for device in timeline.plugged
+        ),
+        consoles=frozenset(
+            timeline.side
+            for name, timeline in sides
+            if real and _beats(run, name)
         ),
         peers=frozenset(
             x.name for x in known if x.spec.peers is not model.Peers.NONE

@@ -13,7 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from vfio_p2p.bundle.manifest import device_log, device_log_of, trace_file
+from vfio_p2p.bundle.manifest import (
+    console_file,
+    device_log,
+    device_log_of,
+    trace_file,
+)
 from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.clock import ClockOffset
@@ -33,7 +38,14 @@ from vfio_p2p.scenario.step import Status
 from vfio_p2p.side import Side, side_of
 from vfio_p2p.timeline import Timeline
 from vfio_p2p.timeline import build as build_timeline
-from vfio_p2p.trace import DeviceLog, Kind, TraceReader, read_device_log
+from vfio_p2p.trace import (
+    ConsoleLog,
+    DeviceLog,
+    Kind,
+    TraceReader,
+    read_console,
+    read_device_log,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +195,7 @@ class RunReading:
             known = replace(
                 known,
                 logs=dict(self._logs(known, name, shift_ns)),
+                console=self._console(name, shift_ns),
                 bound_ns=clock.bound_ns if clock else 0,
             )
             self._timelines[name, side] = known
@@ -215,6 +228,14 @@ class RunReading:
                 if mark.time_ns is not None:
                     log = log.opened_at(mark.time_ns)
             yield device, log
+
+    def _console(self, name: str, shift_ns: int) -> ConsoleLog | None:
+        """Return the log of a guest's console, if there is one."""
+        path = console_file(name)
+        if path not in self.bundle.files:
+            return None
+        data = io.BytesIO(self.bundle.files[path])
+        return read_console(data, path, shift_ns)
 
     def without_unplugged(self, name: str, side: Side) -> Timeline:
         """Return a timeline without the devices that a step unplugs.
