@@ -26,12 +26,40 @@ Commands: TypeAlias = (
 _MANY = 1024
 
 
+_HOUR_MS = 3_600_000
+
+
 def positive(text: str) -> int:
     """Parse a number from 1."""
     if text.isascii() and text.isdigit() and 1 <= int(text) <= _MANY:
         return int(text)
     raise argparse.ArgumentTypeError(
         f"not a number from 1 to {_MANY}: {text}"
+    )
+
+
+def milliseconds(text: str) -> float:
+    """Parse a time of more than nothing, up to an hour."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0 < value <= _HOUR_MS:
+        return value
+    raise argparse.ArgumentTypeError(
+        f"not a number of milliseconds, above 0: {text}"
+    )
+
+
+def add_p2p_gate(parser: argparse.ArgumentParser) -> None:
+    """Add the option that limits the time of P2P arcs."""
+    parser.add_argument(
+        "--fail-above-p2p",
+        type=milliseconds,
+        metavar="MS",
+        help="fail a run in which a device takes longer than this for the "
+        "arc into its P2P state, RUNNING>RUNNING_P2P or "
+        "PRE_COPY>PRE_COPY_P2P, when the VM stops",
     )
 
 

@@ -34,6 +34,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         help="the tree to build and run (default: %(default)s)",
     )
     options.add_run(parser)
+    options.add_p2p_gate(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -53,6 +54,7 @@ def request(args: argparse.Namespace) -> RunRequest:
         setting=options.setting(args),
         variant=args.variant,
         bundle=args.out,
+        most_p2p_ms=args.fail_above_p2p,
     )
 
 

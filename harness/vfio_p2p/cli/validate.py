@@ -95,6 +95,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         f"{', '.join(SCENARIOS)})",
     )
     options.add_setting(parser, seeds=1)
+    options.add_p2p_gate(parser)
     options.add_json(parser)
     parser.set_defaults(request=request, run=run)
 
@@ -114,6 +115,11 @@ def request(args: argparse.Namespace) -> _Request:
         raise UsageError(
             "--mutant has no effect without --mutants", "Give --mutants, too."
         )
+    if mode and args.fail_above_p2p is not None:
+        raise UsageError(
+            f"--fail-above-p2p has no effect with --{mode.replace('_', '-')}",
+            "Leave out one of them.",
+        )
     return _Request(
         mode=mode,
         plain=ValidateRequest(
@@ -121,6 +127,7 @@ def request(args: argparse.Namespace) -> _Request:
             setting=options.setting(args),
             variants=tuple(args.variant),
             scenarios=tuple(args.scenario or SCENARIOS),
+            most_p2p_ms=args.fail_above_p2p,
         ),
         mutants=tuple(args.mutant),
     )

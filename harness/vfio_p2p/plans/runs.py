@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vfio_p2p.errors import UsageError
@@ -19,6 +19,7 @@ from vfio_p2p.progress import Reporter
 from vfio_p2p.qemu import Build
 from vfio_p2p.report.document import Document, to_json
 from vfio_p2p.report.formats import render
+from vfio_p2p.report.p2p import gated
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
 
@@ -52,6 +53,22 @@ class TreeRuns:
 
     results: tuple[CellResult, ...]
     version: str
+
+    def gated(self, most_p2p_ms: float | None) -> TreeRuns:
+        """Let runs fail whose devices were too slow into a P2P state.
+
+        :param most_p2p_ms: How long such an arc may take, in milliseconds;
+            None allows any time.
+        """
+        if most_p2p_ms is None:
+            return self
+        limit_ns = most_p2p_ms * 1e6
+        return replace(
+            self,
+            results=tuple(
+                replace(x, run=gated(x.run, limit_ns)) for x in self.results
+            ),
+        )
 
 
 def job_of(

@@ -22,6 +22,7 @@ from vfio_p2p.plans.sources import build_all, choose, choose_variants
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.report.document import Document
+from vfio_p2p.report.p2p import gated
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class RunRequest:
     :param variant: The name of the tree.
     :param bundle: The folder or zip file for the bundle; None puts it into
         the folder ``out``, under the usual name.
+    :param most_p2p_ms: How long an arc into a P2P state may take, in
+        milliseconds; None allows any time.
     """
 
     scenario: str
@@ -41,6 +44,7 @@ class RunRequest:
     setting: Setting = Setting()
     variant: str = "patched"
     bundle: Path | None = None
+    most_p2p_ms: float | None = None
 
 
 def run_one(
@@ -74,6 +78,8 @@ def run_one(
     with claimed(out.parent, waiting):
         result = _run(cell, out, setting, reporter, workshop)
     run = msgspec.structs.replace(result.run, bundle=str(out))
+    if request.most_p2p_ms is not None:
+        run = gated(run, request.most_p2p_ms * 1e6)
     return Document.of(
         (run,),
         qemu=build.version,

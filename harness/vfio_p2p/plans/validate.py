@@ -32,12 +32,15 @@ class ValidateRequest:
     :param setting: Where and how the runs are made.
     :param variants: The names of the trees; empty means base and patched.
     :param scenarios: The names or files of the scenarios.
+    :param most_p2p_ms: How long an arc into a P2P state may take, in
+        milliseconds; None allows any time.
     """
 
     origin: Origin = Origin()
     setting: Setting = Setting()
     variants: tuple[str, ...] = ()
     scenarios: tuple[str, ...] = SCENARIOS
+    most_p2p_ms: float | None = None
 
 
 def validate(
@@ -71,6 +74,7 @@ def validate(
         reporter,
         workshop,
     )
+    made = made.gated(request.most_p2p_ms)
     document = document_of(chosen, made)
     write_reports(setting.out, document)
     return document

@@ -241,6 +241,18 @@ def bound_text(runs: Iterable[Run]) -> str:
     return f" \N{PLUS-MINUS SIGN}{max(bounds) / 1e6:.3f} ms"
 
 
+def gap_bound_text(runs: Iterable[Run]) -> str:
+    """How far guest-visible gaps may be off; see `bound_text`."""
+    bounds = [
+        x.guest_gap.bound_ns
+        for x in runs
+        if x.guest_gap is not None and x.guest_gap.bound_ns is not None
+    ]
+    if not bounds:
+        return ""
+    return f" \N{PLUS-MINUS SIGN}{max(bounds) / 1e6:.3f} ms"
+
+
 def ms(time_ns: float) -> str:
     """Format a time in milliseconds.
 

@@ -100,9 +100,24 @@ def _waterfall(table: figures.PhaseTable) -> dict[str, Any]:
     compared = table.comparison
     return {
         "plot": plots.waterfall(table),
+        "bounds": _bounds(table),
         "answer": answer(compared) if compared else [],
         "confidence": risk(compared) if compared else "",
     }
+
+
+def _bounds(table: figures.PhaseTable) -> list[str]:
+    """How far the figures of two hosts may be off."""
+    runs = [run for group in table.groups for run in group.runs]
+    return [
+        f"A {what} may be off by{bound}, since it began on one host and ended "
+        "on another."
+        for what, bound in (
+            (figures.TOTAL, figures.bound_text(runs)),
+            (figures.GUEST, figures.gap_bound_text(runs)),
+        )
+        if bound
+    ]
 
 
 def _fit(value: object) -> object:

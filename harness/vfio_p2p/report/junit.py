@@ -97,6 +97,7 @@ def _run(run: Run, name: str) -> TestCase:
             if run.blackout_bound_ns is not None
             else ()
         ),
+        *_gap(run),
         ("digest", printable(run.digest)),
         *(() if run.exact else (("exact", "false"),)),
         *(asdict(run.traffic).items() if run.traffic else ()),
@@ -104,6 +105,14 @@ def _run(run: Run, name: str) -> TestCase:
         properties.add_property(Property(key, str(value)))
     case.append(properties)
     return case
+
+
+def _gap(run: Run) -> Iterator[tuple[str, str]]:
+    gap = run.guest_gap
+    if gap is not None and not run.exact:
+        yield "guest_gap_ns", str(gap.duration_ns)
+        if gap.bound_ns is not None:
+            yield "guest_gap_bound_ns", str(gap.bound_ns)
 
 
 def _patches(document: Document) -> TestSuite:

@@ -12,7 +12,7 @@ from vfio_p2p.report import figures
 from vfio_p2p.report.commands import commands, exact_command, latencies
 from vfio_p2p.report.comparison import comparison_lines
 from vfio_p2p.report.document import Document
-from vfio_p2p.report.figures import TOTAL, PhaseRow, PhaseTable, ms
+from vfio_p2p.report.figures import GUEST, TOTAL, PhaseRow, PhaseTable, ms
 from vfio_p2p.report.groups import RunGroup, by_scenario
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.section_tables import section_tables
@@ -165,12 +165,17 @@ def _table(table: PhaseTable) -> list[str]:
             lines.append(_columns("", rules))
         lines.append(_row(row))
     lines += [_row(row) for row in table.beside]
-    if bound := figures.bound_text(x for y in groups for x in y.runs):
-        lines += _wrap(
-            f"a blackout may be off by{bound}, since it began on one host "
-            "and ended on another",
-            2,
-        )
+    runs = [x for group in groups for x in group.runs]
+    for what, bound in (
+        ("a blackout", figures.bound_text(runs)),
+        (f"a {GUEST}", figures.gap_bound_text(runs)),
+    ):
+        if bound:
+            lines += _wrap(
+                f"{what} may be off by{bound}, since it began on one host "
+                "and ended on another",
+                2,
+            )
     if any(len(group.runs) > 1 for group in groups):
         lines += _wrap("medians over the runs, which need not add up", 2)
     lines += _more(len(table.groups) - _TREES, "trees")

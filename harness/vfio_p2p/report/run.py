@@ -160,7 +160,10 @@ class GuestAbsence(Value, frozen=True, kw_only=True):
     `stop_request_ns` (until the blackout began), the blackout, and
     `after_ns`.  `period_ns` is the usual time between two heartbeats;
     `longest_ns` is the longest time between any two, which exceeds
-    `duration_ns` if the guest stalled for longer elsewhere.
+    `duration_ns` if the guest stalled for longer elsewhere.  `bound_ns` says
+    how far `duration_ns` may be off because it began on one host and ended on
+    another; it is null with one clock.  `device` is ``console`` if the beats
+    came to the guest's console.
     """
 
     device: str
@@ -171,6 +174,7 @@ class GuestAbsence(Value, frozen=True, kw_only=True):
     stop_request_ns: LengthNs
     after_ns: LengthNs
     longest_ns: LengthNs
+    bound_ns: LengthNs | None = None
 
 
 class Loss(Value, frozen=True, kw_only=True):

@@ -206,6 +206,7 @@ def _guest_gap(parts: Breakdown) -> GuestAbsence | None:
         stop_request_ns=gap.stop_request_ns,
         after_ns=gap.after_ns,
         longest_ns=gap.longest_ns,
+        bound_ns=gap.bound_ns,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.document import Document
+from vfio_p2p.report.p2p import RULE, P2pTime, p2p_times
 from vfio_p2p.report.sections import (
     Fate,
     FollowupTrial,
@@ -48,6 +50,8 @@ def section_tables(document: Document) -> Iterator[SectionTable]:
         yield mutant_table(document.mutants, tuple(_remarks(document)))
     if document.followups:
         yield followup_table(document.followups)
+    if found := p2p_table(document):
+        yield found
 
 
 def patch_table(patches: Sequence[JudgedPatch]) -> SectionTable:
@@ -118,6 +122,62 @@ def followup_table(trials: Sequence[FollowupTrial]) -> SectionTable:
             if x.detail
         ),
     )
+
+
+def p2p_table(document: Document) -> SectionTable | None:
+    """Make the table of the time that devices spend in P2P arcs.
+
+    :param document: The document.
+    :return: None without such arcs, or where all times are a scenario's own.
+    """
+    times: dict[tuple[str, ...], list[P2pTime]] = {}
+    failed = set()
+    for run in document.runs:
+        if run.exact:
+            continue
+        for time in p2p_times(run):
+            key = (
+                run.scenario, run.tree, f"{time.side}: {time.device}", time.arc
+            )  # fmt: skip
+            times.setdefault(key, []).append(time)
+            if any(
+                x.rule == RULE and time.device in x.devices
+                for x in run.findings
+            ):
+                failed.add(key)
+    if not times:
+        return None
+    return SectionTable(
+        "p2p",
+        "Time in P2P arcs",
+        ("scenario", "tree", "device", "arc", "arc, ms", "then in P2P, ms"),
+        tuple(
+            (
+                *key,
+                _range_ms([x.arc_ns for x in every]),
+                _range_ms(
+                    [x.stay_ns for x in every if x.stay_ns is not None]
+                ),
+            )
+            for key, every in times.items()
+        ),
+        tuple(
+            Verdict.FAIL if key in failed else Verdict.PASS for key in times
+        ),
+        (
+            "The arc is the way into the P2P state, from which on a device "
+            "starts nothing new. The time after it ends with the next arc.",
+        ),
+    )
+
+
+def _range_ms(times_ns: Sequence[int]) -> str:
+    if not times_ns:
+        return "-"
+    text = f"{median(times_ns) / 1e6:.3f}"
+    if len(times_ns) > 1:
+        text += f" (max {max(times_ns) / 1e6:.3f})"
+    return text
 
 
 def fates(trials: Sequence[MutantTrial]) -> str:

@@ -16,7 +16,12 @@ from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report import demo
 from vfio_p2p.report.comparison import comparison_lines
 from vfio_p2p.report.document import Document
-from vfio_p2p.report.figures import bound_text
+from vfio_p2p.report.figures import (
+    GUEST,
+    bound_text,
+    durations,
+    gap_bound_text,
+)
 from vfio_p2p.report.groups import RunGroup, grouped, ranges
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.section_tables import (
@@ -70,7 +75,9 @@ def _sections(document: Document) -> Iterator[list[str]]:
     for found in section_tables(document):
         if found.name == "patches":
             continue
-        if found.name != "mutants" or not document.trees:
+        if found.name == "p2p":
+            yield [f"{found.title}:", *_plain(found), ""]
+        elif found.name != "mutants" or not document.trees:
             yield _section(document, found)
 
 
@@ -231,6 +238,7 @@ def _measured(runs: Sequence[Run]) -> list[str]:
             "not exact"
         ),
     ]
+    lines += _gaps(runs)
     if bound_text(runs):
         lines += wrap(
             "A blackout that begins on one host and ends on another may be "
@@ -239,6 +247,17 @@ def _measured(runs: Sequence[Run]) -> list[str]:
             _LEGEND_WIDTH,
         )
     return lines
+
+
+def _gaps(runs: Iterable[Run]) -> Iterator[str]:
+    """How long guests were gone, where that was measured."""
+    for group in grouped(x for x in runs if x.guest_gap and not x.exact):
+        found = durations(group, GUEST)
+        text = _spread(found)
+        if len(found) == 1:
+            text = f"{found[0] / 1e6:.3f} ms"
+        name = printable(f"{group.scenario}, {group.runs[0].variant}")
+        yield f"{name}: {GUEST} {text}{gap_bound_text(group.runs)}"
 
 
 def _latencies(runs: Iterable[Run]) -> Iterator[str]:
@@ -265,6 +284,13 @@ def _short(text: str) -> str:
     if len(text) <= _SUBJECT_WIDTH:
         return text
     return text[: _SUBJECT_WIDTH - 1] + "…"
+
+
+def _plain(found: SectionTable) -> list[str]:
+    lines = table_lines(found.heads[:4], found.rows, numbers=found.heads[4:])
+    for remark in found.remarks:
+        lines += ["", *wrap(remark, _LEGEND_WIDTH)]
+    return lines
 
 
 def _section(document: Document, found: SectionTable) -> list[str]:
