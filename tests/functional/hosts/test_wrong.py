@@ -49,7 +49,7 @@ class Wrong(Trouble):
 
     def test_before_and_after_a_preparation(self) -> None:
         at = ("--at", self.at)
-        self.said(*_RUN, *at, code=4, text="0 VFs")
+        self.said(*_RUN, *at, code=2, text="VFs: 0, but 4 or more")
         self.said(
             *("host", "prepare", *at, "--pf", "0000:09:00.0"),
             *("--count", "1"),
@@ -130,7 +130,7 @@ class Wrong(Trouble):
         hosts.write_text(
             text.replace(str(self.lab / "known_hosts"), str(keys))
         )
-        self.said(*_RUN, *place, code=2, text="host key")
+        self.said(*_RUN, *place, code=2, text="is unknown")
 
     def test_a_host_that_freezes(self) -> None:
         at = ("--at", self.at)
