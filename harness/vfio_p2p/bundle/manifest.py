@@ -61,6 +61,14 @@ def console_file(qemu: str) -> str:
     return f"{qemu}/console.log"
 
 
+def stderr_file(qemu: str) -> str:
+    """The path of what a QEMU printed.
+
+    :param qemu: The name of its folder, e.g. ``source``.
+    """
+    return f"{qemu}/stderr.txt"
+
+
 def digest_file(digest: str) -> bytes:
     """The content of the file ``digest``.
 

@@ -101,7 +101,9 @@ class MachineProvenance(msgspec.Struct, frozen=True, kw_only=True):
     :param cores: The number of its CPUs.
     :param driver: The variant driver of the functions.
     :param functions: The functions, in the order of QEMU's devices.
-    :param properties: The properties of QEMU's vfio-pci.
+    :param properties: The properties of QEMU's vfio-pci, as ``-device``
+        takes them.
+    :param reasons: Why the driver needs some of them, by property.
     :param accelerator: ``kvm`` or ``tcg``.
     :param load: Its load averages before the run, over 1, 5 and 15 minutes.
     """
@@ -114,6 +116,7 @@ class MachineProvenance(msgspec.Struct, frozen=True, kw_only=True):
     driver: str
     functions: tuple[FunctionProvenance, ...]
     properties: str = ""
+    reasons: dict[str, str] = msgspec.field(default_factory=dict)
     accelerator: str = "tcg"
     load: tuple[float, ...] = ()
 

@@ -31,6 +31,16 @@ _EXIT_CODES = {
 }
 
 
+def decided(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the verdict over several, some of which were not tried.
+
+    What was skipped does not make the verdict on the rest less sure.
+    """
+    found = [*verdicts]
+    tried = [x for x in found if x is not Verdict.SKIP]
+    return worst(tried or found)
+
+
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the verdict over several: a broken rule outweighs an error.
 

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.errors import UsageError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.judging import followups as judging
-from vfio_p2p.plans.judging.followups import FollowupRuns
+from vfio_p2p.plans.judging.followups import FollowupRuns, NotJudged
 from vfio_p2p.plans.matrix import CellResult
 from vfio_p2p.plans.modes import ModeRequest, check_fixed
 from vfio_p2p.plans.runs import (
@@ -18,7 +18,7 @@ from vfio_p2p.plans.runs import (
     judge_trees,
     write_reports,
 )
-from vfio_p2p.plans.setting import Setting
+from vfio_p2p.plans.setting import SEALED, Setting
 from vfio_p2p.plans.sources import (
     TREE,
     Chosen,
@@ -46,9 +46,10 @@ def validate_followups(
 ) -> Document:
     """Judge the follow-ups of a base.
 
-    Each defect must reproduce without its patch and disappear with it.  The
-    bundles, ``report.json`` and ``junit.xml`` are left in the folder of the
-    setting.
+    Each defect must reproduce without its patch and disappear with it.  A
+    defect of real devices is judged only at a place that has them, and the
+    others only in the testbed.  The bundles, ``report.json`` and
+    ``junit.xml`` are left in the folder of the setting.
 
     :param followups: The follow-ups of all bases; None takes those that come
         with the tool.
@@ -68,21 +69,35 @@ def validate_followups(
             "'vfio-p2p series list' lists all follow-ups with their bases.",
         )
     forget_reports(setting.out)
-    document = _judge(
-        chosen, wanted, load_scenario, setting, reporter, workshop
+    here = "simulated" if setting.at == SEALED else "real"
+    judged = [x for x in wanted if x.devices == here]
+    trials: list[FollowupRuns | NotJudged] = []
+    made = TreeRuns((), "")
+    if judged:
+        built, made = _make(
+            chosen, judged, load_scenario, setting, reporter, workshop
+        )
+        trials += _trials(judged, built, made)
+    document = judging.document(
+        [*trials, *_not_judged(x for x in wanted if x not in judged)],
+        qemu=made.version,
+        base=chosen.base.name,
+        origin=chosen.source.origin,
+        runs=[result.run for result in made.results],
     )
     write_reports(setting.out, document)
     return document
 
 
-def _judge(
+def _make(
     chosen: Chosen,
     followups: Sequence[Followup],
     load_scenario: Callable[[str], Scenario],
     setting: Setting,
     reporter: Reporter,
     workshop: Workshop,
-) -> Document:
+) -> tuple[PatchedBuilds, TreeRuns]:
+    """Build each tree, and make each run."""
     control = parse_variant(chosen.base, TREE)
     scenarios = {
         name: load_scenario(name)
@@ -110,13 +125,19 @@ def _judge(
         reporter,
         workshop,
     )
-    return judging.document(
-        _trials(followups, built, made),
-        qemu=made.version,
-        base=chosen.base.name,
-        origin=chosen.source.origin,
-        runs=[result.run for result in made.results],
-    )
+    return built, made
+
+
+def _not_judged(followups: Iterable[Followup]) -> Iterator[NotJudged]:
+    for x in followups:
+        why = "simulated devices show the defect: leave out --at"
+        if x.devices == "real":
+            why = (
+                "only real devices show the defect: choose a place that has "
+                "them with --at"
+            )
+        for name in (*x.fixes, *x.keeps):
+            yield NotJudged(x, name, f"not judged here: {why}")
 
 
 def _trials(

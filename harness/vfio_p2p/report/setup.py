@@ -43,6 +43,29 @@ def measured_at(run: Run) -> str:
     return ""
 
 
+def remarks_of(run: Run) -> tuple[str, ...]:
+    """Say which properties its devices had to have, and why.
+
+    :param run: The run.
+    """
+    if not (run.inputs and isinstance(run.inputs.place, HostProvenance)):
+        return ()
+    place = run.inputs.place
+    return tuple(
+        dict.fromkeys(
+            f"{machine.name}: vfio-pci has {name}={value}. {reason}"
+            for machine in (place.source, place.destination)
+            for name, value in _properties(machine)
+            if (reason := machine.reasons.get(name))
+        )
+    )
+
+
+def _properties(machine: MachineProvenance) -> list[tuple[str, str]]:
+    pairs = (x.partition("=") for x in machine.properties.split(",") if x)
+    return [(name, value) for name, _, value in pairs]
+
+
 def can_be_reproduced(run: Run) -> bool:
     """Whether the bundle tells how its QEMU was built.
 
@@ -143,7 +166,15 @@ def _machine(name: str, machine: MachineProvenance) -> list[tuple[str, str]]:
             + " ".join(f"{x:.2f}" for x in machine.load),
         ),
         (f"{name}, devices", f"{functions}; driver {machine.driver}"),
+        *(
+            (f"{name}, {key}", _with_reason(value, machine.reasons.get(key)))
+            for key, value in _properties(machine)
+        ),
     ]
+
+
+def _with_reason(value: str, reason: str | None) -> str:
+    return f"{value}: {reason}" if reason else value
 
 
 def _program(name: str, program: ProgramInput) -> list[tuple[str, str]]:

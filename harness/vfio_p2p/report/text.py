@@ -33,6 +33,7 @@ from vfio_p2p.report.section_tables import (
     section_tables,
 )
 from vfio_p2p.report.sections import Fate
+from vfio_p2p.report.setup import remarks_of
 from vfio_p2p.report.tables import table_lines
 from vfio_p2p.trace import printable
 
@@ -246,6 +247,8 @@ def _measured(runs: Sequence[Run]) -> list[str]:
             "how well the difference of the two clocks is known.",
             _LEGEND_WIDTH,
         )
+    for remark in dict.fromkeys(y for x in runs for y in remarks_of(x)):
+        lines += wrap(printable(remark), _LEGEND_WIDTH)
     return lines
 
 

@@ -84,8 +84,9 @@ class Expectation(Strict, frozen=True, kw_only=True):
     """The expected result: an outcome, and more that must be true then.
 
     :param outcome: How the run ends.
-    :param message: A part of QEMU's message.  An unsuccessful outcome needs
-        one, since otherwise any fault of the machine would satisfy it.
+    :param message: A part of QEMU's message, in QMP or on its standard
+        error.  An unsuccessful outcome needs one, since otherwise any fault
+        of the machine would satisfy it.
     :param guest: The last answer to ``query-status``, by QEMU.
     :param migration: The last status of the migration, by QEMU.  Unless this
         is completed, the QEMU must never have reported completed.

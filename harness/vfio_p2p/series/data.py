@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -14,6 +14,7 @@ from vfio_p2p.errors import UsageError
 FORMAT = 1
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[\w-]+$")]
+FollowupDevices = Literal["simulated", "real"]
 
 
 class BaseData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +42,7 @@ class FollowupData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base: str
     fixes: Annotated[list[_Name], msgspec.Meta(min_length=1)]
     keeps: list[_Name] = []
+    devices: FollowupDevices = "simulated"
 
 
 class SeriesData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,7 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_p2p.series.data import patches_folder, read_series
+from vfio_p2p.series.data import (
+    FollowupDevices,
+    patches_folder,
+    read_series,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Followup:
                   the follow-up, and must not show it with the follow-up.
     :param keeps: The names of further scenarios that must pass with the
                   follow-up.
+    :param devices: The devices that show the defect: simulated ones, which
+                    the testbed has, or real ones.
     """
 
     name: str
@@ -30,6 +36,7 @@ class Followup:
     path: Path
     fixes: tuple[str, ...]
     keeps: tuple[str, ...] = ()
+    devices: FollowupDevices = "simulated"
 
 
 def load_followups(folder: Path | None = None) -> tuple[Followup, ...]:
@@ -48,6 +55,7 @@ def load_followups(folder: Path | None = None) -> tuple[Followup, ...]:
             path=folder / data.followups / f"{x.name}.patch",
             fixes=tuple(x.fixes),
             keeps=tuple(x.keeps),
+            devices=x.devices,
         )
         for x in data.followup
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from vfio_p2p.bundle.manifest import SCENARIO
+from vfio_p2p.bundle.manifest import SCENARIO, stderr_file
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.errors import BundleError, UnevenError, UsageError
 from vfio_p2p.oracle import Finding
@@ -170,7 +170,8 @@ def _judge(
         result, expected.message, *_REFUSALS
     ):
         return _unknown(result, f"{result.outcome}, for another reason")
-    if expected.message not in _said(result):
+    said = f"{_said(result)}\n{_printed(run.bundle)}"
+    if expected.message not in said:
         return _failed(
             result, f"{result.outcome}, but not with {expected.message!r}"
         )
@@ -278,6 +279,15 @@ def _crashed(result: Result, known: str = "") -> str:
 
 def _said(result: Result) -> str:
     return f"{result.message}\n{result.stderr}"
+
+
+def _printed(bundle: Bundle) -> str:
+    """Return what the QEMUs printed: QMP knows only one of many errors."""
+    printed = (
+        bundle.files.get(stderr_file(name), b"")
+        for name in bundle.manifest.result.exit_states
+    )
+    return b"\n".join(printed).decode(errors="replace")
 
 
 def _refuses(result: Result, *texts: str) -> bool:

@@ -32,10 +32,13 @@ class Property(Strict, frozen=True, kw_only=True):
 
     :param value: Its value.
     :param reason: Why it is needed, in whole sentences.
+    :param accelerator: The accelerator with which it is needed, ``tcg`` or
+        ``kvm``; absent if it is needed with both.
     """
 
     value: str
     reason: str
+    accelerator: Literal["tcg", "kvm", ""] = ""
 
 
 class VariantDriver(Strict, frozen=True, kw_only=True):
@@ -95,6 +98,17 @@ class VariantDriver(Strict, frozen=True, kw_only=True):
     def driver(self) -> str:
         """The name of the driver, as sysfs has it."""
         return self.name or self.module
+
+    def properties_with(self, accelerator: str) -> dict[str, Property]:
+        """Return what QEMU's vfio-pci has to be told, by property.
+
+        :param accelerator: ``tcg`` or ``kvm``.
+        """
+        return {
+            name: x
+            for name, x in self.properties.items()
+            if x.accelerator in ("", accelerator)
+        }
 
     def fits_pf(self, function: PciFunction) -> bool:
         """Whether VFs of a function can be migrated by the driver."""

@@ -91,7 +91,7 @@ class HostEntry(Strict, frozen=True, kw_only=True):
     :param parameters: Migration parameters, which add to those of a scenario
         and override them.
     :param properties: Properties of QEMU's vfio-pci, which add to those that
-        the driver needs and override them.
+        the driver needs and override them; a scenario's override both.
     :param guest: The user's own guest.
     :param kvm: Whether QEMU uses KVM; by default it does if KVM works.
     :param repeat: The number of runs of each kind if ``--seeds`` is not

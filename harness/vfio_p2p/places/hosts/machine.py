@@ -152,6 +152,7 @@ class Machine:
         known: Inventory,
         functions: Sequence[PciFunction],
         properties: str,
+        reasons: Mapping[str, str],
         accelerator: str,
     ) -> MachineProvenance:
         """Describe the machine as a part of a run's provenance.
@@ -159,6 +160,7 @@ class Machine:
         :param known: Its inventory, taken before the run.
         :param functions: The functions that QEMU gets.
         :param properties: The properties of QEMU's vfio-pci.
+        :param reasons: Why the driver needs some of them.
         :param accelerator: ``kvm`` or ``tcg``.
         """
         return MachineProvenance(
@@ -170,6 +172,7 @@ class Machine:
             driver=self.driver.driver,
             functions=tuple(_function(known, x) for x in functions),
             properties=properties,
+            reasons=dict(reasons),
             accelerator=accelerator,
             load=known.host.load,
         )

@@ -41,10 +41,12 @@ from vfio_p2p.places.hosts.machine import (
 )
 from vfio_p2p.places.hosts.play import Stage, Wire, play
 from vfio_p2p.places.hosts.station import (
+    ACCELERATOR,
     Crew,
     Station,
     check_guests,
     check_machines,
+    joined,
     listening,
     stations_of,
 )
@@ -232,7 +234,7 @@ class RealPlace:
             job,
             scenario=as_played(job.scenario, parameters, told=self._told),
         )
-        count = len(played.scenario.each_device())
+        scenario = played.scenario
         programs = {
             Side.SOURCE: self._programs.find(job.source),
             Side.DESTINATION: self._programs.find(job.destination),
@@ -248,14 +250,15 @@ class RealPlace:
             for side in Side
         }
         before = await self._offset(sides)
-        async with self._simulating(played.scenario, sides, folder):
+        async with self._simulating(scenario, sides, folder):
             await play(
-                played.scenario.course, stages, folder, self._wire()
+                scenario.course, stages, folder, self._wire()
             )
         after = await self._offset(sides)
         clock = combine(before, after) if before and after else None
-        (folder / SCENARIO).write_bytes(played.scenario.to_json())
-        seal(folder, played.inputs(self._provenance(sides, count, clock)))
+        (folder / SCENARIO).write_bytes(scenario.to_json())
+        provenance = self._provenance(sides, scenario, clock)
+        seal(folder, played.inputs(provenance))
 
     @asynccontextmanager
     async def _simulating(
@@ -321,12 +324,13 @@ class RealPlace:
     ) -> Stage:
         station, host = self._stations[side], at.machine.host
         count = len(scenario.each_device())
+        properties = station.properties(scenario)
         return Stage(
             host=host,
             folder=Path(await host.private_folder()),
             launcher=await at.machine.launcher(program, self._firmware),
             devices=tuple(
-                station.properties(function.address)
+                joined({"host": function.address, **properties})
                 for function in at.functions[:count]
             ),
             arguments=guest.arguments() if guest else (),
@@ -357,15 +361,17 @@ class RealPlace:
     def _provenance(
         self,
         sides: Mapping[Side, Crew],
-        count: int,
+        scenario: Scenario,
         clock: ClockOffset | None,
     ) -> HostProvenance:
+        count = len(scenario.each_device())
         source, destination = (
             sides[side].machine.provenance(
                 sides[side].known,
                 sides[side].functions[:count],
-                self._stations[side].properties("ADDRESS"),
-                "tcg",
+                joined(self._stations[side].properties(scenario)),
+                self._stations[side].reasons(scenario),
+                ACCELERATOR,
             )
             for side in Side
         )

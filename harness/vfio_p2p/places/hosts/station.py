@@ -26,6 +26,7 @@ from vfio_p2p.scenario.course import GuestProgram
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
+ACCELERATOR = "tcg"
 # How the preflight calls the processes that have a device.
 _USERS = " users"
 # The guest program's first words, and how long it may take to say them.
@@ -66,16 +67,29 @@ class Station:
         """The migration parameters that the side needs."""
         return {**self.driver.parameters, **self.entry.parameters}
 
-    def properties(self, address: str) -> str:
-        """The properties of QEMU's vfio-pci for a function.
+    def properties(self, scenario: Scenario) -> dict[str, str]:
+        """The properties of QEMU's vfio-pci.
 
-        :param address: The function's PCI address.
+        :param scenario: The scenario, which has the last word.
         """
-        wanted = {x: y.value for x, y in self.driver.properties.items()}
-        wanted |= self.entry.properties
-        return ",".join(
-            [f"host={address}", *map("=".join, wanted.items())]
-        )
+        needed = self.driver.properties_with(ACCELERATOR)
+        return {
+            **{name: x.value for name, x in needed.items()},
+            **self.entry.properties,
+            **scenario.properties,
+        }
+
+    def reasons(self, scenario: Scenario) -> dict[str, str]:
+        """Why the driver's own properties are needed, by property.
+
+        :param scenario: The scenario.
+        """
+        used = self.properties(scenario)
+        return {
+            name: x.reason
+            for name, x in self.driver.properties_with(ACCELERATOR).items()
+            if used[name] == x.value
+        }
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,14 @@ class Crew:
     machine: Machine
     known: Inventory
     functions: tuple[PciFunction, ...]
+
+
+def joined(properties: Mapping[str, str]) -> str:
+    """Write properties as QEMU's ``-device`` takes them.
+
+    :param properties: The properties.
+    """
+    return ",".join(map("=".join, properties.items()))
 
 
 def stations_of(

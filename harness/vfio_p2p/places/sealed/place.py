@@ -80,7 +80,12 @@ class SealedPlace:
         self._ready_image(progress)
 
     def refusal(self, scenario: Scenario) -> str:
-        """Return nothing: each scenario can be played; see `Place`."""
+        """Refuse what only real devices can play; see `Place`."""
+        if scenario.properties:
+            return (
+                "it sets properties that only real devices have "
+                f"({', '.join(scenario.properties)})"
+            )
         return ""
 
     def opened(self) -> AbstractAsyncContextManager[None]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from vfio_p2p.oracle.verdict import Verdict, worst
+from vfio_p2p.oracle.verdict import Verdict, decided, worst
 from vfio_p2p.plans.judging import mutants as judging
 from vfio_p2p.plans.judging.mutants import MutantRuns
 from vfio_p2p.report.document import Document, common, unbroken
@@ -21,9 +21,10 @@ def document(
 ) -> Document:
     """Make the report of 'validate --all'.
 
-    A rule that neither a mutant nor a scenario breaks is a failure.
-    Without any mutant it is open whether the rules can be broken at all, so
-    that the verdict is at best inconclusive.
+    Runs that the place cannot make do not count.  A rule that neither a
+    mutant nor a scenario breaks is a failure.  Without any mutant it is open
+    whether the rules can be broken at all, so that the verdict is at best
+    inconclusive.
 
     :param trees: The trees, each with its runs of all scenarios.
     :param mutants: The mutants, of which these trees are the control; none
@@ -34,7 +35,7 @@ def document(
     ]
     trials = [judging.trial(one) for one in mutants]
     verdicts = [
-        worst(run.verdict for run in found) for _, found in trees
+        decided(run.verdict for run in found) for _, found in trees
     ]
     unproven: list[str] = []
     if mutants:

@@ -38,7 +38,21 @@ class FollowupRuns:
     not_built: str = ""
 
 
-def trial(found: FollowupRuns) -> FollowupTrial:
+@dataclass(frozen=True)
+class NotJudged:
+    """One follow-up in one scenario, which the place cannot judge.
+
+    :param followup: The follow-up.
+    :param scenario: The name of the scenario.
+    :param why: The reason, a clause.
+    """
+
+    followup: Followup
+    scenario: str
+    why: str
+
+
+def trial(found: FollowupRuns | NotJudged) -> FollowupTrial:
     """Judge a follow-up in a scenario.
 
     It passes if the defect shows without it, and everything is well with
@@ -46,6 +60,14 @@ def trial(found: FollowupRuns) -> FollowupTrial:
 
     :param found: The follow-up.
     """
+    if isinstance(found, NotJudged):
+        return FollowupTrial(
+            followup=found.followup.name,
+            scenario=found.scenario,
+            fixes=found.scenario in found.followup.fixes,
+            verdict=Verdict.SKIP,
+            detail=found.why,
+        )
     verdicts = [found.control.verdict]
     if found.without is not None:
         # A scenario that shows no defect has none to be fixed.
@@ -67,7 +89,7 @@ def trial(found: FollowupRuns) -> FollowupTrial:
 
 
 def document(
-    found: Sequence[FollowupRuns],
+    found: Sequence[FollowupRuns | NotJudged],
     *,
     qemu: str,
     base: str,
@@ -76,6 +98,8 @@ def document(
 ) -> Document:
     """Make the report of 'validate --followups'.
 
+    What could not be judged does not count, unless that is everything.
+
     :param found: The follow-ups, once for each of their scenarios.
     :param qemu: The version string of the QEMU under test.
     :param base: The name of the base.
@@ -83,12 +107,17 @@ def document(
     :param runs: The runs that were made.
     """
     trials = [trial(one) for one in found]
+    judged = [
+        x
+        for one, x in zip(found, trials, strict=True)
+        if not isinstance(one, NotJudged)
+    ]
     return Document.of(
         runs,
         qemu=qemu,
         base=base,
         origin=origin,
-        verdict=worst(one.verdict for one in trials),
+        verdict=worst(one.verdict for one in judged or trials),
         followups=trials,
     )
 
