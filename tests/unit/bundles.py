@@ -15,6 +15,7 @@ from vfio_p2p.bundle.manifest import (
     Inputs,
     ProgramInput,
     device_log,
+    stderr_file,
     trace_file,
 )
 from vfio_p2p.bundle.provenance import Provenance, SealedProvenance
@@ -86,6 +87,7 @@ def make_bundle(
     destination: FakeQemu | bytes | None = None,
     logs: Mapping[str, bytes | None] | None = None,
     qemus: Mapping[str, FakeQemu | bytes] = {},
+    printed: Mapping[str, bytes] = {},
     seed: int = 42,
     build: str = "0" * 32,
     version: str = "10.0.99",
@@ -95,6 +97,7 @@ def make_bundle(
 
     :param logs: Of devices, to replace what they would say; None: no log.
     :param qemus: All that are not as usual, or not usual, by name.
+    :param printed: What QEMUs print, by name.
     """
     scenario = scenario or load("two-devices")
     usual = {"source": good_source(), "destination": good_destination()}
@@ -129,6 +132,7 @@ def make_bundle(
                 for device, log in said.items()
                 if log is not None
             },
+            **{stderr_file(name): x for name, x in printed.items()},
             SCENARIO: scenario.to_json(),
             RESULT: result.to_json(),
             "console.txt": b"Linux\n",

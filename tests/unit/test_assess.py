@@ -126,6 +126,7 @@ def found(
     source: FakeQemu | bytes | None = None,
     destination: FakeQemu | bytes | None = None,
     logs: Mapping[str, bytes | None] | None = None,
+    printed: Mapping[str, bytes] = {},
 ) -> Assessment:
     path = make_bundle(
         folder / "bundle",
@@ -135,8 +136,29 @@ def found(
         source=source,
         destination=destination,
         logs=logs,
+        printed=printed,
     )
     return assess(open_bundle(path))
+
+
+@pytest.mark.parametrize(
+    ("printed", "there"),
+    [
+        ({}, False),
+        ({"source": b"\xff another reason"}, False),
+        ({"source": b"warning\n\xff: a bitmap\n"}, True),
+        ({"destination": b"a bitmap"}, True),
+        # Nobody knows who wrote that.
+        ({"elsewhere": b"a bitmap"}, False),
+    ],
+)
+def test_the_message_may_be_in_what_qemu_prints(
+    tmp_path: Path, printed: dict[str, bytes], there: bool
+) -> None:
+    expected = scenario(Outcome.FAILED, "a bitmap")
+    judged = found(tmp_path, expected, FAILED, printed=printed)
+    said = " ".join(x.message for x in judged.findings)
+    assert ("but not with 'a bitmap'" in said) is not there
 
 
 @pytest.mark.parametrize(

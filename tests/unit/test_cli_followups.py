@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -33,6 +33,7 @@ BASE = "v10.0"
 OURS = Followup(
     "migration-object-kept", BASE, Path("x"), ("shown",), ("kept",)
 )
+REAL = replace(OURS, name="mapped-pages-synced", devices="real")
 CRASHED = msgspec.structs.replace(
     MIGRATED,
     outcome=Outcome.CRASHED,
@@ -74,7 +75,8 @@ def scenario(name: str) -> Scenario:
     expect = Expect()
     if name == "shown":
         expect = Expect(
-            patched=CRASHES, followups={OURS.name: Expectation()}
+            patched=CRASHES,
+            followups={x.name: Expectation() for x in (OURS, REAL)},
         )
     return msgspec.structs.replace(
         load("two-devices"), name=name, expect=expect
@@ -125,6 +127,61 @@ def test_a_defect_that_is_not_there(machine: Machine, tmp_path: Path) -> None:
     machine.crashes.clear()
     assert validate(machine, tmp_path).verdict is Verdict.FAIL
     assert verdicts(tmp_path) == {"shown": "fail", "kept": "pass"}
+
+
+def test_each_has_its_devices(machine: Machine, tmp_path: Path) -> None:
+    def judge(at: str) -> tuple[Verdict, dict[str, str]]:
+        machine.ran.clear()
+        machine.built.clear()
+        machine.crashes = {"patched"}
+        document = validate_followups(
+            ModeRequest(setting=Setting(out=tmp_path, at=at)),
+            workshop=machine,
+            followups=[OURS, REAL],
+            load_scenario=scenario,
+        )
+        assert {x.variant for x in machine.ran} == {
+            name for _, name in machine.built
+        }
+        return document.verdict, {
+            f"{x.followup} {x.scenario}": str(x.verdict)
+            for x in document.followups
+        }
+
+    assert judge("sealed") == (
+        Verdict.PASS,
+        {
+            f"{OURS.name} shown": "pass",
+            f"{OURS.name} kept": "pass",
+            f"{REAL.name} shown": "skip",
+            f"{REAL.name} kept": "skip",
+        },
+    )
+    names = {name for _, name in machine.built}
+    assert names == {"patched", f"patched+{OURS.name}"}
+    assert judge("some-host") == (
+        Verdict.PASS,
+        {
+            f"{REAL.name} shown": "pass",
+            f"{REAL.name} kept": "pass",
+            f"{OURS.name} shown": "skip",
+            f"{OURS.name} kept": "skip",
+        },
+    )
+    names = {name for _, name in machine.built}
+    assert names == {"patched", f"patched+{REAL.name}"}
+
+
+def test_nothing_to_judge_here(machine: Machine, tmp_path: Path) -> None:
+    document = validate_followups(
+        ModeRequest(setting=Setting(out=tmp_path)),
+        workshop=machine,
+        followups=[REAL],
+        load_scenario=scenario,
+    )
+    assert document.verdict is Verdict.SKIP
+    assert machine.built == []
+    assert verdicts(tmp_path) == {"shown": "skip", "kept": "skip"}
 
 
 def test_one_that_does_not_build(machine: Machine, tmp_path: Path) -> None:

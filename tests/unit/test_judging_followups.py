@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 from vfio_p2p.oracle import Finding
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.plans.judging.followups import FollowupRuns, document, trial
+from vfio_p2p.plans.judging.followups import (
+    FollowupRuns,
+    NotJudged,
+    document,
+    trial,
+)
 from vfio_p2p.report import junit, text
 from vfio_p2p.report.document import Document, to_json
 from vfio_p2p.series import Followup
@@ -23,6 +28,7 @@ BAD = Assessment(
     "migrated",
     (Finding("order", "It matters.", Side.SOURCE, "[b]", (), "x", ()),),
 )
+REFUSED = Assessment(Verdict.SKIP, "skipped", notes=("not run: no VF",))
 ERROR = Assessment(Verdict.ERROR, "not run", notes=("no disk",))
 MEND = Followup("mend", "v1", Path("mend.patch"), ("one",), ("two",))
 
@@ -40,7 +46,7 @@ def keeps(control: Assessment, mended: Assessment) -> FollowupRuns:
     return FollowupRuns(MEND, "two", control, None, mended)
 
 
-def report(*found: FollowupRuns) -> Document:
+def report(*found: FollowupRuns | NotJudged) -> Document:
     return document(found, qemu="QEMU 10", base="v1")
 
 
@@ -71,6 +77,39 @@ def test_a_trial(
     assert detail in judged.detail
     assert bool(judged.detail) == (verdict is not Verdict.PASS)
     assert report(MENDED, found).verdict is verdict
+
+
+NOT_JUDGED = tuple(
+    NotJudged(MEND, name, "not judged here: no card")
+    for name in ("one", "two")
+)
+
+
+@pytest.mark.parametrize(
+    ("others", "verdict"),
+    [
+        ((MENDED,), Verdict.PASS),
+        ((fixes(GOOD, BAD, BAD),), Verdict.FAIL),
+        ((fixes(GOOD, BAD, ERROR),), Verdict.ERROR),
+        ((), Verdict.SKIP),
+        # A run that a place refused is another thing: its row is judged.
+        ((MENDED, keeps(REFUSED, REFUSED)), Verdict.SKIP),
+    ],
+)
+def test_what_is_not_judged_does_not_count(
+    others: tuple[FollowupRuns, ...], verdict: Verdict
+) -> None:
+    found = report(*NOT_JUDGED, *others)
+    assert found.verdict is verdict
+    row = found.followups[0]
+    assert row.verdict is Verdict.SKIP
+    assert row.fixes
+    assert row.detail == "not judged here: no card"
+    lines = cells(text.render(found).splitlines())
+    assert "mend one - - skip" in lines
+    assert lines.count("mend: not judged here: no card") == 1
+    case = ET.fromstring(junit.render(found))[0][0]
+    assert [x.tag for x in case] == ["skipped"]
 
 
 def test_nothing_is_no_pass() -> None:

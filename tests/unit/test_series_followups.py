@@ -48,6 +48,13 @@ def test_a_followup(tmp_path: Path) -> None:
     )
 
 
+def test_a_followup_for_real_devices(tmp_path: Path) -> None:
+    real = SERIES + 'devices = "real"\n'
+    (tmp_path / "series.toml").write_text(real)
+    (found,) = load_followups(tmp_path)
+    assert found.devices == "real"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
@@ -55,6 +62,7 @@ def test_a_followup(tmp_path: Path) -> None:
         ('"mend"\nbase = "v10.0"', '"mend"\nbase = "v9"', "'mend'.*'v9'"),
         ('["one-device", "four-devices"]', "[]", "fixes"),
         ("keeps", "keep", "keep"),
+        ("keeps", 'devices = "vf"\nkeeps', r"followup\[0\]\.devices"),
         ('"mend"', '"swap"', "two patches are named 'swap'"),
     ],
 )
@@ -86,6 +94,13 @@ def test_an_own_followup(followup: Followup) -> None:
         assert followup.name in load(name).expect.followups
     for name in followup.keeps:
         assert not load(name).expect.patched.breaks
+
+
+@pytest.mark.parametrize("followup", OURS.values(), ids=lambda x: x.name)
+def test_the_devices_fit_the_scenarios(followup: Followup) -> None:
+    """The testbed refuses scenarios with properties of real devices."""
+    needed = [bool(load(name).properties) for name in followup.fixes]
+    assert needed == [followup.devices == "real"] * len(needed)
 
 
 def test_every_expectation_belongs_to_a_followup() -> None:

@@ -222,7 +222,8 @@ def _base_lines(listed: ListedBase) -> Iterator[str]:
             yield (f"    waits for: {printable(mutant.waits_for)}")
     for followup in listed.followups:
         fixes = ", ".join(followup.fixes)
-        yield (f"  follow-up {followup.name}: mends {fixes}")
+        real = " (real devices)" if followup.devices == "real" else ""
+        yield f"  follow-up {followup.name}: mends {fixes}{real}"
 
 
 def _base_document(listed: ListedBase) -> dict[str, object]:
@@ -249,6 +250,7 @@ def _base_document(listed: ListedBase) -> dict[str, object]:
                 "subject": Patch.load(x.path).subject,
                 "fixes": list(x.fixes),
                 "keeps": list(x.keeps),
+                "devices": x.devices,
             }
             for x in listed.followups
         ],

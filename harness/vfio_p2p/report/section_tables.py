@@ -116,12 +116,20 @@ def followup_table(trials: Sequence[FollowupTrial]) -> SectionTable:
             for x in trials
         ),
         tuple(x.verdict for x in trials),
-        tuple(
-            f"{x.followup}, {x.scenario}: {x.detail}"
-            for x in trials
-            if x.detail
-        ),
+        tuple(_followup_remarks(trials)),
     )
+
+
+def _followup_remarks(trials: Sequence[FollowupTrial]) -> Iterator[str]:
+    """Yield the details; what many follow-ups have in common comes once."""
+    untried: dict[str, dict[str, None]] = {}
+    for x in trials:
+        if x.detail and not (x.without or x.mended):
+            untried.setdefault(x.detail, {})[x.followup] = None
+        elif x.detail:
+            yield f"{x.followup}, {x.scenario}: {x.detail}"
+    for detail, names in untried.items():
+        yield f"{', '.join(names)}: {detail}"
 
 
 def p2p_table(document: Document) -> SectionTable | None:
