@@ -94,6 +94,7 @@ def test_list_as_json(series: Command, capsys: Capture) -> None:
             "subject": "hw: Mend",
             "fixes": ["two-devices"],
             "keeps": [],
+            "devices": "simulated",
         }
     ]
     assert (second["folder"], second["patches"]) == (None, [])

@@ -98,5 +98,5 @@ class MappedBars(Test):
             assert isinstance(place, HostProvenance)
             used = place.source.properties.split(",")
             self.assertIn(f"x-no-mmap={value}", used)
-            said = "x-no-mmap" in place.source.reasons
-            self.assertEqual(said, value == "on")
+            explained = "x-no-mmap" in place.source.reasons
+            self.assertEqual(explained, value == "on")
