@@ -144,6 +144,22 @@ def test_the_worst_decides(machine: Machine, tmp_path: Path) -> None:
     assert validate(machine, tmp_path) == 5
 
 
+def test_runs_that_cannot_be_made_do_not_count(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skipped = Assessment(Verdict.SKIP, "skipped", notes=("not run: no VF",))
+    for tree in ("v10.0-patched", "v10.2-stock"):
+        machine.found[f"{tree}-mapped-bars-s42"] = skipped
+    assert validate(machine, tmp_path) == 0
+    assert "stock, mapped-bars: skip\n  not run: no VF" in (
+        capsys.readouterr().out
+    )
+    # A tree of which nothing could be run has not passed.
+    for name in names():
+        machine.found[f"v10.2-stock-{name}-s42"] = skipped
+    assert validate(machine, tmp_path) == 4
+
+
 def test_known_defects_take_a_line_each(
     machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
