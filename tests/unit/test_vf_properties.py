@@ -16,7 +16,7 @@ from vfio_p2p.devices import Driver
 from vfio_p2p.devices.vf.drivers import find_driver
 from vfio_p2p.places import open_place
 from vfio_p2p.places.hosts.config import Functions, HostEntry
-from vfio_p2p.places.hosts.place import Station
+from vfio_p2p.places.hosts.station import Station
 from vfio_p2p.qemu.program import KnownPrograms
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.formats import render
@@ -32,7 +32,7 @@ VFS = Functions(vfs=("0000:01:10.0", "0000:01:10.2"))
 def station(**properties: str) -> Station:
     """A side of a place whose hosts.toml has these properties."""
     entry = HostEntry(driver="p2pvf", source=VFS, properties=properties)
-    return Station("box", entry, VFS)
+    return Station.of("box", entry, VFS)
 
 
 def test_what_the_driver_needs() -> None:

@@ -27,7 +27,7 @@ from typing import Any
 
 from vfio_p2p.agent.failure import INPUT, AgentError
 from vfio_p2p.agent.roots import Roots
-from vfio_p2p.agent.watch import Line
+from vfio_p2p.agent.watch import Controller
 
 HEADER = "vfio-p2p-console version=1 clock=CLOCK_REALTIME"
 
@@ -55,7 +55,7 @@ def run(arguments: list[str], roots: Roots) -> None:
         raise AgentError(
             "console has no arguments", "Send the request on stdin.", INPUT
         )
-    line = Line(0, 1)
+    line = Controller(0, 1)
     try:
         while not line.received and not line.ended:
             line.wait(_POLL_S)
@@ -78,7 +78,7 @@ def _checked(text: bytes) -> dict[str, str]:
     return request
 
 
-def _serve(line: Line, request: dict[str, str], roots: Roots) -> None:
+def _serve(line: Controller, request: dict[str, str], roots: Roots) -> None:
     with socket.socket(socket.AF_UNIX) as listener, open(
         request["log"], "w", encoding="ascii", newline="\n"
     ) as file:
@@ -98,7 +98,7 @@ def _serve(line: Line, request: dict[str, str], roots: Roots) -> None:
 
 
 def _read(
-    line: Line, listener: socket.socket, console: Console, roots: Roots
+    line: Controller, listener: socket.socket, console: Console, roots: Roots
 ) -> str:
     """Read until the controller says that it is enough.
 
