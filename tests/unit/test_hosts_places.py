@@ -18,7 +18,6 @@ from vfio_p2p.places.hosts.config import Functions, parse_hosts
 from vfio_p2p.places.hosts.fitting import as_played, settings_of, unplayable
 from vfio_p2p.places.hosts.machine import (
     Machine,
-    cards_of,
     choose_functions,
 )
 from vfio_p2p.places.hosts.play import Stage, Wire, play
@@ -106,6 +105,8 @@ def test_the_sides_of_a_place() -> None:
     assert source.properties(load("one-device"))["x-no-mmap"] == "on"
     assert sides[Side.DESTINATION].functions.vfs == (VFS[1],)
     check_machines("box", sides.values(), {"box": good()})
+    assert source.cards(good()) == {PF}
+    assert source.cards(without(VFS[0])(good())) == set()
 
 
 def test_a_driver_that_nobody_knows() -> None:
@@ -145,7 +146,6 @@ def test_functions_by_card_and_by_address() -> None:
     assert [x.address for x in first] == list(VFS[:2])
     named = choose_functions(machine(), good(), Functions(vfs=VFS[1:3]))
     assert [x.address for x in named] == list(VFS[1:3])
-    assert cards_of((*first, *named)) == (PF,)
 
 
 def test_functions_that_are_not_there() -> None:

@@ -96,13 +96,20 @@ def test_the_sealed_place_needs_a_qemu(
 
 
 def test_only_an_exact_place_has_a_cache(
-    vm: Callable[[str], FakeTestbed],
+    vm: Callable[[str], FakeTestbed], tmp_path: Path
 ) -> None:
-    place = vm(GOOD).place()
-    CachedPlace(place)
-    place.exact = False
+    CachedPlace(vm(GOOD).place())
+    hosts = tmp_path / "hosts.toml"
+    hosts.write_text(
+        "format = 1\n[host.box]\ndriver = 'mlx5'\n"
+        "source = {vfs = ['0000:01:00.2']}\n"
+        "destination = {vfs = ['0000:01:00.3']}\n"
+    )
+    measured = open_place(
+        "box", driver=Driver.P2PSIM, programs=KnownPrograms(), hosts=hosts
+    )
     with pytest.raises(ValueError, match="may differ"):
-        CachedPlace(place)
+        CachedPlace(measured)
 
 
 def test_a_program_is_known_by_its_content() -> None:

@@ -70,9 +70,12 @@ class Machine:
     async def holding(self, pfs: Sequence[str]) -> AsyncIterator[None]:
         """Keep others away from cards for as long as the block lasts.
 
-        :param pfs: The addresses of their PFs.
+        :param pfs: The addresses of their PFs; none holds nothing.
         :raise SkipError: When somebody else has one of them.
         """
+        if not pfs:
+            yield
+            return
         async with self.host.agent_session(["hold", *pfs]) as session:
             await session.receive()
             yield
@@ -225,14 +228,6 @@ def choose_functions(
                 "'vfio-p2p host list' shows the functions of a host.",
             )
     return tuple(x for x in found if x is not None)
-
-
-def cards_of(functions: Sequence[PciFunction]) -> tuple[str, ...]:
-    """Return the addresses of the PFs of functions, each once.
-
-    :param functions: The functions; one that is no VF stands for itself.
-    """
-    return tuple(dict.fromkeys(x.pf or x.address for x in functions))
 
 
 @asynccontextmanager

@@ -35,7 +35,6 @@ from vfio_p2p.places.hosts.fitting import (
 from vfio_p2p.places.hosts.guest import GuestEntry
 from vfio_p2p.places.hosts.machine import (
     Machine,
-    cards_of,
     choose_functions,
     open_machine,
 )
@@ -117,10 +116,11 @@ class RealPlace:
     async def _check(self) -> None:
         async with self._connected():
             known = await self._inventories()
-            check_machines(self.name, self._stations.values(), known)
-            await check_guests(self._stations.values(), self._machines)
-            async with self._holding(self._sides(known)):
-                pass
+            # Whoever else has the cards explains what is found on them.
+            async with self._holding(known):
+                check_machines(self.name, self._stations.values(), known)
+                await check_guests(self._stations.values(), self._machines)
+                self._sides(known)
 
     def prepare(self, progress: Progress) -> None:
         """Find the firmware in the cache, or make it."""
@@ -142,13 +142,13 @@ class RealPlace:
         :raise SkipError: When somebody else uses a card.
         """
         async with self._connected():
-            sides = self._sides(await self._inventories())
-            self._told = all(
-                side.machine.driver.configurable
-                and (side.known.caller.root or side.known.caller.sudo)
-                for side in sides.values()
-            )
-            async with self._holding(sides):
+            known = await self._inventories()
+            async with self._holding(known):
+                self._told = all(
+                    side.machine.driver.configurable
+                    and (side.known.caller.root or side.known.caller.sudo)
+                    for side in self._sides(known).values()
+                )
                 yield
 
     @asynccontextmanager
@@ -181,19 +181,19 @@ class RealPlace:
 
     @asynccontextmanager
     async def _holding(
-        self, sides: Mapping[Side, Crew]
+        self, known: Mapping[str, Inventory]
     ) -> AsyncIterator[None]:
         """Keep others away from the cards of all machines."""
         async with AsyncExitStack() as stack:
-            for machine in self._machines.values():
-                functions = [
-                    function
-                    for side in sides.values()
-                    for function in side.functions
-                    if side.machine is machine
-                ]
+            for name, machine in self._machines.items():
+                cards = {
+                    card
+                    for station in self._stations.values()
+                    if station.machine == name
+                    for card in station.cards(known[name])
+                }
                 await stack.enter_async_context(
-                    machine.holding(cards_of(functions))
+                    machine.holding(sorted(cards))
                 )
             yield
 

@@ -67,6 +67,19 @@ class Station:
         """The migration parameters that the side needs."""
         return {**self.driver.parameters, **self.entry.parameters}
 
+    def cards(self, known: Inventory) -> set[str]:
+        """The PFs of the functions, as far as the machine has them.
+
+        A function that is no VF stands for itself.
+
+        :param known: The inventory of the machine.
+        """
+        if self.functions.pf:
+            found = [known.find(self.functions.pf)]
+        else:
+            found = [known.find(address) for address in self.functions.vfs]
+        return {x.pf or x.address for x in found if x}
+
     def properties(self, scenario: Scenario) -> dict[str, str]:
         """The properties of QEMU's vfio-pci.
 
