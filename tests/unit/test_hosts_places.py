@@ -14,6 +14,7 @@ from vfio_p2p.devices.vf.drivers import find_driver
 from vfio_p2p.errors import HarnessError, SkipError, UsageError
 from vfio_p2p.machine.host import LocalHost
 from vfio_p2p.places import open_place
+from vfio_p2p.places.hosts.accelerator import Accelerator
 from vfio_p2p.places.hosts.config import Functions, parse_hosts
 from vfio_p2p.places.hosts.fitting import as_played, settings_of, unplayable
 from vfio_p2p.places.hosts.machine import (
@@ -102,7 +103,8 @@ def test_the_sides_of_a_place() -> None:
     sides = stations_of("box", hosts.host["box"], hosts)
     source = sides[Side.SOURCE]
     assert source.parameters["downtime-limit"] == 5000
-    assert source.properties(load("one-device"))["x-no-mmap"] == "on"
+    found = source.properties(load("one-device"), Accelerator.TCG)
+    assert found["x-no-mmap"] == "on"
     assert sides[Side.DESTINATION].functions.vfs == (VFS[1],)
     check_machines("box", sides.values(), {"box": good()})
     assert source.cards(good()) == {PF}

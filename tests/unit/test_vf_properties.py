@@ -15,6 +15,7 @@ from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.devices import Driver
 from vfio_p2p.devices.vf.drivers import find_driver
 from vfio_p2p.places import open_place
+from vfio_p2p.places.hosts.accelerator import Accelerator
 from vfio_p2p.places.hosts.config import Functions, HostEntry
 from vfio_p2p.places.hosts.station import Station
 from vfio_p2p.qemu.program import KnownPrograms
@@ -36,23 +37,24 @@ def station(**properties: str) -> Station:
 
 
 def test_what_the_driver_needs() -> None:
-    used = station().properties(PLAIN)
+    used = station().properties(PLAIN, Accelerator.TCG)
     assert used["x-no-mmap"] == "on"
     assert used["enable-migration"] == "on"
-    assert station().reasons(PLAIN).keys() == used.keys()
-    assert "MSI-X table" in station().reasons(PLAIN)["x-no-mmap"]
+    reasons = station().reasons(PLAIN, Accelerator.TCG)
+    assert reasons.keys() == used.keys()
+    assert "MSI-X table" in reasons["x-no-mmap"]
 
 
 def test_who_has_the_last_word() -> None:
-    assert station().properties(MAPPED)["x-no-mmap"] == "off"
+    assert station().properties(MAPPED, Accelerator.TCG)["x-no-mmap"] == "off"
     there = station(**{"x-no-mmap": "off", "x-more": "1"})
-    assert there.properties(PLAIN)["x-no-mmap"] == "off"
-    assert there.properties(PLAIN)["x-more"] == "1"
+    assert there.properties(PLAIN, Accelerator.TCG)["x-no-mmap"] == "off"
+    assert there.properties(PLAIN, Accelerator.TCG)["x-more"] == "1"
     again = station(**{"x-no-mmap": "on"})
-    assert again.properties(MAPPED)["x-no-mmap"] == "off"
+    assert again.properties(MAPPED, Accelerator.TCG)["x-no-mmap"] == "off"
     # What the driver did not decide was not its reason.
-    assert "x-no-mmap" not in station().reasons(MAPPED)
-    assert "x-no-mmap" not in there.reasons(PLAIN)
+    assert "x-no-mmap" not in station().reasons(MAPPED, Accelerator.TCG)
+    assert "x-no-mmap" not in there.reasons(PLAIN, Accelerator.TCG)
 
 
 def test_kvm_does_not_need_what_tcg_needs() -> None:

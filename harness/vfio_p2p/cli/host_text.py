@@ -46,7 +46,7 @@ def host_lines(listed: ListedHost) -> Iterator[str]:
     inventory, host = listed.inventory, listed.inventory.host
     parts = [
         f"Linux {host.kernel}",
-        f"{host.cores} CPUs",
+        f"{host.cores} CPU{'' if host.cores == 1 else 's'}",
         f"{host.memory_kib >> 10} MiB",
         f"IOMMU {' '.join(host.iommu) or 'none'} ({host.iommu_groups} groups)",
         f"iproute2 {host.iproute2 or 'missing'}",

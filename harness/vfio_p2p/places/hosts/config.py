@@ -93,7 +93,8 @@ class HostEntry(Strict, frozen=True, kw_only=True):
     :param properties: Properties of QEMU's vfio-pci, which add to those that
         the driver needs and override them; a scenario's override both.
     :param guest: The user's own guest.
-    :param kvm: Whether QEMU uses KVM; by default it does if KVM works.
+    :param kvm: Whether QEMU uses KVM; by default it does if a guest of ours
+        runs on it, on both sides.
     :param repeat: The number of runs of each kind if ``--seeds`` is not
         given.
     """

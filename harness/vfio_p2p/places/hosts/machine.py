@@ -14,6 +14,7 @@ from vfio_p2p.devices.vf.drivers import VariantDriver
 from vfio_p2p.devices.vf.inventory import Inventory, PciFunction, decode
 from vfio_p2p.errors import HostError, SkipError, UsageError
 from vfio_p2p.machine.host import AgentSession, Host, HostSpec, open_host
+from vfio_p2p.places.hosts.accelerator import Accelerator, kvm_works
 from vfio_p2p.places.hosts.config import Functions, HostEntry
 from vfio_p2p.qemu.program import LOADER, Program
 from vfio_p2p.scenario.argv import Launcher
@@ -55,6 +56,7 @@ class Machine:
         self.host = host
         self.driver = driver
         self._launchers: dict[str, Launcher] = {}
+        self._kvm_works: bool | None = None
 
     async def inventory(self) -> Inventory:
         """Ask what the machine has now.
@@ -120,6 +122,30 @@ class Machine:
             self._launchers[key] = Launcher(argv, Path(folder))
         return self._launchers[key]
 
+    async def has_kvm(
+        self, known: Inventory, launcher: Launcher, wanted: bool | None
+    ) -> bool:
+        """Find out whether guests are to run on KVM.
+
+        :param known: The machine's inventory.
+        :param launcher: A QEMU that is ready to be started.
+        :param wanted: Whether hosts.toml asks for KVM; None uses it if it
+            works.
+        :raise UsageError: When it is asked for, and does not work.
+        """
+        if wanted is False:
+            return False
+        if known.host.kvm and self._kvm_works is None:
+            self._kvm_works = await kvm_works(self.host, launcher)
+        works = known.host.kvm and bool(self._kvm_works)
+        if wanted and not works:
+            raise UsageError(
+                f"{self.name}: no guest of ours runs on KVM",
+                "Check /dev/kvm and its permissions, or remove 'kvm = true' "
+                f"from [host.{self.name}].",
+            )
+        return works
+
     async def _copied(
         self, program: Program, here: PurePosixPath
     ) -> tuple[str, ...]:
@@ -156,7 +182,7 @@ class Machine:
         functions: Sequence[PciFunction],
         properties: str,
         reasons: Mapping[str, str],
-        accelerator: str,
+        accelerator: Accelerator,
     ) -> MachineProvenance:
         """Describe the machine as a part of a run's provenance.
 
@@ -164,7 +190,7 @@ class Machine:
         :param functions: The functions that QEMU gets.
         :param properties: The properties of QEMU's vfio-pci.
         :param reasons: Why the driver needs some of them.
-        :param accelerator: ``kvm`` or ``tcg``.
+        :param accelerator: What ran the guest.
         """
         return MachineProvenance(
             name=self.name,

@@ -19,6 +19,7 @@ from vfio_p2p.devices.vf.inventory import Inventory
 from vfio_p2p.errors import HostError, UsageError
 from vfio_p2p.machine.clocks import measure
 from vfio_p2p.machine.files import room_for
+from vfio_p2p.places.hosts.accelerator import Accelerator
 from vfio_p2p.places.hosts.config import (
     HostsFile,
     Link,
@@ -40,7 +41,6 @@ from vfio_p2p.places.hosts.machine import (
 )
 from vfio_p2p.places.hosts.play import Stage, Wire, play
 from vfio_p2p.places.hosts.station import (
-    ACCELERATOR,
     Crew,
     Station,
     check_guests,
@@ -52,7 +52,8 @@ from vfio_p2p.places.hosts.station import (
 from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S
 from vfio_p2p.progress import Progress
-from vfio_p2p.qemu.program import Program, Programs
+from vfio_p2p.qemu.program import Programs
+from vfio_p2p.scenario.argv import Launcher
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
@@ -86,6 +87,9 @@ class RealPlace:
         self._firmware: dict[str, bytes] = {}
         # Whether the devices can be told how to behave.
         self._told = False
+        self._opened = AsyncExitStack()
+        # Whether a machine failed, so that it has to be reached anew.
+        self._lost = False
 
     @classmethod
     def of(
@@ -141,15 +145,24 @@ class RealPlace:
 
         :raise SkipError: When somebody else uses a card.
         """
-        async with self._connected():
-            known = await self._inventories()
-            async with self._holding(known):
-                self._told = all(
-                    side.machine.driver.configurable
-                    and (side.known.caller.root or side.known.caller.sudo)
-                    for side in self._sides(known).values()
-                )
-                yield
+        self._opened = AsyncExitStack()
+        try:
+            await self._open()
+            yield
+        finally:
+            await self._opened.aclose()
+
+    async def _open(self) -> None:
+        """Connect to the machines, and take their cards."""
+        await self._opened.enter_async_context(self._connected())
+        known = await self._inventories()
+        await self._opened.enter_async_context(self._holding(known))
+        self._told = all(
+            side.machine.driver.configurable
+            and (side.known.caller.root or side.known.caller.sudo)
+            for side in self._sides(known).values()
+        )
+        self._lost = False
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
@@ -212,9 +225,19 @@ class RealPlace:
             )
         try:
             async with asyncio.timeout(limit_s):
+                if self._lost:
+                    # One machine that failed is no reason to give up all
+                    # other runs.
+                    await self._opened.aclose()
+                    self._opened = AsyncExitStack()
+                    await self._open()
                 with room_for(out, _NEEDED_BYTES), writing(out) as partial:
                     await self._run(job, partial)
+        except HostError:
+            self._lost = True
+            raise
         except TimeoutError:
+            self._lost = True
             raise HostError(
                 f"{self.name}: the run took longer than {limit_s:g} s",
                 "Look at the load of the machines.",
@@ -239,12 +262,20 @@ class RealPlace:
             Side.SOURCE: self._programs.find(job.source),
             Side.DESTINATION: self._programs.find(job.destination),
         }
+        launchers = {
+            side: await sides[side].machine.launcher(
+                programs[side], self._firmware
+            )
+            for side in Side
+        }
+        accelerator = await self._accelerator(sides, launchers)
         stages = {
             side: await self._stage(
                 side,
                 sides[side],
-                programs[side],
-                played.scenario,
+                launchers[side],
+                scenario,
+                accelerator,
                 guests[side],
             )
             for side in Side
@@ -257,7 +288,7 @@ class RealPlace:
         after = await self._offset(sides)
         clock = combine(before, after) if before and after else None
         (folder / SCENARIO).write_bytes(scenario.to_json())
-        provenance = self._provenance(sides, scenario, clock)
+        provenance = self._provenance(sides, scenario, accelerator, clock)
         seal(folder, played.inputs(provenance))
 
     @asynccontextmanager
@@ -318,24 +349,43 @@ class RealPlace:
         self,
         side: Side,
         at: Crew,
-        program: Program,
+        launcher: Launcher,
         scenario: Scenario,
+        accelerator: Accelerator,
         guest: GuestEntry | None,
     ) -> Stage:
         station, host = self._stations[side], at.machine.host
         count = len(scenario.each_device())
-        properties = station.properties(scenario)
+        properties = station.properties(scenario, accelerator)
         return Stage(
             host=host,
             folder=Path(await host.private_folder()),
-            launcher=await at.machine.launcher(program, self._firmware),
+            launcher=launcher,
             devices=tuple(
                 joined({"host": function.address, **properties})
                 for function in at.functions[:count]
             ),
-            arguments=guest.arguments() if guest else (),
+            arguments=(
+                *accelerator.arguments,
+                # The CPU of the user's own guest comes last.
+                *(guest.arguments() if guest else ()),
+            ),
             console=listening(scenario, guest),
         )
+
+    async def _accelerator(
+        self,
+        sides: Mapping[Side, Crew],
+        launchers: Mapping[Side, Launcher],
+    ) -> Accelerator:
+        """Choose what runs the guest; both sides need the same."""
+        found = [
+            await sides[side].machine.has_kvm(
+                sides[side].known, launchers[side], station.entry.kvm
+            )
+            for side, station in self._stations.items()
+        ]
+        return Accelerator.KVM if all(found) else Accelerator.TCG
 
     def _wire(self) -> Wire | None:
         if self._link is None:
@@ -362,6 +412,7 @@ class RealPlace:
         self,
         sides: Mapping[Side, Crew],
         scenario: Scenario,
+        accelerator: Accelerator,
         clock: ClockOffset | None,
     ) -> HostProvenance:
         count = len(scenario.each_device())
@@ -369,9 +420,11 @@ class RealPlace:
             sides[side].machine.provenance(
                 sides[side].known,
                 sides[side].functions[:count],
-                joined(self._stations[side].properties(scenario)),
-                self._stations[side].reasons(scenario),
-                ACCELERATOR,
+                joined(
+                    self._stations[side].properties(scenario, accelerator)
+                ),
+                self._stations[side].reasons(scenario, accelerator),
+                accelerator,
             )
             for side in Side
         )

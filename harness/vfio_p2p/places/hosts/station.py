@@ -12,6 +12,7 @@ from vfio_p2p.devices.vf.inventory import Inventory, PciFunction
 from vfio_p2p.devices.vf.line import CheckLine
 from vfio_p2p.devices.vf.wanted import HostsWanted, HostWanted, Needed
 from vfio_p2p.errors import HarnessError, SkipError, UsageError
+from vfio_p2p.places.hosts.accelerator import Accelerator
 from vfio_p2p.places.hosts.config import (
     Functions,
     HostEntry,
@@ -26,7 +27,6 @@ from vfio_p2p.scenario.course import GuestProgram
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
-ACCELERATOR = "tcg"
 # How the preflight calls the processes that have a device.
 _USERS = " users"
 # The guest program's first words, and how long it may take to say them.
@@ -80,27 +80,33 @@ class Station:
             found = [known.find(address) for address in self.functions.vfs]
         return {x.pf or x.address for x in found if x}
 
-    def properties(self, scenario: Scenario) -> dict[str, str]:
+    def properties(
+        self, scenario: Scenario, accelerator: Accelerator
+    ) -> dict[str, str]:
         """The properties of QEMU's vfio-pci.
 
         :param scenario: The scenario, which has the last word.
+        :param accelerator: What runs the guest.
         """
-        needed = self.driver.properties_with(ACCELERATOR)
+        needed = self.driver.properties_with(accelerator)
         return {
             **{name: x.value for name, x in needed.items()},
             **self.entry.properties,
             **scenario.properties,
         }
 
-    def reasons(self, scenario: Scenario) -> dict[str, str]:
+    def reasons(
+        self, scenario: Scenario, accelerator: Accelerator
+    ) -> dict[str, str]:
         """Why the driver's own properties are needed, by property.
 
         :param scenario: The scenario.
+        :param accelerator: What runs the guest.
         """
-        used = self.properties(scenario)
+        used = self.properties(scenario, accelerator)
         return {
             name: x.reason
-            for name, x in self.driver.properties_with(ACCELERATOR).items()
+            for name, x in self.driver.properties_with(accelerator).items()
             if used[name] == x.value
         }
 

@@ -144,7 +144,8 @@ def _fate_in(found: MutantRuns, scenario: str) -> Fate:
         return Fate.KILLED
     if rules:
         return Fate.BY_ANOTHER
-    if run.verdict is Verdict.ERROR:
+    # A place that cannot play the scenario has not let the mutant live.
+    if run.verdict in (Verdict.ERROR, Verdict.SKIP):
         return Fate.NOT_JUDGED
     return Fate.SURVIVED
 
