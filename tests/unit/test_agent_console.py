@@ -245,7 +245,9 @@ def test_a_guest_is_read_until_it_ends(tmp_path: Path) -> None:
             assert before_ns <= seen["seen"] <= time.time_ns()
         assert reader.answer() == {"closed": "closed"}
         reader.send({"stop": True})
-        assert reader.answer() == {"how": "closed", "count": 1}
+        assert reader.answer() == {
+            "how": "closed", "count": 1, "last": "beat 1"
+        }
         assert reader.process.wait() == 0
         found = reader.read()
         assert found.how == "closed"
@@ -267,7 +269,9 @@ def test_a_reader_that_is_told_to_stop_takes_what_is_there(
         one.connect(str(reader.path))
         one.sendall(b"beat 1\nbeat 2\n")
         reader.send({"stop": True})
-        assert reader.answer() == {"how": "open", "count": 2}
+        assert reader.answer() == {
+            "how": "open", "count": 2, "last": "beat 2"
+        }
 
 
 def test_a_reader_without_a_guest(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ The controller sends a request on one line, ``{"path", "log", "wait_for"}``:
 the Unix socket to listen on for QEMU's character device, the file to write,
 and a text to look for, or an empty one.  The answers are ``{"listening":
 true}``, then ``{"seen": NS}`` as soon as the text has come and ``{"closed":
-HOW}`` when QEMU closes its end, and last ``{"how": HOW, "count": N}`` when
-the controller's next line has come.  The file is whole only after that.
+HOW}`` when QEMU closes its end, and last ``{"how": HOW, "count": N, "last":
+TEXT}``, with the last line, when the controller's next line has come.  The
+file is whole only after that.
 
 The file is described in docs/formats.md.  It holds the first and the last
 lines of the console.  The figures on the guest's beats cover all of them.
@@ -55,14 +56,14 @@ def run(arguments: list[str], roots: Roots) -> None:
         raise AgentError(
             "console has no arguments", "Send the request on stdin.", INPUT
         )
-    line = Controller(0, 1)
+    controller = Controller(0, 1)
     try:
-        while not line.received and not line.ended:
-            line.wait(_POLL_S)
-        if line.received:
-            _serve(line, _checked(line.received.pop(0)), roots)
+        while not controller.received and not controller.ended:
+            controller.wait(_POLL_S)
+        if controller.received:
+            _serve(controller, _checked(controller.received.pop(0)), roots)
     finally:
-        line.close()
+        controller.close()
 
 
 def _checked(text: bytes) -> dict[str, str]:
@@ -78,7 +79,9 @@ def _checked(text: bytes) -> dict[str, str]:
     return request
 
 
-def _serve(line: Controller, request: dict[str, str], roots: Roots) -> None:
+def _serve(
+    controller: Controller, request: dict[str, str], roots: Roots
+) -> None:
     with socket.socket(socket.AF_UNIX) as listener, open(
         request["log"], "w", encoding="ascii", newline="\n"
     ) as file:
@@ -87,18 +90,23 @@ def _serve(line: Controller, request: dict[str, str], roots: Roots) -> None:
         listener.bind(request["path"])
         listener.listen(1)
         console = Console(request["wait_for"].encode())
-        line.send({"listening": True})
-        how = _read(line, listener, console, roots)
+        controller.send({"listening": True})
+        how = _read(controller, listener, console, roots)
         file.write(console.text(how))
         file.flush()
         os.fsync(file.fileno())
-    line.send({"how": how, "count": console.beats.count})
-    while line.pending and not line.ended:
-        line.wait(_POLL_S)
+    controller.send(
+        {"how": how, "count": console.beats.count, "last": console.last}
+    )
+    while controller.pending and not controller.ended:
+        controller.wait(_POLL_S)
 
 
 def _read(
-    line: Controller, listener: socket.socket, console: Console, roots: Roots
+    controller: Controller,
+    listener: socket.socket,
+    console: Console,
+    roots: Roots,
 ) -> str:
     """Read until the controller says that it is enough.
 
@@ -123,17 +131,17 @@ def _read(
                     how = _end(pid, roots)
                     peer.close()
                     peer = None
-                    line.send({"closed": how})
+                    controller.send({"closed": how})
             elif listener in ready:
                 peer, _ = listener.accept()
                 pid = _peer(peer)
                 how = "open"
             if console.seen_ns is not None and not told:
                 told = True
-                line.send({"seen": console.seen_ns})
-            if line.pending or 0 in ready:
-                line.wait(0.0)
-            if line.received or line.ended:
+                controller.send({"seen": console.seen_ns})
+            if controller.pending or 0 in ready:
+                controller.wait(0.0)
+            if controller.received or controller.ended:
                 if peer is not None and _rest(peer, console):
                     how = _end(pid, roots)
                 return how
@@ -210,6 +218,7 @@ class Console:
         self._last: deque[str] = deque(maxlen=KEPT_LINES)
         self._lines = 0
         self._time_ns = 0
+        self.last = ""
         self.seen_ns: int | None = None
         self.beats = Beats()
 
@@ -239,7 +248,9 @@ class Console:
         if match:
             self.beats.add(int(match[1]), now_ns)
         self._lines += 1
-        shown = f"{now_ns} {printable(raw[:LINE_BYTES])}\n"
+        text = printable(raw[:LINE_BYTES])
+        shown = f"{now_ns} {text}\n"
+        self.last = text or self.last
         if len(self._first) < KEPT_LINES:
             self._first.append(shown)
         else:

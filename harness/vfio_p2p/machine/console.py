@@ -76,8 +76,8 @@ class GuestConsole:
         """
         await self._within_limit("listening")
 
-    async def finish(self) -> None:
-        """Have the log written.
+    async def finish(self) -> str:
+        """Have the log written, and return the guest's last line.
 
         :raise HostError: When the reader is gone, and the log with it.
         """
@@ -89,13 +89,14 @@ class GuestConsole:
                 f"{err.what}",
                 err.hint,
             ) from err
-        await self._within_limit("how")
+        return str((await self._within_limit("how"))["last"])
 
-    async def _within_limit(self, key: str) -> None:
+    async def _within_limit(self, key: str) -> dict[str, object]:
         try:
             async with asyncio.timeout(_ANSWER_S):
-                while key not in await self._receive():
+                while key not in (answer := await self._receive()):
                     pass
+                return answer
         except TimeoutError:
             raise HostError(
                 f"{self._name}: the reader of the guest's console does not "

@@ -111,9 +111,11 @@ class HostSession(Session):
             return
         if not vm.running:
             return  # the step says what happened
+        last = await self.console.finish() or "nothing"
         raise HostError(
             f"{vm.side}: its guest did not write {wanted.wait_for!r} to its "
-            f"first serial port within {wanted.limit_s:g} s",
+            f"first serial port within {wanted.limit_s:g} s; it wrote last: "
+            f"{last}",
             "Check 'wait_for' and the console of the kernel in hosts.toml.",
         )
 
