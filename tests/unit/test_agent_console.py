@@ -92,6 +92,16 @@ def test_a_line_has_the_time_of_its_end() -> None:
         (SECOND_NS + 9, "be"),
     ]
     assert found.beats.count == 1
+    assert found.cut
+
+
+def test_a_beat_without_end_is_none() -> None:
+    # The guest may migrate now, and go on elsewhere.
+    console = beating(1)
+    console.take(b"beat 2", 2 * SECOND_NS)
+    found = log_of(console)
+    assert (found.beats.count, found.cut) == (1, True)
+    assert found.lines[-1].text == "beat 2"
 
 
 def test_the_log_is_bounded_and_its_figures_are_not() -> None:

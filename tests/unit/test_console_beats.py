@@ -20,7 +20,7 @@ from vfio_p2p.downtime.guest import LATE_NS
 from vfio_p2p.oracle import Criteria, Judgement, judge
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.timeline import Side, Timeline, blackout
-from vfio_p2p.trace import ConsoleLog
+from vfio_p2p.trace import ConsoleLog, LogEntry, continued
 from vfio_p2p.trace.device import Heartbeat
 
 CRITERIA = replace(
@@ -32,7 +32,7 @@ def console(how: str, figures: dict[str, int]) -> ConsoleLog:
     """Make the log of a console."""
     figures = {"untimely": 0, **figures}
     end = Heartbeat("console.log", 9, 0, "the end", when="close", **figures)
-    return ConsoleLog("console.log", (), 0, how, end)
+    return ConsoleLog("console.log", (), 0, how, False, end)
 
 
 def sides(
@@ -159,3 +159,47 @@ def test_a_console_that_was_lost() -> None:
     judgement = judged(sides(how="lost"))
     assert judgement.verdict is Verdict.INCONCLUSIVE
     assert any("lost the console" in x.message for x in judgement.notes)
+
+
+def halves(*, whole: bool = True) -> tuple[Timeline, Timeline]:
+    """Make both sides of a guest that migrates in the middle of a line."""
+    before, after = sides()
+    assert before.console
+    assert after.console
+    beats = after.console.beats
+    rest = LogEntry("console.log", 2, beats.first_ns, "at 11")
+    begun = LogEntry("console.log", 2, beats.first_ns - 9, "be")
+    # Its reader knew the second beat as the first.
+    later = replace(beats, first=12, first_ns=beats.first_ns + PERIOD_NS)
+    return (
+        replace(
+            before,
+            console=replace(before.console, lines=(begun,), cut=whole),
+        ),
+        replace(
+            after, console=replace(after.console, lines=(rest,), beats=later)
+        ),
+    )
+
+
+def test_a_line_that_begins_here_and_ends_there() -> None:
+    assert judged(halves()).verdict is Verdict.PASS
+    gap, usual = gap_of(halves()), gap_of(sides())
+    assert isinstance(gap, GuestGap)
+    assert isinstance(usual, GuestGap)
+    assert gap.end_ns == usual.end_ns
+    # Without the first half, a beat is missing.
+    (finding,) = judged(halves(whole=False)).findings
+    assert "followed by 12" in finding.message
+
+
+def test_the_only_beat_may_be_split() -> None:
+    before, after = halves()
+    assert before.console
+    assert after.console
+    none = replace(after.console.beats, count=0, first=0, last=0)
+    found = continued(before.console, replace(after.console, beats=none))
+    assert (found.count, found.first, found.last) == (1, 11, 11)
+    # The second half is none: its line may go on.
+    open_ = replace(after.console, beats=none, cut=True)
+    assert continued(before.console, open_).count == 0

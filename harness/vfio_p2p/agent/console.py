@@ -243,9 +243,12 @@ class Console:
         for raw in ended:
             self._note(raw.rstrip(b"\r"), now_ns)
 
-    def _note(self, raw: bytes, now_ns: int) -> None:
+    def _note(
+        self, raw: bytes, now_ns: int, *, ended: bool = True
+    ) -> None:
         match = _BEAT.fullmatch(raw)
-        if match:
+        # The rest of a number may be written elsewhere.
+        if match and ended:
             self.beats.add(int(match[1]), now_ns)
         self._lines += 1
         text = printable(raw[:LINE_BYTES])
@@ -261,8 +264,9 @@ class Console:
 
         :param how: How the console ended.
         """
-        if self._rest:
-            self._note(self._rest, self._time_ns)
+        cut = bool(self._rest)
+        if cut:
+            self._note(self._rest, self._time_ns, ended=False)
             self._rest = b""
         left_out = self._lines - len(self._first) - len(self._last)
         middle = [f"vfio-p2p-console dropped {left_out}\n"] if left_out else []
@@ -272,7 +276,8 @@ class Console:
                 *self._first,
                 *middle,
                 *self._last,
-                f"vfio-p2p-console end how={how} {self.beats.text()}\n",
+                f"vfio-p2p-console end how={how} cut={cut:d} "
+                f"{self.beats.text()}\n",
             ]
         )
 

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from vfio_p2p.downtime.model import CONSOLE, GuestGap, NotObservable
 from vfio_p2p.timeline import Blackout, Timeline
 from vfio_p2p.timeline.blackout import final_stop
-from vfio_p2p.trace import Clock
+from vfio_p2p.trace import Clock, continued
 from vfio_p2p.trace.device import Heartbeat
 
 _WHAT = "guest-visible gap"
@@ -149,12 +149,11 @@ def _pairs(source: Timeline, destination: Timeline) -> Iterator[_Pair]:
 def _console(
     source: Timeline, destination: Timeline, notify_ns: int
 ) -> Iterator[_Pair]:
-    before, after = (
-        side.console.beats
-        if side.console and side.console.beats.count
-        else None
-        for side in (source, destination)
-    )
+    before = source.console.beats if source.console else None
+    after = None
+    if source.console and destination.console:
+        after = continued(source.console, destination.console)
+    before, after = (x if x and x.count else None for x in (before, after))
     if before and 0 < before.last_ns - notify_ns < LATE_NS:
         before = replace(before, last_ns=notify_ns)
     yield _Pair(CONSOLE, before, after)

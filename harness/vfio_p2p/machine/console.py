@@ -35,6 +35,7 @@ class GuestConsole:
         self._name = name
         self._path = path
         self._session = session
+        self._seen = False
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -54,9 +55,11 @@ class GuestConsole:
         """
         try:
             async with asyncio.timeout(limit_s):
-                return "seen" in await self._receive()
+                if not self._seen:
+                    self._seen = "seen" in await self._receive()
         except TimeoutError:
-            return False
+            pass
+        return self._seen
 
     async def _receive(self) -> dict[str, object]:
         try:

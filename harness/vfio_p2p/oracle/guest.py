@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from vfio_p2p.oracle.model import Criteria, Objection, Unclear, Violation
 from vfio_p2p.timeline import Timeline
-from vfio_p2p.trace import printable
+from vfio_p2p.trace import continued, printable
 from vfio_p2p.trace.device import Close, Heartbeat
 
 # A guest's counter has the size of a register.
@@ -94,14 +94,17 @@ def _consoles(
                 (log.beats,),
             )
             continue
-        yield from _own(name, [log.beats])
-        if log.beats.count:
-            heard.append(log.beats)
+        beats = log.beats
+        if side is destination and source.console is not None:
+            beats = continued(source.console, log)
+        yield from _own(name, [beats])
+        if beats.count:
+            heard.append(beats)
         elif criteria.ends and side.side in criteria.consoles:
             yield Violation(
                 f"the guest runs, and {name} had no heartbeat",
                 (),
-                (log.beats,),
+                (beats,),
             )
     if len(heard) > 1:
         yield from _next(("the source", "the destination"), *heard)

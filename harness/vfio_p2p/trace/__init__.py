@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Readers for QEMU's trace files and for the devices' own logs."""
 
-from vfio_p2p.trace.console import ConsoleLog, read_console
+from vfio_p2p.trace.console import ConsoleLog, continued, read_console
 from vfio_p2p.trace.device import DeviceLog, LogEntry
 from vfio_p2p.trace.devicelog import read_device_log
 from vfio_p2p.trace.formats import VERSIONS, Kind
@@ -19,6 +19,7 @@ __all__ = [
     "Record",
     "Summary",
     "TraceReader",
+    "continued",
     "printable",
     "read_console",
     "read_device_log",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from vfio_p2p.errors import TraceError
@@ -23,6 +23,9 @@ _MOST_LINES = 10_000
 _LINE_BYTES = 4096
 
 _HEADER = re.compile(r"vfio-p2p-console version=(\d{1,9}) clock=(\w{1,32})")
+_BEAT = re.compile(r"beat (\d{1,10})")
+# A guest's counter has the size of a register.
+_MODULUS = 1 << 32
 _DROPPED = re.compile(r"vfio-p2p-console dropped (\d{1,15})")
 _TEXT = re.compile(r"(\d{1,20}) (.*)")
 _FIGURES = (
@@ -30,7 +33,7 @@ _FIGURES = (
     "gap_end_ns", "missed", "repeated",
 )  # fmt: skip
 _END = re.compile(
-    r"vfio-p2p-console end how=(none|closed|lost|open) "
+    r"vfio-p2p-console end how=(none|closed|lost|open) cut=([01]) "
     + " ".join(rf"{key}=(?P<{key}>\d{{1,20}})" for key in _FIGURES)
 )
 
@@ -45,6 +48,8 @@ class ConsoleLog:
     :param how: ``closed`` if QEMU ended; ``lost`` if the connection broke
         while QEMU ran, so that later lines are unknown; ``none`` if QEMU
         never connected; ``open`` if nobody waited for QEMU's end.
+    :param cut: Whether the last line has no end.  A guest that migrates in
+        the middle of a line goes on with it at the destination.
     :param beats: The figures on all beats.
     """
 
@@ -52,6 +57,7 @@ class ConsoleLog:
     lines: tuple[LogEntry, ...]
     dropped: int
     how: str
+    cut: bool
     beats: Heartbeat
 
 
@@ -104,7 +110,52 @@ def read_console(
         untimely=0,
         **values,
     )
-    return ConsoleLog(name, tuple(found), dropped, match[1], beats)
+    return ConsoleLog(
+        name, tuple(found), dropped, match[1], match[2] == "1", beats
+    )
+
+
+def continued(source: ConsoleLog, destination: ConsoleLog) -> Heartbeat:
+    """Return a destination's beats, with one that began at the source.
+
+    Such a beat has come when its line was whole.
+
+    :param source: The log of the console from which the guest came.
+    :param destination: The log of the console to which it came.
+    """
+    beats = destination.beats
+    if not (source.cut and source.lines and destination.lines):
+        return beats
+    first = destination.lines[0]
+    match = _BEAT.fullmatch(source.lines[-1].text + first.text)
+    # If the second line is none, the first one was all that came.
+    if match is None or (len(destination.lines) == 1 and destination.cut):
+        return beats
+    number, time_ns = int(match[1]), first.time_ns
+    if not beats.count:
+        return replace(
+            beats,
+            count=1,
+            first=number,
+            first_ns=time_ns,
+            last=number,
+            last_ns=time_ns,
+            gap_start_ns=time_ns,
+            gap_end_ns=time_ns,
+        )
+    missed = (beats.first - number) % _MODULUS - 1
+    longer = (
+        beats.first_ns - time_ns > beats.gap_end_ns - beats.gap_start_ns
+    )
+    return replace(
+        beats,
+        count=beats.count + 1,
+        first=number,
+        first_ns=time_ns,
+        missed=beats.missed + missed,
+        gap_start_ns=time_ns if longer else beats.gap_start_ns,
+        gap_end_ns=beats.first_ns if longer else beats.gap_end_ns,
+    )
 
 
 def _damaged(name: str, line: int, why: str) -> TraceError:

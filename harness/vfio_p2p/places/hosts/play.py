@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from vfio_p2p.errors import HostError
 from vfio_p2p.machine.console import CONSOLE_LOG, GuestConsole, guest_console
@@ -21,7 +22,7 @@ from vfio_p2p.machine.process import bound
 from vfio_p2p.machine.qemu import Qemu
 from vfio_p2p.machine.remote import RemoteQemu
 from vfio_p2p.scenario.argv import Launcher, qemu_argv
-from vfio_p2p.scenario.course import Course
+from vfio_p2p.scenario.course import Course, GuestProgram
 from vfio_p2p.scenario.outcome import result
 from vfio_p2p.scenario.result import Result
 
@@ -33,6 +34,10 @@ from vfio_p2p.scenario.runner import (
 from vfio_p2p.scenario.session import Session
 from vfio_p2p.scenario.step import Step
 from vfio_p2p.side import Side
+
+# How long a guest may take from its start to its first beat.
+BEAT_S = 20.0
+_RUNNING = "running"
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,13 @@ class HostSession(Session):
 
     :param wire: The network between the machines; None if there is one
         machine.
-    :param console: The console of the first source.
-    :param listening: What is expected of it.
+    :param consoles: The consoles of the guests, by the names of their QEMUs.
+    :param listening: What is expected of the first source's console, before
+        it was.
     """
 
     wire: Wire | None = None
-    console: GuestConsole | None = None
+    consoles: Mapping[str, GuestConsole] = MappingProxyType({})
     listening: Listening | None = None
 
     async def _do(self, step: Step) -> None:
@@ -104,20 +110,32 @@ class HostSession(Session):
     async def _heard(self) -> None:
         """Wait, once, until the guest has come up."""
         wanted, self.listening = self.listening, None
-        if self.console is None or wanted is None or not wanted.wait_for:
+        if wanted is None or not wanted.wait_for:
             return
         vm = self._cast[Side.SOURCE]
-        if await self.console.seen(wanted.limit_s) or not wanted.needed:
+        console = self.consoles[vm.side]
+        if await console.seen(wanted.limit_s) or not wanted.needed:
             return
         if not vm.running:
             return  # the step says what happened
-        last = await self.console.finish() or "nothing"
+        last = await console.finish() or "nothing"
         raise HostError(
             f"{vm.side}: its guest did not write {wanted.wait_for!r} to its "
             f"first serial port within {wanted.limit_s:g} s; it wrote last: "
             f"{last}",
             "Check 'wait_for' and the console of the kernel in hosts.toml.",
         )
+
+    async def _gone(self) -> None:
+        await super()._gone()
+        if self._course.guest.program is not GuestProgram.HEARTBEAT:
+            return
+        # A guest that was just handed over has yet to show that it lives.
+        for vm in self.vms:
+            if vm.running and vm.side in self.consoles:
+                await self.ask(vm, self._limits.command_s)
+                if self.guest.get(vm.side) == _RUNNING:
+                    await self.consoles[vm.side].seen(BEAT_S)
 
     async def _execute(
         self, role: Side, command: str, **arguments: str
@@ -167,7 +185,7 @@ async def play(
     """
     error: VMError | None = None
     made: Counter[Side] = Counter()
-    consoles: dict[Side, GuestConsole] = {}
+    consoles: dict[str, GuestConsole] = {}
     async with AsyncExitStack() as stack:
 
         async def make(side: Side) -> Qemu:
@@ -188,7 +206,7 @@ async def play(
                     )
                 )
                 heard = console.arguments
-                consoles.setdefault(side, console)
+                consoles[name] = console
             argv = (
                 *qemu_argv(
                     stage.launcher,
@@ -211,8 +229,8 @@ async def play(
             course, make, stack, stages[Side.SOURCE].folder, None
         )
         session.wire = wire
+        session.consoles = consoles
         await session.prepare()
-        session.console = consoles.get(Side.SOURCE)
         session.listening = stages[Side.SOURCE].console
         try:
             await run_within_limits(session)

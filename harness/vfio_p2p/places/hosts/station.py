@@ -22,16 +22,15 @@ from vfio_p2p.places.hosts.config import (
 from vfio_p2p.places.hosts.guest import GuestEntry
 from vfio_p2p.places.hosts.guest_files import check_files
 from vfio_p2p.places.hosts.machine import Machine
-from vfio_p2p.places.hosts.play import Listening
+from vfio_p2p.places.hosts.play import BEAT_S, Listening
 from vfio_p2p.scenario.course import GuestProgram
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
 # How the preflight calls the processes that have a device.
 _USERS = " users"
-# The guest program's first words, and how long it may take to say them.
-_BEAT = "beat 1\n"
-_BEAT_S = 20.0
+# What the guest program says, from 1 on at the source.
+_BEAT = "beat "
 
 
 @dataclass(frozen=True)
@@ -225,7 +224,7 @@ def listening(
         return Listening(guest.wait_for, guest.wait_s, needed=True)
     if scenario.guest.program is GuestProgram.HEARTBEAT:
         # A guest that never beats is for the oracle to judge.
-        return Listening(_BEAT, _BEAT_S, needed=False)
+        return Listening(_BEAT, BEAT_S, needed=False)
     return None
 
 
