@@ -88,6 +88,19 @@ def test_real_devices_have_latencies_of_their_own() -> None:
     assert lab.devices == scenario.devices
 
 
+def test_expectations_name_the_devices_that_there_are() -> None:
+    scenario = load("destination-fault-check-fails")
+    assert "dst0" in scenario.expect.patched.ends
+    names = {"dst0": "0000:01:10.0", "src1": "0000:02:10.2"}
+    found = as_played(scenario, {}, told=True, names=names)
+    assert "0000:01:10.0" in found.expect.patched.ends
+    assert "dst0" not in found.expect.patched.ends
+    why = unplayable(scenario, 4, far=True, told=True, alike=True)
+    assert "name devices" in why
+    plain = load("two-devices")
+    assert not unplayable(plain, 4, far=True, told=True, alike=True)
+
+
 def test_what_a_device_of_the_lab_is_told() -> None:
     device = load("loaded-state-refused").each_device()[0]
     assert device.fault_side is not None

@@ -16,7 +16,7 @@ from vfio_p2p.scenario.step import Status
 QemuName = Annotated[
     str, Meta(pattern=r"^(source|destination)(-\d{1,3})?\Z")
 ]
-DeviceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]{0,31}\Z")]
+DeviceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.:-]{0,31}\Z")]
 
 
 def release(text: str) -> tuple[int, int]:

@@ -9,9 +9,9 @@ import time
 from hosting import HostTest
 
 # How long the phases take on a host of the lab, about.
-_PREPARE_S = 25.0
-_RUN_S = 45.0
-_RESTORE_S = 15.0
+_PREPARE_S = 8.0
+_RUN_S = 30.0
+_RESTORE_S = 6.0
 
 # A QEMU that lost its watcher's connection has to be gone by then.
 _GONE_S = 10.0
@@ -31,7 +31,7 @@ class Killed(HostTest):
 
     def test_kill_9(self) -> None:
         self.need_lab()
-        kills = int(self.params.get("kills", default=6))
+        kills = int(self.params.get("kills", default=4))
         chance = random.Random(int(self.params.get("seed", default=1)))
         self.vfio_p2p("host", "prepare", "--at", self.at)
         # The driver stays loaded, and the build is made.

@@ -10,6 +10,7 @@ The lab's devices have a driver that can be told all of that, by root.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -28,13 +29,21 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.step import Migrate
 from vfio_p2p.side import Side
 
+# What the testbed calls its devices.
+_SIMULATED_NAME = re.compile(r"\b(?:src|dst)\d+\b")
+
 # What the size of a simulated device's memory is good for.
 _SIMULATED = ("size_bytes", "initial_bytes", "dirty_bytes")
 _ORDINARY = Device()
 
 
 def unplayable(
-    scenario: Scenario, most: int, *, far: bool, told: bool
+    scenario: Scenario,
+    most: int,
+    *,
+    far: bool,
+    told: bool,
+    alike: bool = False,
 ) -> str:
     """Say why the devices of a place cannot play a scenario.
 
@@ -42,6 +51,7 @@ def unplayable(
     :param most: The number of devices that each side has.
     :param far: Whether the QEMUs run on other machines than this one.
     :param told: Whether the devices can be told how to behave.
+    :param alike: Whether devices of both sides may have the same names.
     :return: A clause; empty if they can.
     """
     devices = scenario.each_device()
@@ -52,6 +62,11 @@ def unplayable(
             return "it depends on the dirty tracking of its devices"
         if not told and (why := _untold(device)):
             return why
+    if alike and _SIMULATED_NAME.search(_expected(scenario)):
+        return (
+            "its expectations name devices, and those of the two hosts may "
+            "have the same names"
+        )
     if len(devices) > most:
         return f"it needs {len(devices)} devices, and each side has {most}"
     if far and any(
@@ -60,6 +75,10 @@ def unplayable(
     ):
         return "its stream is cut by a proxy on this machine"
     return ""
+
+
+def _expected(scenario: Scenario) -> str:
+    return msgspec.json.encode(scenario.expect).decode()
 
 
 def _untold(device: Device) -> str:
@@ -106,6 +125,7 @@ def as_played(
     parameters: Mapping[str, int | str | bool],
     *,
     told: bool,
+    names: Mapping[str, str] | None = None,
 ) -> Scenario:
     """Return a scenario as the devices of a place play it.
 
@@ -113,8 +133,17 @@ def as_played(
     :param parameters: Migration parameters that the hosts need, in addition
         to those of the scenario or in place of them.
     :param told: Whether the devices can be told how to behave.
+    :param names: The names of the devices in QEMU's traces, by those that
+        they have in the testbed, such as ``src0``.
     """
     devices = scenario.devices
+    known = names or {}
+    expect = msgspec.json.decode(
+        _SIMULATED_NAME.sub(
+            lambda x: known.get(x[0], x[0]), _expected(scenario)
+        ),
+        type=type(scenario.expect),
+    )
     if not told:
         devices = tuple(
             msgspec.structs.replace(device, profile="", latency_us={})
@@ -123,6 +152,7 @@ def as_played(
     return msgspec.structs.replace(
         scenario,
         devices=devices,
+        expect=expect,
         migration=Migration(
             capabilities=scenario.migration.capabilities,
             parameters={**scenario.migration.parameters, **parameters},

@@ -20,6 +20,8 @@ from vfio_p2p.qemu.program import LOADER, Program
 from vfio_p2p.scenario.argv import Launcher
 
 _COPY_S = 120.0
+# The programs of both sides, and those of the runs that take turns with them.
+_COPIES = 4
 
 
 def spec_of(name: str, entry: HostEntry) -> HostSpec:
@@ -118,6 +120,7 @@ class Machine:
                 await self.host.put(data, str(folder / name))
             argv: tuple[str, ...] = (str(program.binary),)
             if not self.host.local:
+                await self._make_room(folder)
                 argv = await self._copied(program, folder / key)
             self._launchers[key] = Launcher(argv, Path(folder))
         return self._launchers[key]
@@ -146,6 +149,15 @@ class Machine:
             )
         return works
 
+    async def _make_room(self, folder: PurePosixPath) -> None:
+        """Remove the oldest copies; a run needs no more than two."""
+        while len(self._launchers) >= _COPIES:
+            key = next(iter(self._launchers))
+            del self._launchers[key]
+            await self.host.run(
+                ["rm", "-rf", str(folder / key)], limit_s=_COPY_S
+            )
+
     async def _copied(
         self, program: Program, here: PurePosixPath
     ) -> tuple[str, ...]:
@@ -158,8 +170,10 @@ class Machine:
                 archive.addfile(member, io.BytesIO(data))
         packed = f"{here}.tar"
         await self.host.put(buffer.getvalue(), packed)
+        unpack = 'tar -xf "$1" -C "$2"; done=$?; rm -f "$1"; exit $done'
         done = await self.host.run(
-            ["tar", "-xf", packed, "-C", str(here.parent)], limit_s=_COPY_S
+            ["sh", "-c", unpack, "sh", packed, str(here.parent)],
+            limit_s=_COPY_S,
         )
         if done.status:
             said = done.stderr.decode(errors="backslashreplace").strip()

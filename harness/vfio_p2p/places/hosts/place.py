@@ -58,6 +58,7 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
 _NEEDED_BYTES = 64 << 20
+_PREFIXES = {Side.SOURCE: "src", Side.DESTINATION: "dst"}
 
 
 class RealPlace:
@@ -137,6 +138,7 @@ class RealPlace:
             min(x.functions.most for x in self._stations.values()),
             far=any(x.entry.ssh for x in self._stations.values()),
             told=self._told,
+            alike=self._link is not None,
         )
 
     @asynccontextmanager
@@ -255,7 +257,16 @@ class RealPlace:
         }
         played = msgspec.structs.replace(
             job,
-            scenario=as_played(job.scenario, parameters, told=self._told),
+            scenario=as_played(
+                job.scenario,
+                parameters,
+                told=self._told,
+                names={
+                    f"{_PREFIXES[side]}{number}": function.address
+                    for side, at in sides.items()
+                    for number, function in enumerate(at.functions)
+                },
+            ),
         )
         scenario = played.scenario
         programs = {
