@@ -90,7 +90,6 @@ class Wrong(Trouble):
             while not self.qemus():
                 self.assertIsNone(other.poll())
             self.said(*_RUN, *at, code=4, text="is taken by PID")
-            self.said("host", "restore", *at, code=4, text="PID")
             other.communicate()
         self.assertEqual(other.returncode, 0)
 
