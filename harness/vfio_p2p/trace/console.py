@@ -8,12 +8,13 @@ that any deviation from the format is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO
 
 from vfio_p2p.errors import TraceError
 from vfio_p2p.trace.device import Heartbeat, LogEntry
+from vfio_p2p.trace.lines import ascii_lines
 from vfio_p2p.trace.record import printable
 
 VERSION = 1
@@ -74,7 +75,12 @@ def read_console(
     found: list[LogEntry] = []
     dropped = 0
     number, text = 0, ""
-    for number, text in enumerate(_lines(stream, name), 1):
+    for number, text in enumerate(ascii_lines(
+        stream,
+        _LINE_BYTES,
+        partial(_damaged, name),
+        "the line has strange characters",
+    ), 1):
         if number == 1:
             _check_header(name, text)
         elif number > _MOST_LINES:
@@ -163,21 +169,6 @@ def _damaged(name: str, line: int, why: str) -> TraceError:
         f"{printable(name)}:{line}: {why}",
         "Give the log of a console as vfio-p2p wrote it.",
     )
-
-
-def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
-    number = 0
-    while raw := stream.readline(_LINE_BYTES):
-        number += 1
-        if not raw.endswith(b"\n"):
-            raise _damaged(name, number, "the line has no end")
-        try:
-            text = raw[:-1].decode("ascii")
-        except UnicodeDecodeError:
-            text = "\0"
-        if not text.isprintable():
-            raise _damaged(name, number, "the line has strange characters")
-        yield text
 
 
 def _check_header(name: str, text: str) -> None:

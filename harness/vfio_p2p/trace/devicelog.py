@@ -9,8 +9,9 @@ the format is an error that names the file and the line.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, BinaryIO
 
 from vfio_p2p.errors import TraceError
@@ -37,6 +38,7 @@ from vfio_p2p.trace.device import (
     Saved,
     Walked,
 )
+from vfio_p2p.trace.lines import ascii_lines
 from vfio_p2p.trace.record import printable
 from vfio_p2p.uapi import DeviceState
 
@@ -58,7 +60,12 @@ def read_device_log(
         log can be read by the clock of another host.
     :raise TraceError: When it is damaged, or newer than this program.
     """
-    lines = _lines(stream, name)
+    lines = ascii_lines(
+        stream,
+        _LINE_BYTES,
+        partial(_damaged, name),
+        "a device writes no such characters",
+    )
     version = _version(name, next(lines, ""))
     entries = []
     builder = _Calls(name)
@@ -76,21 +83,6 @@ def _damaged(name: str, line: int, why: str) -> TraceError:
         f"{printable(name)}:{line}: {why}",
         "Give the log of a p2psim device as the kernel wrote it.",
     )
-
-
-def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
-    number = 0
-    while raw := stream.readline(_LINE_BYTES):
-        number += 1
-        if not raw.endswith(b"\n"):
-            raise _damaged(name, number, "the line has no end")
-        try:
-            text = raw[:-1].decode("ascii")
-        except UnicodeDecodeError:
-            text = "\0"
-        if not text.isprintable():
-            raise _damaged(name, number, "a device writes no such characters")
-        yield text
 
 
 _HEADER = re.compile(r"p2psim-log version=(\d{1,9}) clock=(\w{1,32})")
