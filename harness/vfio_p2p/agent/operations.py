@@ -15,6 +15,7 @@ import dataclasses
 import os
 import re
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
-class Operation:
+class Operation(ABC):
     """A change of one value.
 
     :param pf: The address of the physical function.
@@ -82,20 +83,20 @@ class Operation:
         """Whether the wanted value is there."""
         return bool(self.present(kernel) == self.new)
 
+    @abstractmethod
     def present(self, kernel: Kernel) -> Any:
         """Return the value now; None if there is nothing that has one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, kernel: Kernel, value: Any) -> None:
         """Change the value.
 
         :raise OSError: When the kernel refuses.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def about(self) -> str:
         """Name the value in an error."""
-        raise NotImplementedError
 
     def _set(self, kernel: Kernel, value: Any) -> None:
         try:

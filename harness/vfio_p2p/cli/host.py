@@ -10,7 +10,7 @@ import msgspec
 from vfio_p2p.cli import host_changes, options
 from vfio_p2p.cli.context import Context
 from vfio_p2p.cli.host_text import check_lines, host_lines
-from vfio_p2p.cli.host_where import add_where, where
+from vfio_p2p.cli.host_where import add_driver, add_where, where
 from vfio_p2p.devices.vf.check import exit_code
 from vfio_p2p.devices.vf.wanted import COUNT, RAM_MIB
 from vfio_p2p.oracle.verdict import Verdict
@@ -70,13 +70,7 @@ def _add_check(actions: options.Commands) -> None:
         "is not known is not wrong.",
     )
     add_where(parser)
-    parser.add_argument(
-        "--driver",
-        default="",
-        metavar="D",
-        help="the variant driver, such as mlx5 (default: the one of "
-        "hosts.toml, or one that fits)",
-    )
+    add_driver(parser)
     parser.add_argument(
         "--pf",
         default="",

@@ -10,7 +10,7 @@ import msgspec
 
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
-from vfio_p2p.cli.host_where import add_where, where
+from vfio_p2p.cli.host_where import add_driver, add_where, where
 from vfio_p2p.errors import UsageError
 from vfio_p2p.plans.host.preparing import (
     PreparedHost,
@@ -74,13 +74,7 @@ def _add_prepare(actions: options.Commands) -> None:
         metavar="N",
         help="the number of virtual functions of --pf",
     )
-    parser.add_argument(
-        "--driver",
-        default="",
-        metavar="D",
-        help="the variant driver, such as mlx5 (default: the one of "
-        "hosts.toml, or one that fits)",
-    )
+    add_driver(parser)
     parser.add_argument(
         "--owner",
         default="",

@@ -33,6 +33,17 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_driver(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the variant driver."""
+    parser.add_argument(
+        "--driver",
+        default="",
+        metavar="D",
+        help="the variant driver, such as mlx5 (default: the one of "
+        "hosts.toml, or one that fits)",
+    )
+
+
 def where(args: argparse.Namespace) -> Where:
     """Read the options of `add_where`."""
     return Where(args.at, args.ssh, args.hosts)

@@ -22,6 +22,7 @@ from vfio_p2p.places.hosts.config import (
     HostsFile,
     load_hosts,
 )
+from vfio_p2p.places.hosts.machine import spec_of
 
 # Programs of the card's maker take their time.
 _LIMIT_S = 180
@@ -95,27 +96,6 @@ def _names(at: str, file: HostsFile) -> tuple[str, ...]:
             + f" They are described in {FILE}.",
         )
     return (at,)
-
-
-def spec_of(name: str, entry: HostEntry) -> HostSpec:
-    """Return how a host of ``hosts.toml`` is reached.
-
-    :param name: The host's name.
-    :param entry: What the file says about it.
-    """
-
-    def path(text: str) -> Path | None:
-        return Path(text) if text else None
-
-    return HostSpec(
-        name=name,
-        ssh=entry.ssh,
-        ssh_config=path(entry.ssh_config),
-        known_hosts=path(entry.known_hosts),
-        identity=path(entry.identity),
-        python=entry.python,
-        sudo=entry.sudo,
-    )
 
 
 def take_inventories(
