@@ -58,6 +58,7 @@ class Machine:
         self.host = host
         self.driver = driver
         self._launchers: dict[str, Launcher] = {}
+        self._has_firmware = False
         self._kvm_works: bool | None = None
 
     async def inventory(self) -> Inventory:
@@ -116,14 +117,24 @@ class Machine:
         folder = PurePosixPath(await self.host.private_folder())
         key = program.content[:16]
         if key not in self._launchers:
-            for name, data in firmware.items():
-                await self.host.put(data, str(folder / name))
+            await self._put_firmware(folder, firmware)
             argv: tuple[str, ...] = (str(program.binary),)
             if not self.host.local:
                 await self._make_room(folder)
                 argv = await self._copied(program, folder / key)
             self._launchers[key] = Launcher(argv, Path(folder))
+        # The one that was used last is the last one to go.
+        self._launchers[key] = self._launchers.pop(key)
         return self._launchers[key]
+
+    async def _put_firmware(
+        self, folder: PurePosixPath, firmware: Mapping[str, bytes]
+    ) -> None:
+        """Copy the firmware, once for all programs."""
+        if not self._has_firmware:
+            for name, data in firmware.items():
+                await self.host.put(data, str(folder / name))
+            self._has_firmware = True
 
     async def has_kvm(
         self, known: Inventory, launcher: Launcher, wanted: bool | None
@@ -150,7 +161,7 @@ class Machine:
         return works
 
     async def _make_room(self, folder: PurePosixPath) -> None:
-        """Remove the oldest copies; a run needs no more than two."""
+        """Remove the copies that were not used for longest."""
         while len(self._launchers) >= _COPIES:
             key = next(iter(self._launchers))
             del self._launchers[key]
