@@ -16,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +36,11 @@ from vfio_p2p.side import Side
 # hundredth of this.
 OUTPUT_LIMIT_BYTES = 48 << 20
 _OUTPUT_POLL_S = 1.0
+
+Make = Callable[[Side, str, Path], Awaitable[Qemu]]
+Kind = Callable[
+    [Course, Callable[[Side], Awaitable[Qemu]], AsyncExitStack, Path], Session
+]
 
 
 async def _watch_output(vms: Sequence[Qemu]) -> NoReturn:
@@ -66,6 +72,50 @@ async def _run_within_limits(session: Session) -> None:
         await asyncio.gather(steps, watch, return_exceptions=True)
 
 
+async def run_with(
+    course: Course,
+    make: Make,
+    out: Path,
+    private: Path,
+    session: Kind = Session,
+) -> Result:
+    """Run one scenario with QEMUs that somebody else makes.
+
+    :param course: The course of the run.
+    :param make: Makes the QEMU for the devices of a side; it gets the name of
+        the QEMU and an existing empty folder for its files.
+    :param out: An existing empty folder for the files of the run.
+    :param private: A folder for sockets and disk images.
+    :param session: Makes the session.
+    :return: How the run ended; ``result.json`` holds the same.
+    """
+    error: VMError | None = None
+    made: Counter[Side] = Counter()
+    async with AsyncExitStack() as stack:
+
+        async def add(side: Side) -> Qemu:
+            made[side] += 1
+            again = f"-{made[side]}" if made[side] > 1 else ""
+            name = f"{side}{again}"
+            directory = out / name
+            directory.mkdir()
+            return await stack.enter_async_context(
+                await make(side, name, directory)
+            )
+
+        playing = session(course, add, stack, private)
+        await playing.prepare()
+        try:
+            await _run_within_limits(playing)
+        except VMError as err:
+            error = err
+            await playing.wind_up(err)
+        statuses = {vm.side: vm.status for vm in playing.vms}
+    found = result(playing, error, statuses)
+    (out / "result.json").write_bytes(found.to_json())
+    return found
+
+
 async def run(
     course: Course,
     launchers: Mapping[Side, Launcher],
@@ -84,41 +134,23 @@ async def run(
         migration.
     :return: How the run ended; ``result.json`` holds the same.
     """
-    error: VMError | None = None
-    made: Counter[Side] = Counter()
-    async with AsyncExitStack() as stack:
-        # The path of a socket must be short (sun_path), and `out` may be long.
-        private = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="vfio-p2p-")
-        )
 
-        async def make(side: Side) -> Qemu:
-            made[side] += 1
-            again = f"-{made[side]}" if made[side] > 1 else ""
-            name = f"{side}{again}"
-            directory = out / name
-            directory.mkdir()
-            argv = qemu_argv(
-                launchers[side],
-                course,
-                name,
-                devices[side],
-                incoming=name != Side.SOURCE,
-            )
-            return await stack.enter_async_context(
-                Qemu(name, argv, directory)
-            )
-
-        session = Session(
-            course, make, stack, Path(private), before_migration
+    async def make(side: Side, name: str, directory: Path) -> Qemu:
+        argv = qemu_argv(
+            launchers[side],
+            course,
+            name,
+            devices[side],
+            incoming=name != Side.SOURCE,
         )
-        await session.prepare()
-        try:
-            await _run_within_limits(session)
-        except VMError as err:
-            error = err
-            await session.wind_up(err)
-        statuses = {vm.side: vm.status for vm in session.vms}
-    found = result(session, error, statuses)
-    (out / "result.json").write_bytes(found.to_json())
-    return found
+        return Qemu(name, argv, directory)
+
+    # The path of a socket must be short (sun_path), and `out` may be long.
+    with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as private:
+        return await run_with(
+            course,
+            make,
+            out,
+            Path(private),
+            partial(Session, before_migration=before_migration),
+        )

@@ -94,7 +94,7 @@ class Session:
         make: Callable[[Side], Awaitable[Qemu]],
         stack: AsyncExitStack,
         private: Path,
-        before_migration: Callable[[], None] | None,
+        before_migration: Callable[[], None] | None = None,
     ) -> None:
         self._course = course
         self._limits = course.limits

@@ -7,30 +7,23 @@ the QEMUs are, and what carries the migration from one to the other.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 from vfio_p2p.errors import HostError
 from vfio_p2p.machine.console import CONSOLE_LOG, GuestConsole, guest_console
-from vfio_p2p.machine.errors import CommandError, VMError
+from vfio_p2p.machine.errors import CommandError
 from vfio_p2p.machine.host import Host
 from vfio_p2p.machine.process import bound
 from vfio_p2p.machine.qemu import Qemu
 from vfio_p2p.machine.remote import RemoteQemu
 from vfio_p2p.scenario.argv import Launcher, qemu_argv
 from vfio_p2p.scenario.course import Course, GuestProgram
-from vfio_p2p.scenario.outcome import result
 from vfio_p2p.scenario.result import Result
-
-# The function is the runner's own.  It gets a public name when the testbed's
-# image changes for another reason: its modules are a part of the image.
-from vfio_p2p.scenario.runner import (
-    _run_within_limits as run_within_limits,
-)
+from vfio_p2p.scenario.runner import run_with
 from vfio_p2p.scenario.session import Session
 from vfio_p2p.scenario.step import Step
 from vfio_p2p.side import Side
@@ -90,16 +83,33 @@ class HostSession(Session):
 
     Without a wire, the migration goes through a Unix socket.
 
+    :param course: The course of the run.
+    :param make: Makes the QEMU for the devices of a side; it is not started.
+    :param stack: Whatever is put on this stack ends with the run.
+    :param private: A folder of the source's machine for sockets and disk
+        images.
     :param wire: The network between the machines; None if there is one
         machine.
     :param consoles: The consoles of the guests, by the names of their QEMUs.
-    :param listening: What is expected of the first source's console, before
-        it was.
+    :param listening: What is expected of the first source's console; None if
+        it has none.
     """
 
-    wire: Wire | None = None
-    consoles: Mapping[str, GuestConsole] = MappingProxyType({})
-    listening: Listening | None = None
+    def __init__(
+        self,
+        course: Course,
+        make: Callable[[Side], Awaitable[Qemu]],
+        stack: AsyncExitStack,
+        private: Path,
+        *,
+        wire: Wire | None,
+        consoles: Mapping[str, GuestConsole],
+        listening: Listening | None,
+    ) -> None:
+        super().__init__(course, make, stack, private)
+        self._wire = wire
+        self._consoles = consoles
+        self._listening = listening
 
     async def _do(self, step: Step) -> None:
         # A guest that is paused writes nothing.
@@ -109,11 +119,11 @@ class HostSession(Session):
 
     async def _heard(self) -> None:
         """Wait, once, until the guest has come up."""
-        wanted, self.listening = self.listening, None
+        wanted, self._listening = self._listening, None
         if wanted is None or not wanted.wait_for:
             return
         vm = self._cast[Side.SOURCE]
-        console = self.consoles[vm.side]
+        console = self._consoles[vm.side]
         if await console.seen(wanted.limit_s) or not wanted.needed:
             return
         if not vm.running:
@@ -132,18 +142,18 @@ class HostSession(Session):
             return
         # A guest that was just handed over has yet to show that it lives.
         for vm in self.vms:
-            if vm.running and vm.side in self.consoles:
+            if vm.running and vm.side in self._consoles:
                 await self.ask(vm, self._limits.command_s)
                 if self.guest.get(vm.side) == _RUNNING:
-                    await self.consoles[vm.side].seen(BEAT_S)
+                    await self._consoles[vm.side].seen(BEAT_S)
 
     async def _execute(
         self, role: Side, command: str, **arguments: str
     ) -> None:
-        if self.wire is not None:
+        if self._wire is not None:
             # After a turn, the source is on the other machine.
             listening = self._sides[Side.DESTINATION]
-            host = _bracketed(self.wire.address[listening])
+            host = _bracketed(self._wire.address[listening])
             if command == "migrate-incoming":
                 arguments["uri"] = f"tcp:{host}:0"
             elif command == "migrate":
@@ -183,17 +193,10 @@ async def play(
     :return: How the run ended; ``result.json`` holds the same.
     :raise HostError: When a machine fails.
     """
-    error: VMError | None = None
-    made: Counter[Side] = Counter()
     consoles: dict[str, GuestConsole] = {}
     async with AsyncExitStack() as stack:
 
-        async def make(side: Side) -> Qemu:
-            made[side] += 1
-            again = f"-{made[side]}" if made[side] > 1 else ""
-            name = f"{side}{again}"
-            directory = out / name
-            directory.mkdir()
+        async def make(side: Side, name: str, directory: Path) -> Qemu:
             stage = stages[side]
             heard: tuple[str, ...] = ()
             if stage.console is not None:
@@ -218,26 +221,20 @@ async def play(
                 *stage.arguments,
                 *heard,
             )
-            vm = (
-                Qemu(name, bound(argv), directory)
-                if stage.host.local
-                else RemoteQemu(name, argv, directory, stage.host)
-            )
-            return await stack.enter_async_context(vm)
+            if stage.host.local:
+                return Qemu(name, bound(argv), directory)
+            return RemoteQemu(name, argv, directory, stage.host)
 
-        session = HostSession(
-            course, make, stack, stages[Side.SOURCE].folder, None
+        source = stages[Side.SOURCE]
+        return await run_with(
+            course,
+            make,
+            out,
+            source.folder,
+            partial(
+                HostSession,
+                wire=wire,
+                consoles=consoles,
+                listening=source.console,
+            ),
         )
-        session.wire = wire
-        session.consoles = consoles
-        await session.prepare()
-        session.listening = stages[Side.SOURCE].console
-        try:
-            await run_within_limits(session)
-        except VMError as err:
-            error = err
-            await session.wind_up(err)
-        statuses = {vm.side: vm.status for vm in session.vms}
-    found = result(session, error, statuses)
-    (out / "result.json").write_bytes(found.to_json())
-    return found
