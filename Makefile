@@ -72,6 +72,7 @@ functional: setup $(VENV)/dev.stamp
 	$(BIN)/vfio-p2p build
 	$(BIN)/vfio-p2p testbed image
 	$(BIN)/vfio-p2p testbed image --device mtty
+	$(BIN)/vfio-p2p testbed image --device p2pvf
 	$(AVOCADO) --max-parallel-tasks=2 $(FUNCTIONAL_TESTS)
 
 # One at a time: the lab's VMs take most of a small machine.

@@ -12,6 +12,11 @@ class Side(StrEnum):
     SOURCE = "source"
     DESTINATION = "destination"
 
+    @property
+    def prefix(self) -> str:
+        """What the testbed's devices are called, before their number."""
+        return "src" if self is Side.SOURCE else "dst"
+
 
 def side_of(name: str) -> Side:
     """Tell on which side a QEMU started.

@@ -10,13 +10,14 @@ import pytest
 from bench import DESTINATION, DEVICES, SCENARIO, SOURCE, Bench, fakes
 from inventories import PF, VFS, function, good, without
 from vfio_p2p.devices import Driver
+from vfio_p2p.devices.p2pvf import function_settings
 from vfio_p2p.devices.vf.drivers import find_driver
+from vfio_p2p.devices.vf.fitting import as_played, unplayable
 from vfio_p2p.errors import HarnessError, SkipError, UsageError
 from vfio_p2p.machine.host import LocalHost
 from vfio_p2p.places import open_place
 from vfio_p2p.places.hosts.accelerator import Accelerator
 from vfio_p2p.places.hosts.config import Functions, parse_hosts
-from vfio_p2p.places.hosts.fitting import as_played, settings_of, unplayable
 from vfio_p2p.places.hosts.machine import (
     Machine,
     choose_functions,
@@ -104,10 +105,10 @@ def test_expectations_name_the_devices_that_there_are() -> None:
 def test_what_a_device_of_the_lab_is_told() -> None:
     device = load("loaded-state-refused").each_device()[0]
     assert device.fault_side is not None
-    told = dict(settings_of(device, device.fault_side))
+    told = dict(function_settings(device, device.fault_side))
     assert told["faults"] == "\n".join(device.faults)
     other = next(x for x in Side if x is not device.fault_side)
-    assert "faults" not in dict(settings_of(device, other))
+    assert "faults" not in dict(function_settings(device, other))
     assert "dma_logging" not in told
 
 

@@ -27,8 +27,10 @@ EMPTY = {
 }
 MODULES = {
     "devices/driver.py",
+    "devices/kernelfs.py",
     "devices/mtty.py",
     "devices/p2psim.py",
+    "devices/p2pvf.py",
     "machine/errors.py",
     "machine/qemu.py",
     "machine/qmp.py",
@@ -74,7 +76,7 @@ def key_of(package: Path) -> str:
         read_recipe(),
         Kit(Path("/kit"), packages),
         Driver.P2PSIM,
-        [],
+        {},
         Compiler({}, "gcc 12"),
     )
     return image_key(parts, modules_inside(package))

@@ -11,7 +11,7 @@ import pytest
 from vfio_p2p import resources
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.lab.image import lab_image_key
-from vfio_p2p.lab.modules import closure, module_sources
+from vfio_p2p.lab.modules import closure, lab_sources
 from vfio_p2p.lab.recipe import (
     lab_folder,
     read_lab_recipe,
@@ -102,12 +102,12 @@ def test_a_module_is_missing(tmp_path: Path) -> None:
 
 
 def test_sources_of_own_modules() -> None:
-    found = module_sources(["mtty"])
+    found = lab_sources(["mtty"])
     assert "mtty/Kbuild" in found
     assert "p2psim/migration.c" in found
     assert "p2psim/README.md" not in found
     with pytest.raises(TestbedError, match="module none"):
-        module_sources(["none"])
+        lab_sources(["none"])
 
 
 @pytest.fixture

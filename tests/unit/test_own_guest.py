@@ -13,8 +13,12 @@ from vfio_p2p.devices.vf.line import CheckLine
 from vfio_p2p.errors import ConfigError
 from vfio_p2p.machine.host import HostSpec, open_host
 from vfio_p2p.places.hosts.config import FILE, parse_hosts
-from vfio_p2p.places.hosts.fitting import own_guest
-from vfio_p2p.places.hosts.guest import GuestEntry, ImageMode, differences
+from vfio_p2p.places.hosts.guest import (
+    GuestEntry,
+    ImageMode,
+    differences,
+    own_guest,
+)
 from vfio_p2p.places.hosts.guest_files import check_files
 from vfio_p2p.scenario.load import load
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vfio_p2p.devices import p2psim
+from vfio_p2p.devices import kernelfs, p2psim
 from vfio_p2p.devices.p2psim import peers_of, simulated_devices
 from vfio_p2p.errors import HostError
 from vfio_p2p.scenario.model import Device, Flag, Peers
@@ -24,7 +24,7 @@ class Configfs:
         self.told: list[tuple[str, str, str]] = []
         self.refuses: tuple[str, str, str] | None = None
         monkeypatch.setattr(p2psim, "CONFIGFS", root)
-        monkeypatch.setattr(p2psim, "_write", self.write)
+        monkeypatch.setattr(kernelfs, "write", self.write)
 
     def write(self, path: Path, text: str) -> None:
         """Record a write to an attribute."""

@@ -149,8 +149,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         choices=[driver.value for driver in Driver],
         default=Driver.P2PSIM.value,
         help="the kernel module whose devices QEMU is given: p2psim, which "
-        "is ours, or mtty, Linux's sample driver, as an independent witness "
-        "of the basic scenarios (default: %(default)s)",
+        "is ours; mtty, Linux's sample driver, as an independent witness of "
+        "the basic scenarios; or p2pvf, whose devices are PCI virtual "
+        "functions behind an IOMMU (default: %(default)s)",
     )
 
 

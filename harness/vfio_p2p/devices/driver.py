@@ -11,11 +11,13 @@ class Driver(StrEnum):
     """The kernel module that provides the devices of a scenario.
 
     `MTTY` is Linux's own sample driver.  It can do less than p2psim, but it
-    is independent of this project.
+    is independent of this project.  `P2PVF` is a variant driver of vfio-pci:
+    its devices are PCI virtual functions, and migrate as p2psim's do.
     """
 
     P2PSIM = "p2psim"
     MTTY = "mtty"
+    P2PVF = "p2pvf"
 
 
 class VfioDevice(Protocol):

@@ -7,12 +7,12 @@ devices' logs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from vfio_p2p.devices import kernelfs
 from vfio_p2p.machine.errors import HostError
 from vfio_p2p.scenario.course import Device, Peers
 
@@ -60,24 +60,7 @@ class SimulatedDevice:
             saving or loading it.
         """
         if self.has_peers:
-            _write(CONFIGFS / self.name / "traffic", "1")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        # configfs needs one write(2) for each value.  It must not be empty:
-        # that would leave the old value in place.
-        fd = os.open(path, os.O_WRONLY)
-        try:
-            os.write(fd, f"{text}\n".encode())
-        finally:
-            os.close(fd)
-    except OSError as err:
-        raise HostError(
-            f"p2psim refused {text!r} for {path.name} of "
-            f"{path.parent.name}: {err.strerror}",
-            "See the kernel's log (dmesg) for the reason.",
-        ) from err
+            kernelfs.write(CONFIGFS / self.name / "traffic", "1")
 
 
 def peers_of(specs: tuple[Device, ...]) -> tuple[tuple[int, ...], ...]:
@@ -95,7 +78,13 @@ def peers_of(specs: tuple[Device, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
-def _settings(spec: Device) -> Iterator[tuple[str, str]]:
+def settings_of(spec: Device) -> Iterator[tuple[str, str]]:
+    """Yield the attributes of a device, and their values, in order.
+
+    Peers and faults depend on more than the device, and are left out.
+
+    :param spec: What the device is to be.
+    """
     yield "flags", " ".join(spec.flags)
     yield "size_bytes", str(spec.size_bytes)
     yield "initial_bytes", str(spec.initial_bytes)
@@ -128,8 +117,8 @@ def _create(
             "Load the kernel module p2psim, and mount configfs.",
         ) from err
     for attribute, text in settings:
-        _write(config / attribute, text)
-    _write(config / "live", "1")
+        kernelfs.write(config / attribute, text)
+    kernelfs.write(config / "live", "1")
     sysfs = (config / "sysfs_path").read_text().strip()
     return SimulatedDevice(
         name,
@@ -145,7 +134,7 @@ def _create_all(
     for number, (spec, peers) in enumerate(
         zip(specs, peers_of(specs), strict=True)
     ):
-        settings = [*_settings(spec)]
+        settings = [*settings_of(spec)]
         if spec.peers is not Peers.NONE:
             settings += _peer_settings(spec, prefix, number, peers)
         if spec.fault_side == side:
@@ -173,6 +162,6 @@ def simulated_devices(
         for name in reversed(names):
             config = CONFIGFS / name
             with suppress(OSError, HostError):
-                _write(config / "live", "0")
+                kernelfs.write(config / "live", "0")
             with suppress(OSError):
                 config.rmdir()

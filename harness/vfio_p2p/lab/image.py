@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p.errors import TestbedError
-from vfio_p2p.lab.modules import add_modules, build_modules, module_sources
+from vfio_p2p.lab.modules import add_modules, build_modules, lab_sources
 from vfio_p2p.lab.recipe import (
     LabRecipe,
     get_lab_kit,
@@ -103,7 +103,7 @@ def lab_image_key(recipe: LabRecipe, kit: Kit, tools: Compiler) -> str:
     made_of = (_FORMAT, recipe, kit.path.name, tools.version)
     digest = hashlib.sha256(msgspec.json.encode(made_of))
     digest.update(msgspec.json.encode(kit.packages, order="sorted"))
-    for name, path in (files | module_sources(recipe.own_modules)).items():
+    for name, path in (files | lab_sources(recipe.own_modules)).items():
         data = path.read_bytes()
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()[:32]

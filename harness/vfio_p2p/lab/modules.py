@@ -10,42 +10,29 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vfio_p2p import resources
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.lab.recipe import LabRecipe
 from vfio_p2p.lab.system import loaded
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.compiler import Compiler, call
 from vfio_p2p.places.sealed.cpio import Layer
+from vfio_p2p.places.sealed.drivers import build_module, module_sources
 from vfio_p2p.places.sealed.kit import Kit
 
 # Their own modules are compiled from p2psim's sources, too.
 _SHARED = "p2psim"
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
-_SOURCES = (".c", ".h")
-_BUILD_FILES = ("Kbuild", "Makefile")
 _LISTS = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
 
 
-def module_sources(names: Iterable[str]) -> dict[str, Path]:
+def lab_sources(names: Iterable[str]) -> dict[str, Path]:
     """Find the sources of the project's own modules.
 
     :param names: Their names, which are those of their folders.
     :return: Paths by their names relative to the folder of all images.
     :raise TestbedError: When there is no such folder.
     """
-    images = resources.images()
-    found = {}
-    for folder in sorted({*names, _SHARED}):
-        if not (images / folder).is_dir():
-            raise TestbedError(
-                f"there are no sources of the module {folder}",
-                "Correct images/lab/lab.toml, which asks for it.",
-            )
-        for path in sorted((images / folder).iterdir()):
-            if path.suffix in _SOURCES or path.name in _BUILD_FILES:
-                found[str(path.relative_to(images))] = path
-    return found
+    return module_sources((*names, _SHARED))
 
 
 def build_modules(
@@ -61,24 +48,10 @@ def build_modules(
     :raise BuildError: When one does not build.
     """
     wanted = tuple(names)
-    built = {}
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        for name, path in module_sources(wanted).items():
-            (target := Path(work, name)).parent.mkdir(exist_ok=True)
-            shutil.copy(path, target)
-        for name in wanted:
-            call(
-                [
-                    *("make", "OUT=build", "W=", f"MODULE={name}"),
-                    f"HEADERS={kit.root.resolve()}",
-                    f"VERSION={kit.release}",
-                ],
-                Path(work, name),
-                cache_dir() / "testbed" / f"{name}.log",
-                package="make",
-                environment=compiler.environment,
-            )
-            built[name] = Path(work, name, "build", f"{name}.ko").read_bytes()
+    sources = lab_sources(wanted)
+    built: dict[str, bytes] = {}
+    for name in wanted:
+        built |= build_module(name, sources, kit, compiler, folder)
     return built
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vfio_p2p.devices import Driver, mtty_limits
+from vfio_p2p.devices import Driver, mtty_limits, p2pvf_limits
 from vfio_p2p.errors import UsageError
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Reporter
@@ -24,7 +24,7 @@ def load_for(what: str, setting: Setting, reporter: Reporter) -> Scenario:
     scenario = load(what)
     driver, profile = setting.driver, setting.profile
     if profile is not None:
-        if driver is not Driver.P2PSIM:
+        if driver is Driver.MTTY:
             raise UsageError(
                 f"--profile {profile} is for p2psim: the latencies of "
                 f"{driver} cannot be set",
@@ -37,11 +37,26 @@ def load_for(what: str, setting: Setting, reporter: Reporter) -> Scenario:
                 f"profile {profile} does not fit {scenario.name}: {err}",
                 "Choose a scenario whose devices offer all flags.",
             ) from None
-    if driver is not Driver.MTTY:
-        return scenario
-    adapted = mtty_limits.adapt(scenario)
-    reporter.remark(f"{adapted.name}: {adapted.summary}")
+    adapted = as_driven(scenario, driver)
+    if adapted != scenario:
+        reporter.remark(f"{adapted.name}: {adapted.summary}")
     return adapted
+
+
+def as_driven(scenario: Scenario, driver: Driver) -> Scenario:
+    """Adapt a scenario to the devices of a driver.
+
+    :param scenario: The scenario.
+    :param driver: The driver.
+    :raise UsageError: When the driver cannot play it.
+    """
+    match driver:
+        case Driver.P2PSIM:
+            return scenario
+        case Driver.MTTY:
+            return mtty_limits.adapt(scenario)
+        case Driver.P2PVF:
+            return p2pvf_limits.adapt(scenario)
 
 
 def check_qemu(driver: Driver, version: str) -> None:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.devices import Driver
 from vfio_p2p.errors import UsageError
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.devices import as_driven
 from vfio_p2p.plans.judging import followups as judging
 from vfio_p2p.plans.judging.followups import FollowupRuns, NotJudged
 from vfio_p2p.plans.matrix import CellResult
@@ -30,6 +33,7 @@ from vfio_p2p.plans.sources import (
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.report.document import Document
+from vfio_p2p.report.run import Run
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Followup, load_followups, parse_variant
@@ -46,9 +50,9 @@ def validate_followups(
 ) -> Document:
     """Judge the follow-ups of a base.
 
-    Each defect must reproduce without its patch and disappear with it.  A
-    defect of real devices is judged only at a place that has them, and the
-    others only in the testbed.  The bundles, ``report.json`` and
+    Each defect must reproduce without its patch and disappear with it.  At a
+    place of real devices, only the defects that they show are judged; the
+    testbed has virtual functions for these.  The bundles, ``report.json`` and
     ``junit.xml`` are left in the folder of the setting.
 
     :param followups: The follow-ups of all bases; None takes those that come
@@ -69,41 +73,61 @@ def validate_followups(
             "'vfio-p2p series list' lists all follow-ups with their bases.",
         )
     forget_reports(setting.out)
-    here = "simulated" if setting.at == SEALED else "real"
-    judged = [x for x in wanted if x.devices == here]
     trials: list[FollowupRuns | NotJudged] = []
-    made = TreeRuns((), "")
-    if judged:
-        built, made = _make(
-            chosen, judged, load_scenario, setting, reporter, workshop
-        )
-        trials += _trials(judged, built, made)
+    runs: list[Run] = []
+    version = ""
+    for devices, driver in _drivers(setting.at):
+        judged = [x for x in wanted if x.devices == devices]
+        if driver is None:
+            trials += _not_judged(judged)
+        elif judged:
+            scenarios = {
+                name: as_driven(load_scenario(name), driver)
+                for x in judged
+                for name in (*x.fixes, *x.keeps)
+            }
+            built, made = _make(
+                chosen,
+                judged,
+                scenarios,
+                replace(setting, driver=driver),
+                reporter,
+                workshop,
+            )
+            trials += _trials(judged, scenarios, built, made)
+            runs += [result.run for result in made.results]
+            version = made.version
     document = judging.document(
-        [*trials, *_not_judged(x for x in wanted if x not in judged)],
-        qemu=made.version,
+        trials,
+        qemu=version,
         base=chosen.base.name,
         origin=chosen.source.origin,
-        runs=[result.run for result in made.results],
+        runs=runs,
     )
     write_reports(setting.out, document)
     return document
 
 
+def _drivers(at: str) -> tuple[tuple[str, Driver | None], ...]:
+    """Return the devices of follow-ups, and whose they are at a place.
+
+    A place of real devices has those of hosts.toml whatever is said here.
+    """
+    if at == SEALED:
+        return (("simulated", Driver.P2PSIM), ("real", Driver.P2PVF))
+    return (("simulated", None), ("real", Driver.P2PSIM))
+
+
 def _make(
     chosen: Chosen,
     followups: Sequence[Followup],
-    load_scenario: Callable[[str], Scenario],
+    scenarios: Mapping[str, Scenario],
     setting: Setting,
     reporter: Reporter,
     workshop: Workshop,
 ) -> tuple[PatchedBuilds, TreeRuns]:
     """Build each tree, and make each run."""
     control = parse_variant(chosen.base, TREE)
-    scenarios = {
-        name: load_scenario(name)
-        for x in followups
-        for name in (*x.fixes, *x.keeps)
-    }
     build_all(chosen.source, [control], reporter, workshop)
     built = build_on_top(
         chosen, [x.name for x in followups], reporter, workshop
@@ -130,18 +154,18 @@ def _make(
 
 def _not_judged(followups: Iterable[Followup]) -> Iterator[NotJudged]:
     for x in followups:
-        why = "simulated devices show the defect: leave out --at"
-        if x.devices == "real":
-            why = (
-                "only real devices show the defect: choose a place that has "
-                "them with --at"
-            )
         for name in (*x.fixes, *x.keeps):
-            yield NotJudged(x, name, f"not judged here: {why}")
+            yield NotJudged(
+                x,
+                name,
+                "not judged here: simulated devices show the defect: leave "
+                "out --at",
+            )
 
 
 def _trials(
     followups: Sequence[Followup],
+    scenarios: Mapping[str, Scenario],
     built: PatchedBuilds,
     made: TreeRuns,
 ) -> list[FollowupRuns]:
@@ -151,7 +175,8 @@ def _trials(
     trials = []
     for x in followups:
         for name in (*x.fixes, *x.keeps):
-            plain = results[TREE, name]
+            played = scenarios[name].name
+            plain = results[TREE, played]
             build = built.builds.get(x.name)
             trials.append(
                 FollowupRuns(
@@ -159,7 +184,7 @@ def _trials(
                     scenario=name,
                     control=plain.assessment,
                     without=_without(plain, x) if name in x.fixes else None,
-                    mended=results[build.variant, name].assessment
+                    mended=results[build.variant, played].assessment
                     if build
                     else None,
                     not_built=built.failed.get(x.name, ""),

@@ -26,6 +26,9 @@ Count = Annotated[int, Meta(ge=1, le=32)]
 Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
 Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 LatencyUs = Annotated[int, Meta(ge=0, le=60_000_000)]
+# They become a part of QEMU's -device, where "," begins another property.
+PropertyName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*\Z")]
+PropertyValue = Annotated[str, Meta(pattern=r"^[\w.:/+-]+\Z")]
 
 # The memory that both sides together may take of the testbed's VM.  In tests,
 # 608 MiB of device memory with 32 MiB of RAM fit, and 768 MiB with 128 MiB
@@ -256,6 +259,9 @@ class Course(Strict, frozen=True, kw_only=True):
     :param devices: The devices that each side has.
     :param guest: The VM that migrates.
     :param migration: Capabilities and parameters of the migration.
+    :param properties: Properties of QEMU's vfio-pci, which override those
+        that a place gives its devices, e.g. ``x-no-mmap = "off"``.  Only
+        PCI functions can play such a course.
     :param steps: The steps, in order.
     :param limits: The time limits.
     """
@@ -264,6 +270,9 @@ class Course(Strict, frozen=True, kw_only=True):
     devices: Annotated[tuple[Device, ...], Meta(min_length=1)]
     guest: Guest = Guest()
     migration: Migration = Migration()
+    properties: dict[PropertyName, PropertyValue] = msgspec.field(
+        default_factory=dict
+    )
     steps: tuple[Step, ...] = PLAIN
     limits: Limits = Limits()
 
@@ -320,9 +329,16 @@ class Course(Strict, frozen=True, kw_only=True):
             )
 
     def to_json(self) -> bytes:
-        """Encode it with all defaults: equal courses give equal bytes."""
+        """Encode it with all defaults: equal courses give equal bytes.
+
+        What was added to the format later is left out if it is not used, so
+        that older scenarios keep their digests.
+        """
+        every = msgspec.to_builtins(self)
+        if not self.properties:
+            del every["properties"]
         return msgspec.json.format(
-            msgspec.json.encode(self, order="sorted"), indent=1
+            msgspec.json.encode(every, order="sorted"), indent=1
         )
 
     def each_device(self) -> tuple[Device, ...]:

@@ -76,10 +76,6 @@ __all__ = [
 
 FORMAT = 1
 
-# They become a part of QEMU's -device, where "," begins another property.
-PropertyName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*\Z")]
-PropertyValue = Annotated[str, Meta(pattern=r"^[\w.:/+-]+\Z")]
-
 
 def check_format(version: object) -> None:
     """Refuse a file that only a newer program can read.
@@ -109,17 +105,11 @@ class Scenario(Course, frozen=True, kw_only=True):
 
     :param format: The version of the format.
     :param summary: What the scenario is for, one line.
-    :param properties: Properties of QEMU's vfio-pci, which override those
-        that a place gives its devices, e.g. ``x-no-mmap = "off"``.  Only
-        real devices can play such a scenario.
     :param expect: What is expected of its run.
     """
 
     format: Annotated[int, Meta(ge=1)] = FORMAT
     summary: str = ""
-    properties: dict[PropertyName, PropertyValue] = msgspec.field(
-        default_factory=dict
-    )
     expect: Expect = Expect()
 
     def __post_init__(self) -> None:
@@ -138,20 +128,6 @@ class Scenario(Course, frozen=True, kw_only=True):
                         "expect: a sequence names a device that does not "
                         "exist"
                     )
-
-    def to_json(self) -> bytes:
-        """Encode it: equal scenarios give equal bytes, see `Course`.
-
-        What was added to the format later is left out if it is not used, so
-        that older scenarios keep their digests.
-        """
-        if self.properties:
-            return super().to_json()
-        every = msgspec.to_builtins(self)
-        del every["properties"]
-        return msgspec.json.format(
-            msgspec.json.encode(every, order="sorted"), indent=1
-        )
 
     @property
     def course(self) -> Course:

@@ -152,7 +152,7 @@ def _criteria(
         ),
         release=release,
         # Linux's mtty keeps no log.
-        logs=inputs.place.driver == "p2psim",
+        logs=inputs.place.driver in ("p2psim", "p2pvf"),
         runs=not run.scenario.guest.paused,
         beats=frozenset(
             device

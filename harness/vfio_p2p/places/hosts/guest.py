@@ -12,7 +12,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vfio_p2p.scenario.course import Strict
+from vfio_p2p.scenario.course import GuestProgram, Strict
+from vfio_p2p.scenario.model import Scenario
 
 _MOST_RAM_MIB = 1 << 20
 
@@ -104,6 +105,19 @@ class GuestEntry(Strict, frozen=True, kw_only=True):
                 *("-device", "virtio-blk-pci,drive=vfio-p2p-disk"),
             ]
         return tuple(found)
+
+
+def own_guest(
+    scenario: Scenario, guest: GuestEntry | None
+) -> GuestEntry | None:
+    """Return the user's own guest if the scenario runs it.
+
+    :param scenario: The scenario.
+    :param guest: The guest of hosts.toml, if there is one.
+    """
+    if scenario.guest.program is GuestProgram.FIRMWARE:
+        return guest
+    return None
 
 
 def differences(source: GuestEntry | None, other: GuestEntry | None) -> str:

@@ -15,6 +15,8 @@ from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.clock import ClockOffset, combine
+from vfio_p2p.devices.p2pvf import function_settings
+from vfio_p2p.devices.vf.fitting import as_played, unplayable
 from vfio_p2p.devices.vf.inventory import Inventory
 from vfio_p2p.errors import HostError, UsageError
 from vfio_p2p.machine.clocks import measure
@@ -27,13 +29,7 @@ from vfio_p2p.places.hosts.config import (
     find_place,
 )
 from vfio_p2p.places.hosts.firmware import firmware_files
-from vfio_p2p.places.hosts.fitting import (
-    as_played,
-    own_guest,
-    settings_of,
-    unplayable,
-)
-from vfio_p2p.places.hosts.guest import GuestEntry
+from vfio_p2p.places.hosts.guest import GuestEntry, own_guest
 from vfio_p2p.places.hosts.machine import (
     Machine,
     choose_functions,
@@ -58,7 +54,6 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
 _NEEDED_BYTES = 64 << 20
-_PREFIXES = {Side.SOURCE: "src", Side.DESTINATION: "dst"}
 
 
 class RealPlace:
@@ -262,7 +257,7 @@ class RealPlace:
                 parameters,
                 told=self._told,
                 names={
-                    f"{_PREFIXES[side]}{number}": function.address
+                    f"{side.prefix}{number}": function.address
                     for side, at in sides.items()
                     for number, function in enumerate(at.functions)
                 },
@@ -315,7 +310,7 @@ class RealPlace:
             sessions = {}
             for side, at in sides.items():
                 settings = {
-                    function.address: settings_of(spec, side)
+                    function.address: function_settings(spec, side)
                     for function, spec in zip(
                         at.functions, specs, strict=False
                     )

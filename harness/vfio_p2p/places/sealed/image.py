@@ -21,6 +21,11 @@ from vfio_p2p.machine.files import exclusive, publishing, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.compiler import Compiler, call, compiler
 from vfio_p2p.places.sealed.cpio import Layer
+from vfio_p2p.places.sealed.drivers import (
+    MODULES,
+    build_module,
+    driver_sources,
+)
 from vfio_p2p.places.sealed.kit import (
     ImageRecipe,
     Kit,
@@ -28,20 +33,16 @@ from vfio_p2p.places.sealed.kit import (
     read_recipe,
     recipe_folder,
 )
-from vfio_p2p.places.sealed.linux import linux_files
 from vfio_p2p.places.sealed.modules import PACKAGE, modules_inside
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.scenario.argv import HEARTBEAT
 
-_FORMAT = 5
+_FORMAT = 6
 _FILES = "image.json"
 _LIBRARIES = "lib/x86_64-linux-gnu"
 _LOADER = "ld-linux-x86-64.so.2"
 _PYTHON = "usr/lib/python{}"
 _GUEST = ("Makefile", "guest.c", "guest.ld", "start.S")
-
-# In the order of their dependencies.
-_MODULES = {Driver.P2PSIM: ("p2psim",), Driver.MTTY: ("mdev", "mtty")}
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,14 @@ class ImageParts:
     :param recipe: The recipe.
     :param kit: The packages and wheels.
     :param driver: The kernel module that provides the devices.
-    :param sources: The files that this module is compiled from.
+    :param sources: The files that this module is compiled from, by name.
     :param compiler: What compiles it.
     """
 
     recipe: ImageRecipe
     kit: Kit
     driver: Driver
-    sources: list[Path]
+    sources: Mapping[str, Path]
     compiler: Compiler
 
 
@@ -110,7 +111,7 @@ def get_image(
     """
     recipe = read_recipe()
     kit = get_kit(recipe, progress)
-    sources = _module_sources(driver, recipe, kit, progress)
+    sources = driver_sources(driver, recipe, kit, progress)
     with compiler(recipe, kit) as tools:
         parts = ImageParts(recipe, kit, driver, sources, tools)
         key = image_key(parts, modules_inside(resources.resource()))
@@ -163,21 +164,6 @@ def _stored(path: Path) -> dict[str, str] | None:
     return files if files == _digests(path) else None
 
 
-def _module_sources(
-    driver: Driver, recipe: ImageRecipe, kit: Kit, progress: Progress
-) -> list[Path]:
-    images = resources.images()
-    p2psim = images / "p2psim"
-    if driver is Driver.MTTY:
-        linux = linux_files(recipe, kit, progress)
-        return [*linux, images / "mtty" / "Kbuild", p2psim / "Makefile"]
-    return [
-        path
-        for path in sorted(p2psim.iterdir())
-        if path.suffix in (".c", ".h") or path.name in ("Kbuild", "Makefile")
-    ]
-
-
 def image_key(parts: ImageParts, modules: Mapping[str, bytes]) -> str:
     """Hash everything that an image is made of.
 
@@ -196,7 +182,7 @@ def image_key(parts: ImageParts, modules: Mapping[str, bytes]) -> str:
     digest.update(msgspec.json.encode(made_of))
     digest.update(msgspec.json.encode(parts.kit.packages, order="sorted"))
     files = {
-        **{f"module/{path.name}": path for path in parts.sources},
+        **{f"module/{name}": path for name, path in parts.sources.items()},
         **{f"guest/{path.name}": path for path in _guest_sources()},
         "init": recipe_folder() / "init",
     }
@@ -223,8 +209,15 @@ def _build(
     layer.add("bin/busybox", kit.find("bin/busybox").read_bytes(), True)
     progress(0, steps, "testbed: modules")
     layer.add("modules/driver", parts.driver.encode())
-    built = _build_modules(folder, parts)
-    _add_modules(layer, recipe, kit, built)
+    built = build_module(
+        parts.driver.value,
+        parts.sources,
+        kit,
+        parts.compiler,
+        folder,
+        MODULES[parts.driver],
+    )
+    _add_modules(layer, parts, built)
     progress(1, steps, "testbed: guest")
     guest = build_guest(folder, parts.compiler)
     layer.add(f"usr/share/seabios/{HEARTBEAT}", guest)
@@ -246,10 +239,12 @@ def _build(
 
 
 def _add_modules(
-    layer: Layer, recipe: ImageRecipe, kit: Kit, built: dict[str, bytes]
+    layer: Layer, parts: ImageParts, built: dict[str, bytes]
 ) -> None:
+    recipe, kit = parts.recipe, parts.kit
     tree = kit.find(f"lib/modules/{kit.release}")
-    for name in recipe.modules:
+    wanted = (*recipe.modules, *recipe.driver_modules.get(parts.driver, ()))
+    for name in wanted:
         found = sorted(tree.rglob(f"{name}.ko.xz"))
         if len(found) != 1:
             raise TestbedError(f"the kernel has no module {name}")
@@ -258,35 +253,8 @@ def _add_modules(
         ))
     for name, data in built.items():
         layer.add(f"modules/{name}.ko", data)
-    order = "".join(f"{name}\n" for name in (*recipe.modules, *built))
+    order = "".join(f"{name}\n" for name in (*wanted, *built))
     layer.add("modules/order", order.encode())
-
-
-def _build_modules(folder: Path, parts: ImageParts) -> dict[str, bytes]:
-    """Build a driver for the testbed's kernel; takes a few seconds.
-
-    :return: Contents by name, in the order of their dependencies.
-    """
-    kit, driver = parts.kit, parts.driver
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        work = Path(name)
-        for path in parts.sources:
-            shutil.copy(path, work)
-        call(
-            [
-                *("make", "OUT=build", "W=", f"MODULE={driver}"),
-                f"HEADERS={kit.root.resolve()}",
-                f"VERSION={kit.release}",
-            ],
-            work,
-            cache_dir() / "testbed" / f"{driver}.log",
-            package="make",
-            environment=parts.compiler.environment,
-        )
-        return {
-            name: (work / "build" / f"{name}.ko").read_bytes()
-            for name in _MODULES[driver]
-        }
 
 
 def _guest_sources() -> list[Path]:

@@ -15,10 +15,11 @@ from pathlib import Path
 from vfio_p2p.devices.driver import Driver, VfioDevice
 from vfio_p2p.devices.mtty import mtty_devices
 from vfio_p2p.devices.p2psim import simulated_devices
+from vfio_p2p.devices.p2pvf import function_devices
 from vfio_p2p.machine.errors import HarnessError
 from vfio_p2p.places.sealed.mailbox import post
 from vfio_p2p.scenario.argv import Launcher
-from vfio_p2p.scenario.course import Course, Device, course_from_json
+from vfio_p2p.scenario.course import Course, course_from_json
 from vfio_p2p.scenario.runner import run
 from vfio_p2p.side import Side
 
@@ -41,15 +42,18 @@ LAUNCHERS = {
 }
 ERROR = "error.txt"
 
-_PREFIXES = {Side.SOURCE: "src", Side.DESTINATION: "dst"}
-
 
 def _devices(
-    driver: Driver, prefix: str, specs: tuple[Device, ...], side: Side
+    driver: Driver, course: Course, side: Side
 ) -> AbstractContextManager[tuple[VfioDevice, ...]]:
-    if driver is Driver.MTTY:
-        return mtty_devices(prefix, specs)
-    return simulated_devices(prefix, specs, side)
+    specs = course.each_device()
+    match driver:
+        case Driver.P2PSIM:
+            return simulated_devices(side.prefix, specs, side)
+        case Driver.MTTY:
+            return mtty_devices(side.prefix, specs)
+        case Driver.P2PVF:
+            return function_devices(side, specs, course.properties)
 
 
 def run_job(course: Course, driver: Driver, out: Path) -> None:
@@ -60,11 +64,10 @@ def run_job(course: Course, driver: Driver, out: Path) -> None:
     :param out: An existing empty folder for the files of the run.
     :raise HostError: When the kernel refuses a device.
     """
-    specs = course.each_device()
     with ExitStack() as stack:
         devices: dict[Side, tuple[VfioDevice, ...]] = {
-            side: stack.enter_context(_devices(driver, prefix, specs, side))
-            for side, prefix in _PREFIXES.items()
+            side: stack.enter_context(_devices(driver, course, side))
+            for side in Side
         }
         properties = {
             side: [device.qemu_properties for device in of_side]

@@ -45,6 +45,7 @@ class ImageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kernel_packages: tuple[str, ...]
     packages: tuple[str, ...]
     modules: tuple[str, ...]
+    driver_modules: dict[str, tuple[str, ...]]
     python: str
     python_without: tuple[str, ...]
     libraries: tuple[str, ...]

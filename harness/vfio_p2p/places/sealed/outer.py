@@ -21,14 +21,18 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from vfio_p2p.devices import Driver
+from vfio_p2p.devices.p2pvf import MAX_DEVICES
 from vfio_p2p.errors import MissingToolError, TestbedError
 from vfio_p2p.machine.process import bound
 from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.mailbox import SIZE_BYTES
+from vfio_p2p.side import Side
 
 PROGRAM = "qemu-system-x86_64"
 PACKAGE = "qemu-system-x86"
@@ -39,7 +43,7 @@ MAILBOX = "mailbox"
 INITRAMFS = "initramfs.cpio"
 
 CPU = "Nehalem-v1,rdrand=on,cx16=off"
-COMMON = (
+_COMMON = (
     *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
     *("-machine", "q35"),
     *("-m", f"{RAM_MIB}"),
@@ -56,7 +60,7 @@ _SEALED = (
 # Mitigations are pointless on an emulated CPU, and they are slow: with page
 # tables of its own for the kernel, every system call flushes the TLB, which
 # takes 12 % of a run.
-KERNEL_ARGUMENTS = (
+_KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests "
     "initcall_blacklist=jent_mod_init,crypto_kdf108_init,"
     "load_system_certificate_list,init_kprobe_trace,trace_eval_init"
@@ -75,6 +79,53 @@ class Outer:
     program: str
     version: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class _Board:
+    """What the VM has for a driver, beside what it always has.
+
+    :param arguments: Arguments of the QEMU that runs the VM.
+    :param kernel: Words of the kernel's command line.
+    """
+
+    arguments: tuple[str, ...] = ()
+    kernel: str = ""
+
+
+def _controllers() -> Iterator[str]:
+    """Arguments for one NVMe controller with virtual functions per side.
+
+    Each function takes two queues and an interrupt of its controller, which
+    keeps two queues and an interrupt for itself.
+    """
+    for number, side in enumerate(Side, 1):
+        yield from ("-device", f"pcie-root-port,id=port{number},slot={number}")
+        yield from ("-device", f"nvme-subsys,id=sub{number}")
+        yield "-device"
+        yield (
+            f"nvme,bus=port{number},subsys=sub{number},serial={side.prefix},"
+            f"sriov_max_vfs={MAX_DEVICES},"
+            f"sriov_vq_flexible={2 * MAX_DEVICES},"
+            f"sriov_vi_flexible={MAX_DEVICES},"
+            f"max_ioqpairs={2 * MAX_DEVICES + 2},"
+            f"msix_qsize={MAX_DEVICES + 2}"
+        )
+
+
+# SeaBIOS would use the controllers, whose emulation takes the time of the
+# host; qboot does not look for disks.  Without no_timer_check, Linux may
+# panic: it finds that its timer does not work through an IOMMU.
+_BOARDS = {
+    Driver.P2PVF: _Board(
+        (
+            *("-bios", "qboot.rom"),
+            *("-device", "intel-iommu,intremap=on,caching-mode=off"),
+            *_controllers(),
+        ),
+        "intel_iommu=on no_timer_check initcall_blacklist=nvme_init",
+    )
+}
 
 
 def find_outer() -> Outer:
@@ -99,17 +150,27 @@ def find_outer() -> Outer:
     )
 
 
-def sealed_arguments(seed: int, job: str = "") -> tuple[str, ...]:
+def vm_arguments(driver: Driver, job: str = "") -> tuple[str, ...]:
+    """Return the arguments of the VM, without the paths of files.
+
+    :param driver: The kernel module that provides the devices.
+    :param job: See `run_sealed`.
+    """
+    board = _BOARDS.get(driver, _Board())
+    words = filter(None, (_KERNEL_ARGUMENTS, board.kernel, job))
+    return (*_COMMON, *board.arguments, "-append", " ".join(words))
+
+
+def sealed_arguments(
+    seed: int, driver: Driver, job: str = ""
+) -> tuple[str, ...]:
     """Return the arguments of a sealed run, without the paths of files.
 
     :param seed: The seed of all randomness that the guest gets.
+    :param driver: The kernel module that provides the devices.
     :param job: See `run_sealed`.
     """
-    return (
-        *(*COMMON, *_SEALED),
-        *("-seed", str(seed)),
-        *("-append", f"{KERNEL_ARGUMENTS} {job}".strip()),
-    )
+    return (*vm_arguments(driver, job), *_SEALED, "-seed", str(seed))
 
 
 async def run_sealed(
@@ -138,7 +199,7 @@ async def run_sealed(
     backend = f"memory-backend-file,id=mailbox,size={SIZE_BYTES},share=on"
     process = await asyncio.create_subprocess_exec(
         *bound([outer.program]),
-        *sealed_arguments(seed, job),
+        *sealed_arguments(seed, image.driver, job),
         *("-L", str(image.firmware)),
         *("-kernel", str(image.kernel)),
         *("-initrd", INITRAMFS),

@@ -80,10 +80,10 @@ class SealedPlace:
         self._ready_image(progress)
 
     def refusal(self, scenario: Scenario) -> str:
-        """Refuse what only real devices can play; see `Place`."""
-        if scenario.properties:
+        """Refuse what only PCI functions can play; see `Place`."""
+        if scenario.properties and self._driver is not Driver.P2PVF:
             return (
-                "it sets properties that only real devices have "
+                "it sets properties that only PCI functions have "
                 f"({', '.join(scenario.properties)})"
             )
         return ""
@@ -100,7 +100,7 @@ class SealedPlace:
             image=image.files,
             outer=outer.version,
             outer_sha256=outer.sha256,
-            arguments=sealed_arguments(job.seed),
+            arguments=sealed_arguments(job.seed, image.driver),
             driver=image.driver,
             kernel=image.kernel_package,
             compiler=image.compiler,

@@ -12,11 +12,10 @@ from vfio_p2p.errors import TestbedError
 from vfio_p2p.machine.process import bound
 from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.outer import (
-    COMMON,
     CONSOLE,
     CPU,
-    KERNEL_ARGUMENTS,
     Outer,
+    vm_arguments,
 )
 
 _KVM = ("-accel", "kvm", "-cpu", "host")
@@ -42,12 +41,11 @@ def kvm_works(outer: Outer, image: Image) -> bool:
         console = Path(name, CONSOLE)
         argv = [
             *bound([outer.program]),
-            *COMMON,
+            *vm_arguments(image.driver, "testbed=probe"),
             *_KVM,
             *("-L", str(image.firmware)),
             *("-kernel", str(image.kernel)),
             *("-initrd", str(image.initramfs)),
-            *("-append", f"{KERNEL_ARGUMENTS} testbed=probe"),
             *("-serial", f"file:{console}"),
         ]
         try:
@@ -78,12 +76,11 @@ def run_shell(outer: Outer, image: Image, initramfs: Path) -> None:
     done = subprocess.run(
         [
             *bound([outer.program]),
-            *COMMON,
+            *vm_arguments(image.driver, "testbed=shell"),
             *accelerator,
             *("-L", str(image.firmware)),
             *("-kernel", str(image.kernel)),
             *("-initrd", str(initramfs)),
-            *("-append", f"{KERNEL_ARGUMENTS} testbed=shell"),
             *("-serial", "mon:stdio"),
         ],
         check=False,

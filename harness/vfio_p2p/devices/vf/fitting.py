@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which scenarios real devices can play, and how they play them.
+"""Which scenarios virtual functions can play, and how they play them.
 
 The flags of a real device are what they are, its arcs take the time that they
 take, and nobody can make it fail.  So latencies are left out, and a scenario
 that needs more of its devices than to be there is not played.
 
-The lab's devices have a driver that can be told all of that, by root.
+The driver p2pvf can be told all of that, by root.
 """
 
 from __future__ import annotations
@@ -15,19 +15,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-# The function is that of the testbed's devices.  It gets a public name when
-# the testbed's image changes for another reason.
-from vfio_p2p.devices.p2psim import _settings as all_settings
-from vfio_p2p.places.hosts.guest import GuestEntry
-from vfio_p2p.scenario.course import (
-    Device,
-    GuestProgram,
-    Migration,
-    Peers,
-)
+from vfio_p2p.scenario.course import Device, Migration, Peers
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.step import Migrate
-from vfio_p2p.side import Side
 
 # What the testbed calls its devices.
 _SIMULATED_NAME = re.compile(r"\b(?:src|dst)\d+\b")
@@ -93,31 +83,6 @@ def _untold(device: Device) -> str:
     if any(getattr(device, x) != getattr(_ORDINARY, x) for x in _SIMULATED):
         return "it depends on the size of its devices' state"
     return ""
-
-
-def settings_of(device: Device, side: Side) -> list[tuple[str, str]]:
-    """Return what a device of the lab is told, as attributes and values.
-
-    :param device: The device of the scenario.
-    :param side: The side of the lab's device, since faults have a side.
-    """
-    found = [x for x in all_settings(device) if x[0] != "dma_logging"]
-    if device.fault_side is side:
-        found.append(("faults", "\n".join(device.faults)))
-    return found
-
-
-def own_guest(
-    scenario: Scenario, guest: GuestEntry | None
-) -> GuestEntry | None:
-    """Return the user's own guest if the scenario runs it.
-
-    :param scenario: The scenario.
-    :param guest: The guest of hosts.toml, if there is one.
-    """
-    if scenario.guest.program is GuestProgram.FIRMWARE:
-        return guest
-    return None
 
 
 def as_played(
