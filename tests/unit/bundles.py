@@ -15,6 +15,7 @@ from vfio_p2p.bundle.manifest import (
     Inputs,
     ProgramInput,
     device_log,
+    device_log_of,
     stderr_file,
     trace_file,
 )
@@ -23,6 +24,7 @@ from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Outcome, Scenario
 from vfio_p2p.scenario.result import Result
+from vfio_p2p.side import side_of
 
 NAMES = (
     DIGEST,
@@ -92,9 +94,12 @@ def make_bundle(
     build: str = "0" * 32,
     version: str = "10.0.99",
     place: Provenance = SEALED,
+    logs_by_side: bool = False,
 ) -> Path:
     """Make a whole bundle; parts that are not given are normal.
 
+    :param logs_by_side: Whether each side has the logs of its devices in a
+        folder of its own, as at a place of real devices.
     :param logs: Of devices, to replace what they would say; None: no log.
     :param qemus: All that are not as usual, or not usual, by name.
     :param printed: What QEMUs print, by name.
@@ -104,6 +109,7 @@ def make_bundle(
     given = {"source": source, "destination": destination, **qemus}
     traces = {}
     said: dict[str, bytes | None] = {}
+    owners = {}
     for name, what in given.items():
         qemu = what if isinstance(what, FakeQemu) else usual.get(name)
         traces[trace_file(name)] = (
@@ -112,6 +118,7 @@ def make_bundle(
         )
         for device, log in (qemu.device_logs() if qemu else {}).items():
             # Several users, one after another, share one header.
+            owners[device] = side_of(name)
             before = said.get(device)
             said[device] = (
                 before + log.partition(b"\n")[2] if before else log
@@ -128,7 +135,9 @@ def make_bundle(
         files = {
             **traces,
             **{
-                device_log(device): log
+                device_log_of(owners[device], device)
+                if logs_by_side
+                else device_log(device): log
                 for device, log in said.items()
                 if log is not None
             },
@@ -138,7 +147,7 @@ def make_bundle(
             "console.txt": b"Linux\n",
         }
         for name, data in files.items():
-            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).parent.mkdir(exist_ok=True, parents=True)
             (partial / name).write_bytes(data)
         seal(
             partial,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -91,6 +92,7 @@ def judged(
     result: Result = TIMEOUT,
     *,
     logs: Mapping[str, None] | None = None,
+    logs_by_side: bool = False,
 ) -> Assessment:
     path = make_bundle(
         folder / "b",
@@ -99,6 +101,7 @@ def judged(
         source=qemu or source(),
         destination=destination(),
         logs=logs,
+        logs_by_side=logs_by_side,
     )
     return assess(open_bundle(path))
 
@@ -276,17 +279,21 @@ def test_sequence_up_to_the_hang(tmp_path: Path) -> None:
         assert len(found.findings) == (0 if verdict is Verdict.PASS else 2)
 
 
-def test_states_in_which_devices_are_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_side", [False, True])
+def test_states_in_which_devices_are_left(
+    tmp_path: Path, by_side: bool
+) -> None:
+    judge = partial(judged, logs_by_side=by_side)
     ends = {"src0": "PRE_COPY", "src1": "PRE_COPY_P2P", "dst0": "RESUMING"}
     good = expecting({"src0": ARC}, ends=ends)
-    assert judged(tmp_path / "good", good).verdict is Verdict.PASS
+    assert judge(tmp_path / "good", good).verdict is Verdict.PASS
     bad = expecting({"src0": ARC}, ends={**ends, "dst0": "STOP"})
-    found = judged(tmp_path / "bad", bad)
+    found = judge(tmp_path / "bad", bad)
     (finding,) = found.findings
     assert finding.message == "dst0 was left in RESUMING, not in STOP"
     assert finding.side is Side.DESTINATION
     unknown = expecting({"src0": ARC}, ends={"src7": "STOP"})
-    (finding,) = judged(tmp_path / "unknown", unknown).findings
+    (finding,) = judge(tmp_path / "unknown", unknown).findings
     assert "no known state" in finding.message
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
-from vfio_p2p.bundle.manifest import RESULT, device_log
+from vfio_p2p.bundle.manifest import RESULT
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.oracle import Finding
 from vfio_p2p.oracle.hang import Hang, hangs
@@ -16,7 +16,7 @@ from vfio_p2p.scenario.step import Status
 from vfio_p2p.side import Side, side_of
 from vfio_p2p.trace import printable, read_device_log
 from vfio_p2p.trace.device import Close
-from vfio_p2p.verdict.reading import RunReading
+from vfio_p2p.verdict.reading import RunReading, path_of_log
 
 OUTCOME = "outcome"
 _REASON = (
@@ -79,10 +79,11 @@ def wrong_ends(run: RunReading, expected: Expectation) -> Iterator[Finding]:
             )
     yield from _migrations(result, expected)
     for device, state in expected.ends.items():
-        left = _left_in(run.bundle, device)
+        side = _side_with(run, device)
+        left = _left_in(run.bundle, side, device)
         if left != state:
             yield wrong_end(
-                _side_with(run, device),
+                side,
                 f"{device} was left in {left}, not in {state}",
             )
     # A run that is late for any other reason waits for no device.
@@ -118,13 +119,13 @@ def _hangs(run: RunReading, expected: Expectation) -> Iterator[Finding]:
             )
 
 
-def _left_in(bundle: Bundle, device: str) -> str:
+def _left_in(bundle: Bundle, side: Side, device: str) -> str:
     """Return the state in which a device's log says its last user left it."""
-    path = device_log(device)
-    data = bundle.files.get(path)
-    if data is None:
+    path = path_of_log(bundle, side, device)
+    if path is None:
         return "no known state"
-    closed = read_device_log(io.BytesIO(data), path).of(Close)
+    data = io.BytesIO(bundle.files[path])
+    closed = read_device_log(data, path).of(Close)
     return closed[-1].state.name if closed else "no known state"
 
 

@@ -217,13 +217,12 @@ class RunReading:
         self, timeline: Timeline, name: str, shift_ns: int
     ) -> Iterator[tuple[str, DeviceLog]]:
         """Yield the devices' own logs of the time that a QEMU had them."""
-        files = self.bundle.files
         for device in timeline.devices:
-            paths = device_log_of(side_of(name), device), device_log(device)
-            path = next((x for x in paths if x in files), None)
+            path = path_of_log(self.bundle, side_of(name), device)
             if path is None:
                 continue
-            log = read_device_log(io.BytesIO(files[path]), path, shift_ns)
+            data = io.BytesIO(self.bundle.files[path])
+            log = read_device_log(data, path, shift_ns)
             for mark in timeline.marks_of(Kind.REALIZE, device=device):
                 if mark.time_ns is not None:
                     log = log.opened_at(mark.time_ns)
@@ -266,6 +265,21 @@ class RunReading:
             timeline.plugged, self._devices, strict=False
         ):
             yield NamedDevice(name, *device)
+
+
+def path_of_log(bundle: Bundle, side: Side, device: str) -> str | None:
+    """Return the path of a device's own log.
+
+    Hosts have the logs of each side in a folder of that side, since the
+    devices of two hosts can have the same names.
+
+    :param bundle: What the run left.
+    :param side: The side that has the device.
+    :param device: Its name in QEMU's trace.
+    :return: None if there is no log.
+    """
+    paths = device_log_of(side, device), device_log(device)
+    return next((x for x in paths if x in bundle.files), None)
 
 
 def read_run(bundle: Bundle) -> RunReading:
