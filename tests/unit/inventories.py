@@ -158,9 +158,10 @@ def _of(
     return function(address, **{part: new})(inventory)
 
 
-PREPARE = "vfio-p2p host prepare --at box"
+OPTIONS = " --at box"
+PREPARE = f"vfio-p2p host prepare{OPTIONS}"
 BOX = HostWanted(
-    "box", needed=(Needed(count=4),), qemus=("/qemu",), prepare=PREPARE
+    "box", needed=(Needed(count=4),), qemus=("/qemu",), options=OPTIONS
 )  # fmt: skip
 # A user of a device.
 USER = DeviceUser(77, "qemu-system-x86_64", "eve")
@@ -168,7 +169,7 @@ USER = DeviceUser(77, "qemu-system-x86_64", "eve")
 
 def of(needed: Needed, driver: str = "") -> HostWanted:
     """Return the wish for some functions of the host."""
-    return HostWanted("box", driver, (needed,), prepare=PREPARE)
+    return HostWanted("box", driver, (needed,), options=OPTIONS)
 
 
 def lines(

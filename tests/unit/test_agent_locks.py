@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Timer
 
@@ -74,10 +76,11 @@ def test_hold_keeps_others_out(host: HostFolders) -> None:
         assert said(process) == {"held": [PF]}
         with pytest.raises(AgentError) as caught:
             take(host.roots, SECOND, PF)
-        assert caught.value.what == (
-            f"{PF} is taken by PID {process.pid} (vfio-p2p run?[31m, user "
-            f"{user()})"
-        )
+        what, since, who = re.split(r", since | \(", caught.value.what)
+        assert what == f"{PF} is taken by vfio-p2p run?[31m"
+        assert who == f"PID {process.pid}, user {user()})"
+        started = datetime.strptime(since[:19], "%Y-%m-%d %H:%M:%S")
+        assert abs(datetime.now() - started) < timedelta(minutes=5)
         assert caught.value.code == 4
         # The other one is not held.
         take(host.roots, SECOND)
@@ -99,7 +102,7 @@ def user() -> str:
 def test_the_command_line_names_a_holder(host: HostFolders) -> None:
     with holding(host, PF) as process:
         said(process)
-        with pytest.raises(AgentError, match=f"hold {PF}, user"):
+        with pytest.raises(AgentError, match=f"hold {PF}, since"):
             take(host.roots, PF)
 
 

@@ -376,7 +376,8 @@ def test_a_taken_function_is_left_alone(busy: HostFolders) -> None:
     with locked(busy.roots, [PF]):
         # Another open file of the same process is another holder.
         error = refused(busy, Preparation(OURS, TWO))
-    assert error.what.startswith(f"{PF} is taken by PID {os.getpid()} (")
+    assert error.what.startswith(f"{PF} is taken by ")
+    assert f" (PID {os.getpid()}, user " in error.what
     assert error.code == 4
 
 

@@ -266,7 +266,7 @@ def test_what_is_wanted(hosts: Path) -> None:
             Needed("", 2, ("0000:02:10.0", "0000:02:10.2")),
         ),
         (),
-        f"vfio-p2p host prepare --at here --hosts {hosts}",
+        f" --at here --hosts {hosts}",
     )
     (wanted,) = host_wanted(locate(where), HostCheckRequest(where, vfs=1))
     assert wanted.needed == (

@@ -204,5 +204,15 @@ def test_answers_that_are_none(
     assert "\n" not in str(caught.value)
 
 
+def test_commands_in_hints_name_the_host() -> None:
+    hint = "'vfio-p2p host restore --pf 0000:01:00.0' puts it back."
+    told = json.dumps({"error": "it is prepared", "hint": hint}).encode()
+    with pytest.raises(SkipError) as caught:
+        answer("box", 4, told, b"", " --at box")
+    assert caught.value.hint == (
+        "'vfio-p2p host restore --at box --pf 0000:01:00.0' puts it back."
+    )
+
+
 def test_what_is_an_answer() -> None:
     assert answer("box", 0, b'{"a": 1}\n', b"noise") == {"a": 1}

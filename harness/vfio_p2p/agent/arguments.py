@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from vfio_p2p.agent.failure import INPUT, AgentError
 
+WHO = "--who"
+
 
 class AgentParser(argparse.ArgumentParser):
     """A parser that raises its errors.
@@ -24,3 +26,12 @@ class AgentParser(argparse.ArgumentParser):
         raise AgentError(
             f"{self.prog}: {message}", f"The {usage}.", INPUT
         )
+
+
+def add_who(parser: AgentParser) -> None:
+    """Add the option that says on whose behalf a command takes locks.
+
+    The command does not read it: whoever finds a lock taken finds the option
+    in the command line of the process that has the lock.
+    """
+    parser.add_argument(WHO, default="")

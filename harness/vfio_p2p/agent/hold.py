@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from vfio_p2p.agent.arguments import AgentParser
+from vfio_p2p.agent.arguments import AgentParser, add_who
 from vfio_p2p.agent.failure import INPUT, AgentError
 from vfio_p2p.agent.functions import checked_address, folder_of
 from vfio_p2p.agent.locks import locked
@@ -27,9 +27,7 @@ def run(arguments: Sequence[str], roots: Roots) -> None:
     :raise AgentError: When a function is missing or taken.
     """
     parser = AgentParser("hold")
-    # It is not read: whoever finds the lock taken finds it in our command
-    # line.
-    parser.add_argument("--who", default="")
+    add_who(parser)
     parser.add_argument("pfs", nargs="+")
     given = parser.parse_args(list(arguments))
     pfs = sorted({checked_address(x) for x in given.pfs})

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vfio_p2p.agent import files, users
+from vfio_p2p.agent.arguments import WHO
 from vfio_p2p.agent.failure import HOST, SKIP, AgentError
 from vfio_p2p.agent.roots import Roots
 
@@ -127,8 +128,15 @@ def _same_file(fd: int, path: Path) -> bool:
 
 def _taken(roots: Roots, pf: str, pid: int) -> AgentError:
     user = users.describe(roots, pid)["user"]
+    since_s = users.started_s(roots, pid)
+    since = ""
+    if since_s is not None:
+        # The clock is the host's, and so is its time zone.
+        moment = time.localtime(since_s)
+        since = time.strftime(", since %Y-%m-%d %H:%M:%S %Z", moment)
     return AgentError(
-        f"{pf} is taken by PID {pid} ({_command(roots, pid)}, user {user})",
+        f"{pf} is taken by {_command(roots, pid)}{since} (PID {pid}, user "
+        f"{user})",
         "Wait until that process ends.",
         SKIP,
     )
@@ -183,8 +191,8 @@ def _command(roots: Roots, pid: int) -> str:
     """Return what a process says that it does."""
     text = files.text(roots.proc / str(pid) / "cmdline")
     words = [x for x in text.split("\0") if x]
-    if "--who" in words[:-1]:
-        shown = words[words.index("--who") + 1]
+    if WHO in words[:-1]:
+        shown = words[words.index(WHO) + 1]
     else:
         # Folders would take the room of what it is about.
         shown = " ".join(os.path.basename(x) for x in words)

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from vfio_p2p.agent.arguments import AgentParser, add_who
 from vfio_p2p.agent.eswitch import caps_of
-from vfio_p2p.agent.failure import HOST, INPUT, SKIP, AgentError
+from vfio_p2p.agent.failure import HOST, SKIP, AgentError
 from vfio_p2p.agent.functions import (
     driver_of,
     group_node,
@@ -51,14 +52,13 @@ _AUTOPROBE = "sriov_drivers_autoprobe"
 def run(arguments: Sequence[str], roots: Roots) -> dict[str, Any]:
     """Prepare the host as a request on stdin says.
 
-    :param arguments: None.
+    :param arguments: ``--who`` says on whose behalf.
     :param roots: Where the kernel's folders are.
     :raise AgentError: When it cannot be done. The host is as it was then.
     """
-    if arguments:
-        raise AgentError(
-            "'prepare' takes no arguments", "The request is on stdin.", INPUT
-        )
+    parser = AgentParser("prepare")
+    add_who(parser)
+    parser.parse_args(list(arguments))
     wanted = parse(sys.stdin.buffer.read())
     require_root()
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from vfio_p2p.agent.arguments import AgentParser
+from vfio_p2p.agent.arguments import AgentParser, add_who
 from vfio_p2p.agent.failure import INPUT, AgentError
 from vfio_p2p.agent.functions import checked_address, vfs_of
 from vfio_p2p.agent.holders import refuse_used
@@ -23,11 +23,13 @@ FORMAT = 1
 def run(arguments: Sequence[str], roots: Roots) -> dict[str, Any]:
     """Restore the host.
 
-    :param arguments: ``--pf ADDRESS`` restores one physical function only.
+    :param arguments: ``--pf ADDRESS`` restores one physical function only;
+        ``--who`` says on whose behalf.
     :param roots: Where the kernel's folders are.
     :raise AgentError: When the host cannot be restored.
     """
     parser = AgentParser("restore")
+    add_who(parser)
     parser.add_argument("--pf")
     pf = parser.parse_args(list(arguments)).pf
     require_root()

@@ -18,6 +18,9 @@ from vfio_p2p.agent.roots import Roots
 _GROUP = re.compile(r"(?:.*/)?vfio/(\d+)(?: \(deleted\))?")
 _CDEV = re.compile(r"(?:.*/)?vfio/devices/(vfio\d+)(?: \(deleted\))?")
 _DEVICE = "anon_inode:[vfio-device]"
+_BOOTED = re.compile(r"^btime (\d+)$", re.MULTILINE)
+# Where proc(5) has starttime behind the name of the program.
+_STARTTIME = 19
 # Linux 6.18 and later.
 _SYSPATH = re.compile(r"^vfio-device-syspath:\s*(\S+)", re.MULTILINE)
 
@@ -130,6 +133,23 @@ def describe(roots: Roots, pid: int) -> dict[str, Any]:
         "name": os.path.basename(program) or files.text(process / "comm"),
         "user": user,
     }
+
+
+def started_s(roots: Roots, pid: int) -> float | None:
+    """Return when a process started, in seconds since 1970.
+
+    :param roots: Where the kernel's folders are.
+    :param pid: The number of the process.
+    :return: None if the process has ended.
+    """
+    boot = _BOOTED.search(files.text(roots.proc / "stat"))
+    # The name in parentheses may contain anything.
+    fields = files.text(roots.proc / str(pid) / "stat").rpartition(")")[2]
+    words = fields.split()
+    if boot is None or len(words) <= _STARTTIME:
+        return None
+    ticks = int(words[_STARTTIME])
+    return int(boot[1]) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def user_name(uid: int) -> str:

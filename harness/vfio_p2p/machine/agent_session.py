@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -14,6 +15,9 @@ from vfio_p2p.errors import HarnessError, HostError, SkipError, UsageError
 
 # The agent's exit codes, which are those of `vfio_p2p.agent.failure`.
 _ERRORS: dict[int, type[HarnessError]] = {2: UsageError, 4: SkipError}
+
+# A command that the agent's hints name.
+_COMMAND = re.compile(r"'vfio-p2p host (?:check|list|prepare|restore)\b")
 
 # How long an agent may take to end after its stdin has ended.
 _END_S = 10.0
@@ -40,6 +44,7 @@ class AgentSession:
     :param ended: Waits for the agent's end, and returns its exit status and
         what it wrote to stderr; raises `HostError` if the host is gone.
     :param kill: Kills the agent.
+    :param options: The options that name the host; see `HostSpec`.
     """
 
     def __init__(
@@ -49,12 +54,14 @@ class AgentSession:
         stdout: _Reader,
         ended: Callable[[], Awaitable[tuple[int | None, bytes]]],
         kill: Callable[[], Awaitable[None]],
+        options: str = "",
     ) -> None:
         self._name = name
         self._stdin = stdin
         self._stdout = stdout
         self._ended = ended
         self._kill = kill
+        self._options = options
 
     async def send(self, document: Any) -> None:
         """Send one document.
@@ -91,7 +98,7 @@ class AgentSession:
         match document:
             case {"error": str(), "hint": str()}:
                 status, _ = await self._end()
-                raise failure(self._name, document, status)
+                raise failure(self._name, document, status, self._options)
         return document
 
     async def close(self) -> None:
@@ -119,13 +126,16 @@ class AgentSession:
             return None, b""
 
 
-def answer(name: str, status: int, stdout: bytes, stderr: bytes) -> Any:
+def answer(
+    name: str, status: int, stdout: bytes, stderr: bytes, options: str = ""
+) -> Any:
     """Return the one document of an agent, or raise the error that it is.
 
     :param name: The host's name.
     :param status: The agent's exit status.
     :param stdout: What it wrote to stdout.
     :param stderr: What it wrote to stderr.
+    :param options: The options that name the host; see `HostSpec`.
     :raise HarnessError: When it did not do what it was asked for.
     """
     try:
@@ -134,21 +144,27 @@ def answer(name: str, status: int, stdout: bytes, stderr: bytes) -> Any:
         raise strange(name, status, stderr or stdout) from None
     match document:
         case {"error": str(), "hint": str()}:
-            raise failure(name, document, status)
+            raise failure(name, document, status, options)
     return document
 
 
 def failure(
-    name: str, document: dict[str, Any], status: int | None
+    name: str,
+    document: dict[str, Any],
+    status: int | None,
+    options: str = "",
 ) -> HarnessError:
     """Return the error that the agent's document is.
 
     :param name: The host's name.
     :param document: The document.
     :param status: The agent's exit status.
+    :param options: The options that name the host; see `HostSpec`.
     """
     kind = _ERRORS.get(status or 0, HostError)
-    return kind(f"{name}: {document['error']}", document["hint"])
+    # The agent does not know what its host is called elsewhere.
+    hint = _COMMAND.sub(lambda found: found[0] + options, document["hint"])
+    return kind(f"{name}: {document['error']}", hint)
 
 
 def strange(name: str, status: int | None, output: bytes) -> HarnessError:

@@ -75,7 +75,13 @@ class HostBase(ABC):
         """Run a command of the agent; see `Host`."""
         argv = await self._agent_argv(arguments)
         done = await self.run(argv, stdin=stdin, limit_s=limit_s, root=root)
-        return answer(self.name, done.status, done.stdout, done.stderr)
+        return answer(
+            self.name,
+            done.status,
+            done.stdout,
+            done.stderr,
+            self._spec.options,
+        )
 
     @asynccontextmanager
     async def agent_session(

@@ -29,6 +29,8 @@ class HostSpec(msgspec.Struct, frozen=True):
         keys and those that the SSH configuration names.
     :param python: The host's Python.
     :param sudo: Whether to become root by ``sudo -n``.
+    :param options: The options of the command line that name the host, after
+        a space; for messages.
     """
 
     name: str = THIS_MACHINE
@@ -38,6 +40,7 @@ class HostSpec(msgspec.Struct, frozen=True):
     identity: Path | None = None
     python: str = "python3"
     sudo: bool = False
+    options: str = ""
 
 
 class Completed(msgspec.Struct, frozen=True):

@@ -100,7 +100,12 @@ class LocalHost(HostBase):
             await told
 
         return AgentSession(
-            self.name, process.stdin, process.stdout, ended, kill
+            self.name,
+            process.stdin,
+            process.stdout,
+            ended,
+            kill,
+            self._spec.options,
         )
 
     async def put(

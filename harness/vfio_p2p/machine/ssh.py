@@ -160,7 +160,12 @@ class SshHost(HostBase):
             await told
 
         return AgentSession(
-            self.name, process.stdin, process.stdout, ended, kill
+            self.name,
+            process.stdin,
+            process.stdout,
+            ended,
+            kill,
+            self._spec.options,
         )
 
     async def put(

@@ -54,4 +54,6 @@ def open_place(
     # Only real devices need the code for hosts.
     from vfio_p2p.places.hosts.place import RealPlace
 
-    return RealPlace.of(name, load_hosts(hosts), programs, *PLACES)
+    return RealPlace.of(
+        name, load_hosts(hosts), programs, *PLACES, given=hosts
+    )

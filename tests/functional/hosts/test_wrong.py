@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -89,7 +90,8 @@ class Wrong(Trouble):
         with self.popen(*_RUN, *at) as other:
             while not self.qemus():
                 self.assertIsNone(other.poll())
-            self.said(*_RUN, *at, code=4, text="is taken by PID")
+            ours = shlex.join(["vfio-p2p", *_RUN, *at])
+            self.said(*_RUN, *at, code=4, text=f"is taken by {ours} of ")
             other.communicate()
         self.assertEqual(other.returncode, 0)
 

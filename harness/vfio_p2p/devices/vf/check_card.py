@@ -31,7 +31,7 @@ def card_lines(scene: Scene, card: ChosenVfs) -> Iterator[CheckLine]:
             False,
             "there is no such function",
             "a virtual function",
-            "'vfio-p2p host list' shows what is there.",
+            f"{scene.wanted.listing} what is there.",
         )
     pf = card.pf
     if pf is None:
@@ -45,7 +45,7 @@ def card_lines(scene: Scene, card: ChosenVfs) -> Iterator[CheckLine]:
             False,
             f"{pf.id} cannot have virtual functions",
             "a physical function",
-            "'vfio-p2p host list' shows what is there.",
+            f"{scene.wanted.listing} what is there.",
         )
         return
     yield from _identity(scene, pf)
@@ -67,7 +67,7 @@ def _no_pf(scene: Scene, card: ChosenVfs) -> CheckLine:
         False,
         "there is no such physical function",
         f"one of {there}" if there else "a physical function with SR-IOV",
-        "'vfio-p2p host list' shows what is there.",
+        f"{scene.wanted.listing} what is there.",
     )
 
 
@@ -79,7 +79,7 @@ def _identity(scene: Scene, pf: PciFunction) -> Iterator[CheckLine]:
         pf.id in driver.pfs,
         pf.id,
         f"{' or '.join(driver.pfs)} ({driver.title})",
-        "Choose another card or another driver: 'vfio-p2p host list' shows "
+        f"Choose another card or another driver: {scene.wanted.listing} "
         "what is there.",
     )
     yield CheckLine(

@@ -28,7 +28,7 @@ def vf_lines(
         scene.driver.fits_vf(vf),
         vf.id if vf.kind == "vf" else f"{vf.id}, which is no VF",
         " or ".join(scene.driver.vfs),
-        "Choose another card or another driver: 'vfio-p2p host list' shows "
+        f"Choose another card or another driver: {scene.wanted.listing} "
         "what is there.",
     )
     yield from _group(scene, card, vf)

@@ -42,16 +42,23 @@ class HostWanted:
     :param driver: The key of the variant driver; empty if any will do.
     :param needed: The VFs of each side that is on this host.
     :param qemus: The paths of the QEMUs that shall run there.
-    :param prepare: The command that sets the host up.
-    :param known: Whether that command knows the driver and the functions.
+    :param options: The options of the command line that name the host, or
+        the pair that it belongs to, after a space.
+    :param known: Whether ``host prepare`` with these options knows the driver
+        and the functions.
     """
 
     name: str
     driver: str = ""
     needed: tuple[Needed, ...] = (Needed(),)
     qemus: tuple[str, ...] = ()
-    prepare: str = "vfio-p2p host prepare"
+    options: str = ""
     known: bool = True
+
+    @property
+    def listing(self) -> str:
+        """Where to look for other functions, as a sentence's beginning."""
+        return f"'vfio-p2p host list{self.options}' shows"
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ class Scene:
         :param card: The card.
         :param replace: Whether VFs go that are there.
         """
-        words = [self.wanted.prepare]
+        words = [f"vfio-p2p host prepare{self.wanted.options}"]
         if not self.wanted.known:
             key = next(
                 name
@@ -182,7 +189,7 @@ def _driver(inventory: Inventory, wanted: HostWanted) -> VariantDriver:
         raise UsageError(
             f"{wanted.name} has no virtual function, and none that can have "
             f"them, at {', '.join(sorted(named))}",
-            "'vfio-p2p host list' shows what is there.",
+            f"{wanted.listing} what is there.",
         )
     titles = "; ".join(x.title for x in load_drivers().values())
     raise SkipError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -213,6 +214,17 @@ def hosts_path(given: Path | None) -> Path:
     if named := os.environ.get(VARIABLE):
         return Path(named)
     return config_dir() / FILE
+
+
+def options_of(name: str, given: Path | None) -> str:
+    """Return the options of the command line that name a host or a place.
+
+    :param name: Its name in the file.
+    :param given: See `hosts_path`.
+    :return: The options, after a space.
+    """
+    file = ["--hosts", str(given)] if given else []
+    return f" {shlex.join(['--at', name, *file])}"
 
 
 def load_hosts(given: Path | None) -> HostsFile:

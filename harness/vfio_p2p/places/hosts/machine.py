@@ -15,7 +15,12 @@ from vfio_p2p.devices.vf.inventory import Inventory, PciFunction, decode
 from vfio_p2p.errors import HostError, SkipError, UsageError
 from vfio_p2p.machine.host import AgentSession, Host, HostSpec, open_host
 from vfio_p2p.places.hosts.accelerator import Accelerator, kvm_works
-from vfio_p2p.places.hosts.config import Functions, HostEntry
+from vfio_p2p.places.hosts.config import (
+    Functions,
+    HostEntry,
+    options_of,
+)
+from vfio_p2p.places.hosts.requester import requester
 from vfio_p2p.qemu.program import LOADER, Program
 from vfio_p2p.scenario.argv import Launcher
 
@@ -24,11 +29,12 @@ _COPY_S = 120.0
 _COPIES = 4
 
 
-def spec_of(name: str, entry: HostEntry) -> HostSpec:
+def spec_of(name: str, entry: HostEntry, given: Path | None) -> HostSpec:
     """Say how a machine of hosts.toml is reached.
 
     :param name: Its name there.
     :param entry: What the file says of it.
+    :param given: The path of the file; None is the usual one.
     """
 
     def path(text: str) -> Path | None:
@@ -42,6 +48,7 @@ def spec_of(name: str, entry: HostEntry) -> HostSpec:
         identity=path(entry.identity),
         python=entry.python,
         sudo=entry.sudo,
+        options=options_of(name, given),
     )
 
 
@@ -51,12 +58,17 @@ class Machine:
     :param name: Its name in hosts.toml.
     :param host: The session.
     :param driver: The variant driver of its functions.
+    :param options: The options of the command line that name it, after a
+        space.
     """
 
-    def __init__(self, name: str, host: Host, driver: VariantDriver) -> None:
+    def __init__(
+        self, name: str, host: Host, driver: VariantDriver, options: str = ""
+    ) -> None:
         self.name = name
         self.host = host
         self.driver = driver
+        self.options = options
         self._launchers: dict[str, Launcher] = {}
         self._has_firmware = False
         self._kvm_works: bool | None = None
@@ -81,7 +93,8 @@ class Machine:
         if not pfs:
             yield
             return
-        async with self.host.agent_session(["hold", *pfs]) as session:
+        hold = ["hold", "--who", requester(), *pfs]
+        async with self.host.agent_session(hold) as session:
             await session.receive()
             yield
 
@@ -260,7 +273,8 @@ def choose_functions(
         if pf is None:
             raise UsageError(
                 f"{name}: there is no function {wanted.pf} that can have VFs",
-                "'vfio-p2p host list' shows the functions of a host.",
+                f"'vfio-p2p host list{machine.options}' shows those that "
+                "are there.",
             )
         # 'host prepare' takes the same ones.
         vfs = known.vfs_for(pf, machine.driver.driver)[: wanted.most]
@@ -268,7 +282,7 @@ def choose_functions(
             raise SkipError(
                 f"{name}: {wanted.pf} has {len(vfs)} VFs, and {wanted.most} "
                 "are wanted",
-                "Make them with 'vfio-p2p host prepare'.",
+                f"Make them with 'vfio-p2p host prepare{machine.options}'.",
             )
         return vfs
     found = [known.find(address) for address in wanted.vfs]
@@ -276,25 +290,26 @@ def choose_functions(
         if function is None:
             raise UsageError(
                 f"{name}: there is no VF {address}",
-                "'vfio-p2p host list' shows the functions of a host.",
+                f"'vfio-p2p host list{machine.options}' shows those that "
+                "are there.",
             )
     return tuple(x for x in found if x is not None)
 
 
 @asynccontextmanager
 async def open_machine(
-    name: str, entry: HostEntry, driver: VariantDriver
+    name: str, entry: HostEntry, driver: VariantDriver, given: Path | None
 ) -> AsyncIterator[Machine]:
     """Open a session on a machine of hosts.toml.
 
     :param name: Its name.
     :param entry: What the file says of it.
     :param driver: The driver of its functions.
+    :param given: The path of the file; None is the usual one.
     :raise HostError: When it cannot be reached.
     :raise InputError: When it does not let us in.
     """
     async with AsyncExitStack() as stack:
-        host = await stack.enter_async_context(
-            open_host(spec_of(name, entry))
-        )
-        yield Machine(name, host, driver)
+        spec = spec_of(name, entry, given)
+        host = await stack.enter_async_context(open_host(spec))
+        yield Machine(name, host, driver, spec.options)

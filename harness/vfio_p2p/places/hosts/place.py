@@ -63,6 +63,7 @@ class RealPlace:
     :param stations: Its two sides.
     :param programs: Finds the programs that jobs name.
     :param link: The network between its two machines; None if there is one.
+    :param given: The path of hosts.toml; None is the usual one.
     """
 
     exact = False
@@ -74,11 +75,13 @@ class RealPlace:
         stations: Mapping[Side, Station],
         programs: Programs,
         link: Link | None = None,
+        given: Path | None = None,
     ) -> None:
         self._name = name
         self._stations = stations
         self._programs = programs
         self._link = link
+        self._given = given
         self._machines: dict[str, Machine] = {}
         self._firmware: dict[str, bytes] = {}
         # Whether the devices can be told how to behave.
@@ -89,7 +92,12 @@ class RealPlace:
 
     @classmethod
     def of(
-        cls, name: str, hosts: HostsFile, programs: Programs, *others: str
+        cls,
+        name: str,
+        hosts: HostsFile,
+        programs: Programs,
+        *others: str,
+        given: Path | None = None,
     ) -> RealPlace:
         """Make the place that hosts.toml describes.
 
@@ -97,12 +105,14 @@ class RealPlace:
         :param hosts: The file.
         :param programs: Finds the programs that jobs name.
         :param others: The names of places that are not in the file.
+        :param given: The path of the file; None is the usual one.
         :raise UsageError: When there is no such place, or its driver is not
             known.
         """
         entry = find_place(name, hosts, dict.fromkeys(others))
         link = entry.link if isinstance(entry, PairEntry) else None
-        return cls(name, stations_of(name, entry, hosts), programs, link)
+        stations = stations_of(name, entry, hosts)
+        return cls(name, stations, programs, link, given)
 
     @property
     def name(self) -> str:
@@ -118,7 +128,9 @@ class RealPlace:
             known = await self._inventories()
             # Whoever else has the cards explains what is found on them.
             async with self._holding(known):
-                check_machines(self.name, self._stations.values(), known)
+                check_machines(
+                    self.name, self._stations.values(), known, self._given
+                )
                 await check_guests(self._stations.values(), self._machines)
                 self._sides(known)
 
@@ -172,7 +184,9 @@ class RealPlace:
             opened = await asyncio.gather(
                 *(
                     stack.enter_async_context(
-                        open_machine(name, station.entry, station.driver)
+                        open_machine(
+                            name, station.entry, station.driver, self._given
+                        )
                     )
                     for name, station in stations.items()
                 ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from vfio_p2p.devices.vf.check import check
 from vfio_p2p.devices.vf.drivers import VariantDriver, find_driver
@@ -18,6 +19,7 @@ from vfio_p2p.places.hosts.config import (
     HostEntry,
     HostsFile,
     PairEntry,
+    options_of,
 )
 from vfio_p2p.places.hosts.guest import GuestEntry
 from vfio_p2p.places.hosts.guest_files import check_files
@@ -164,12 +166,14 @@ def check_machines(
     place: str,
     stations: Iterable[Station],
     known: Mapping[str, Inventory],
+    given: Path | None = None,
 ) -> None:
     """Check that machines have what a migration needs.
 
     :param place: The name of the place.
     :param stations: Its sides.
     :param known: What each machine has, by name.
+    :param given: The path of hosts.toml; None is the usual one.
     :raise UsageError: When something is not as it has to be.
     :raise SkipError: When there is nothing to test on, or somebody else uses
         a device.
@@ -183,7 +187,7 @@ def check_machines(
                 Needed(x.functions.pf, x.functions.most, x.functions.vfs)
                 for x in of_machine
             ),
-            prepare=f"vfio-p2p host prepare --at {place}",
+            options=options_of(place, given),
         )
         for machine in known
         for of_machine in ([x for x in sides if x.machine == machine],)

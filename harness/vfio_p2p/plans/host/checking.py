@@ -114,7 +114,7 @@ def _of_host(
         wanted.driver or (entry.driver if entry else ""),
         needed,
         wanted.qemus,
-        f"vfio-p2p host prepare{wanted.where.options}",
+        wanted.where.options,
         known=bool(entry and not wanted.pf and not wanted.driver),
     )
 

@@ -8,9 +8,7 @@ them there; see `vfio_p2p.agent.ledger`.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
-import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from vfio_p2p.devices.vf.inventory import Inventory
 from vfio_p2p.errors import HarnessError, HostError, UsageError
 from vfio_p2p.machine.host import Host, open_host
 from vfio_p2p.places.hosts.config import FILE, Functions
+from vfio_p2p.places.hosts.requester import requester
 from vfio_p2p.plans.host.listing import driver_for
 from vfio_p2p.plans.host.where import (
     Located,
@@ -173,7 +172,7 @@ async def _prepare(
         except BaseException:
             for host, prepared in done:
                 if prepared.changed:
-                    await _ask(host, ["restore"])
+                    await _ask(host, ["restore", "--who", requester()])
             raise
         return tuple(x for _, x in done)
 
@@ -184,6 +183,7 @@ async def _set_up(
     inventory = await take_inventory(host, sudo=located.spec.sudo)
     functions = _functions(located, wanted)
     driver = _driver(located, wanted, functions, inventory)
+    who = requester()
     document = {
         "format": FORMAT,
         "pfs": {x.pf: x.count for x in functions if x.pf},
@@ -191,11 +191,11 @@ async def _set_up(
         "driver": driver.driver,
         "owner": _owner(wanted.owner, inventory),
         "replace": wanted.replace,
-        "who": f"{getpass.getuser()} on {socket.gethostname()}",
+        "who": who,
         **_switch(driver, wanted, functions, inventory),
     }
     request = json.dumps(document).encode()
-    answer = await _ask(host, ["prepare"], request)
+    answer = await _ask(host, ["prepare", "--who", who], request)
     return _decoded(answer, PreparedHost, host.name)
 
 
@@ -238,7 +238,8 @@ def _driver(
     raise UsageError(
         f"{located.spec.name}: it is unknown which driver the functions "
         "need",
-        "Name it with --driver; 'vfio-p2p host list' prints what is there.",
+        f"Name it with --driver; 'vfio-p2p host list{wanted.where.options}' "
+        "prints what is there.",
     )
 
 
@@ -284,7 +285,8 @@ def _in_devlink(
 async def _restore(
     hosts: Sequence[Located], pf: str
 ) -> tuple[RestoredHost, ...]:
-    arguments = ["restore", *(["--pf", pf] if pf else [])]
+    arguments = ["restore", "--who", requester()]
+    arguments += ["--pf", pf] if pf else []
     done = []
     errors = []
     for located in hosts:

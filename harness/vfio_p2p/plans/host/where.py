@@ -21,6 +21,7 @@ from vfio_p2p.places.hosts.config import (
     HostEntry,
     HostsFile,
     load_hosts,
+    options_of,
 )
 from vfio_p2p.places.hosts.machine import spec_of
 
@@ -44,14 +45,9 @@ class Where:
     @property
     def options(self) -> str:
         """The same as options of the command line, after a space."""
-        options = []
         if self.at:
-            options += ["--at", self.at]
-            if self.hosts:
-                options += ["--hosts", str(self.hosts)]
-        elif self.ssh:
-            options += ["--ssh", self.ssh]
-        return f" {shlex.join(options)}" if options else ""
+            return options_of(self.at, self.hosts)
+        return f" {shlex.join(['--ssh', self.ssh])}" if self.ssh else ""
 
 
 @dataclass(frozen=True)
@@ -74,13 +70,16 @@ def locate(where: Where) -> tuple[Located, ...]:
     :raise UsageError: When there is no such host.
     """
     if where.ssh:
-        return (Located(HostSpec(name=where.ssh, ssh=where.ssh)),)
+        spec = HostSpec(where.ssh, where.ssh, options=where.options)
+        return (Located(spec),)
     if not where.at:
         return (Located(HostSpec(name=THIS_MACHINE)),)
     file = load_hosts(where.hosts)
     names = _names(where.at, file)
     return tuple(
-        Located(spec_of(name, file.host[name]), file.host[name])
+        Located(
+            spec_of(name, file.host[name], where.hosts), file.host[name]
+        )
         for name in names
     )
 
