@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,11 @@ class HostFolders:
             path.chmod(0o755)
         return self
 
+    def with_own_nodes(self) -> HostFolders:
+        """Give each function a node of its own, as IOMMUFD's kernels do."""
+        (self.roots.dev / "vfio/devices").mkdir()
+        return self
+
     def remove(self) -> None:
         """Remove the folders."""
         shutil.rmtree(self.root)
@@ -172,19 +178,18 @@ class HostFolders:
         for link in sorted(self.pf.glob("virtfn*")):
             vf = link.resolve()
             group = (vf / "iommu_group").resolve().name
-            node = self.roots.dev / "vfio" / group
-            has_node = node.exists()
+            own = [x.name for x in (vf / "vfio-dev").glob("*")]
             found[link.name] = {
                 "address": vf.name,
                 "driver": (vf / "driver").resolve().name
                 if (vf / "driver").exists() else "",
                 "override": (vf / "driver_override").read_text(),
                 "caps": self.caps(vf) if "switchdev" in mode else {},
-                "owner": (
-                    node.stat().st_uid,
-                    node.stat().st_gid,
-                    stat.S_IMODE(node.stat().st_mode),
-                ) if has_node else None,
+                "owner": _owner(self.roots.dev / "vfio" / group),
+                # The number of a node may be another one each time.
+                "own": [
+                    _owner(self.roots.dev / "vfio/devices" / x) for x in own
+                ],
             }
         return found
 
@@ -194,6 +199,13 @@ class HostFolders:
         for path in vf.glob(".caps/*"):
             found[path.name] = path.read_text().strip()
         return found
+
+
+def _owner(node: Path) -> tuple[int, int, int] | None:
+    if not node.exists():
+        return None
+    found = node.stat()
+    return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
 
 
 class FolderKernel(Kernel):
@@ -264,9 +276,20 @@ class FolderKernel(Kernel):
         (folder / "driver").symlink_to(self.host.drivers / driver)
         if driver in (OURS, OTHER):
             group = (folder / "iommu_group").resolve().name
-            node = self.host.roots.dev / "vfio" / group
-            node.touch()
-            node.chmod(0o600)
+            nodes = self.host.roots.dev / "vfio"
+            made = [nodes / group]
+            if (nodes / "devices").exists():
+                # The first number that is free.
+                name = next(
+                    f"vfio{number}"
+                    for number in count()
+                    if not (nodes / f"devices/vfio{number}").exists()
+                )
+                made.append(nodes / "devices" / name)
+                (folder / "vfio-dev" / name).mkdir(parents=True)
+            for node in made:
+                node.touch()
+                node.chmod(0o600)
         return 0
 
     def _unbind(self, vf: str) -> int:
@@ -274,4 +297,7 @@ class FolderKernel(Kernel):
         (folder / "driver").unlink(missing_ok=True)
         group = (folder / "iommu_group").resolve().name
         (self.host.roots.dev / "vfio" / group).unlink(missing_ok=True)
+        for own in (folder / "vfio-dev").glob("*"):
+            (self.host.roots.dev / "vfio/devices" / own.name).unlink()
+            own.rmdir()
         return 0

@@ -31,6 +31,7 @@ class Start:
         their own driver.
     :param migratable: The virtual functions that may migrate.
     :param mode_of_node: How the nodes of groups are found.
+    :param own_nodes: Whether functions have nodes of their own.
     :param probe: Whether new virtual functions are probed.
     :param every: Whether the agent is killed at each point. Otherwise, some
         of those are left out that leave the same behind.
@@ -42,6 +43,7 @@ class Start:
     drivers: tuple[str, ...] = ()
     migratable: tuple[int, ...] = ()
     mode_of_node: int = 0o600
+    own_nodes: bool = False
     probe: bool = True
     every: bool = False
 
@@ -52,6 +54,8 @@ class Start:
     def make(self, root: Path) -> HostFolders:
         """Make the host's folders."""
         host = HostFolders(root).make()
+        if self.own_nodes:
+            host.with_own_nodes()
         kernel = host.kernel()
         (host.pf / ".mode").write_text(f"{self.mode}\n")
         if self.numvfs:
@@ -67,8 +71,9 @@ class Start:
                 kernel.write(vf / "driver_override", driver)
             if driver:
                 kernel.write(host.drivers / driver / "bind", vf.name)
-        for node in (host.roots.dev / "vfio").iterdir():
-            node.chmod(self.mode_of_node)
+        for node in (host.roots.dev / "vfio").rglob("*"):
+            if node.is_file():
+                node.chmod(self.mode_of_node)
         if not self.probe:
             kernel.write(host.pf / "sriov_drivers_autoprobe", "0")
         return host
@@ -115,6 +120,10 @@ STARTS = {
                     port_caps=ENABLED, replace=True),
         numvfs=2, mode="switchdev", drivers=(OWN, OTHER), migratable=(1,),
         mode_of_node=0o660,
+    ),
+    "with nodes of their own": Start(
+        Preparation(OURS, ((PF, 2),), uid=USER, gid=USER, replace=True),
+        numvfs=2, drivers=(OTHER, OWN), mode_of_node=0o660, own_nodes=True,
     ),
     "not probed": Start(
         Preparation(OURS, ((PF, 2),), replace=True), numvfs=1, probe=False,
@@ -191,6 +200,8 @@ def test_a_whole_preparation_is_undone(start: Start, tmp_path: Path) -> None:
             assert dict(wanted.port_caps).items() <= vf["caps"].items()
             if wanted.uid is not None:
                 assert vf["owner"][:2] == (USER, USER)
+                nodes = [x[:2] for x in vf["own"]]
+                assert nodes == [(USER, USER)] * start.own_nodes
     if wanted.eswitch:
         assert after["mode"] == f"{wanted.eswitch}\n"
     # The same again changes nothing.

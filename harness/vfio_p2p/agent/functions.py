@@ -56,6 +56,16 @@ def group_node(roots: Roots, address: str) -> Path | None:
     return roots.dev / "vfio" / group if group else None
 
 
+def own_node(roots: Roots, address: str) -> Path | None:
+    """Return the path of the node that a function has for itself.
+
+    Kernels with IOMMUFD have such nodes beside those of the groups, for
+    functions that a vfio driver has. None means that there is no such node.
+    """
+    names = files.names(folder_of(roots, address) / "vfio-dev")
+    return roots.dev / "vfio/devices" / names[0] if names else None
+
+
 def pf_of(roots: Roots, address: str) -> str:
     """Return the physical function of a virtual one; "" if it is none."""
     return files.target(folder_of(roots, address) / "physfn")

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from vfio_p2p.agent import files, users
 from vfio_p2p.agent.failure import SKIP, AgentError
-from vfio_p2p.agent.functions import folder_of, group_node, netdevs_up
+from vfio_p2p.agent.functions import (
+    folder_of,
+    group_node,
+    netdevs_up,
+    own_node,
+)
 from vfio_p2p.agent.roots import Roots
 
 
@@ -26,11 +31,11 @@ def vfio_users(
     for address in addresses:
         node = group_node(roots, address)
         group = int(node.name) if node and node.name.isdigit() else None
-        cdevs = files.names(folder_of(roots, address) / "vfio-dev")
+        own = own_node(roots, address)
         pids = seen.of({
             "address": address,
             "iommu_group": group,
-            "vfio": {"cdev": cdevs[0] if cdevs else ""},
+            "vfio": {"cdev": own.name if own else ""},
         })
         if pids:
             found[address] = pids

@@ -30,10 +30,12 @@ from vfio_p2p.agent.functions import (
     folder_of,
     group_node,
     override_of,
+    own_node,
     vfs_of,
 )
 from vfio_p2p.agent.holders import holders_of
 from vfio_p2p.agent.kernel import Kernel
+from vfio_p2p.agent.roots import Roots
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
@@ -319,16 +321,37 @@ class Ownership(_OfVF):
         """Name the node."""
         return f"the owner of the group of {self.vf}"
 
+    @staticmethod
+    def node(roots: Roots, vf: str) -> Path | None:
+        """Return the node; None if the function can have none now."""
+        return group_node(roots, vf)
+
     def present(self, kernel: Kernel) -> Any:
         """Return the owner of the node."""
-        return owner_of(group_node(kernel.roots, self.vf))
+        return owner_of(self.node(kernel.roots, self.vf))
 
     def put(self, kernel: Kernel, value: Any) -> None:
         """Change the owner of the node."""
-        node = group_node(kernel.roots, self.vf)
+        node = self.node(kernel.roots, self.vf)
         assert node is not None
         os.chown(node, value["uid"], value["gid"])
         os.chmod(node, value["mode"])
+
+
+@dataclass(frozen=True)
+class OwnNodeOwnership(Ownership):
+    """Who may open the node that a function has for itself, if it has one."""
+
+    op: ClassVar[str] = "own_node"
+
+    def about(self) -> str:
+        """Name the node."""
+        return f"the owner of the node of {self.vf} in /dev/vfio/devices"
+
+    @staticmethod
+    def node(roots: Roots, vf: str) -> Path | None:
+        """Return the node; None if there is none now."""
+        return own_node(roots, vf)
 
 
 def owner_of(node: Path | None) -> dict[str, int] | None:
@@ -388,7 +411,8 @@ def checked_driver(text: object) -> str:
 _KINDS: dict[str, type[Operation]] = {
     x.op: x
     for x in (
-        Attribute, NumVFs, EswitchMode, PortCap, Override, Binding, Ownership
+        Attribute, NumVFs, EswitchMode, PortCap, Override, Binding, Ownership,
+        OwnNodeOwnership,
     )
 }
 

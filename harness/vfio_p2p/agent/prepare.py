@@ -34,6 +34,7 @@ from vfio_p2p.agent.operations import (
     Operation,
     Override,
     Ownership,
+    OwnNodeOwnership,
     PortCap,
     from_note,
     load,
@@ -244,9 +245,10 @@ class _Steps:
     def _release(self, situation: Situation, vf: str) -> None:
         """Unbind a virtual function, and note what may get lost by it."""
         pf = situation.pf
-        owner = owner_of(group_node(self._roots, vf))
-        if owner is not None:
-            self._keep(Ownership(pf, owner, owner, vf))
+        for kind in (Ownership, OwnNodeOwnership):
+            owner = owner_of(kind.node(self._roots, vf))
+            if owner is not None:
+                self._keep(kind(pf, owner, owner, vf))
         driver = driver_of(self._roots, vf)
         self._change(Binding(pf, driver, "", vf))
         if situation.numvfs is None and situation.eswitch is None:
@@ -281,8 +283,7 @@ class _Steps:
 
     def _own(self, pf: str, vf: str) -> None:
         node = group_node(self._roots, vf)
-        owner = owner_of(node)
-        if owner is None:
+        if owner_of(node) is None:
             raise AgentError(
                 f"{vf} is bound to {self._wanted.driver}, and there is no "
                 f"{node or 'IOMMU group for it'}",
@@ -290,12 +291,16 @@ class _Steps:
             )
         if self._wanted.uid is None:
             return
-        new = {
-            "uid": self._wanted.uid,
-            "gid": self._wanted.gid,
-            "mode": owner["mode"] | 0o600,
-        }
-        self._change(Ownership(pf, owner, new, vf))
+        for kind in (Ownership, OwnNodeOwnership):
+            owner = owner_of(kind.node(self._roots, vf))
+            if owner is None:
+                continue
+            new = {
+                "uid": self._wanted.uid,
+                "gid": self._wanted.gid,
+                "mode": owner["mode"] | 0o600,
+            }
+            self._change(kind(pf, owner, new, vf))
 
     def _wanted_caps(self, pf: str, vf: str) -> list[PortCap]:
         if not self._wanted.port_caps:
