@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from inventories import changed, good
 from vfio_p2p.devices.vf.drivers import (
@@ -12,6 +14,7 @@ from vfio_p2p.devices.vf.drivers import (
     parse_drivers,
 )
 from vfio_p2p.errors import ScenarioError, UsageError
+from vfio_p2p.places.hosts.config import HostEntry
 from vfio_p2p.resources import resource
 
 TEXT = resource("devices", "vf", "drivers.toml").read_text()
@@ -71,6 +74,12 @@ def test_a_mistake_is_found(old: str, new: str, why: str) -> None:
     with pytest.raises(ScenarioError, match=why) as caught:
         parse_drivers(TEXT.replace(old, new, 1).encode(), "drivers.toml")
     assert caught.value.line
+
+
+def test_the_reference_of_hosts_toml_names_every_driver() -> None:
+    said = (HostEntry.__doc__ or "").partition(":param driver:")[2]
+    said = said.partition(":param")[0]
+    assert set(re.findall(r"``(\w+)``", said)) == load_drivers().keys()
 
 
 def test_an_unknown_driver() -> None:

@@ -84,8 +84,9 @@ class HostEntry(Strict, frozen=True, kw_only=True):
     :param identity: The file of a private key.
     :param python: The Python of that machine, 3.9 or later.
     :param sudo: Whether changes to the host are made through ``sudo -n``.
-    :param driver: The variant driver of the functions; see
-        `vfio_p2p.devices.vf.drivers`.
+    :param driver: The variant driver of the functions: ``mlx5``, ``qat``,
+        ``hisi_acc``, ``pds``, ``xe``, ``virtio`` or ``p2pvf``; see the table
+        in docs/hosts.md, "What a host needs".
     :param source: The functions for the QEMU of the source.  A pair takes
         those of both its machines from this key.
     :param destination: The functions for the QEMU of the destination.
