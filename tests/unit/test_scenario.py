@@ -77,41 +77,6 @@ def test_scenarios_that_come_with_the_tool(name: str) -> None:
     assert load(name).name == name
 
 
-def test_properties_of_real_devices() -> None:
-    text = '[properties]\nx-no-mmap = "off"\n'
-    (found,) = parse((GOOD + text).encode(), "x.toml")
-    assert found.properties == {"x-no-mmap": "off"}
-    assert from_json(found.to_json()) == found
-    (plain,) = parse(GOOD.encode(), "x.toml")
-    assert found.digest != plain.digest
-    # The runner in the VM knows nothing of them.
-    assert found.course == plain.course
-
-
-def test_properties_add_nothing_where_there_are_none() -> None:
-    """A new key would change all digests, and make kept results useless."""
-    assert load("one-device").digest == (
-        "c1284c830714ed6c20a4bafdc1aa5235ff56fb093459419e60ab4abc40f01623"
-    )
-    assert b"properties" not in load("one-device").to_json()
-    assert from_json(load("one-device").to_json()) == load("one-device")
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        'x-no-mmap = "off,host=0000:01:00.0"',
-        '"x-no-mmap=on,x" = "off"',
-        'x-no-mmap = ""',
-        'x-no-mmap = "a\\n"',
-        "x-no-mmap = false",
-    ],
-)
-def test_bad_properties(line: str) -> None:
-    found = refusal(f"{GOOD}[properties]\n{line}\n")
-    assert "properties" in found.what
-
-
 def test_not_found() -> None:
     with pytest.raises(UsageError, match="no scenario 'nonsense'") as caught:
         load("nonsense")

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The properties of QEMU's vfio-pci that a scenario asks for."""
+
+from __future__ import annotations
+
+import pytest
+from vfio_p2p.errors import ScenarioError
+from vfio_p2p.scenario.load import load, parse
+from vfio_p2p.scenario.model import from_json
+
+GOOD = """\
+name = "two"
+
+[[devices]]
+count = 2
+
+"""
+
+
+def test_properties_of_real_devices() -> None:
+    text = '[properties]\nx-no-mmap = "off"\n'
+    (found,) = parse((GOOD + text).encode(), "x.toml")
+    assert found.properties == {"x-no-mmap": "off"}
+    assert from_json(found.to_json()) == found
+    (plain,) = parse(GOOD.encode(), "x.toml")
+    assert found.digest != plain.digest
+    # The runner in the VM knows nothing of them.
+    assert found.course == plain.course
+
+
+def test_properties_add_nothing_where_there_are_none() -> None:
+    """A new key would change all digests, and make kept results useless."""
+    assert load("one-device").digest == (
+        "c1284c830714ed6c20a4bafdc1aa5235ff56fb093459419e60ab4abc40f01623"
+    )
+    assert b"properties" not in load("one-device").to_json()
+    assert from_json(load("one-device").to_json()) == load("one-device")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'x-no-mmap = "off,host=0000:01:00.0"',
+        '"x-no-mmap=on,x" = "off"',
+        'x-no-mmap = ""',
+        'x-no-mmap = "a\\n"',
+        "x-no-mmap = false",
+    ],
+)
+def test_bad_properties(line: str) -> None:
+    text = f"{GOOD}[properties]\n{line}\n"
+    with pytest.raises(ScenarioError, match="properties") as caught:
+        parse(text.encode(), "x.toml")
+    assert caught.value.exit_code == 2
