@@ -17,15 +17,16 @@ count = 2
 """
 
 
-def test_properties_of_real_devices() -> None:
+def test_properties_of_functions() -> None:
     text = '[properties]\nx-no-mmap = "off"\n'
     (found,) = parse((GOOD + text).encode(), "x.toml")
     assert found.properties == {"x-no-mmap": "off"}
     assert from_json(found.to_json()) == found
     (plain,) = parse(GOOD.encode(), "x.toml")
     assert found.digest != plain.digest
-    # The runner in the VM knows nothing of them.
-    assert found.course == plain.course
+    # The runner in the VM gives them to QEMU.
+    assert found.course.properties == found.properties
+    assert b"properties" not in plain.course.to_json()
 
 
 def test_properties_add_nothing_where_there_are_none() -> None:
