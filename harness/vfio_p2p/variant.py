@@ -15,9 +15,16 @@ from vfio_p2p.names import suggest
 
 SERIES_LENGTH = 6
 
+# A QEMU that is not built from a tree: the hosts of a place have it.
+INSTALLED = "installed"
+
+# The first release of QEMU that has the series, as upstream has it.
+UPSTREAM = (8, 2)
+
 VARIANTS = (
     f"stock, base, patch-1 to patch-{SERIES_LENGTH}, patched, each with "
-    "+NAME for a mutant, a follow-up or a patch file"
+    "+NAME for a mutant, a follow-up or a patch file; or, at a place of real "
+    f"devices, {INSTALLED}: the QEMU that its hosts have themselves"
 )
 
 
@@ -26,10 +33,11 @@ class TreeName:
     """The name of a variant, taken apart.
 
     :param tree: ``stock`` (the source as it is), ``base`` (without the
-        series), ``patch-1`` and so on, or ``patched`` (with the whole
-        series).
+        series), ``patch-1`` and so on, ``patched`` (with the whole series),
+        or ``installed``.
     :param patches: How many patches of the series the tree has.  A stock
-        tree has all of them, as they are upstream.
+        tree has all of them, as they are upstream, and so has an installed
+        QEMU of release 8.2 or later.
     :param on_top: What is applied on top: the name of a mutant or a
         follow-up, or the path of a patch file.  Empty if nothing is.
     """
@@ -48,7 +56,11 @@ def tree_names(length: int = SERIES_LENGTH) -> tuple[str, ...]:
     :param length: How many patches the series has.
     """
     return (
-        "stock", "base", *(f"patch-{n + 1}" for n in range(length)), "patched"
+        "stock",
+        "base",
+        *(f"patch-{n + 1}" for n in range(length)),
+        "patched",
+        INSTALLED,
     )
 
 
@@ -73,6 +85,14 @@ def parse_tree(name: str, length: int = SERIES_LENGTH) -> TreeName:
             "Give the name of a mutant or a follow-up, or the path of a "
             "patch file.",
         )
+    if tree == INSTALLED:
+        if plus:
+            raise UsageError(
+                f"nothing can go on top of variant {tree!r}",
+                "That QEMU is run as it is. Build one with --source and "
+                f"--variant stock+{on_top}.",
+            )
+        return TreeName(tree, length)
     number = re.fullmatch(r"patch-(\d+)", tree)
     if number and int(number[1]) < length:
         return TreeName(tree, int(number[1]), on_top)
@@ -91,3 +111,23 @@ def is_tree(name: str) -> bool:
     except UsageError:
         return False
     return True
+
+
+def release_of(version: str) -> tuple[int, int] | None:
+    """Return the numbers of the release that a version string names.
+
+    :param version: What QEMU prints, e.g. ``QEMU emulator version 10.0.2
+        (Debian 1:10.0.2+ds-2)``.
+    :return: None if it names no release.
+    """
+    found = re.search(r"(?<![\d.])(\d{1,4})\.(\d{1,4})(?!\d)", version)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def has_series(version: str) -> bool:
+    """Return whether a release of QEMU has the series as upstream has it.
+
+    :param version: What QEMU prints.
+    """
+    number = release_of(version)
+    return number is not None and number >= UPSTREAM

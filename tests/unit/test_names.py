@@ -7,7 +7,14 @@ import pytest
 from vfio_p2p.errors import UsageError
 from vfio_p2p.names import nearest, suggest
 from vfio_p2p.scenario.load import names
-from vfio_p2p.variant import VARIANTS, TreeName, is_tree, parse_tree
+from vfio_p2p.variant import (
+    VARIANTS,
+    TreeName,
+    has_series,
+    is_tree,
+    parse_tree,
+    release_of,
+)
 
 MANY = [f"number-{n}" for n in range(100)]
 
@@ -49,6 +56,7 @@ def test_a_very_long_name_is_no_burden() -> None:
     ("text", "name"),
     [
         ("stock", TreeName("stock", 6)),
+        ("installed", TreeName("installed", 6)),
         ("base", TreeName("base", 0)),
         ("patch-1", TreeName("patch-1", 1)),
         ("patch-6", TreeName("patched", 6)),
@@ -63,7 +71,11 @@ def test_a_variant_is_taken_apart(text: str, name: TreeName) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "patch-0", "patch-7", "patch-01", "patch-", "patched+", "+x"]
+    "text",
+    [
+        *("", "patch-0", "patch-7", "patch-01", "patch-", "patched+", "+x"),
+        "installed+x",
+    ],
 )
 def test_anything_else_is_no_variant(text: str) -> None:
     with pytest.raises(UsageError) as caught:
@@ -81,3 +93,21 @@ def test_a_longer_series_has_more_variants() -> None:
 
 def test_the_help_names_every_variant() -> None:
     assert VARIANTS.startswith("stock, base, patch-1 to patch-6, patched,")
+    assert "installed" in VARIANTS
+
+
+@pytest.mark.parametrize(
+    ("version", "release", "series"),
+    [
+        ("QEMU emulator version 10.0.2 (Debian 1:9.1+ds)", (10, 0), True),
+        ("QEMU emulator version 8.2.0", (8, 2), True),
+        ("QEMU emulator version 8.1.5", (8, 1), False),
+        ("QEMU emulator version 11.0.50 (v11.0.0-1-gabc)", (11, 0), True),
+        ("a QEMU", None, False),
+    ],
+)
+def test_a_release_says_whether_it_has_the_series(
+    version: str, release: tuple[int, int] | None, series: bool
+) -> None:
+    assert release_of(version) == release
+    assert has_series(version) is series

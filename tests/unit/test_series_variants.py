@@ -94,7 +94,7 @@ def test_unknown_variants(base: Base, text: str) -> None:
     with pytest.raises(UsageError, match="unknown variant") as caught:
         parse_variant(base, text)
     assert caught.value.hint.endswith(
-        "Known names: stock, base, patch-1, patch-2, patched."
+        "Known names: stock, base, patch-1, patch-2, patched, installed."
     )
 
 

@@ -8,6 +8,7 @@ from vfio_p2p.series.base import (
     default_base,
     find_base,
     load_bases,
+    nearest_base,
     stock_base,
 )
 from vfio_p2p.series.fit import (
@@ -41,6 +42,7 @@ __all__ = [
     "load_bases",
     "load_followups",
     "load_mutants",
+    "nearest_base",
     "open_folder",
     "parse_variant",
     "recognise",

@@ -141,6 +141,27 @@ def base_for(version: str, folder: Path | None = None) -> Base:
     )
 
 
+def nearest_base(version: str, folder: Path | None = None) -> Base:
+    """Return the base for a QEMU version, or the newest one before it.
+
+    :param version: As in QEMU's file ``VERSION``.
+    :param folder: The folder of patches; by default the project's own.
+    :raise SourceError: When the version is older than every base.
+    """
+    bases = [
+        base
+        for base in load_bases(folder)
+        if _numbers(base.qemu) <= _numbers(version)
+    ]
+    if not bases:
+        return base_for(version, folder)
+    return max(bases, key=lambda base: _numbers(base.qemu))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(x) for x in version.split(".")[:2])
+
+
 def stock_base(version: str) -> Base:
     """Return a base for a QEMU that has the series, but no base of ours.
 

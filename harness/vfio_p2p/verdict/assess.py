@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from vfio_p2p.bundle.manifest import SCENARIO, stderr_file
+from vfio_p2p.bundle.manifest import SCENARIO, Inputs, stderr_file
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.errors import BundleError, UnevenError, UsageError
 from vfio_p2p.oracle import Finding
@@ -23,7 +23,12 @@ from vfio_p2p.scenario.model import Outcome
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side, side_of
 from vfio_p2p.trace import printable
-from vfio_p2p.variant import SERIES_LENGTH, parse_tree
+from vfio_p2p.variant import (
+    INSTALLED,
+    SERIES_LENGTH,
+    has_series,
+    parse_tree,
+)
 from vfio_p2p.verdict.ending import stuck, wrong_end, wrong_ends
 from vfio_p2p.verdict.migrations import judge_run
 from vfio_p2p.verdict.reading import RunReading, completed, read_run
@@ -78,19 +83,27 @@ class Assessment:
     traffic: Traffic | None = None
 
 
-def patches_of(variant: str) -> int:
-    """Return how many patches of the series a tree has.
+def patches_of(inputs: Inputs) -> int:
+    """Return how many patches of the series the QEMUs of a run have.
 
-    :param variant: The name of the tree; see `vfio_p2p.variant`.
+    An installed QEMU has all of them if its release has; if the two sides
+    differ, both releases have to.
+
+    :param inputs: The inputs of the run.
     :raise BundleError: When there is no such tree.
     """
+    variant = inputs.source.variant
     try:
-        return parse_tree(variant).patches
+        patches = parse_tree(variant).patches
     except UsageError:
         raise BundleError(
             f"a tree named {variant!r} is not known",
             "Use the vfio-p2p that wrote the bundle, or a newer one.",
         ) from None
+    if variant != INSTALLED:
+        return patches
+    both = (inputs.source.version, inputs.destination.version)
+    return patches if all(map(has_series, both)) else 0
 
 
 def assess(
@@ -112,7 +125,7 @@ def assess(
         run = read_run(bundle)
     expect = bundle.scenario.expect
     variant = bundle.manifest.inputs.source.variant
-    patches = patches_of(variant)
+    patches = patches_of(bundle.manifest.inputs)
     expected = expect.base
     if patches >= SERIES_LENGTH:
         on_top = parse_tree(variant).on_top if followup is None else followup
