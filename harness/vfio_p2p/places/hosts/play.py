@@ -20,6 +20,7 @@ from vfio_p2p.machine.host import Host
 from vfio_p2p.machine.process import bound
 from vfio_p2p.machine.qemu import Qemu
 from vfio_p2p.machine.remote import RemoteQemu
+from vfio_p2p.places.hosts.tls import CREDENTIALS
 from vfio_p2p.scenario.argv import Launcher, qemu_argv
 from vfio_p2p.scenario.course import Course, GuestProgram
 from vfio_p2p.scenario.result import Result
@@ -73,9 +74,17 @@ class Wire:
     """The network between the machines of a pair.
 
     :param address: The address of each side's machine in it.
+    :param tls: Whether migrations are encrypted; the QEMUs then have
+        `vfio_p2p.places.hosts.tls.CREDENTIALS`.
     """
 
     address: Mapping[Side, str]
+    tls: bool = False
+
+    @property
+    def transport(self) -> str:
+        """What carries the migration, as the provenance calls it."""
+        return "tls" if self.tls else "tcp"
 
 
 class HostSession(Session):
@@ -158,6 +167,13 @@ class HostSession(Session):
                 arguments["uri"] = f"tcp:{host}:0"
             elif command == "migrate":
                 arguments["uri"] = f"tcp:{host}:{await self._port()}"
+            if self._wire.tls and command in CREDENTIALS:
+                # After a turn, a server becomes a client.
+                await super()._execute(
+                    role,
+                    "migrate-set-parameters",
+                    **{"tls-creds": CREDENTIALS[command]},
+                )
         await super()._execute(role, command, **arguments)
 
     async def _port(self) -> str:
