@@ -60,6 +60,8 @@ def test_a_whole_file() -> None:
         ("0000:08:00.0", "8:0.0", "not a PCI address"),
         ("0000:08:00.0", "0000:08:00.1", "has the functions of the source"),
         ("0000:08:00.2", "0000:08:00.3", "a function is named twice"),
+        ("identity =", "qemu =", "is not an absolute path of the host"),
+        ("[pair.both]", "[pair.both]\ntls = 1", "pair.both.tls"),
         ('"ci@far.example:2222"', '"a b"', "not [USER@]HOST[:PORT]"),
         ('"ci@far.example:2222"', '"-oX=y"', "not [USER@]HOST[:PORT]"),
         ('destination = "far"', 'destination = "fra"', "is no host of this"),

@@ -10,7 +10,7 @@ from vfio_p2p.errors import UsageError
 from vfio_p2p.places.cache import CachedPlace
 from vfio_p2p.places.hosts.config import load_hosts
 from vfio_p2p.places.job import Job
-from vfio_p2p.places.place import LIMIT_S, ExactPlace, Place
+from vfio_p2p.places.place import LIMIT_S, EquippedPlace, ExactPlace, Place
 from vfio_p2p.places.sealed.place import SealedPlace
 from vfio_p2p.qemu.program import Programs
 
@@ -18,6 +18,7 @@ __all__ = [
     "LIMIT_S",
     "PLACES",
     "CachedPlace",
+    "EquippedPlace",
     "ExactPlace",
     "Job",
     "Place",

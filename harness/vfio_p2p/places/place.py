@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.places.job import Job
 from vfio_p2p.progress import Progress
 from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.side import Side
 
 # Counted by this machine's clock.  A sealed run takes about 10 s on an idle
 # machine.
@@ -42,7 +45,7 @@ class Place(Protocol):
         """
 
     def check(self) -> None:
-        """Check at once, without building, that the place can be used.
+        """Check at once, without building, that it can be used with builds.
 
         :raise InputError: When the place cannot be used.
         """
@@ -83,6 +86,19 @@ class Place(Protocol):
             at fault.
         :raise SourceError: When the place lacks one of the programs.
         :raise NoSpaceError: When the disk is too full.
+        """
+
+
+@runtime_checkable
+class EquippedPlace(Place, Protocol):
+    """A place whose machines have QEMUs of their own."""
+
+    def installed(self) -> Mapping[Side, ProgramInput]:
+        """Check the place, as `check` does, for its own QEMUs.
+
+        :return: The QEMU of each side, as jobs name it.
+        :raise InputError: When the place or a QEMU cannot be used.
+        :raise HostError: When a machine cannot be reached.
         """
 
 

@@ -47,6 +47,11 @@ class BuildRecipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         path = resource("qemu", "qemu.toml")
         return msgspec.toml.decode(path.read_bytes(), type=cls)
 
+    @property
+    def tls(self) -> bool:
+        """Whether builds can encrypt a migration."""
+        return "--enable-gnutls" in self.configure
+
     def arguments(self, *, werror: bool) -> tuple[str, ...]:
         """Return the arguments of QEMU's configure.
 

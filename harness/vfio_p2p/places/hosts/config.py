@@ -84,6 +84,9 @@ class HostEntry(Strict, frozen=True, kw_only=True):
     :param identity: The file of a private key.
     :param python: The Python of that machine, 3.9 or later.
     :param sudo: Whether changes to the host are made through ``sudo -n``.
+    :param qemu: The path of a QEMU that is installed on that machine.  The
+        variant ``installed`` runs it as it is, with its own libraries and
+        firmware.
     :param driver: The variant driver of the functions: ``mlx5``, ``qat``,
         ``hisi_acc``, ``pds``, ``xe``, ``virtio`` or ``p2pvf``; see the table
         in docs/hosts.md, "What a host needs".
@@ -107,6 +110,7 @@ class HostEntry(Strict, frozen=True, kw_only=True):
     identity: str = ""
     python: str = "python3"
     sudo: bool = False
+    qemu: str = ""
     driver: Annotated[str, Meta(min_length=1)]
     source: Functions
     destination: Functions | None = None
@@ -123,6 +127,10 @@ class HostEntry(Strict, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if _SPACE.search(self.ssh) or self.ssh.startswith("-"):
             raise ValueError(f"ssh: {self.ssh!r} is not [USER@]HOST[:PORT]")
+        if self.qemu and not self.qemu.startswith("/"):
+            raise ValueError(
+                f"qemu: {self.qemu!r} is not an absolute path of the host"
+            )
         other = self.destination
         if other and set(self.source.vfs) & set(other.vfs):
             raise ValueError("destination: it has a function of the source")
@@ -151,6 +159,9 @@ class PairEntry(Strict, frozen=True, kw_only=True):
     :param source: The name of the source's machine.
     :param destination: The name of the destination's machine.
     :param link: The network over which they migrate.
+    :param tls: Whether the migration is encrypted.  The keys and
+        certificates are made anew for each run, and both QEMUs need TLS; see
+        the host's key ``qemu``.
     :param repeat: The number of runs of each kind if ``--seeds`` is not
         given.
     """
@@ -158,6 +169,7 @@ class PairEntry(Strict, frozen=True, kw_only=True):
     source: Name
     destination: Name
     link: Link
+    tls: bool = False
     repeat: Repeat | None = None
 
     def __post_init__(self) -> None:

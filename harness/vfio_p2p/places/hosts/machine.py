@@ -20,9 +20,10 @@ from vfio_p2p.places.hosts.config import (
     HostEntry,
     options_of,
 )
+from vfio_p2p.places.hosts.installed import sha256_of
 from vfio_p2p.places.hosts.requester import requester
 from vfio_p2p.qemu.program import LOADER, Program
-from vfio_p2p.scenario.argv import Launcher
+from vfio_p2p.scenario.argv import HEARTBEAT, Launcher
 
 _COPY_S = 120.0
 # The programs of both sides, and those of the runs that take turns with them.
@@ -72,6 +73,7 @@ class Machine:
         self._launchers: dict[str, Launcher] = {}
         self._has_firmware = False
         self._kvm_works: bool | None = None
+        self._installed: Launcher | None = None
 
     async def inventory(self) -> Inventory:
         """Ask what the machine has now.
@@ -139,6 +141,30 @@ class Machine:
         # The one that was used last is the last one to go.
         self._launchers[key] = self._launchers.pop(key)
         return self._launchers[key]
+
+    async def installed(
+        self, path: str, sha256: str, firmware: Mapping[str, bytes]
+    ) -> Launcher:
+        """Say how a QEMU is started that is installed on the machine.
+
+        It keeps its own firmware, and gets the guest program alone.
+
+        :param path: Its path there.
+        :param sha256: The SHA-256 of the binary when it was examined.
+        :param firmware: The files for builds of ours by name.
+        :raise HostError: When it is another one by now.
+        """
+        if self._installed is None:
+            if await sha256_of(self.host, path) != sha256:
+                raise HostError(
+                    f"{self.name}: {path} has changed since it was examined",
+                    "Run the command again when nothing changes the file.",
+                )
+            folder = f"{await self.host.private_folder()}/guest"
+            await self.host.run(["mkdir", folder], limit_s=_COPY_S)
+            await self.host.put(firmware[HEARTBEAT], f"{folder}/{HEARTBEAT}")
+            self._installed = Launcher((path,), Path(folder))
+        return self._installed
 
     async def _put_firmware(
         self, folder: PurePosixPath, firmware: Mapping[str, bytes]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from vfio_p2p.bundle.manifest import SCENARIO, device_log_of
+from vfio_p2p.bundle.manifest import SCENARIO, ProgramInput, device_log_of
 from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import seal, writing
@@ -24,7 +24,6 @@ from vfio_p2p.machine.files import room_for
 from vfio_p2p.places.hosts.accelerator import Accelerator
 from vfio_p2p.places.hosts.config import (
     HostsFile,
-    Link,
     PairEntry,
     find_place,
 )
@@ -41,17 +40,23 @@ from vfio_p2p.places.hosts.station import (
     Station,
     check_guests,
     check_machines,
+    check_named,
+    encrypting,
+    examine_qemus,
     joined,
     listening,
     stations_of,
+    wire_of,
 )
 from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu.program import Programs
+from vfio_p2p.qemu.recipe import BuildRecipe
 from vfio_p2p.scenario.argv import Launcher
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
+from vfio_p2p.variant import INSTALLED
 
 _NEEDED_BYTES = 64 << 20
 
@@ -62,7 +67,7 @@ class RealPlace:
     :param name: Its name in hosts.toml.
     :param stations: Its two sides.
     :param programs: Finds the programs that jobs name.
-    :param link: The network between its two machines; None if there is one.
+    :param wire: The network between its two machines; None if there is one.
     :param given: The path of hosts.toml; None is the usual one.
     """
 
@@ -74,13 +79,14 @@ class RealPlace:
         name: str,
         stations: Mapping[Side, Station],
         programs: Programs,
-        link: Link | None = None,
+        wire: Wire | None = None,
         given: Path | None = None,
     ) -> None:
         self._name = name
         self._stations = stations
         self._programs = programs
-        self._link = link
+        self._wire = wire
+        self._tls = wire is not None and wire.tls
         self._given = given
         self._machines: dict[str, Machine] = {}
         self._firmware: dict[str, bytes] = {}
@@ -110,9 +116,9 @@ class RealPlace:
             known.
         """
         entry = find_place(name, hosts, dict.fromkeys(others))
-        link = entry.link if isinstance(entry, PairEntry) else None
         stations = stations_of(name, entry, hosts)
-        return cls(name, stations, programs, link, given)
+        wire = wire_of(entry) if isinstance(entry, PairEntry) else None
+        return cls(name, stations, programs, wire, given)
 
     @property
     def name(self) -> str:
@@ -120,19 +126,45 @@ class RealPlace:
         return self._name
 
     def check(self) -> None:
-        """Ask every machine whether the place can be used."""
+        """Ask every machine whether the place can be used with builds."""
+        if self._tls and not BuildRecipe.load().tls:
+            raise UsageError(
+                f"[pair.{self.name}] of hosts.toml has 'tls = true', and the "
+                "QEMUs that vfio-p2p builds have no TLS",
+                "Run the QEMUs that its hosts have themselves, with "
+                f"'--variant {INSTALLED}', or remove 'tls'.",
+            )
         asyncio.run(self._check())
 
     async def _check(self) -> None:
         async with self._connected():
-            known = await self._inventories()
-            # Whoever else has the cards explains what is found on them.
-            async with self._holding(known):
-                check_machines(
-                    self.name, self._stations.values(), known, self._given
-                )
-                await check_guests(self._stations.values(), self._machines)
-                self._sides(known)
+            await self._check_machines()
+
+    async def _check_machines(self) -> None:
+        known = await self._inventories()
+        # Whoever else has the cards explains what is found on them.
+        async with self._holding(known):
+            check_machines(
+                self.name, self._stations.values(), known, self._given
+            )
+            await check_guests(self._stations.values(), self._machines)
+            self._sides(known)
+
+    def installed(self) -> dict[Side, ProgramInput]:
+        """Check the place, and examine its own QEMUs.
+
+        See `EquippedPlace`.
+        """
+        check_named(self.name, self._stations)
+        return asyncio.run(self._installed())
+
+    async def _installed(self) -> dict[Side, ProgramInput]:
+        async with self._connected():
+            found = await examine_qemus(
+                self.name, self._stations, self._machines, tls=self._tls
+            )
+            await self._check_machines()
+        return found
 
     def prepare(self, progress: Progress) -> None:
         """Find the firmware in the cache, or make it."""
@@ -145,7 +177,7 @@ class RealPlace:
             min(x.functions.most for x in self._stations.values()),
             far=any(x.entry.ssh for x in self._stations.values()),
             told=self._told,
-            alike=self._link is not None,
+            alike=self._wire is not None,
         )
 
     @asynccontextmanager
@@ -278,15 +310,11 @@ class RealPlace:
             ),
         )
         scenario = played.scenario
-        programs = {
-            Side.SOURCE: self._programs.find(job.source),
-            Side.DESTINATION: self._programs.find(job.destination),
-        }
         launchers = {
-            side: await sides[side].machine.launcher(
-                programs[side], self._firmware
-            )
-            for side in Side
+            Side.SOURCE: await self._launcher(Side.SOURCE, job.source),
+            Side.DESTINATION: await self._launcher(
+                Side.DESTINATION, job.destination
+            ),
         }
         accelerator = await self._accelerator(sides, launchers)
         stages = {
@@ -301,15 +329,28 @@ class RealPlace:
             for side in Side
         }
         before = await self._offset(sides)
-        async with self._simulating(scenario, sides, folder):
-            await play(
-                scenario.course, stages, folder, self._wire()
-            )
+        async with (
+            self._simulating(scenario, sides, folder),
+            encrypting(stages, self._wire) as equipped,
+        ):
+            await play(scenario.course, equipped, folder, self._wire)
         after = await self._offset(sides)
         clock = combine(before, after) if before and after else None
         (folder / SCENARIO).write_bytes(scenario.to_json())
         provenance = self._provenance(sides, scenario, accelerator, clock)
         seal(folder, played.inputs(provenance))
+
+    async def _launcher(self, side: Side, what: ProgramInput) -> Launcher:
+        """Make the QEMU of one side ready to be started."""
+        station = self._stations[side]
+        machine = self._machines[station.machine]
+        if what.variant == INSTALLED:
+            return await machine.installed(
+                station.entry.qemu, what.sha256, self._firmware
+            )
+        return await machine.launcher(
+            self._programs.find(what), self._firmware
+        )
 
     @asynccontextmanager
     async def _simulating(
@@ -407,25 +448,15 @@ class RealPlace:
         ]
         return Accelerator.KVM if all(found) else Accelerator.TCG
 
-    def _wire(self) -> Wire | None:
-        if self._link is None:
-            return None
-        return Wire(
-            {
-                Side.SOURCE: self._link.source,
-                Side.DESTINATION: self._link.destination,
-            }
-        )
-
     async def _offset(
         self, sides: Mapping[Side, Crew]
     ) -> ClockOffset | None:
-        if self._link is None:
+        if self._wire is None:
             return None
         return await measure(
             sides[Side.SOURCE].machine.host,
             sides[Side.DESTINATION].machine.host,
-            self._link.destination,
+            self._wire.address[Side.DESTINATION],
         )
 
     def _provenance(
@@ -452,6 +483,6 @@ class RealPlace:
             name=self.name,
             source=source,
             destination=destination,
-            transport="unix" if self._link is None else "tcp",
+            transport=self._wire.transport if self._wire else "unix",
             clock=clock,
         )

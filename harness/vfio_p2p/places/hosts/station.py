@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.devices.vf.check import check
 from vfio_p2p.devices.vf.drivers import VariantDriver, find_driver
 from vfio_p2p.devices.vf.inventory import Inventory, PciFunction
@@ -23,11 +25,14 @@ from vfio_p2p.places.hosts.config import (
 )
 from vfio_p2p.places.hosts.guest import GuestEntry
 from vfio_p2p.places.hosts.guest_files import check_files
+from vfio_p2p.places.hosts.installed import check_tls, examine
 from vfio_p2p.places.hosts.machine import Machine
-from vfio_p2p.places.hosts.play import BEAT_S, Listening
+from vfio_p2p.places.hosts.play import BEAT_S, Listening, Stage, Wire
+from vfio_p2p.places.hosts.tls import credentials
 from vfio_p2p.scenario.course import GuestProgram
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
+from vfio_p2p.variant import INSTALLED
 
 # How the preflight calls the processes that have a device.
 _USERS = " users"
@@ -162,6 +167,44 @@ def stations_of(
     }
 
 
+def wire_of(pair: PairEntry) -> Wire:
+    """Return the network between the machines of a pair.
+
+    :param pair: The pair.
+    """
+    return Wire(
+        {
+            Side.SOURCE: pair.link.source,
+            Side.DESTINATION: pair.link.destination,
+        },
+        tls=pair.tls,
+    )
+
+
+@asynccontextmanager
+async def encrypting(
+    stages: Mapping[Side, Stage], wire: Wire | None
+) -> AsyncIterator[Mapping[Side, Stage]]:
+    """Give the QEMUs keys while the block lasts, if they need them.
+
+    :param stages: Where the QEMUs of each side run.
+    :param wire: The network between their machines, if there are two.
+    :return: The same stages, with the keys.
+    :raise HostError: When a machine does not take the keys.
+    """
+    if wire is None or not wire.tls:
+        yield stages
+        return
+    hosts = {side: stage.host for side, stage in stages.items()}
+    async with credentials(hosts, wire.address) as arguments:
+        yield {
+            side: replace(
+                stage, arguments=(*stage.arguments, *arguments[side])
+            )
+            for side, stage in stages.items()
+        }
+
+
 def check_machines(
     place: str,
     stations: Iterable[Station],
@@ -195,6 +238,54 @@ def check_machines(
     for line in check(tuple(known.values()), HostsWanted(wanted)):
         if line.ok is False:
             raise _error(line)
+
+
+async def examine_qemus(
+    place: str,
+    stations: Mapping[Side, Station],
+    machines: Mapping[str, Machine],
+    *,
+    tls: bool,
+) -> dict[Side, ProgramInput]:
+    """Find out which QEMUs the machines of a place have themselves.
+
+    :param place: The name of the place.
+    :param stations: Its sides.
+    :param machines: Its machines, by name.
+    :param tls: Whether they have to encrypt the migration.
+    :return: The QEMU of each side.
+    :raise UsageError: When a machine names none, or it cannot be used.
+    :raise HostError: When a machine is gone.
+    """
+    check_named(place, stations)
+    found: dict[str, ProgramInput] = {}
+    for station in stations.values():
+        name, path = station.machine, station.entry.qemu
+        if name not in found:
+            host = machines[name].host
+            found[name] = await examine(host, path)
+            if tls:
+                await check_tls(host, place, path)
+    return {side: found[x.machine] for side, x in stations.items()}
+
+
+def check_named(place: str, stations: Mapping[Side, Station]) -> None:
+    """See that every machine of a place names a QEMU of its own.
+
+    :param place: The name of the place.
+    :param stations: Its sides.
+    :raise UsageError: When one does not.
+    """
+    for station in stations.values():
+        if not station.entry.qemu:
+            name = station.machine
+            raise UsageError(
+                f"{place} has no QEMU for the variant {INSTALLED!r}: "
+                f"[host.{name}] of hosts.toml names none",
+                "Add the path of the QEMU that is installed there, as in "
+                f'qemu = "/usr/bin/qemu-system-x86_64", to [host.{name}], or '
+                "choose another variant.",
+            )
 
 
 async def check_guests(
