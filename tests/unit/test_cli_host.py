@@ -290,6 +290,18 @@ def test_what_is_wanted(hosts: Path) -> None:
     )
 
 
+def test_the_qemu_that_the_file_names_is_looked_for(hosts: Path) -> None:
+    text = hosts.read_text()
+    hosts.write_text(text.replace("[host.here]", '[host.here]\nqemu = "/n"'))
+    where = Where(at="here", hosts=hosts)
+    (wanted,) = host_wanted(locate(where), HostCheckRequest(where))
+    assert wanted.qemus == ("/n",)
+    (wanted,) = host_wanted(
+        locate(where), HostCheckRequest(where, qemus=("/q", "/n"))
+    )
+    assert wanted.qemus == ("/q", "/n")
+
+
 class TreeHost:
     """A host that is a folder, on which the agent runs.
 

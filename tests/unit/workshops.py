@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,7 +56,8 @@ class FakeWorkshop:
     :param unpatchable: The error of patches that do not apply.
     :param judge: Judges a run that leaves no bundle.
     :param make: Makes the bundle of a run; None leaves no bundle.
-    :param release: The release of the source that is found by its path.
+    :param release: The release of the source that is found by its path, and
+        of the QEMU that is installed.
     """
 
     refuses: dict[str, Exception] = field(default_factory=dict)
@@ -114,6 +115,13 @@ class FakeWorkshop:
     def check(self, setting: Setting) -> None:
         """Check only the history; every place can be used."""
         check_history(setting.history)
+
+    def installed(self, setting: Setting) -> Mapping[Side, ProgramInput]:
+        """Say that the place has a QEMU of that version, on both sides."""
+        check_history(setting.history)
+        version = f"QEMU emulator version {self.release}.2 (here)"
+        what = program_of("installed", version)
+        return dict.fromkeys(Side, what)
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """Every place is ready."""

@@ -23,9 +23,9 @@ from vfio_p2p.plans.compared import (
     runs_of_folder,
 )
 from vfio_p2p.plans.devices import load_for
+from vfio_p2p.plans.installed import choose_subject
 from vfio_p2p.plans.runs import Wanted, run_trees
 from vfio_p2p.plans.setting import Origin, Setting
-from vfio_p2p.plans.sources import choose, choose_variants
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.report.comparison import compared_sets
@@ -169,12 +169,12 @@ def _made(
         if x.is_tree
     }
     setting.check()
-    workshop.check(setting)
-    chosen = choose(request.origin, reporter, workshop)
-    trees = {
-        side: choose_variants(chosen, [side.text], workshop)[0]
-        for side in scenarios
-    }
+    names = dict.fromkeys(side.text for side in scenarios)
+    subject = choose_subject(
+        request.origin, names, setting, reporter, workshop
+    )
+    found_trees = dict(zip(names, subject.variants, strict=True))
+    trees = {side: found_trees[side.text] for side in scenarios}
     # With another name, timers would fire at other times in the testbed, so
     # two different scenarios may share a name.
     alike = len({x.name for x in scenarios.values()}) == 1
@@ -190,7 +190,12 @@ def _made(
         for side in scenarios
     }
     made = run_trees(
-        chosen, list(wanted.values()), setting, reporter, workshop
+        subject.chosen,
+        list(wanted.values()),
+        setting,
+        reporter,
+        workshop,
+        subject.installed,
     )
     found: dict[Operand, list[Judged]] = {side: [] for side in scenarios}
     for (side, seed), one in zip(wanted, made.results, strict=True):

@@ -138,7 +138,8 @@ def _kind(bundle: Bundle) -> tuple[str, ...]:
         bundle.scenario.name,
         f"({inputs.scenario[:_SHOWN]})",
         inputs.source.version,
-        f"(build {inputs.source.build[:_SHOWN]})",
+        # An installed QEMU was not built here.
+        f"(build {(inputs.source.build or inputs.source.sha256)[:_SHOWN]})",
         "sealed" if inputs.place.exact else "measured",
     )
 

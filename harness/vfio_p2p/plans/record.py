@@ -91,7 +91,9 @@ def entry(
     revision_s = None
     if revision is None:
         store = Store(cache_dir() / "builds")
-        built = store.find(bundle.manifest.inputs.source.build)
+        key = bundle.manifest.inputs.source.build
+        # An installed QEMU has no key.
+        built = store.find(key) if key else None
         revision = built.info.revision if built else ""
         revision_s = built.info.revision_s if built else None
     return entry_of(

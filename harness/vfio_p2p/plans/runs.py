@@ -11,6 +11,7 @@ from vfio_p2p.errors import UsageError
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.places import Job
 from vfio_p2p.plans.devices import check_qemu
+from vfio_p2p.plans.installed import Installed, Subject
 from vfio_p2p.plans.matrix import Cell, CellResult
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.plans.sources import Chosen, build_all
@@ -22,6 +23,7 @@ from vfio_p2p.report.formats import render
 from vfio_p2p.report.p2p import gated
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
+from vfio_p2p.variant import INSTALLED
 
 JSON = "report.json"
 JUNIT = "junit.xml"
@@ -84,20 +86,62 @@ def job_of(
     return Job.of(workshop.program(build), scenario, seed)
 
 
+def jobs_of(
+    chosen: Chosen | None,
+    installed: Installed | None,
+    wanted: Sequence[Wanted],
+    reporter: Reporter,
+    workshop: Workshop,
+) -> list[Job]:
+    """Build every tree, and make a job for each run.
+
+    :param chosen: The source of the trees; None if nothing is built.
+    :param installed: The QEMUs of the variant ``installed``, if it is
+        wanted.
+    :param wanted: The runs.
+    :param reporter: Told how far each build is.
+    :param workshop: Builds.
+    :raise BuildError: When a tree does not build.
+    """
+
+    def is_built(one: Wanted) -> bool:
+        return installed is None or one.variant.name != INSTALLED
+
+    builds: dict[str, Build] = {}
+    if chosen is not None:
+        trees = {x.variant.name: x.variant for x in wanted if is_built(x)}
+        for build in build_all(
+            chosen.source, list(trees.values()), reporter, workshop
+        ):
+            builds[build.variant] = build
+    return [
+        installed.job(one.scenario, one.seed)
+        if installed is not None and not is_built(one)
+        else job_of(
+            builds[one.variant.name], one.scenario, one.seed, workshop
+        )
+        for one in wanted
+    ]
+
+
 def run_trees(
-    chosen: Chosen,
+    chosen: Chosen | None,
     wanted: Sequence[Wanted],
     setting: Setting,
     reporter: Reporter,
     workshop: Workshop,
+    installed: Installed | None = None,
 ) -> TreeRuns:
     """Build every tree and make every run, once `Workshop.check` passed.
 
-    :param chosen: The source of the trees, and its base.
+    :param chosen: The source of the trees, and its base; None if nothing is
+        built.
     :param wanted: The runs.
     :param setting: Where and how they are made.
     :param reporter: Told how far the work is.
     :param workshop: Builds and runs.
+    :param installed: The QEMUs of the variant ``installed``, if it is
+        wanted.
     :raise UsageError: When there is nothing to run.
     """
     if not wanted:
@@ -105,34 +149,24 @@ def run_trees(
             "there is nothing to run",
             "Name at least one variant and one scenario.",
         )
-    check_qemu(setting.driver, chosen.source.version)
-    variants = {one.variant.name: one.variant for one in wanted}
-    builds = {
-        build.variant: build
-        for build in build_all(
-            chosen.source, list(variants.values()), reporter, workshop
-        )
-    }
+    if chosen is not None:
+        check_qemu(setting.driver, chosen.source.version)
+    jobs = jobs_of(chosen, installed, wanted, reporter, workshop)
     cells = [
-        Cell(
-            job_of(
-                builds[one.variant.name], one.scenario, one.seed, workshop
-            ),
-            suffix=one.suffix,
-        )
-        for one in wanted
+        Cell(job, suffix=one.suffix)
+        for job, one in zip(jobs, wanted, strict=True)
     ]
     results = workshop.run(cells, setting, reporter)
-    version = next(iter(builds.values())).version
-    return TreeRuns(tuple(results), version)
+    return TreeRuns(tuple(results), jobs[0].source.version)
 
 
 def judge_trees(
-    chosen: Chosen,
+    chosen: Chosen | None,
     trees: Sequence[tuple[Variant, Scenario]],
     setting: Setting,
     reporter: Reporter,
     workshop: Workshop,
+    installed: Installed | None = None,
 ) -> TreeRuns:
     """Run every tree with every seed of a setting.
 
@@ -145,20 +179,22 @@ def judge_trees(
         for tree, scenario in trees
         for seed in setting.every_seed
     ]
-    return run_trees(chosen, wanted, setting, reporter, workshop)
+    return run_trees(
+        chosen, wanted, setting, reporter, workshop, installed
+    )
 
 
-def document_of(chosen: Chosen, made: TreeRuns) -> Document:
+def document_of(subject: Subject, made: TreeRuns) -> Document:
     """Report on runs.
 
-    :param chosen: The source of their trees, and its base.
+    :param subject: Their QEMUs.
     :param made: The runs.
     """
     return Document.of(
         tuple(result.run for result in made.results),
         qemu=made.version,
-        base=chosen.base.name,
-        origin=chosen.source.origin,
+        base=subject.base,
+        origin=subject.origin,
     )
 
 

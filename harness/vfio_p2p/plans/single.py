@@ -15,10 +15,10 @@ from vfio_p2p.bundle.write import check_replaceable, claimed, pack
 from vfio_p2p.errors import HostError
 from vfio_p2p.machine.files import publishing, remove_tree
 from vfio_p2p.plans.devices import check_qemu, load_for
+from vfio_p2p.plans.installed import choose_subject
 from vfio_p2p.plans.matrix import Cell, CellResult
-from vfio_p2p.plans.runs import job_of
+from vfio_p2p.plans.runs import Wanted, jobs_of
 from vfio_p2p.plans.setting import OUT, Origin, Setting
-from vfio_p2p.plans.sources import build_all, choose, choose_variants
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.report.document import Document
@@ -62,15 +62,23 @@ def run_one(
     setting = request.setting
     scenario = load_for(request.scenario, setting, reporter)
     setting.check()
-    workshop.check(setting)
-    chosen = choose(request.origin, reporter, workshop)
-    check_qemu(setting.driver, chosen.source.version)
-    (variant,) = choose_variants(chosen, [request.variant], workshop)
+    subject = choose_subject(
+        request.origin, [request.variant], setting, reporter, workshop
+    )
+    (variant,) = subject.variants
+    if subject.chosen:
+        check_qemu(setting.driver, subject.chosen.source.version)
     usual = f"{variant.name}-{scenario.name}-s{setting.seed}"
     out = request.bundle or OUT / usual
     check_replaceable(out)
-    (build,) = build_all(chosen.source, [variant], reporter, workshop)
-    cell = Cell(job_of(build, scenario, setting.seed, workshop))
+    (job,) = jobs_of(
+        subject.chosen,
+        subject.installed,
+        [Wanted(variant, scenario, setting.seed)],
+        reporter,
+        workshop,
+    )
+    cell = Cell(job)
     workshop.prepare(setting, reporter)
     waiting = partial(
         reporter.task("run"), 0, 0, "waiting for another vfio-p2p"
@@ -82,9 +90,9 @@ def run_one(
         run = gated(run, request.most_p2p_ms * 1e6)
     return Document.of(
         (run,),
-        qemu=build.version,
-        base=chosen.base.name,
-        origin=chosen.source.origin,
+        qemu=job.source.version,
+        base=subject.base,
+        origin=subject.origin,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vfio_p2p.errors import UsageError
 from vfio_p2p.plans.devices import load_for
+from vfio_p2p.plans.installed import choose_subject
 from vfio_p2p.plans.runs import (
     document_of,
     forget_reports,
@@ -15,7 +16,6 @@ from vfio_p2p.plans.runs import (
     write_reports,
 )
 from vfio_p2p.plans.setting import Origin, Setting
-from vfio_p2p.plans.sources import choose, choose_variants
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.report.document import Document
@@ -61,21 +61,24 @@ def validate(
     setting = request.setting
     scenarios = load_scenarios(request.scenarios, setting, reporter)
     setting.check()
-    workshop.check(setting)
-    chosen = choose(request.origin, reporter, workshop)
-    variants = choose_variants(
-        chosen, request.variants or chosen.default_variants, workshop
+    subject = choose_subject(
+        request.origin, request.variants, setting, reporter, workshop
     )
     forget_reports(setting.out)
     made = judge_trees(
-        chosen,
-        [(tree, scenario) for tree in variants for scenario in scenarios],
+        subject.chosen,
+        [
+            (tree, scenario)
+            for tree in subject.variants
+            for scenario in scenarios
+        ],
         setting,
         reporter,
         workshop,
+        subject.installed,
     )
     made = made.gated(request.most_p2p_ms)
-    document = document_of(chosen, made)
+    document = document_of(subject, made)
     write_reports(setting.out, document)
     return document
 

@@ -9,7 +9,7 @@ and nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,8 @@ from typing import Protocol
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.write import claimed
 from vfio_p2p.devices import Driver
-from vfio_p2p.places import CachedPlace, Place, open_place
+from vfio_p2p.errors import UsageError
+from vfio_p2p.places import CachedPlace, EquippedPlace, Place, open_place
 from vfio_p2p.plans.matrix import Cell, CellResult, run_matrix
 from vfio_p2p.plans.record import check_history, recording
 from vfio_p2p.plans.setting import Setting
@@ -25,6 +26,8 @@ from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import Build, Source, build, find_source
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.series import Patch, Variant, apply_patches
+from vfio_p2p.side import Side
+from vfio_p2p.variant import INSTALLED
 
 
 class Workshop(Protocol):
@@ -74,9 +77,17 @@ class Workshop(Protocol):
         """
 
     def check(self, setting: Setting) -> None:
-        """See that runs can be made and kept, before anything is built.
+        """See that runs of builds can be made and kept, before any is built.
 
         :raise InputError: When they cannot.
+        """
+
+    def installed(self, setting: Setting) -> Mapping[Side, ProgramInput]:
+        """Do as `check` does, for the QEMUs that the place has itself.
+
+        :return: The QEMU of each side, as jobs name it.
+        :raise InputError: When it has none, or they cannot be used.
+        :raise HostError: When a machine cannot be reached.
         """
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
@@ -145,6 +156,19 @@ class Local:
         """See `Workshop.check`."""
         self.place(*_of(setting)).check()
         check_history(setting.history)
+
+    def installed(self, setting: Setting) -> Mapping[Side, ProgramInput]:
+        """See `Workshop.installed`."""
+        place = self.place(*_of(setting))
+        if not isinstance(place, EquippedPlace):
+            raise UsageError(
+                f"the place {place.name!r} has no QEMU for the variant "
+                f"{INSTALLED!r}",
+                "Name a place of real devices whose hosts have the key "
+                "'qemu', as in '--at NAME', or choose another variant.",
+            )
+        check_history(setting.history)
+        return place.installed()
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """See `Workshop.prepare`."""

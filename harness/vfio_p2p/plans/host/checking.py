@@ -40,7 +40,8 @@ class HostCheckRequest:
         else on the host; None takes what that file says, or one for each
         side.
     :param ram_mib: The memory of a guest.
-    :param qemus: The QEMUs that shall run there.
+    :param qemus: The QEMUs that shall run there, besides the one that
+        ``hosts.toml`` names.
     :param probe: Open the devices that nobody uses, and ask them.
     """
 
@@ -62,8 +63,11 @@ def check_hosts(wanted: HostCheckRequest) -> tuple[CheckLine, ...]:
     :raise InputError: When there is no such host or driver.
     """
     hosts = locate(wanted.where)
+    named = (x.entry.qemu for x in hosts if x.entry and x.entry.qemu)
     found = take_inventories(
-        hosts, probe=wanted.probe, programs=wanted.qemus
+        hosts,
+        probe=wanted.probe,
+        programs=tuple(dict.fromkeys((*wanted.qemus, *named))),
     )
     lines = check(
         found, HostsWanted(host_wanted(hosts, wanted), wanted.ram_mib)
@@ -109,11 +113,12 @@ def _of_host(
             _needed(entry.source, wanted.vfs),
             _needed(entry.destination, wanted.vfs),
         )
+    own = (entry.qemu,) if entry and entry.qemu else ()
     return HostWanted(
         host.spec.name,
         wanted.driver or (entry.driver if entry else ""),
         needed,
-        wanted.qemus,
+        tuple(dict.fromkeys((*wanted.qemus, *own))),
         wanted.where.options,
         known=bool(entry and not wanted.pf and not wanted.driver),
     )
