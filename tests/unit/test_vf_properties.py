@@ -93,5 +93,20 @@ def test_reports_say_so(tmp_path: Path) -> None:
     setup = dict(setup_of(run))
     assert setup["host, x-no-mmap"] == "on: The table does not fill a page."
     assert setup["host, x-more"] == "1"
+    assert setup["migration over"] == "a Unix socket"
     text = render("table", Document.of([run, run], qemu="", base=""))
     assert " ".join(text.split()).count(remark) == 1
+    place = HostProvenance(
+        name="pair", source=machine, destination=machine, transport="tls"
+    )
+    bundle = make_bundle(
+        tmp_path / "tls", place=place, variant="installed", build=""
+    )
+    run = run_of(open_bundle(bundle))
+    assert remarks_of(run) == (
+        "pair: the migration was encrypted with TLS.", remark
+    )  # fmt: skip
+    setup = dict(setup_of(run))
+    assert setup["migration over"] == "TLS, encrypted"
+    assert setup["QEMU"].endswith("installed on the host")
+    assert "build" not in setup

@@ -13,8 +13,15 @@ from vfio_p2p.bundle.provenance import (
     SealedProvenance,
 )
 from vfio_p2p.report.run import Run
+from vfio_p2p.variant import INSTALLED
 
 P2PSIM = "p2psim"
+
+_TRANSPORTS = {
+    "unix": "a Unix socket",
+    "tcp": "TCP, not encrypted",
+    "tls": "TLS, encrypted",
+}
 
 
 def build_of(run: Run) -> str:
@@ -44,20 +51,25 @@ def measured_at(run: Run) -> str:
 
 
 def remarks_of(run: Run) -> tuple[str, ...]:
-    """Say which properties its devices had to have, and why.
+    """Say what was special about the run at its place, and why.
+
+    That is the encryption of the migration, and the properties that the
+    devices had to have.
 
     :param run: The run.
     """
     if not (run.inputs and isinstance(run.inputs.place, HostProvenance)):
         return ()
     place = run.inputs.place
-    return tuple(
-        dict.fromkeys(
+    encrypted = f"{place.name}: the migration was encrypted with TLS."
+    return (
+        *([encrypted] if place.transport == "tls" else []),
+        *dict.fromkeys(
             f"{machine.name}: vfio-pci has {name}={value}. {reason}"
             for machine in (place.source, place.destination)
             for name, value in _properties(machine)
             if (reason := machine.reasons.get(name))
-        )
+        ),
     )
 
 
@@ -122,7 +134,8 @@ def setup_of(run: Run) -> list[tuple[str, str]]:
 
 
 def _hosts(place: HostProvenance) -> list[tuple[str, str]]:
-    found = [("place", place.name), ("migration over", place.transport)]
+    carried = _TRANSPORTS.get(place.transport, place.transport)
+    found = [("place", place.name), ("migration over", carried)]
     if place.destination.name == place.source.name:
         found += _machine("host", place.source)
     else:
@@ -178,6 +191,11 @@ def _with_reason(value: str, reason: str | None) -> str:
 
 
 def _program(name: str, program: ProgramInput) -> list[tuple[str, str]]:
+    if program.variant == INSTALLED:
+        return [
+            (name, f"{program.version}, installed on the host"),
+            ("binary, SHA-256", program.sha256),
+        ]
     return [
         (name, f"{program.version}, tree {program.variant}"),
         ("build", program.build),
