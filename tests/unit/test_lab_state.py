@@ -201,8 +201,10 @@ def test_places(run: RunFolder) -> None:
     assert host.known_hosts == str(run.known_hosts)
     assert host.source.most == 4
     file = parse_hosts(hosts_toml(run, state(hosts=2)).encode(), run.hosts)
-    assert file.places == ("lab-host", "lab-pair")
+    assert file.places == ("lab-host", "lab-pair", "lab-tls")
     pair = file.pair["lab-pair"]
+    assert (pair.tls, file.pair["lab-tls"].tls) == (False, True)
+    assert all(x.qemu.startswith("/usr/bin/") for x in file.host.values())
     assert file.host[pair.destination].ssh == "root@127.0.0.1:2202"
     assert pair.link.destination == "10.9.0.2"
 

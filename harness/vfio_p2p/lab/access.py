@@ -21,6 +21,8 @@ PACKAGE = "openssh-client"
 
 _COUNT = 4
 _DRIVER = "p2pvf"
+# Debian's, a part of the image.
+_QEMU = "/usr/bin/qemu-system-x86_64"
 # Rounds of a few kilobytes make the measured bandwidth tiny, so that QEMU
 # would never expect the state of the devices to fit into its 300 ms.
 _DOWNTIME_LIMIT_MS = 20000
@@ -102,16 +104,15 @@ def hosts_toml(run: RunFolder, state: LabState) -> str:
             tree["host"][machine.name] = _host(run, machine) | {
                 "source": both["source"]
             }
-        tree["pair"] = {
-            "lab-pair": {
-                "source": NAMES[0],
-                "destination": NAMES[1],
-                "link": {
-                    "source": LINK[NAMES[0]],
-                    "destination": LINK[NAMES[1]],
-                },
-            }
+        pair = {
+            "source": NAMES[0],
+            "destination": NAMES[1],
+            "link": {
+                "source": LINK[NAMES[0]],
+                "destination": LINK[NAMES[1]],
+            },
         }
+        tree["pair"] = {"lab-pair": pair, "lab-tls": pair | {"tls": True}}
     return tomli_w.dumps(tree)
 
 
@@ -121,6 +122,7 @@ def _host(run: RunFolder, machine: LabMachine) -> dict[str, Any]:
         "ssh_config": str(run.ssh_config),
         "known_hosts": str(run.known_hosts),
         "identity": str(run.key),
+        "qemu": _QEMU,
         "driver": _DRIVER,
         "parameters": {"downtime-limit": _DOWNTIME_LIMIT_MS},
     }
