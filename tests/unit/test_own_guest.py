@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
+from bundles import make_bundle
 from test_hosts_file import WHOLE
+from test_two_clocks import machine
+from vfio_p2p.bundle.provenance import GuestProvenance, HostProvenance
 from vfio_p2p.devices.vf.line import CheckLine
-from vfio_p2p.errors import ConfigError
+from vfio_p2p.errors import ConfigError, HostError
 from vfio_p2p.machine.host import HostSpec, open_host
 from vfio_p2p.places.hosts.config import FILE, parse_hosts
 from vfio_p2p.places.hosts.guest import (
@@ -19,7 +24,10 @@ from vfio_p2p.places.hosts.guest import (
     differences,
     own_guest,
 )
-from vfio_p2p.places.hosts.guest_files import check_files
+from vfio_p2p.places.hosts.guest_files import GuestFiles, check_files
+from vfio_p2p.report.collect import collect
+from vfio_p2p.report.document import from_json, to_json
+from vfio_p2p.report.formats import render
 from vfio_p2p.scenario.load import load
 
 KERNEL = 'guest = {kernel = "/boot/k", initrd = "/boot/i", append = "quiet"}'
@@ -111,6 +119,66 @@ def checked(guest: GuestEntry) -> list[bool | None]:
             return await check_files("box", host, guest)
 
     return [x.ok for x in asyncio.run(look())]
+
+
+def test_what_is_known_of_a_guest(tmp_path: Path) -> None:
+    kernel, image = tmp_path / "a kernel", tmp_path / "image"
+    kernel.write_bytes(b"first")
+    image.write_bytes(b"disk")
+    guest = GuestEntry(
+        kernel=str(kernel), image=str(image), append="quiet", smp=2
+    )
+
+    async def look() -> None:
+        async with open_host(HostSpec()) as host:
+            files = GuestFiles("box", host)
+            found = await files.provenance(guest)
+            assert found == GuestProvenance(
+                files={"kernel": sha256(b"first"), "image": sha256(b"disk")},
+                append="quiet",
+                memory_mib=512,
+                smp=2,
+                image_mode="read-only",
+            )
+            # The guest may have been made anew in the meantime.
+            kernel.write_bytes(b"second")
+            found = await files.provenance(guest)
+            assert found.files["kernel"] == sha256(b"second")
+            # An image that the guest writes to is another one each time.
+            shared = msgspec.structs.replace(
+                guest, image_mode=ImageMode.SHARED
+            )
+            found = await files.provenance(shared)
+            assert (set(found.files), found.image_mode) == (
+                {"kernel"}, "shared"
+            )
+            kernel.unlink()
+            with pytest.raises(HostError, match=r"kernel cannot be read: "):
+                await files.provenance(guest)
+
+    asyncio.run(look())
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_report_shows_the_guest(tmp_path: Path) -> None:
+    guest = GuestProvenance(
+        files={"kernel": "4" * 64}, append="quiet", memory_mib=64, smp=1
+    )
+    box = msgspec.structs.replace(machine("box"), guest=guest)
+    for at, shown in ((box, True), (machine("box"), False)):
+        place = HostProvenance(name="box", source=at, destination=at)
+        path = make_bundle(tmp_path / str(shown), place=place)
+        document = collect([path])
+        assert from_json(to_json(document).encode(), "x") == document
+        text = " ".join(render("html", document).split())
+        for said in ("64 MiB, 1 x CPU", ">quiet<", "4" * 64):
+            assert (said in text) is shown
+        # Without a guest, nothing is different in a bundle.
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        assert ("guest" in manifest["inputs"]["place"]["source"]) is shown
 
 
 def test_files_are_looked_for(tmp_path: Path) -> None:

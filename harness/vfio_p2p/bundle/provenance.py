@@ -91,6 +91,26 @@ class FunctionProvenance(msgspec.Struct, frozen=True, kw_only=True):
     numa_node: int | None = None
 
 
+class GuestProvenance(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest of the user that a QEMU ran.
+
+    :param files: SHA-256 by the names ``kernel``, ``initrd`` and ``image``;
+        an image to which the guest writes has none.
+    :param append: The command line of its kernel.
+    :param memory_mib: Its memory.
+    :param smp: The number of its processors.
+    :param cpu: QEMU's model of the processor; empty for QEMU's default.
+    :param image_mode: Who writes to its image; empty without one.
+    """
+
+    files: dict[str, str]
+    append: str = ""
+    memory_mib: int
+    smp: int
+    cpu: str = ""
+    image_mode: str = ""
+
+
 class MachineProvenance(msgspec.Struct, frozen=True, kw_only=True):
     """One machine on which a QEMU ran.
 
@@ -105,6 +125,7 @@ class MachineProvenance(msgspec.Struct, frozen=True, kw_only=True):
         takes them.
     :param reasons: Why the driver needs some of them, by property.
     :param accelerator: ``kvm`` or ``tcg``.
+    :param guest: The guest of the user; missing if QEMU ran the scenario's.
     :param load: Its load averages before the run, over 1, 5 and 15 minutes.
     """
 
@@ -118,6 +139,9 @@ class MachineProvenance(msgspec.Struct, frozen=True, kw_only=True):
     properties: str = ""
     reasons: dict[str, str] = msgspec.field(default_factory=dict)
     accelerator: str = "tcg"
+    # Without the key, results of other guests stay comparable with older
+    # ones in a history.
+    guest: GuestProvenance | msgspec.UnsetType = msgspec.UNSET
     load: tuple[float, ...] = ()
 
 

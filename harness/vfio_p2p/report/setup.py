@@ -6,8 +6,11 @@ No other module of this package looks into a run's inputs.
 
 from __future__ import annotations
 
+import msgspec
+
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.provenance import (
+    GuestProvenance,
     HostProvenance,
     MachineProvenance,
     SealedProvenance,
@@ -183,7 +186,27 @@ def _machine(name: str, machine: MachineProvenance) -> list[tuple[str, str]]:
             (f"{name}, {key}", _with_reason(value, machine.reasons.get(key)))
             for key, value in _properties(machine)
         ),
+        *_guest(f"{name}, guest", machine.guest),
     ]
+
+
+def _guest(
+    name: str, guest: GuestProvenance | msgspec.UnsetType
+) -> list[tuple[str, str]]:
+    """Describe a guest of the user, if there is one."""
+    if isinstance(guest, msgspec.UnsetType):
+        return []
+    found = [
+        (
+            name,
+            f"{guest.memory_mib} MiB, {guest.smp} x {guest.cpu or 'CPU'}"
+            + (f", image {guest.image_mode}" if guest.image_mode else ""),
+        )
+    ]
+    if guest.append:
+        found.append((f"{name}, append", guest.append))
+    found += [(f"{name}, {x}", y) for x, y in guest.files.items()]
+    return found
 
 
 def _with_reason(value: str, reason: str | None) -> str:

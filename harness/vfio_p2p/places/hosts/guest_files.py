@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether the files of a user's own guest are on a host."""
+"""The files of a user's own guest on a host: are they there, and which?"""
 
 from __future__ import annotations
 
+from vfio_p2p.bundle.provenance import GuestProvenance
 from vfio_p2p.devices.vf.line import CheckLine
-from vfio_p2p.machine.host_protocol import Host
+from vfio_p2p.errors import HostError
+from vfio_p2p.machine.host_protocol import Completed, Host
 from vfio_p2p.places.hosts.guest import GuestEntry
 
 _LIMIT_S = 30.0
+# An image may be large.
+_HASH_S = 1800.0
 
 
 async def check_files(
@@ -46,3 +50,63 @@ async def check_files(
             )
         )
     return tuple(lines)
+
+
+class GuestFiles:
+    """The content of the files of a guest, as long as they do not change.
+
+    :param name: The host's name in hosts.toml.
+    :param host: A session on it.
+    """
+
+    def __init__(self, name: str, host: Host) -> None:
+        self._name = name
+        self._host = host
+        # By path: what the file system says of the file, and its SHA-256.
+        self._known: dict[str, tuple[bytes, str]] = {}
+
+    async def provenance(self, guest: GuestEntry) -> GuestProvenance:
+        """Describe a guest as a part of a run's provenance.
+
+        :param guest: The guest.
+        :raise HostError: When a file cannot be read.
+        """
+        paths = {"kernel": guest.kernel, "initrd": guest.initrd}
+        if not guest.writes:
+            paths["image"] = guest.image
+        return GuestProvenance(
+            files={
+                key: await self._sha256(path)
+                for key, path in paths.items()
+                if path
+            },
+            append=guest.append,
+            memory_mib=guest.memory_mib,
+            smp=guest.smp,
+            cpu=guest.cpu,
+            image_mode=str(guest.image_mode) if guest.image else "",
+        )
+
+    async def _sha256(self, path: str) -> str:
+        told = await self._run(
+            ["stat", "-L", "-c", "%d %i %s %Y %Z", path], path, _LIMIT_S
+        )
+        before, found = self._known.get(path, (b"", ""))
+        if before != told.stdout:
+            done = await self._run(["sha256sum", path], path, _HASH_S)
+            # A backslash comes first if the name has odd characters.
+            found = done.stdout.decode().lstrip("\\")[:64]
+            self._known[path] = told.stdout, found
+        return found
+
+    async def _run(
+        self, argv: list[str], path: str, limit_s: float
+    ) -> Completed:
+        done = await self._host.run(argv, limit_s=limit_s)
+        if done.status:
+            said = done.stderr.decode(errors="backslashreplace").strip()
+            raise HostError(
+                f"{self._name}: {path} cannot be read: {said}",
+                f"Check the files of [host.{self._name}.guest].",
+            )
+        return done

@@ -9,7 +9,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path, PurePosixPath
 
-from vfio_p2p.bundle.provenance import FunctionProvenance, MachineProvenance
+import msgspec
+
+from vfio_p2p.bundle.provenance import (
+    FunctionProvenance,
+    GuestProvenance,
+    MachineProvenance,
+)
 from vfio_p2p.devices.vf.drivers import VariantDriver
 from vfio_p2p.devices.vf.inventory import Inventory, PciFunction, decode
 from vfio_p2p.errors import HostError, SkipError, UsageError
@@ -20,6 +26,7 @@ from vfio_p2p.places.hosts.config import (
     HostEntry,
     options_of,
 )
+from vfio_p2p.places.hosts.guest_files import GuestFiles
 from vfio_p2p.places.hosts.installed import sha256_of
 from vfio_p2p.places.hosts.requester import requester
 from vfio_p2p.qemu.program import LOADER, Program
@@ -74,6 +81,7 @@ class Machine:
         self._has_firmware = False
         self._kvm_works: bool | None = None
         self._installed: Launcher | None = None
+        self.guest_files = GuestFiles(name, host)
 
     async def inventory(self) -> Inventory:
         """Ask what the machine has now.
@@ -247,6 +255,7 @@ class Machine:
         properties: str,
         reasons: Mapping[str, str],
         accelerator: Accelerator,
+        guest: GuestProvenance | None,
     ) -> MachineProvenance:
         """Describe the machine as a part of a run's provenance.
 
@@ -255,6 +264,7 @@ class Machine:
         :param properties: The properties of QEMU's vfio-pci.
         :param reasons: Why the driver needs some of them.
         :param accelerator: What ran the guest.
+        :param guest: The guest of the user, if it was run.
         """
         return MachineProvenance(
             name=self.name,
@@ -267,6 +277,7 @@ class Machine:
             properties=properties,
             reasons=dict(reasons),
             accelerator=accelerator,
+            guest=guest or msgspec.UNSET,
             load=known.host.load,
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p.bundle.manifest import SCENARIO, ProgramInput, device_log_of
-from vfio_p2p.bundle.provenance import HostProvenance
+from vfio_p2p.bundle.provenance import GuestProvenance, HostProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.clock import ClockOffset, combine
@@ -324,9 +324,14 @@ class RealPlace:
                 launchers[side],
                 scenario,
                 accelerator,
-                guests[side],
+                guests.get(side),
             )
             for side in Side
+        }
+        described = {
+            side: await sides[side].machine.guest_files.provenance(guest)
+            for side, guest in guests.items()
+            if guest
         }
         before = await self._offset(sides)
         async with (
@@ -337,7 +342,9 @@ class RealPlace:
         after = await self._offset(sides)
         clock = combine(before, after) if before and after else None
         (folder / SCENARIO).write_bytes(scenario.to_json())
-        provenance = self._provenance(sides, scenario, accelerator, clock)
+        provenance = self._provenance(
+            sides, scenario, accelerator, described, clock
+        )
         seal(folder, played.inputs(provenance))
 
     async def _launcher(self, side: Side, what: ProgramInput) -> Launcher:
@@ -464,6 +471,7 @@ class RealPlace:
         sides: Mapping[Side, Crew],
         scenario: Scenario,
         accelerator: Accelerator,
+        guests: Mapping[Side, GuestProvenance],
         clock: ClockOffset | None,
     ) -> HostProvenance:
         count = len(scenario.each_device())
@@ -476,6 +484,7 @@ class RealPlace:
                 ),
                 self._stations[side].reasons(scenario, accelerator),
                 accelerator,
+                guests.get(side),
             )
             for side in Side
         )
