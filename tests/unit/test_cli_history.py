@@ -14,6 +14,8 @@ import msgspec
 import pytest
 from bundles import MIGRATED, make_bundle
 from histories import MS, entries
+from test_two_clocks import machine
+from vfio_p2p.bundle.provenance import HostProvenance, MachineProvenance
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.cli import main
 from vfio_p2p.history.database import default_path, open_history
@@ -169,6 +171,39 @@ def test_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "not a git repository" in capsys.readouterr().err
     assert main([*args, "blckout"]) == 2
     assert "Did you mean 'blackout'?" in capsys.readouterr().err
+
+
+def test_results_of_one_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed = make_bundle(tmp_path / "sealed")
+    measured = [
+        make_bundle(
+            tmp_path / f"{name}-{seed}",
+            seed=seed,
+            place=HostProvenance(
+                name=name,
+                source=with_load(machine(name), seed),
+                destination=with_load(machine(name), seed),
+            ),
+            logs_by_side=True,
+        )
+        for name, seed in (("box", 1), ("box", 2), ("attic", 1))
+    ]
+    assert main(["history", "record", *map(str, (sealed, *measured))]) == 0
+    for at, results in (("box", 2), ("attic", 1), ("sealed", 1), ("x", 0)):
+        capsys.readouterr()
+        assert main(["history", "list", "--at", at]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 1 + results
+    # The load differs from run to run, and makes no other point.
+    assert main(["history", "plot", "blackout", "--at", "box"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("blackout of two-devices, patched, box\n")
+    assert ", 1 point\n" in out
+
+
+def with_load(known: MachineProvenance, load: float) -> MachineProvenance:
+    return msgspec.structs.replace(known, load=(load, load, load))
 
 
 def test_list_of_a_metric(

@@ -142,11 +142,17 @@ def _add_selection(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--variant", metavar="V", help="only results of this tree"
     )
+    action.add_argument(
+        "--at",
+        metavar="PLACE",
+        help="only results of this place: a place of hosts.toml, or sealed, "
+        "the testbed",
+    )
     options.add_database(action)
 
 
 def _selection(args: argparse.Namespace) -> SelectRequest:
-    return SelectRequest(args.db, args.scenario, args.variant)
+    return SelectRequest(args.db, args.scenario, args.variant, args.at)
 
 
 def _level(text: str) -> float:

@@ -56,6 +56,9 @@ _STEPS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
+#: What a result of the testbed has as its host.
+TESTBED = "testbed"
+
 # How long to wait for another process to finish writing.
 WAIT_S = 10.0
 
@@ -135,6 +138,11 @@ class Entry:
     host: str
     testbed: str
     metrics: tuple[Metric, ...]
+
+    @property
+    def place(self) -> str:
+        """The place of the run, as ``--at`` calls it."""
+        return "sealed" if self.host == TESTBED else self.host
 
     def metric(self, name: str) -> Metric | None:
         """Return the metric of that name, if it was measured."""

@@ -11,10 +11,9 @@ import msgspec
 from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.downtime.metrics import metrics
-from vfio_p2p.history.database import Entry, Metric
+from vfio_p2p.history.database import TESTBED, Entry, Metric
 from vfio_p2p.verdict.reading import RunReading, read_run
 
-_TESTBED = "testbed"
 # What differs from run to run on the same machines.
 _PASSING = ("load", "clock")
 
@@ -55,7 +54,7 @@ def entry_of(
     if run is None:
         run = read_run(bundle)
     inputs = bundle.manifest.inputs
-    host = _TESTBED
+    host = TESTBED
     if isinstance(inputs.place, HostProvenance):
         host = inputs.place.name
         testbed = _lasting(inputs.place)

@@ -86,11 +86,14 @@ class SelectRequest:
     :param database: The file of the history; None is the usual one.
     :param scenario: Only results of this scenario, if given.
     :param variant: Only results of this tree, if given.
+    :param at: Only results of this place, if given; ``sealed`` is the
+        testbed.
     """
 
     database: Path | None = None
     scenario: str | None = None
     variant: str | None = None
+    at: str | None = None
 
 
 def select(request: SelectRequest) -> list[Entry]:
@@ -104,6 +107,7 @@ def select(request: SelectRequest) -> list[Entry]:
             for entry in history.entries()
             if request.scenario in (None, entry.scenario)
             and request.variant in (None, entry.variant)
+            and request.at in (None, entry.place)
         ]
 
 

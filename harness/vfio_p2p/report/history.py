@@ -131,7 +131,8 @@ def _ends(points: Sequence[Point], columns: int) -> str:
     first = _clip(revision(points[0].entry), columns // 2)
     last = _clip(revision(points[-1].entry), columns // 2)
     text = f"{first} to {last}" if len(points) > 1 else first
-    return f"{'':{_LABELS + 1}}{text}, {len(points)} points"
+    number = "1 point" if len(points) == 1 else f"{len(points)} points"
+    return f"{'':{_LABELS + 1}}{text}, {number}"
 
 
 def _shift(shift: Shift, unit: str) -> list[str]:

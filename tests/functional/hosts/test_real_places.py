@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hosting import HostTest
@@ -16,8 +17,13 @@ class OneHost(HostTest):
         if self.own:
             self.vfio_p2p("host", "prepare", "--at", self.at)
             self.vfio_p2p("host", "check", "--at", self.at)
-        found = self.report("validate", "--at", self.at)
+        history = str(Path(self.workdir, "history.sqlite3"))
+        found = self.report(
+            "validate", "--at", self.at, "--history", history
+        )
         self.judge(found)
+        kept = self.report("history", "export", "--db", history)["results"]
+        self.assertEqual([x["host"] for x in kept], [self.at] * 6)
         if self.own:
             self.assertNotEqual(self.state(), before)
             self.vfio_p2p("host", "restore", "--at", self.at)
