@@ -44,7 +44,6 @@ static int p2pvf_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		ret = -ENOMEM;
 		goto err_put;
 	}
-	vf->sim.log = vf->slot->log;
 	p2pvf_slot_config(vf->slot, &config);
 	if (config.flags && is_migratable(pdev)) {
 		vf->sim.vdev.mig_ops = &p2pvf_migration_ops;

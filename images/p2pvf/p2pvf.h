@@ -33,7 +33,7 @@ struct pci_dev;
  * struct p2pvf_slot - a PCI address that has a configuration or a driver
  * @node: in the list of all
  * @users: the directory in configfs and the driver, as far as there are any
- * @log: lives as long as the slot
+ * @log: of all users since the directory was made; NULL: no memory
  * @item: the directory in configfs, or NULL
  * @opened: the VF while a user has it open, else NULL
  * @address: as in sysfs
@@ -80,8 +80,9 @@ void p2pvf_slot_put(struct p2pvf_slot *slot);
 void p2pvf_slot_attach(struct p2pvf_slot *slot, struct p2psim_item *item);
 void p2pvf_slot_detach(struct p2pvf_slot *slot);
 void p2pvf_slot_config(struct p2pvf_slot *slot, struct p2psim_config *config);
-void p2pvf_slot_open(struct p2pvf_slot *slot, struct device *dev,
-		     struct p2psim_config *config);
+struct p2psim_log *p2pvf_slot_open(struct p2pvf_slot *slot,
+				   struct device *dev,
+				   struct p2psim_config *config);
 void p2pvf_slot_close(struct p2pvf_slot *slot);
 void p2pvf_default_config(struct p2psim_config *config);
 

@@ -60,8 +60,18 @@ void p2pvf_slot_put(struct p2pvf_slot *slot)
 	if (--slot->users)
 		return;
 	list_del(&slot->node);
-	p2psim_log_destroy(slot->log);
+	if (slot->log)
+		p2psim_log_destroy(slot->log);
 	kfree(slot);
+}
+
+static void renew_log(struct p2pvf_slot *slot)
+{
+	lockdep_assert_held(&slots);
+	/* First, as both have the same name in debugfs */
+	if (slot->log)
+		p2psim_log_destroy(slot->log);
+	slot->log = p2psim_log_create(slot->address);
 }
 
 static void set_opened(struct p2pvf_slot *slot, struct device *dev)
@@ -75,11 +85,16 @@ static void set_opened(struct p2pvf_slot *slot, struct device *dev)
 	slot->item->dev = dev;
 }
 
-/* The directory is there: it counts when the VF is opened next */
+/*
+ * The directory is there: it counts when the VF is opened next.  So does a new
+ * log, since the old one has no room for an endless series of users.
+ */
 void p2pvf_slot_attach(struct p2pvf_slot *slot, struct p2psim_item *item)
 {
 	guard(mutex)(&slots);
 	slot->item = item;
+	if (!slot->opened)
+		renew_log(slot);
 	set_opened(slot, slot->opened);
 }
 
@@ -119,13 +134,22 @@ void p2pvf_slot_config(struct p2pvf_slot *slot, struct p2psim_config *config)
 	get_config(slot, config);
 }
 
-/* From here on, until p2pvf_slot_close(), the configuration is fixed */
-void p2pvf_slot_open(struct p2pvf_slot *slot, struct device *dev,
-		     struct p2psim_config *config)
+/*
+ * From here on, until p2pvf_slot_close(), the configuration and the log are
+ * fixed.  Returns the log; NULL: no memory, and nothing is to be closed.
+ */
+struct p2psim_log *p2pvf_slot_open(struct p2pvf_slot *slot,
+				   struct device *dev,
+				   struct p2psim_config *config)
 {
 	guard(mutex)(&slots);
+	if (!slot->log)
+		renew_log(slot);
+	if (!slot->log)
+		return NULL;
 	set_opened(slot, dev);
 	get_config(slot, config);
+	return slot->log;
 }
 
 void p2pvf_slot_close(struct p2pvf_slot *slot)

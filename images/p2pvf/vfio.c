@@ -48,7 +48,9 @@ static int go_live(struct p2pvf_device *vf)
 	u8 *memory;
 
 	/* Nobody looks at it now: the VF is not open, and no session is */
-	p2pvf_slot_open(vf->slot, sim->vdev.dev, &sim->config);
+	sim->log = p2pvf_slot_open(vf->slot, sim->vdev.dev, &sim->config);
+	if (!sim->log)
+		return -ENOMEM;
 	/* Whether there is any migration is settled since the VF is bound */
 	if (!sim->vdev.mig_ops)
 		sim->config.flags = 0;

@@ -18,13 +18,17 @@ class OneHost(HostTest):
             self.vfio_p2p("host", "prepare", "--at", self.at)
             self.vfio_p2p("host", "check", "--at", self.at)
         history = str(Path(self.workdir, "history.sqlite3"))
-        found = self.report(
-            "validate", "--at", self.at, "--history", history
-        )
+        found = self.report("validate", "--at", self.at, "--history", history)
         self.judge(found)
         kept = self.report("history", "export", "--db", history)["results"]
         self.assertEqual([x["host"] for x in kept], [self.at] * 6)
         if self.own:
+            # Each run of the lab's devices has a log of its own.
+            logs = list(Path(self.workdir, "out").glob("*/*/devices/*.log"))
+            self.assertTrue(logs)
+            for log in logs:
+                users = log.read_text().count(" live ")
+                self.assertEqual(users, 1, log)
             self.assertNotEqual(self.state(), before)
             self.vfio_p2p("host", "restore", "--at", self.at)
             self.assertEqual(self.state(), before)
