@@ -6,8 +6,9 @@ from __future__ import annotations
 from vfio_p2p.bundle.provenance import GuestProvenance
 from vfio_p2p.devices.vf.line import CheckLine
 from vfio_p2p.errors import HostError
-from vfio_p2p.machine.host_protocol import Completed, Host
+from vfio_p2p.machine.host_protocol import Host
 from vfio_p2p.places.hosts.guest import GuestEntry
+from vfio_p2p.places.hosts.installed import sha256_of
 
 _LIMIT_S = 30.0
 # An image may be large.
@@ -88,25 +89,17 @@ class GuestFiles:
         )
 
     async def _sha256(self, path: str) -> str:
-        told = await self._run(
-            ["stat", "-L", "-c", "%d %i %s %Y %Z", path], path, _LIMIT_S
+        told = await self._host.run(
+            ["stat", "-L", "-c", "%d %i %s %Y %Z", path], limit_s=_LIMIT_S
         )
-        before, found = self._known.get(path, (b"", ""))
-        if before != told.stdout:
-            done = await self._run(["sha256sum", path], path, _HASH_S)
-            # A backslash comes first if the name has odd characters.
-            found = done.stdout.decode().lstrip("\\")[:64]
-            self._known[path] = told.stdout, found
-        return found
-
-    async def _run(
-        self, argv: list[str], path: str, limit_s: float
-    ) -> Completed:
-        done = await self._host.run(argv, limit_s=limit_s)
-        if done.status:
-            said = done.stderr.decode(errors="backslashreplace").strip()
+        if told.status:
+            said = told.stderr.decode(errors="backslashreplace").strip()
             raise HostError(
                 f"{self._name}: {path} cannot be read: {said}",
                 f"Check the files of [host.{self._name}.guest].",
             )
-        return done
+        before, found = self._known.get(path, (b"", ""))
+        if before != told.stdout:
+            found = await sha256_of(self._host, path, _HASH_S)
+            self._known[path] = told.stdout, found
+        return found

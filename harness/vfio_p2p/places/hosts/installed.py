@@ -59,16 +59,19 @@ async def examine(host: Host, path: str) -> ProgramInput:
     )
 
 
-async def sha256_of(host: Host, path: str) -> str:
+async def sha256_of(
+    host: Host, path: str, limit_s: float = _LIMIT_S
+) -> str:
     """Hash a file of a host.
 
     :param host: The host.
     :param path: The path of the file.
+    :param limit_s: The limit in seconds, for files that may be large.
     :raise HostError: When the host cannot do it.
     """
     # The path is no argument of sha256sum, which would escape some.
     done = await host.run(
-        ["sh", "-c", 'exec sha256sum <"$1"', "sh", path], limit_s=_LIMIT_S
+        ["sh", "-c", 'exec sha256sum <"$1"', "sh", path], limit_s=limit_s
     )
     words = done.stdout.split()
     if done.status or not words or not _SHA256.fullmatch(words[0]):
