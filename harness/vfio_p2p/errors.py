@@ -152,17 +152,21 @@ class PatchError(InputError):
     :param file: The path in the tree; None when the mail itself is wrong.
     :param hunk: The header line of the hunk, ``@@ -a,b +c,d @@``, if known.
     :param why: What is wrong.
+    :param hint: What the user can do about it.
     """
 
     def __init__(
-        self, patch: str, file: str | None, hunk: str | None, why: str
+        self,
+        patch: str,
+        file: str | None,
+        hunk: str | None,
+        why: str,
+        hint: str = "Check that the patch is meant for this source "
+        "('vfio-p2p build --help' says how to choose a base).",
     ) -> None:
-        where = ": ".join(x for x in (patch, file, hunk) if x)
-        super().__init__(
-            f"{where}: {why}",
-            "Check that the patch is meant for this source "
-            "('vfio-p2p build --help' says how to choose a base).",
-        )
+        # A hostile patch may have names of any length.
+        where = ": ".join(x[:300] for x in (patch, file, hunk) if x)
+        super().__init__(f"{where}: {why[:300]}", hint)
         self.patch = patch
         self.file = file
         self.hunk = hunk

@@ -13,17 +13,20 @@ import re
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from unidiff.errors import UnidiffParseError
-from unidiff.patch import PatchedFile, PatchSet
-
 from vfio_p2p.errors import MissingToolError, PatchError
+from vfio_p2p.series.diff import NO_FILE, FileDiff, read_diff
 from vfio_p2p.series.patch import Patch
 
 PLAIN_MODE = "100644"
+NO_DIFF = "it contains no diff"
+
+# git looks for the place of a hunk in the whole file, for each hunk anew.
+_GIT_LIMIT_S = 120
 
 
 class Tree(Protocol):
@@ -49,7 +52,7 @@ def check_patch(patch: Patch) -> None:
     :raise PatchError: When the patch is malformed or binary, or names a
                        path outside of the tree.
     """
-    _paths(patch, _parse(patch))
+    _first_good(patch, lambda diff: _paths(patch, _parse(patch, diff)))
 
 
 def apply_patches(
@@ -70,8 +73,9 @@ def apply_patches(
     before: dict[str, bytes | None] = {}
     with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
         scratch = Path(name).resolve()
-        for patch in patches:
-            files = _parse(patch)
+
+        def apply(patch: Patch, diff: bytes) -> None:
+            files = _parse(patch, diff)
             for path in _paths(patch, files):
                 if path in before:
                     continue
@@ -80,7 +84,10 @@ def apply_patches(
                 if tree.kind_of(path):
                     before[path] = tree.read(path)
                     _write(scratch / path, tree.read(path))
-            _git_apply(patch, files, scratch, reverse)
+            _git_apply(patch, diff, files, scratch, reverse)
+
+        for patch in patches:
+            _first_good(patch, partial(apply, patch))
             _check_result(patch, before, scratch)
         after = {path: _content(scratch / path) for path in before}
     return {
@@ -90,87 +97,49 @@ def apply_patches(
     }
 
 
-def _parse(patch: Patch) -> list[PatchedFile]:
-    """Parse the patch with unidiff, which reports more than git does."""
+def _first_good(patch: Patch, use: Callable[[bytes], object]) -> None:
+    """Use the first reading of a patch that can be used.
+
+    :raise PatchError: When none can; the error is that of the likeliest.
+    """
+    first: PatchError | None = None
+    for diff in patch.readings:
+        try:
+            use(diff)
+        except PatchError as error:
+            first = first or error
+        else:
+            return
+    raise first or PatchError(patch.name, None, None, NO_DIFF)
+
+
+def _parse(patch: Patch, diff: bytes) -> list[FileDiff]:
+    """Read a diff, and refuse what must not be applied."""
     # The decoded text is only examined: git gets the bytes as they are.
-    text = patch.data.decode(errors="replace")
-    try:
-        files = list(PatchSet.from_string(text))
-    except UnidiffParseError as error:
-        # unidiff reports what is wrong, but not where.
-        raise PatchError(
-            patch.name, *_broken_hunk(text), str(error).strip()
-        ) from error
+    files = read_diff(patch.name, diff.decode(errors="replace"))
     if not files:
-        raise PatchError(patch.name, None, None, "it contains no diff")
+        raise PatchError(patch.name, None, None, NO_DIFF)
     for file in files:
-        if file.is_binary_file:
+        if file.binary:
             raise PatchError(
                 patch.name, file.path, None, "the patch is binary"
             )
-        for line in map(str, file.patch_info or ()):
-            mode = re.match(r"(?:new|new file|old) mode (\d+)", line)
-            if mode and mode[1] != PLAIN_MODE:
+        for mode in file.modes:
+            if mode != PLAIN_MODE:
                 raise PatchError(
                     patch.name, file.path, None,
-                    f"the patch gives the file mode {mode[1]}; only "
+                    f"the patch gives the file mode {mode}; only "
                     f"{PLAIN_MODE} is allowed",
                 )
-        _check_ends(patch, file, text.split("\n"))
     return files
 
 
-def _check_ends(patch: Patch, file: PatchedFile, lines: list[str]) -> None:
-    """Refuse a hunk that is longer than its header says.
-
-    git would take the surplus lines for the end of the mail and ignore
-    them.
-    """
-    for hunk in file:
-        end = hunk[-1].diff_line_no or 0
-        # The signature of a mail and the header of the next file start with
-        # "--", too.
-        if any(re.match("[ +]|-(?!-( ?$|- ))", x) for x in lines[end:][:1]):
-            raise PatchError(
-                patch.name, file.path, _header(str(hunk)),
-                "the hunk is longer than its header says",
-            )
-
-
-def _broken_hunk(text: str) -> tuple[str | None, str | None]:
-    """Find the file and the hunk at which the parser gives up."""
-    # splitlines() would also split at characters that end no line of a patch.
-    lines = [f"{x}\n" for x in text.split("\n")]
-    starts = [
-        n for n, x in enumerate(lines) if x.startswith(("@@ ", "diff --git "))
-    ]
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        try:
-            PatchSet.from_string("".join(lines[:end]))
-        except UnidiffParseError:
-            if not lines[start].startswith("@@ "):
-                return lines[start].strip(), None
-            names = re.findall(
-                r"^\+\+\+ b/(.*)$", "".join(lines[:start]), re.MULTILINE
-            )
-            return names[-1] if names else None, _header(lines[start])
-    return None, None
-
-
-def _header(line: str) -> str:
-    """Return a hunk's header without the function's name that follows it."""
-    match = re.match(r"@@ .*? @@", line)
-    return match[0] if match else line.strip()
-
-
-def _paths(patch: Patch, files: list[PatchedFile]) -> list[str]:
+def _paths(patch: Patch, files: list[FileDiff]) -> list[str]:
     """Return the paths that a patch names, without their prefixes."""
     paths = []
     for file in files:
-        for name, prefix in (
-            (file.source_file, "a/"), (file.target_file, "b/")
-        ):
-            if name == "/dev/null":
+        for name, prefix in ((file.source, "a/"), (file.target, "b/")):
+            if name == NO_FILE:
                 continue
             path = name.removeprefix(prefix)
             if path == name:
@@ -179,6 +148,11 @@ def _paths(patch: Patch, files: list[PatchedFile]) -> list[str]:
                     "the path lacks the prefix a/ or b/",
                 )
             parts = PurePosixPath(path).parts
+            if "\0" in path or any(len(x.encode()) > 255 for x in parts):
+                raise PatchError(
+                    patch.name, name[:80], None,
+                    "no file can have such a path",
+                )
             if (
                 path.startswith("/")
                 or not parts
@@ -209,7 +183,7 @@ def _check_place(tree: Tree, patch: Patch, path: str) -> None:
 def _check_result(
     patch: Patch, known: Mapping[str, object], scratch: Path
 ) -> None:
-    """Refuse a patch that git and unidiff read differently."""
+    """Refuse a patch that git and our reader read differently."""
     for path in scratch.rglob("*"):
         name = str(path.relative_to(scratch))
         mode = path.lstat().st_mode
@@ -228,7 +202,11 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _git_apply(
-    patch: Patch, files: list[PatchedFile], scratch: Path, reverse: bool
+    patch: Patch,
+    diff: bytes,
+    files: list[FileDiff],
+    scratch: Path,
+    reverse: bool,
 ) -> None:
     environment = {x: y for x, y in os.environ.items() if x[:4] != "GIT_"}
     environment |= {
@@ -244,33 +222,39 @@ def _git_apply(
     try:
         result = subprocess.run(
             ["git", "apply", "--whitespace=nowarn", *direction, "-"],
-            input=patch.data,
+            input=diff,
             cwd=scratch,
             env=environment,
             capture_output=True,
             check=False,
+            timeout=_GIT_LIMIT_S,
         )
     except FileNotFoundError as error:
         raise MissingToolError("git", "git") from error
+    except subprocess.TimeoutExpired as error:
+        raise PatchError(
+            patch.name, None, None,
+            f"git did not apply it within {_GIT_LIMIT_S} s",
+        ) from error
     if result.returncode:
         message = result.stderr.decode(errors="replace")
         raise _explain(patch, files, message)
 
 
 def _explain(
-    patch: Patch, files: list[PatchedFile], message: str
+    patch: Patch, files: list[FileDiff], message: str
 ) -> PatchError:
     """Turn git's message into an error with the file and the hunk."""
     match = re.search(r"patch failed: (.*):(\d+)$", message, re.MULTILINE)
     if match:
         for file in files:
-            for hunk in file:
+            for hunk in file.hunks:
                 # For an empty file, git prints 1 where the hunk has 0.
                 if file.path == match[1] and max(
                     hunk.source_start, 1
                 ) == int(match[2]):
                     return PatchError(
-                        patch.name, file.path, _header(str(hunk)),
+                        patch.name, file.path, hunk.header,
                         "the hunk does not apply",
                     )
     first = next(iter(message.splitlines()), "git gave no reason")
