@@ -51,11 +51,16 @@ def mail(
     return header.encode() + b"\n" + text
 
 
-def parts(*bodies: bytes, kind: str = "mixed") -> bytes:
+def parts(
+    *bodies: bytes,
+    kind: str = "mixed",
+    subject: str = f"[PATCH v3 2/6] {TITLE}",
+) -> bytes:
     """Return a mail of several parts, each with a header of its own."""
     inner = b"".join(b"--=-x\n" + x + b"\n" for x in bodies)
     return mail(
         b"A mail of several parts.\n" + inner + b"--=-x--\n",
+        subject,
         Content_Type=f'multipart/{kind};\n\tboundary="=-x"',
         MIME_Version="1.0",
     )

@@ -27,10 +27,13 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     parser = commands.add_parser(
         "b4-check",
         help=summary,
-        description="Judge one patch of the series, given on stdin: it "
-        "takes the place of our patch with the same subject, on top of those "
-        "that come before it. Prints the JSON that b4 expects from an "
-        "external check.",
+        description="Judge one patch of the series, given on stdin as a "
+        "mail: it takes the place of our patch with the same title, on top "
+        "of those that come before it. The titles of all versions of the "
+        "series are known. Prints the JSON that b4 expects from an external "
+        "check. The exit code is 1 if a check failed, and 2 without any JSON "
+        "if nothing could be judged, as when the input is empty, has two "
+        "patches, or is larger than 4 MiB.",
     )
     options.add_origin(parser)
     options.add_setting(parser)
@@ -47,7 +50,8 @@ def request(args: argparse.Namespace) -> PatchRequest:
             "standard input is closed", "Give the patch on standard input."
         )
     return PatchRequest(
-        patch=sys.stdin.buffer.read(MAX_PATCH_BYTES),
+        # One byte more than is allowed tells that there is more.
+        patch=sys.stdin.buffer.read(MAX_PATCH_BYTES + 1),
         origin=options.origin(args),
         setting=options.setting(args),
     )
