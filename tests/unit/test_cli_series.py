@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -306,6 +307,22 @@ def test_am(
     ]
     assert content(root) == STATES[4]
     assert git(root, "status", "--short") == ""
+
+
+@pytest.mark.parametrize("how", [[], ["--am"]])
+def test_a_mail_on_top(
+    series: Command, root: Path, tmp_path: Path, how: list[str]
+) -> None:
+    make_repository(root)
+    header, _, text = mail("x: y", STATES[3], STATES[4]).partition(b"\n\n")
+    encoded = (
+        header + b"\nContent-Transfer-Encoding: base64\n\n"
+        + base64.encodebytes(text)
+    )  # fmt: skip
+    (tmp_path / "a.mbox").write_bytes(encoded.replace(b"\n", b"\r\n"))
+    given = ("--mutant", tmp_path / "a.mbox")
+    assert series("apply", root, *how, *given) == 0
+    assert content(root) == STATES[4]
 
 
 def test_am_is_all_or_nothing(

@@ -75,6 +75,13 @@ def test_a_cover_letter_may_be_a_text(folder: Path) -> None:
     assert replies == {cover["Message-Id"]}
 
 
+def test_a_cover_letter_that_is_not_utf8(folder: Path) -> None:
+    text = "Größe\n\nx\n".encode("latin-1")
+    (folder / "v10.0/0000-cover-letter.txt").write_bytes(text)
+    with pytest.raises(PatchError, match=r"0000-cover-letter\.txt: it is not"):
+        thread(load_bases(folder)[0])
+
+
 def test_a_cover_letter_has_the_version_of_the_patches(folder: Path) -> None:
     for number, name in ((1, "one"), (2, "two")):
         (folder / f"v10.0/000{number}-{name}.patch").write_bytes(

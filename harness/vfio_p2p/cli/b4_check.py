@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``vfio-p2p b4-check``: an external check for b4, a patch on stdin.
 
-b4 review runs such a check for each patch of a series, gives it the patch on
+b4 review runs such a check for each patch of a series, gives it the mail on
 stdin and reads a JSON array of ``{tool, status, summary, url, details}``;
-status is ``pass``, ``warn`` or ``fail``.  In a checkout of QEMU::
+status is ``pass``, ``warn`` or ``fail``.  The exit code matters to b4 only if
+there is no JSON: then it shows what stderr says.  See "CI check integration"
+in b4's manual.  In a checkout of QEMU::
 
     git config b4.review-perpatch-check-cmd "vfio-p2p b4-check"
 """

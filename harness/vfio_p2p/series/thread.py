@@ -36,7 +36,8 @@ def thread(base: Base) -> dict[str, bytes]:
     it exists.  That is a mail, or a text whose first line is the subject.
 
     :param base: The base that has the series.
-    :raise PatchError: When a patch is not a mail.
+    :raise PatchError: When a patch is not a mail, or the cover letter is
+                       not UTF-8.
     :raise UsageError: When the base has no series.
     """
     if not base.folder:
@@ -106,7 +107,13 @@ def _cover(text: bytes, patches: tuple[Patch, ...]) -> bytes:
     if re.match(rb"(From |[\w-]+: )", text) and _header(text, "Subject"):
         start = b"" if text.startswith(b"From ") else MAIL_START
         return start + text
-    subject, _, body = text.decode().partition("\n")
+    try:
+        subject, _, body = text.decode().partition("\n")
+    except UnicodeDecodeError as error:
+        raise PatchError(
+            COVER_TEXT, None, None, f"it is not UTF-8: {error.reason}",
+            "Convert the cover letter to UTF-8.",
+        ) from error
     first = patches[0]
     if not re.match(r"\[[^]]*PATCH", subject):
         # The letter of "[PATCH v2 1/6]" begins with "[PATCH v2 0/6]".
