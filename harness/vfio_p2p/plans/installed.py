@@ -52,7 +52,7 @@ class Installed:
 
 
 @dataclass(frozen=True)
-class Subject:
+class UnderTest:
     """The QEMUs that a request is about.
 
     :param variants: Their variants, each one once.
@@ -87,7 +87,7 @@ def choose_subject(
     setting: Setting,
     reporter: Reporter,
     workshop: Workshop,
-) -> Subject:
+) -> UnderTest:
     """Find the QEMUs that a request means, and see that they can be run.
 
     Nothing has been built when this returns.
@@ -110,7 +110,7 @@ def choose_subject(
     if INSTALLED in wanted:
         installed = find_installed(setting, reporter, workshop)
         if not built:
-            return Subject((Variant(INSTALLED, ()),), None, installed)
+            return UnderTest((Variant(INSTALLED, ()),), None, installed)
     chosen = choose(origin, reporter, workshop)
     trees = iter(
         choose_variants(chosen, built or chosen.default_variants, workshop)
@@ -122,7 +122,7 @@ def choose_subject(
         ),
         *trees,
     )
-    return Subject(variants, chosen, installed)
+    return UnderTest(variants, chosen, installed)
 
 
 def find_installed(

@@ -11,7 +11,7 @@ from vfio_p2p.errors import UsageError
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.places import Job
 from vfio_p2p.plans.devices import check_qemu
-from vfio_p2p.plans.installed import Installed, Subject
+from vfio_p2p.plans.installed import Installed, UnderTest
 from vfio_p2p.plans.matrix import Cell, CellResult
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.plans.sources import Chosen, build_all
@@ -184,7 +184,7 @@ def judge_trees(
     )
 
 
-def document_of(subject: Subject, made: TreeRuns) -> Document:
+def document_of(subject: UnderTest, made: TreeRuns) -> Document:
     """Report on runs.
 
     :param subject: Their QEMUs.
