@@ -101,6 +101,7 @@ def test_repeated_requests_of_old_versions_move_nothing() -> None:
 def test_cancel_has_no_gaps(version: str) -> None:
     qemu = boot(FakeQemu(devices("a", "b"), version))
     qemu.setup()
+    qemu.status("cancelled")
     qemu.cleanup()
     old = version == "8.2"
     for device in ("b", "a"):

@@ -8,9 +8,26 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from vfio_p2p.oracle.model import Criteria, Objection, Unclear, Violation
-from vfio_p2p.timeline import Callback, Epoch, Pass, Timeline
+from vfio_p2p.timeline import (
+    Callback,
+    Cause,
+    Epoch,
+    Pass,
+    Timeline,
+    TracedArc,
+)
 from vfio_p2p.trace import Kind, printable
-from vfio_p2p.uapi import MigrationFlags
+from vfio_p2p.uapi import DeviceState, MigrationFlags
+
+# In these states a device does not answer the other devices.
+_SILENT = frozenset(
+    {
+        DeviceState.ERROR,
+        DeviceState.STOP,
+        DeviceState.STOP_COPY,
+        DeviceState.RESUMING,
+    }
+)
 
 
 def count(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
@@ -99,6 +116,51 @@ def barrier(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
                 for step in sorted((*early, *late), key=lambda s: s.line)
             ),
         )
+    yield from _unframed(side, criteria)
+
+
+def _unframed(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
+    """Check the devices that the notifier of a failed migration starts.
+
+    From QEMU 11.0 on it comes before vm_state_notify(), and asks one device
+    after the other for RUNNING.
+    """
+    last: dict[str, TracedArc] = {}
+    told = False
+    for arc in side.arcs:
+        begun = (
+            arc.cause is Cause.NOTIFIER
+            and arc.before in _SILENT
+            and arc.reached is DeviceState.RUNNING
+        )
+        silent = [
+            x
+            for x in last.values()
+            if x.device != arc.device
+            and x.reached in _SILENT
+            and MigrationFlags.P2P in criteria.flags_of(x.device)
+        ]
+        if (
+            begun
+            and silent
+            and not told
+            and MigrationFlags.P2P in criteria.flags_of(arc.device)
+            and not any(side.has_gap(x.device) for x in (arc, *silent))
+        ):
+            told = True
+            states = ", ".join(
+                f"{printable(x.device)} was in {x.reached.name}"
+                for x in silent
+                if x.reached is not None
+            )
+            yield Violation(
+                f"{Cause.NOTIFIER.value} started {printable(arc.device)} "
+                f"while {states}",
+                (arc.device, *(x.device for x in silent)),
+                tuple(r for x in (*silent, arc) for r in x.records[-1:]),
+            )
+        told = told and arc.cause is Cause.NOTIFIER
+        last[arc.device] = arc
 
 
 def order(side: Timeline, criteria: Criteria) -> Iterator[Objection]:

@@ -73,8 +73,13 @@ _TELLING = frozenset(
 )
 # The most frequent events, which tell nothing here.
 _MUTE = {fmt.event for fmt in FORMATS if fmt.kind is Kind.OTHER} - _TELLING
-# MIG_EVENT_PRECOPY_FAILED; before 9.0, the name of the migration's state.
-_FAILED = {2, "failed", "cancelling", "cancelled"}
+# What a migration that fails is called, by its status and, before 9.0, by the
+# notifier as well.
+_FAILING = frozenset({"cancelling", "cancelled", "failing", "failed"})
+# The notifier's MIG_EVENT_PRECOPY_FAILED is 2 from 9.0 on and 3 in 11.1, where
+# 2 is MIG_EVENT_PRECOPY_DONE.
+_FAILED_OR_DONE = 2
+_FAILED = 3
 
 
 def read_log(path: Path, side: Side) -> Timeline:
@@ -160,6 +165,7 @@ class _Builder:
     dropped: list[Record] = field(default_factory=list)
     steps: list[Callback] = field(default_factory=list)
     notify: Record | None = None
+    status: str = ""
 
     def add(self, record: Record) -> None:
         """Take the next record."""
@@ -170,10 +176,15 @@ class _Builder:
         elif record.kind is Kind.NOTIFY:
             self._end_epoch()
             self._end_complete()
+            # The notifier makes its request at once, or makes none.
+            for device in self.devices.values():
+                device.failed = False
             self.notify = record
         elif record.kind is Kind.UNKNOWN:
             self._gap("a trace line is damaged, or of a newer QEMU", record)
         elif not record.device:
+            if record.kind is Kind.STATUS:
+                self.status = str(record.fields["status"])
             self.marks.append(record)
         else:
             self._add_device(record)
@@ -208,8 +219,7 @@ class _Builder:
             case Kind.PREPARE | Kind.MAIN:
                 self._step(record, self._claim(name, device, record))
             case Kind.NOTIFIER:
-                status = record.fields.get("status", record.fields.get("type"))
-                device.failed = status in _FAILED
+                device.failed = self._tells_failure(record)
                 self.marks.append(record)
             case _:
                 if record.event == device.event:
@@ -217,6 +227,16 @@ class _Builder:
                 self._claim(name, device, record)
                 self.marks.append(record)
         device.event = record.event
+
+    def _tells_failure(self, record: Record) -> bool:
+        """Return whether a notifier tells its device of a failure."""
+        event = record.fields.get("type")
+        if event is None:
+            return record.fields["status"] in _FAILING
+        if event == _FAILED_OR_DONE:
+            # A log without any status may well be of a release before 11.1.
+            return not self.status or self.status in _FAILING
+        return event == _FAILED
 
     def _reached(self, name: str, device: _Device, record: Record) -> None:
         """Note a state that was reached, with or without an attempt."""
