@@ -34,6 +34,7 @@ from vfio_p2p.verdict.assess import assess
 from vfio_p2p.verdict.reading import read_run
 
 N = PhaseName
+OLD_PHASES = set(N) - {N.VM_STOPPED, N.FINAL_QUERY}
 REAL_LINES = {
     side: path.read_bytes().splitlines(keepends=True)
     for side, path in REAL.items()
@@ -169,7 +170,8 @@ def test_every_version_adds_up(version: str, series: bool) -> None:
     blind_to = {x.what for x in found.not_observable}
     told = {x.name for x in found.phases}
     assert told.isdisjoint(blind_to)
-    assert told | blind_to >= set(PhaseName)
+    # These logs have no line that only 11.1 prints.
+    assert (told | blind_to) & set(PhaseName) == OLD_PHASES
     entry = VERSIONS.index(version) >= VERSIONS.index("9.1")
     assert ("stop-request" in blind_to) is not entry
     # A request without a line before it has no length.

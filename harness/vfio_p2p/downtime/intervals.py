@@ -16,6 +16,7 @@ from vfio_p2p.timeline import (
     Timeline,
     TracedArc,
 )
+from vfio_p2p.timeline.blackout import precopy_queries
 from vfio_p2p.trace import Clock, Kind, Record
 from vfio_p2p.trace.device import Call
 
@@ -123,6 +124,7 @@ def intervals(
     unseen: list[NotObservable] = []
     timed = _Timed(_calls(source) | _calls(destination), unseen)
     found = [
+        *_queried(source, stop),
         *timed.of_epoch(source, stop, PhaseName.P2P_ARCS, PhaseName.STOP_ARCS),
         *_saved(source, timed),
         *_loaded(destination),
@@ -215,6 +217,30 @@ def _calls(side: Timeline) -> dict[str, tuple[Call, ...]]:
     if side.summary.backend.clock is not Clock.REALTIME:
         return {}
     return {name: log.calls for name, log in side.logs.items()}
+
+
+def _queried(source: Timeline, stop: Epoch) -> Iterator[Interval]:
+    """Yield the queries about precopy data that came before requests."""
+    if stop.notify is None:
+        return
+    for record in precopy_queries(source, stop):
+        before = max(
+            (
+                x
+                for x in (stop.notify, *(step.record for step in stop.steps))
+                if x.line < record.line
+            ),
+            key=lambda x: x.line,
+        )
+        if before.time_ns is not None and record.time_ns is not None:
+            yield Interval(
+                Side.SOURCE,
+                record.device,
+                "precopy-query",
+                PhaseName.P2P_ARCS,
+                before.time_ns,
+                record.time_ns,
+            )
 
 
 def _saved(source: Timeline, timed: _Timed) -> Iterator[Interval]:

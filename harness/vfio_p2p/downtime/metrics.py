@@ -10,9 +10,10 @@
     qmp.downtime  qmp.stop-to-resume  stop-request      other figures
     guest-gap  guest-gap.rest  .pause  .after           see `GuestGap`
 
-ACTIVITY is the requested state in lower case (``stop-copy``), or ``save``,
-``save-config``, ``load`` or ``load-config``.  If the source and the
-destination have a device of the same name, DEVICE is ``SIDE:NAME``.
+ACTIVITY is the requested state in lower case (``stop-copy``), or
+``precopy-query``, ``save``, ``save-config``, ``load`` or ``load-config``.  If
+the source and the destination have a device of the same name, DEVICE is
+``SIDE:NAME``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from vfio_p2p.downtime.model import Breakdown, Interval, PhaseName
+from vfio_p2p.downtime.model import (
+    QUERY_PHASES,
+    Breakdown,
+    Interval,
+    PhaseName,
+)
 from vfio_p2p.timeline import Side
 
 BLACKOUT = "blackout"
@@ -34,11 +40,16 @@ def blind(breakdowns: Iterable[Breakdown]) -> frozenset[PhaseName]:
 
     :param breakdowns: The runs that are to be compared.
     """
+    told = [found for found in breakdowns if found.phases]
+    known = set(PhaseName) - QUERY_PHASES
+    for found in told:
+        known |= {x.name for x in found.phases}
+        missing = {x.what for x in found.not_observable}
+        known |= {name for name in QUERY_PHASES if name in missing}
     return frozenset(
         name
-        for found in breakdowns
-        if found.phases
-        for name in PhaseName
+        for found in told
+        for name in known
         if found.phase(name) is None
     )
 

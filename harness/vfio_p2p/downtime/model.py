@@ -24,10 +24,14 @@ class PhaseName(StrEnum):
 
     A blackout begins with the source's first stop request and ends with the
     destination's last device RUNNING.  The comments say what ends each phase.
+    Before QEMU 11.1 there is no final query, and the time before it is a part
+    of `RAM`.
     """
 
     P2P_ARCS = "p2p-arcs"           # the last prepare callback returned
     STOP_ARCS = "stop-arcs"         # the last main callback returned
+    VM_STOPPED = "vm-stopped"       # the migration has the status "device"
+    FINAL_QUERY = "final-query"     # the last device said what it has left
     RAM = "ram-saved"               # the first device's turn in the stream
     DEVICE_SAVED = "device-data-saved"      # the last device's data is out
     NON_ITERABLE = "non-iterable-state"     # the rest of the VM is out, too
@@ -45,6 +49,10 @@ class PhaseName(StrEnum):
         if order.index(self) <= order.index(PhaseName.NON_ITERABLE):
             return Side.SOURCE
         return Side.DESTINATION
+
+
+# Without a final query there are no such phases.
+QUERY_PHASES = frozenset({PhaseName.VM_STOPPED, PhaseName.FINAL_QUERY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,8 @@ class Interval:
     :param side: The side of the device.
     :param device: Its name.
     :param activity: A request, as ``BEFORE>REQUESTED`` in the uAPI's names,
-        or ``save``, ``save-config``, ``load``, ``load-config``.
+        or ``precopy-query``, ``save``, ``save-config``, ``load``,
+        ``load-config``.
     :param phase: The phase that it belongs to, which need not be the one
         that it lies in; see the module's docstring.  None if nothing waited
         for it.

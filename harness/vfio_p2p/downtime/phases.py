@@ -21,6 +21,9 @@ from vfio_p2p.timeline.blackout import final_stop, last_running
 from vfio_p2p.trace import VERSIONS, Kind, Record
 
 _CHECKPOINT = "vmstate_downtime_checkpoint"
+# The last of these lines is printed within the blackout.
+_PENDING = "vfio_state_pending"
+_QUERIED_SINCE = "11.1"
 _LOADED = (
     "vfio_load_state_device_data",
     # With multifd device state transfer.
@@ -111,7 +114,9 @@ def _partition(
     blind: list[NotObservable] = []
     unsettled: list[tuple[PhaseName, str]] = []
     for name in PhaseName:
-        milestone = milestones[name]
+        milestone = milestones.get(name)
+        if milestone is None:
+            continue
         if milestone.time_ns is None:
             unsettled.append((name, milestone.why))
             continue
@@ -140,6 +145,7 @@ def _milestones(
     return {
         PhaseName.P2P_ARCS: _last(_pass(stop, Pass.PREPARE)) or begin,
         PhaseName.STOP_ARCS: _last(_pass(stop, Pass.MAIN)) or begin,
+        **_final_query(source, stop),
         PhaseName.RAM: _first_turn(source),
         PhaseName.DEVICE_SAVED: _told(
             _last(source.marks_of(Kind.COMPLETE)), "no device was saved"
@@ -193,6 +199,40 @@ def _checkpoints(side: Timeline, name: str) -> list[Record]:
         for r in side.others
         if r.event == _CHECKPOINT and r.fields["checkpoint"] == name
     ]
+
+
+def _final_query(
+    source: Timeline, stop: Epoch
+) -> dict[PhaseName, _Milestone]:
+    """Return the phases that only QEMU 11.1 has, if it was 11.1."""
+    stopped = stop.steps[-1].record.line
+    queries = [
+        r
+        for r in source.others
+        if r.event == _PENDING and r.line > stopped
+    ]
+    versions = source.summary.versions
+    index = VERSIONS.index
+    if not queries and (
+        versions is None or index(versions[0]) < index(_QUERIED_SINCE)
+    ):
+        return {}
+    last = queries[-1].line if queries else None
+    begun = [
+        mark
+        for mark in source.marks_of(Kind.STATUS)
+        if mark.fields["status"] == "device"
+        and mark.line > stopped
+        and (last is None or mark.line < last)
+    ]
+    return {
+        PhaseName.VM_STOPPED: _told(
+            _last(begun[-1:]), _why(source, "migrate_set_state", "8.1")
+        ),
+        PhaseName.FINAL_QUERY: _told(
+            _last(queries), _why(source, _PENDING, _QUERIED_SINCE)
+        ),
+    }
 
 
 def _first_turn(source: Timeline) -> _Milestone:

@@ -3,6 +3,10 @@
 
 It is measured at the devices, where it is felt.  The `downtime` that QMP
 reports is another quantity.
+
+From 11.1 on, QEMU can ask a device for the size of its precopy data before
+the request.  The VM's vCPUs are stopped by then, so such a query is part of
+the blackout, although it leaves the device's state alone.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from vfio_p2p.timeline.causality import contradiction
 from vfio_p2p.timeline.model import Epoch, Timeline
 from vfio_p2p.trace import Clock, Kind, Record
 from vfio_p2p.uapi import DeviceState
+
+PRECOPY_QUERY = "vfio_query_precopy_size"
 
 _ONE_HOST = "right only if both QEMUs ran on one host, whose clock this is"
 
@@ -69,14 +75,16 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
         if arc.attempt is not None
     ]
     first = min(attempts, key=lambda r: r.line, default=None)
-    note = ""
-    if first is None:
+    note = inexact = ""
+    if first is not None:
+        first, note, inexact = _queried(source, epoch, first)
+    else:
         first = epoch.notify or min(
             (r for s in epoch.steps for a in s.arcs for r in a.records),
             key=lambda r: r.line,
             default=epoch.steps[0].record,
         )
-        note = (
+        inexact = (
             "up to QEMU 9.0 no line is printed before a request; counted "
             f"from {first.event}"
         )
@@ -95,12 +103,60 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
     if duration_ns < 0:
         return _unknown("the clocks of the two logs disagree")
     bound_ns = source.bound_ns + destination.bound_ns
-    exact = not note
-    if clock is Clock.MONOTONIC:
-        note = "; ".join(filter(None, (note, _ONE_HOST)))
+    one_host = _ONE_HOST if clock is Clock.MONOTONIC else ""
+    note = "; ".join(filter(None, (note, inexact, one_host)))
     return Blackout(
-        duration_ns, exact, note, first.time_ns, bound_ns or None
+        duration_ns, not inexact, note, first.time_ns, bound_ns or None
     )
+
+
+def precopy_queries(
+    source: Timeline, epoch: Epoch
+) -> tuple[Record, ...]:
+    """Return the lines about the precopy data that a stop asked for.
+
+    Each is printed when the device has answered.
+
+    :param source: The timeline of the side that stopped.
+    :param epoch: The stop.
+    """
+    if epoch.notify is None:
+        return ()
+    return tuple(
+        record
+        for record in source.others
+        if record.event == PRECOPY_QUERY
+        and epoch.notify.line < record.line < epoch.steps[-1].record.line
+    )
+
+
+def _queried(
+    source: Timeline, epoch: Epoch, request: Record
+) -> tuple[Record, str, str]:
+    """Return where a blackout begins, given its first request.
+
+    :return: The line; what there is to say; and why it is inexact, if it is.
+    """
+    asked = [
+        r for r in precopy_queries(source, epoch) if r.line < request.line
+    ]
+    if epoch.notify is not None and asked:
+        note = "the VM had stopped before its first device was asked for the "
+        note += f"size of its precopy data; counted from {epoch.notify.event}"
+        return epoch.notify, note, ""
+    able = any(
+        record.event == "vfio_migration_init" and record.fields["v2"]
+        for record in source.others
+    )
+    traced = any(r.event == PRECOPY_QUERY for r in source.others)
+    if not able or (traced and epoch.notify is not None):
+        return request, "", ""
+    why = "a device can be asked for the size of its precopy data before the "
+    why += "first request, and "
+    if epoch.notify is None:
+        return request, "", f"{why}vm_state_notify was not traced"
+    why += f"{PRECOPY_QUERY} was not traced; "
+    return epoch.notify, "", f"{why}counted from {epoch.notify.event}"
 
 
 def final_stop(source: Timeline) -> Epoch | None:

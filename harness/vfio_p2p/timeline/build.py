@@ -69,6 +69,9 @@ _TELLING = frozenset(
         "vmstate_downtime_load",
         "vmstate_downtime_checkpoint",
         "process_incoming_migration_co_end",
+        "vfio_migration_init",
+        "vfio_state_pending",
+        "vfio_query_precopy_size",
     }
 )
 # The most frequent events, which tell nothing here.
@@ -107,8 +110,12 @@ def build(reader: TraceReader, side: Side) -> Timeline:
     :raise TraceError: When the log is no trace, or larger than any run's.
     """
     builder = _Builder()
-    for count, record in enumerate(reader.without(_MUTE)):
-        if count >= _MOST_RECORDS:
+    count = 0
+    for record in reader.without(_MUTE):
+        if builder.ignores(record):
+            continue
+        count += 1
+        if count > _MOST_RECORDS:
             raise TraceError(
                 f"{printable(reader.name)}: more than {_MOST_RECORDS} "
                 f"lines about VFIO states and times",
@@ -166,6 +173,21 @@ class _Builder:
     steps: list[Callback] = field(default_factory=list)
     notify: Record | None = None
     status: str = ""
+    queried: bool = False
+
+    def ignores(self, record: Record) -> bool:
+        """Return whether a record is one of the many queries in precopy.
+
+        Only those after the stop are part of a downtime.  The first one shows
+        that they are traced at all.
+        """
+        if record.event == "vfio_state_pending":
+            return not record.fields.get("final")
+        if record.event != "vfio_query_precopy_size":
+            return False
+        first, self.queried = not self.queried, True
+        stop = self.notify is not None and not self.notify.fields["running"]
+        return not (first or stop)
 
     def add(self, record: Record) -> None:
         """Take the next record."""
