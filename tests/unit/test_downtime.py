@@ -328,6 +328,7 @@ def test_stop_to_resume() -> None:
 
     source = line("STOP", 5) + b"cut off" + line("STOP", 20) + b"[[[\n"
     source += line("STOP", 90)
+    source += line("STOP", 30).replace(b"STOP", b"S\x80OP")
     assert stop_to_resume_ns(source, line("RESUME", 50)) == 45_000
     source = source.replace(b"cut off", b"")
     assert stop_to_resume_ns(source, line("RESUME", 50)) == 30_000

@@ -52,6 +52,7 @@ def test_a_migration_that_fails_late_passes(version: str) -> None:
     qemu = boot(FakeQemu(AB, version))
     qemu.setup()
     qemu.vm(False, "finish-migrate")
+    qemu.status("failed")
     qemu.vm(True, "running")
     qemu.cleanup()
     notify(qemu)

@@ -147,6 +147,12 @@ def _text(found: JudgedLogs) -> Iterator[str]:
             "not observable without the devices' own logs: "
             f"{', '.join(judgement.unseen)}"
         )
+    if judgement.untraced:
+        yield (
+            "not observable from QMP events: what a device was asked for, "
+            "when, and by which function; requests that failed or changed "
+            f"nothing; the rules {', '.join(judgement.untraced)}"
+        )
     blackout = judgement.blackout
     if blackout is not None:
         length = "unknown"

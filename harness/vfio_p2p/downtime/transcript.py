@@ -47,7 +47,7 @@ def _events(transcript: bytes, name: str) -> list[int]:
         # Most lines are no events, and a line that is no JSON was cut off.
         try:
             message = msgspec.json.decode(line, type=_Line).msg
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         at = message.timestamp
         if message.event == name and at is not None:

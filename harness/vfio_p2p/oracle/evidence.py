@@ -19,6 +19,10 @@ from vfio_p2p.uapi import P2P_STATES, DeviceState
 _SHOWN_GAPS = 5
 _THREAD_END = "vfio_save_complete_precopy_thread_end"
 _ADVICE = "trace with --trace 'vfio_*' --trace vm_state_notify"
+_EVENTS_ADVICE = (
+    "give each device the property migration-events=on (QEMU 9.1 or newer), "
+    "and the migration the capability 'events'"
+)
 
 
 def doubts(side: Timeline, criteria: Criteria) -> Iterator[Doubt]:
@@ -69,6 +73,13 @@ def _doubts(side: Timeline, criteria: Criteria) -> _Found:
             "events are missing, as QEMU's trace buffer was full: trace less",
             side.dropped[:_SHOWN_GAPS],
         )
+    if not side.devices and not summary.backend.requests:
+        yield (
+            f"no {summary.backend.unit} in {summary.lines} is the QMP event "
+            f"VFIO_MIGRATION: {_EVENTS_ADVICE}, or {_ADVICE}",
+            (),
+        )
+        return
     if not side.devices:
         yield (
             f"no {summary.backend.unit} in {summary.lines} is about a VFIO "
@@ -83,7 +94,9 @@ def _doubts(side: Timeline, criteria: Criteria) -> _Found:
     if criteria.p2p is None:
         yield _no_p2p(side)
     if criteria.migrates:
-        if side.side is Side.SOURCE:
+        if side.side is Side.SOURCE and not summary.backend.requests:
+            yield from _left(side)
+        elif side.side is Side.SOURCE:
             yield from _saved(side)
         else:
             yield from _loaded(side)
@@ -105,7 +118,8 @@ def _meanings(side: Timeline) -> _Found:
 
 
 def _gaps(side: Timeline) -> _Found:
-    if side.gaps and all(arc.attempt is None for arc in side.arcs):
+    asked = [arc for arc in side.arcs if arc.attempt is not None]
+    if side.gaps and not asked and side.summary.backend.requests:
         changed = [a.done for a in side.arcs if a.done is not None]
         if not changed or changed[0].kind is Kind.CHANGED:
             yield f"vfio_migration_set_state was not traced: {_ADVICE}", ()
@@ -122,17 +136,17 @@ def _devices(side: Timeline, criteria: Criteria) -> _Found:
     if wanted is None:
         wanted = len(side.plugged)
         if not wanted:
-            yield (
-                "the number of devices is unknown: give --devices, or trace "
-                "vfio_migration_realize",
-                (),
-            )
+            how = "give --devices"
+            if side.summary.backend.requests:
+                how += ", or trace vfio_migration_realize"
+            yield f"the number of devices is unknown: {how}", ()
             return
     if len(side.devices) != wanted:
         names = ", ".join(printable(name) for name in side.devices)
         yield f"{wanted} devices expected, the log shows {names}", ()
     if not side.epochs and (criteria.runs or side.side is not Side.SOURCE):
-        yield f"no run-state change was traced: {_ADVICE}", ()
+        advice = _ADVICE if side.summary.backend.requests else _EVENTS_ADVICE
+        yield f"no run-state change was traced: {advice}", ()
 
 
 def _saved(side: Timeline) -> _Found:
@@ -158,6 +172,27 @@ def _saved(side: Timeline) -> _Found:
             yield (
                 f"the log ends before vfio_save_cleanup of "
                 f"{printable(device)}",
+                (),
+            )
+
+
+def _left(side: Timeline) -> _Found:
+    """Yield what is missing of the migration's end, by QMP events."""
+    if not any(migration.completed for migration in side.migrations):
+        yield (
+            "no MIGRATION event tells that a migration was completed: "
+            f"{_EVENTS_ADVICE}",
+            (),
+        )
+    for device in side.devices:
+        reached = [arc.reached for arc in side.arcs_of(device)]
+        if DeviceState.STOP_COPY not in reached:
+            hint = ""
+            if DeviceState.RESUMING in reached:
+                hint = "; this looks like the log of a destination"
+            yield (
+                f"{printable(device)} did not come to STOP_COPY in this "
+                f"log{hint}",
                 (),
             )
 

@@ -65,9 +65,34 @@ def _starts_next(side: Timeline, arc: TracedArc) -> bool:
     the VM, and is then cleaned up.
     """
     after = [epoch for epoch in side.epochs if _start(epoch) > arc.line]
-    return bool(after) and after[0].running and not any(
-        arc.line < mark.line < _start(after[0])
-        for mark in side.marks_of(Kind.SAVE_CLEANUP, device=arc.device)
+    if not after or not after[0].running:
+        return False
+    marks = [
+        mark
+        for mark in side.marks_of(
+            Kind.SAVE_SETUP, Kind.SAVE_CLEANUP, Kind.STATUS
+        )
+        if mark.line < _start(after[0])
+    ]
+    begun = max(
+        (
+            mark.line
+            for mark in marks
+            if mark.line < arc.line
+            and (
+                mark.kind is Kind.SAVE_SETUP
+                or mark.fields.get("status") == "setup"
+            )
+        ),
+        default=0,
+    )
+    return not any(
+        mark.line > begun
+        and (
+            mark.kind is Kind.SAVE_CLEANUP
+            or mark.fields.get("status") in ("cancelled", "failed")
+        )
+        for mark in marks
     )
 
 

@@ -91,6 +91,12 @@ def judge(
             for rule in RULES
             if rule.logs and not any(side.logs for side in sides)
         ),
+        tuple(
+            rule.name
+            for rule in RULES
+            if rule.requests
+            and not all(side.summary.backend.requests for side in sides)
+        ),
     )
 
 

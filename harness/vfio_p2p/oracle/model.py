@@ -240,6 +240,8 @@ class Promise:
         to it.  A base with the series counts as `SERIES`.
     :param needs: The flags that a device must offer to be concerned.
     :param logs: Whether only the devices' own logs show if it is kept.
+    :param requests: Whether only a trace, which tells of requests, shows if
+        it is kept.
     """
 
     name: str
@@ -249,6 +251,7 @@ class Promise:
     since: str = "8.1"
     needs: MigrationFlags = MigrationFlags.STOP_COPY
     logs: bool = False
+    requests: bool = False
 
     def concerns(self, side: Timeline, criteria: Criteria) -> bool:
         """Return whether the promise is about what is on a side.
@@ -257,6 +260,8 @@ class Promise:
         :param criteria: What it is judged by.
         """
         if side.side not in self.sides:
+            return False
+        if self.requests and not side.summary.backend.requests:
             return False
         if self.since == SERIES:
             # What counts is the series: an old base can have it, and a
@@ -317,6 +322,8 @@ class Judgement:
     :param blackout: The blackout; None without a destination.
     :param unseen: The names of the rules that only devices' own logs could
         show to be broken, if there are no such logs.
+    :param untraced: The names of the rules that only a trace could show to
+        be broken, if a side has none.
     """
 
     verdict: Verdict
@@ -324,6 +331,7 @@ class Judgement:
     notes: tuple[Doubt, ...]
     blackout: Blackout | None
     unseen: tuple[str, ...] = ()
+    untraced: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the judgement as plain values, for `json.dumps`."""
@@ -339,6 +347,7 @@ class Judgement:
                 "note": self.blackout.note,
             },
             "unseen": list(self.unseen),
+            "untraced": list(self.untraced),
         }
 
 

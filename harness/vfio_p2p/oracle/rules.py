@@ -103,6 +103,7 @@ RULES: tuple[Rule | PairRule, ...] = (
             "barrier for all others."
         ),
         source="hw/vfio/migration.c, vfio_migration_set_state()",
+        requests=True,
         check=reached,
     ),
     Rule(
@@ -112,6 +113,7 @@ RULES: tuple[Rule | PairRule, ...] = (
             "another state, or is superfluous."
         ),
         source="hw/vfio/migration.c: one request for each change of state",
+        requests=True,
         check=once,
     ),
     Rule(
@@ -121,6 +123,7 @@ RULES: tuple[Rule | PairRule, ...] = (
             "has a request too many, too few, or in the wrong place."
         ),
         source="docs/devel/migration/vfio.rst; the scenario, by version",
+        requests=True,
         check=sequence,
     ),
     Rule(
@@ -131,6 +134,7 @@ RULES: tuple[Rule | PairRule, ...] = (
         ),
         source="hw/vfio/migration.c, callers of vfio_migration_set_state()",
         since="9.1",
+        requests=True,
         check=recover,
     ),
     Rule(
@@ -140,6 +144,7 @@ RULES: tuple[Rule | PairRule, ...] = (
             "apart by their names."
         ),
         source="patch 5, mig_state_to_str()",
+        requests=True,
         check=named,
     ),
     Rule(
@@ -233,6 +238,7 @@ RULES: tuple[Rule | PairRule, ...] = (
         ),
         source="hw/vfio/migration.c, vfio_migration_state_notifier()",
         sides=(Side.SOURCE,),
+        requests=True,
         check=cancelled,
     ),
     Rule(

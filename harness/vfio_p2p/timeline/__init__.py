@@ -4,6 +4,7 @@
 from vfio_p2p.side import Side
 from vfio_p2p.timeline.blackout import Blackout, blackout
 from vfio_p2p.timeline.build import build, read_log
+from vfio_p2p.timeline.events import build_events
 from vfio_p2p.timeline.model import (
     Callback,
     Cause,
@@ -28,5 +29,6 @@ __all__ = [
     "TracedMigration",
     "blackout",
     "build",
+    "build_events",
     "read_log",
 ]

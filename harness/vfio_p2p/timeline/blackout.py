@@ -76,7 +76,15 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
     ]
     first = min(attempts, key=lambda r: r.line, default=None)
     note = inexact = ""
-    if first is not None:
+    if not source.summary.backend.requests:
+        # The first device may have no event before its request.
+        first = epoch.steps[0].arcs[0].records[0]
+        if first.kind is not Kind.ATTEMPT:
+            inexact = (
+                "QMP tells when a device has come to a state, not when it was "
+                "asked to; counted from the first such event of the stop"
+            )
+    elif first is not None:
         first, note, inexact = _queried(source, epoch, first)
     else:
         first = epoch.notify or min(
@@ -165,6 +173,10 @@ def final_stop(source: Timeline) -> Epoch | None:
     :param source: The timeline of the side that stopped.
     """
     written = source.marks_of(Kind.COMPLETE)
+    if not source.summary.backend.requests:
+        # Without such lines, the end of the migration must do.
+        ends = [x.end for x in source.migrations if x.completed]
+        written = tuple(end for end in ends if end is not None)[-1:]
     if not written:
         return None
     return next(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vfio_p2p.errors import TraceError
 from vfio_p2p.side import Side
+from vfio_p2p.timeline.events import build_events
 from vfio_p2p.timeline.model import (
     Callback,
     Cause,
@@ -22,7 +23,14 @@ from vfio_p2p.timeline.model import (
     Timeline,
     TracedArc,
 )
-from vfio_p2p.trace import Kind, Record, TraceReader, printable
+from vfio_p2p.trace import (
+    EventReader,
+    Kind,
+    Record,
+    TraceReader,
+    is_events,
+    printable,
+)
 from vfio_p2p.trace.formats import FORMATS
 from vfio_p2p.uapi import DeviceState
 
@@ -88,12 +96,14 @@ _FAILED = 3
 def read_log(path: Path, side: Side) -> Timeline:
     """Read a log file into a timeline.
 
-    :param path: The file.
+    :param path: The file: a trace, or a log of QMP events.
     :param side: The side whose log it is.
     :raise TraceError: When it cannot be read, or is no trace.
     """
     try:
         with path.open("rb") as stream:
+            if is_events(stream.peek()):
+                return build_events(EventReader(stream, str(path)), side)
             return build(TraceReader(stream, str(path)), side)
     except OSError as err:
         raise TraceError(

@@ -5,6 +5,7 @@ from vfio_p2p.trace.console import ConsoleLog, continued, read_console
 from vfio_p2p.trace.device import DeviceLog, LogEntry
 from vfio_p2p.trace.devicelog import read_device_log
 from vfio_p2p.trace.formats import VERSIONS, Kind
+from vfio_p2p.trace.qmp import EventReader, is_events
 from vfio_p2p.trace.reader import TraceReader
 from vfio_p2p.trace.record import Backend, Clock, Record, Summary, printable
 
@@ -14,12 +15,14 @@ __all__ = [
     "Clock",
     "ConsoleLog",
     "DeviceLog",
+    "EventReader",
     "Kind",
     "LogEntry",
     "Record",
     "Summary",
     "TraceReader",
     "continued",
+    "is_events",
     "printable",
     "read_console",
     "read_device_log",

@@ -19,25 +19,36 @@ class Clock(StrEnum):
 
 
 class Backend(StrEnum):
-    """The trace backend of QEMU that wrote a file."""
+    """The trace backend of QEMU that wrote a file.
+
+    QMP is none, but its events tell of the devices' states as well.
+    """
 
     LOG = "log"
     SIMPLE = "simple"
+    QMP = "qmp"
 
     @property
     def clock(self) -> Clock:
         """The clock of its times.
 
-        The `log` backend calls gettimeofday(), the `simple` backend
+        The `log` backend and QMP call gettimeofday(), the `simple` backend
         get_clock(), which is CLOCK_MONOTONIC
-        (scripts/tracetool/backend/log.py, trace/simple.c).
+        (scripts/tracetool/backend/log.py, qapi/qmp-event.c, trace/simple.c).
         """
-        return Clock.REALTIME if self is Backend.LOG else Clock.MONOTONIC
+        if self is Backend.SIMPLE:
+            return Clock.MONOTONIC
+        return Clock.REALTIME
 
     @property
     def unit(self) -> str:
         """The name of the file's unit, in the singular."""
-        return "line" if self is Backend.LOG else "record"
+        return "record" if self is Backend.SIMPLE else "line"
+
+    @property
+    def requests(self) -> bool:
+        """Whether it tells of requests, rather than of states only."""
+        return self is not Backend.QMP
 
 
 # There are many records, and a tuple is made in a quarter of the time that a
