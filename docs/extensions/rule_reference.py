@@ -71,4 +71,6 @@ def _flags(rule: Promise) -> str:
 
 
 def _evidence(rule: Promise) -> str:
-    return "devices' own logs" if rule.logs else "QEMU's trace"
+    if rule.logs:
+        return "devices' own logs"
+    return "QEMU's trace" if rule.requests else "QEMU's trace or QMP events"
