@@ -233,7 +233,8 @@ def test_a_vm_that_is_started_much_later() -> None:
     assert broken(of(qemu, criteria)) == ["run-state"]
 
 
-def test_done_is_no_failure() -> None:
+@pytest.mark.parametrize("traced", ["status", "notify"])
+def test_done_is_no_failure(traced: str) -> None:
     """11.1 tells of success with the number that failures had before.
 
     A device without P2P that `cont` starts afterwards is not the notifier's.
@@ -242,16 +243,20 @@ def test_done_is_no_failure() -> None:
     qemu.setup()
     qemu.vm(False, "finish-migrate")
     qemu.complete()
-    qemu.status("completed")
+    if traced == "status":
+        qemu.status("completed")
+    qemu.cleanup()
     qemu.emit(
         Kind.NOTIFIER, "vfio_migration_state_notifier", device="a", type=2
     )
-    qemu.cleanup()
-    qemu.notify = False
+    qemu.notify = traced == "notify"
     qemu.vm(True, "running")
-    arcs = qemu.timeline().arcs
-    assert arcs[-1].cause is Cause.MAIN
-    assert Cause.NOTIFIER not in {arc.cause for arc in arcs}
+    log = qemu.lines
+    if traced == "notify":
+        log = [x for x in log if "migrate_set_state" not in x]
+    side = timeline(qemu.log(log))
+    assert side.arcs[-1].cause is Cause.MAIN
+    assert Cause.NOTIFIER not in {arc.cause for arc in side.arcs}
 
 
 def test_failing_is_not_the_end() -> None:

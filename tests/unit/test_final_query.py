@@ -87,6 +87,28 @@ def test_queries_of_precopy_do_not_count() -> None:
     assert length_us(found, N.FINAL_QUERY) == 250
 
 
+def test_the_query_of_an_earlier_migration_does_not_count() -> None:
+    source = boot(FakeQemu(devices("a"), "11.1", "iso"))
+    pending = {
+        "device": "a", "stopcopy": 1, "initial": 0, "dirty": 0, "ack": 0
+    }
+    source.setup()
+    source.vm(False, "finish-migrate")
+    source.status("device")
+    source.emit(Kind.OTHER, PENDING, **pending, exact=1, final=1)
+    source.status("failing")
+    source.vm(True, "running")
+    source.cleanup()
+    source.status("failed")
+    source.setup()
+    source.vm(False, "finish-migrate")
+    source.complete()
+    source.status("completed")
+    found = phases(source.timeline(), destination(source))
+    assert found.blackout.duration_ns is not None
+    assert found.phase(N.FINAL_QUERY) is None
+
+
 def destination(source: FakeQemu) -> Timeline:
     target = FakeQemu(source.devices, source.version, source.prefix)
     return receive(target).timeline(Side.DESTINATION)

@@ -19,6 +19,7 @@ from qmp_events import device_event, event, events_of, log, timeline_of
 from vfio_p2p.cli import main
 from vfio_p2p.errors import TraceError
 from vfio_p2p.oracle import Criteria, Judgement, judge
+from vfio_p2p.oracle.rules import RULES
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.timeline import Cause, Pass, Side, Timeline, read_log
 from vfio_p2p.trace import Backend, Kind, is_events
@@ -191,6 +192,35 @@ def test_any_order_of_callbacks(
         assert broken(by_trace) & order == broken(by_events) & order
 
 
+def test_without_resume() -> None:
+    """A start without its event is known by the devices' states."""
+    told = [
+        x
+        for x in events_of(receive(FakeQemu(devices("a", "b"), "10.0")))
+        if x["event"] != "RESUME"
+    ]
+    side = timeline_of(log(told), Side.DESTINATION)
+    assert [str(x) for x in side.epochs] == [
+        "epoch 1 (start, running)", "epoch 2 (stop, shutdown)"
+    ]
+    source = timeline_of(
+        log(events_of(migrate(FakeQemu(devices("a", "b"), "10.0"))))
+    )
+    judgement = judge(source, side, SERIES)
+    assert judgement.verdict is Verdict.PASS, judgement.as_json()
+
+
+def test_rules_about_requests_need_a_trace() -> None:
+    qemu = migrate(FakeQemu(devices("a"), "10.0"))
+    events = timeline_of(log(events_of(qemu)))
+    for rule in RULES:
+        if rule.requests:
+            assert not rule.concerns(events, SERIES)
+            assert rule.concerns(qemu.timeline(), SERIES) or (
+                Side.SOURCE not in rule.sides
+            )
+
+
 def test_a_device_that_is_left_out_of_a_pass() -> None:
     qemu = boot(FakeQemu(devices("a", "b"), "10.0"))
     qemu.setup()
@@ -222,6 +252,9 @@ def test_the_series_without_patch_1() -> None:
     qemu.cleanup(stop=False)
     judgement = judge(timeline_of(log(events_of(qemu))), None, SERIES)
     assert broken(judgement) == {"stop-copy"}
+    assert "in vfio_save_complete_precopy, not in vfio_save_cleanup" in (
+        judgement.findings[0].message
+    )
 
 
 @pytest.mark.parametrize(
