@@ -329,10 +329,7 @@ def _parameter(
     part: Message, name: str, header: str = "Content-Type"
 ) -> str:
     """Return a parameter of a header; empty if there is none."""
-    try:
-        value = part.get_param(name, "", header)
-    except ValueError:
-        return ""
+    value = part.get_param(name, "", header)
     # RFC 2231 has a character set, a language and the text.
     return str(value[2] if isinstance(value, tuple) else value or "")
 
