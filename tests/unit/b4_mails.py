@@ -138,6 +138,9 @@ GOOD: dict[str, bytes] = {
         + b"\nDate: Wed, 2 Aug 2023 11:14:48 +0300\n\n" + body(),
         "[PATCH] please apply",
     ),
+    "another subject in the text": mail(
+        b"It answers this mail:\n\nSubject: [PATCH] x: y\n\n" + body()
+    ),
     "a patch in a letter": mail(LETTER + FORMATTED, "a patch"),
     "git format-patch --attach": parts(
         part(body()[: body().index(b"diff --git")]),

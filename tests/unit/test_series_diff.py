@@ -104,6 +104,7 @@ def test_names_modes_and_hunks() -> None:
         "diff --git a/o b/p\nrename from o\nrename to p\n"
         "diff --git a/d b/d\ndeleted file mode 100644\n--- a/d\n"
         "+++ /dev/null\n@@ -1 +0,0 @@\n-1\n"
+        "diff --git a/e b/e b/e b/e\nnew file mode 100644\nindex 0..1\n"
         "diff --git a/i b/i\nindex 1..2\nBinary files a/i and b/i differ\n"
         "--- a/k\n+++ b/k\n@@ -1 +1 @@\n-1\n+2\n"
         "-- \n2.39.5\n"
@@ -118,6 +119,7 @@ def test_names_modes_and_hunks() -> None:
         FileDiff("/dev/null", "b/n", (), ("100644",)),
         FileDiff("a/o", "b/p"),
         FileDiff("a/d", "/dev/null", (Hunk("@@ -1 +0,0 @@", 1),)),
+        FileDiff("/dev/null", "b/e b/e", (), ("100644",)),
         FileDiff("a/i", "b/i", binary=True),
         FileDiff("a/k", "b/k", (Hunk("@@ -1 +1 @@", 1),)),
     ]
@@ -147,6 +149,12 @@ def test_names_that_no_file_can_have(name: str) -> None:
     with pytest.raises(PatchError, match="no file can have") as caught:
         check_patch(Patch("x.patch", text.encode()))
     assert len(caught.value.what) < 700
+
+
+def test_an_error_has_a_length_that_can_be_read() -> None:
+    name = "x" * 5000
+    text = f"--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-1\n"
+    assert len(wrong(text).what) < 700
 
 
 @pytest.mark.parametrize("text", ["---\n", "---  \n", "-- \n", "--\n"])

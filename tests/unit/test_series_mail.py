@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mails import COMMIT, PreImage, body, diff, mail, ours
+from mails import COMMIT, TITLE, PreImage, body, diff, mail, ours
 from vfio_p2p import resources
 from vfio_p2p.series import Patch, apply_patches
 from vfio_p2p.series.encoding import (
@@ -72,6 +72,13 @@ def test_all_patches_of_an_mbox_are_applied_in_order() -> None:
         COMMIT + mail(x, Content_Transfer_Encoding="base64") for x in mails
     )
     assert apply_patches(One(b"1\n"), [Patch("x", data)]) == {"x": b"3\n"}
+
+
+def test_the_subject_is_that_of_the_mail_with_the_patch() -> None:
+    cover = mail(b"Hi all,\n", "[PATCH 0/6] vfio: P2P")
+    patch = Patch("x", COMMIT + cover + COMMIT + mail(body()))
+    assert (patch.subject, patch.position) == (TITLE, (2, 6))
+    assert Patch("x", COMMIT + cover).subject == "vfio: P2P"
 
 
 def test_a_mail_on_top_of_a_variant() -> None:
