@@ -210,6 +210,31 @@ def test_without_resume() -> None:
     assert judgement.verdict is Verdict.PASS, judgement.as_json()
 
 
+def test_a_device_that_was_reset_in_the_cleanup() -> None:
+    qemu = boot(FakeQemu(devices("a"), "10.0"))
+    qemu.setup()
+    qemu.vm(False, "finish-migrate")
+    qemu.complete()
+    qemu.status("completed")
+    qemu.set_state("a", S.STOP, reached=S.RUNNING)
+    qemu.cleanup()
+    side = timeline_of(log(events_of(qemu)))
+    judgement = judge(side, None, Criteria(devices=1, p2p=True))
+    assert broken(judgement) == {"run-state"}
+
+
+def test_a_device_that_runs_for_no_known_reason() -> None:
+    at = 10**18
+    told = [event("MIGRATION", at, status="active")]
+    told += [device_event("a", x, at) for x in ("PRE_COPY", "RUNNING")]
+    judgement = judge(timeline_of(log(told)), None, ANYHOW)
+    assert "no event tells why this device runs" in (
+        judgement.notes[0].message
+    )
+    # A log can begin at any time.
+    assert timeline_of(log(told[2:])).gaps == ()
+
+
 def test_rules_about_requests_need_a_trace() -> None:
     qemu = migrate(FakeQemu(devices("a"), "10.0"))
     events = timeline_of(log(events_of(qemu)))

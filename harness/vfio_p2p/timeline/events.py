@@ -171,6 +171,8 @@ class _Builder:
         if pass_ is None:
             self._end_epoch()
             cause = self._cause(arc)
+            if cause is None and state is _S.RUNNING and before is not None:
+                self._gap("no event tells why this device runs", record)
         else:
             cause = Cause.PREPARE if pass_ is Pass.PREPARE else Cause.MAIN
         arc = TracedArc(
@@ -226,6 +228,9 @@ class _Builder:
         failing = self.status in _FAILING
         if state is _S.RUNNING and failing:
             return Cause.NOTIFIER
+        if state is _S.RUNNING and self.status == "completed":
+            # A device that cannot leave STOP_COPY is reset.
+            return Cause.CLEANUP if before is _S.STOP_COPY else None
         if state is _S.STOP_COPY and before is _S.STOP:
             return Cause.COMPLETE
         if state is not _S.STOP:
