@@ -22,9 +22,11 @@ from vfio_p2p.agent.roots import Roots
 COMMANDS = {
     "clock": "vfio_p2p.agent.clock",
     "console": "vfio_p2p.agent.console",
+    "follow": "vfio_p2p.agent.follow",
     "hold": "vfio_p2p.agent.hold",
     "inventory": "vfio_p2p.agent.inventory",
     "prepare": "vfio_p2p.agent.prepare",
+    "qemus": "vfio_p2p.agent.qemus",
     "restore": "vfio_p2p.agent.restore",
     "simulate": "vfio_p2p.agent.simulate",
     "watch": "vfio_p2p.agent.watch",

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Follow log files that another program writes, also when they are rotated.
+
+The controller sends a request on one line, ``{"files": {KEY: {"path": PATH,
+"back_bytes": N}}}``, and then any line at least every eight seconds; without
+one, or when stdin ends, this ends.  Reading begins N bytes before the end
+that a file has at first.
+
+The answers are ``{"following": [KEY, ...]}``, then for each piece of a file
+``{"key": KEY, "data": BASE64}``, and ``{"key": KEY, "cut": WHY}`` where the
+file went on as another one, or was made shorter.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from typing import Any
+
+from vfio_p2p.agent.failure import HOST, INPUT, AgentError
+from vfio_p2p.agent.roots import Roots
+from vfio_p2p.agent.watch import LEASE_S, Controller
+
+_POLL_S = 0.02
+_PIECE_BYTES = 1 << 16
+# While this much waits to be read by the controller, files are not read.
+_PENDING_BYTES = 1 << 20
+
+
+def run(arguments: list[str], roots: Roots) -> None:
+    """Follow the files of a request.
+
+    :param arguments: None.
+    :param roots: Not needed.
+    :raise AgentError: When a file cannot be read.
+    """
+    if arguments:
+        raise AgentError(
+            "follow has no arguments", "Send the request on stdin.", INPUT
+        )
+    controller = Controller(0, 1)
+    try:
+        while not controller.received and not controller.ended:
+            controller.wait(_POLL_S)
+        if controller.received:
+            _follow(controller, _checked(controller.received.pop(0)))
+    finally:
+        controller.close()
+
+
+def _checked(text: bytes) -> list[FollowedFile]:
+    try:
+        return [
+            FollowedFile(str(key), str(x["path"]), int(x["back_bytes"]))
+            for key, x in json.loads(text)["files"].items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        raise AgentError(
+            f"the request is wrong: {err!r}", "Send it as JSON.", INPUT
+        ) from err
+
+
+def _follow(controller: Controller, files: list[FollowedFile]) -> None:
+    try:
+        for file in files:
+            file.open()
+        controller.send({"following": [file.key for file in files]})
+        heard = time.monotonic()
+        while not controller.ended:
+            more = False
+            if len(controller.pending) < _PENDING_BYTES:
+                for file in files:
+                    for document in file.read():
+                        controller.send(document)
+                        more = True
+            controller.wait(0.0 if more else _POLL_S)
+            if controller.received:
+                heard = time.monotonic()
+                controller.received.clear()
+            if time.monotonic() - heard > LEASE_S:
+                return
+    finally:
+        for file in files:
+            file.close()
+
+
+class FollowedFile:
+    """A file that is followed under its name.
+
+    :param key: Its key in the answers.
+    :param path: Its path.
+    :param back_bytes: How far before its end to begin.
+    """
+
+    def __init__(self, key: str, path: str, back_bytes: int) -> None:
+        self.key = key
+        self._path = path
+        self._back_bytes = back_bytes
+        self._fd: int | None = None
+        self._at = 0
+
+    def open(self) -> None:
+        """Begin where the file ends now, or a little before.
+
+        :raise AgentError: When the file cannot be read.
+        """
+        try:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+            size = os.fstat(self._fd).st_size
+        except OSError as err:
+            raise AgentError(
+                f"{self._path}: {err.strerror}",
+                "Run this as a user who may read the log.",
+                HOST,
+            ) from err
+        self._at = max(0, size - self._back_bytes)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return what is new, as answers."""
+        if self._fd is None:
+            return self._reopened("it was there again")
+        piece = os.pread(self._fd, _PIECE_BYTES, self._at)
+        if piece:
+            self._at += len(piece)
+            data = base64.b64encode(piece).decode()
+            return [{"key": self.key, "data": data}]
+        # All of the old file has been read before a new one is looked for.
+        if os.fstat(self._fd).st_size < self._at:
+            self._at = 0
+            return [self._cut("the log was truncated")]
+        try:
+            there = os.stat(self._path)
+        except OSError:
+            return []
+        own = os.fstat(self._fd)
+        if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino):
+            return []
+        return self._reopened("the log was rotated")
+
+    def _reopened(self, why: str) -> list[dict[str, Any]]:
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return []
+        # What the old one got between the two looks.
+        answers = []
+        if self._fd is not None:
+            while piece := os.pread(self._fd, _PIECE_BYTES, self._at):
+                self._at += len(piece)
+                data = base64.b64encode(piece).decode()
+                answers.append({"key": self.key, "data": data})
+        self.close()
+        self._fd, self._at = fd, 0
+        return [*answers, self._cut(why)]
+
+    def _cut(self, why: str) -> dict[str, Any]:
+        return {"key": self.key, "cut": why}
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
