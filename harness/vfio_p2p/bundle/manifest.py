@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from vfio_p2p.bundle.provenance import HostProvenance, Provenance
+from vfio_p2p.bundle.provenance import Provenance, SealedProvenance
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
 
@@ -221,9 +221,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         The digest of a sealed run would change with the format.
         """
         return cls(
-            format=FORMAT
-            if isinstance(inputs.place, HostProvenance)
-            else _SEALED_FORMAT,
+            format=_SEALED_FORMAT
+            if isinstance(inputs.place, SealedProvenance)
+            else FORMAT,
             inputs=inputs,
             result=result,
             files=files,

@@ -46,6 +46,28 @@ class SealedProvenance(
         return True
 
 
+class AttachedMachine(msgspec.Struct, frozen=True, kw_only=True):
+    """One QEMU that somebody else started.
+
+    :param hostname: The name of its host.
+    :param guest: The name of its guest; empty if it has none.
+    :param devices: Its VFIO devices, by their names in its traces.
+    :param log: Where its log was found: ``-D``, ``stderr``, ``virtlogd``, or
+        why there was none.
+    :param timestamps: Whether its messages have times.
+    :param events: The trace events that were on.
+    :param cut: Whether the log was too long to be kept whole.
+    """
+
+    hostname: str
+    guest: str = ""
+    devices: tuple[str, ...] = ()
+    log: str = ""
+    timestamps: bool = False
+    events: tuple[str, ...] = ()
+    cut: bool = False
+
+
 class AttachedProvenance(
     msgspec.Struct,
     frozen=True,
@@ -53,15 +75,18 @@ class AttachedProvenance(
     tag_field="place",
     tag="attached",
 ):
-    """Logs that somebody brought; nothing is known of their machines.
+    """QEMUs that somebody else started, or logs that somebody brought.
 
-    :param source_qemu: The version of the source's QEMU, as far as its
-        trace tells; may be empty.
+    :param source_qemu: The version of the source's QEMU; may be empty.
     :param destination_qemu: The same for the destination.
+    :param source: The source's QEMU; None if it was not attached to.
+    :param destination: The same for the destination.
     """
 
     source_qemu: str = ""
     destination_qemu: str = ""
+    source: AttachedMachine | None = None
+    destination: AttachedMachine | None = None
 
     @property
     def driver(self) -> str:

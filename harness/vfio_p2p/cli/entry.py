@@ -33,6 +33,8 @@ COMMANDS = {
     "reproduce": "repeat the run of a bundle and require the same bytes",
     "compare": "compare A with B: which is slower, by how much, and where",
     "check": "judge trace logs from any machine",
+    "watch": "see a migration of QEMUs that run already",
+    "record": "keep the migrations of QEMUs that run already",
     "report": "report on runs: text, HTML, JUnit, JSON, Perfetto",
     "scenario": "the scenarios that come with the tool: list, show",
     "rules": "list the rules that runs are checked against",

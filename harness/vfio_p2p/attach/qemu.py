@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One QEMU that somebody else started: who it is, and how to listen to it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from vfio_p2p.attach.domain import domain_monitor
+from vfio_p2p.attach.monitor import Monitor, OnEvent, connected
+from vfio_p2p.attach.target import Target, TargetKind
+from vfio_p2p.attach.tracing import Tracing
+from vfio_p2p.errors import (
+    HarnessError,
+    HostError,
+    SkipError,
+    UsageError,
+    VMError,
+)
+from vfio_p2p.machine.host import AgentSession, Host
+
+OnLog = Callable[[bytes], None]
+
+# Well below the lease of the agent.
+_BEAT_S = 2.0
+_POLL_S = 0.5
+
+
+class Socket(msgspec.Struct, frozen=True):
+    """A QMP monitor of a QEMU.
+
+    :param kind: ``unix`` or ``tcp``.
+    :param address: Its path, or its ``HOST:PORT``.
+    :param held: Whether a client is connected, or waits to be.
+    """
+
+    kind: str
+    address: str
+    held: bool
+
+
+class Log(msgspec.Struct, frozen=True):
+    """Where the traces of a QEMU go.
+
+    :param path: The file; empty if there is none that can be read.
+    :param how: What leads there, or why nothing does.
+    """
+
+    path: str
+    how: str
+
+
+class Process(msgspec.Struct, frozen=True):
+    """The process of a QEMU, as the agent describes it.
+
+    :param pid: Its number.
+    :param name: Its program.
+    :param user: Its user.
+    :param argv: Its command line.
+    :param started: When it began, in ticks since its host did.
+    :param guest: The name of its guest.
+    :param devices: Its VFIO devices, by the names that its traces have.
+    :param incoming: Whether it was started to be migrated to.
+    :param log: Where its traces go.
+    :param timestamps: Whether its messages have times.
+    :param monitors: Its QMP monitors.
+    :param complete: Whether all of it could be looked at.
+    """
+
+    pid: int
+    name: str
+    user: str
+    argv: list[str]
+    started: int
+    guest: str
+    devices: list[str]
+    incoming: bool
+    log: Log
+    timestamps: bool
+    monitors: list[Socket]
+    complete: bool
+
+
+class _Found(msgspec.Struct):
+    qemus: list[Process]
+    complete: bool
+
+
+async def qemus_of(host: Host) -> list[Process]:
+    """Return the QEMUs of a host.
+
+    :param host: The host.
+    :raise HostError: When the host does not answer.
+    """
+    answer = await host.agent(["qemus"])
+    return msgspec.convert(answer, _Found).qemus
+
+
+async def find_process(
+    host: Host, target: Target, uuid: str = ""
+) -> Process:
+    """Find the process that a user has named.
+
+    :param host: Its host.
+    :param target: What names it; a domain is found by its UUID.
+    :param uuid: The UUID of the domain.
+    :raise SkipError: When there is none.
+    """
+    if target.kind is TargetKind.PID:
+        answer = await host.agent(["qemus", "--pid", target.value])
+        return msgspec.convert(answer, Process)
+    for process in await qemus_of(host):
+        if target.kind is TargetKind.DOMAIN:
+            if uuid and uuid in process.argv:
+                return process
+        elif any(
+            _same(target, monitor) for monitor in process.monitors
+        ):
+            return process
+    raise SkipError(
+        f"{host.name}: no QEMU that can be seen has {target}",
+        "'vfio-p2p watch --list' lists the QEMUs of this host. A process of "
+        "another user is seen in full by root only.",
+    )
+
+
+def _same(target: Target, monitor: Socket) -> bool:
+    if target.kind != monitor.kind:
+        return False
+    if target.kind is TargetKind.TCP:
+        return (
+            target.value.rpartition(":")[2]
+            == monitor.address.rpartition(":")[2]
+        )
+    return target.value == monitor.address
+
+
+@dataclass
+class AttachedQemu:
+    """A QEMU that is listened to; use `attached`.
+
+    :param name: Its side, for messages.
+    :param host: Its host.
+    :param process: Its process.
+    :param monitor: Its monitor; None if it has none that is free.
+    :param tracing: Its trace events; None without a monitor.
+    :param events: The trace events that are on.
+    :param why: Why there is no monitor, if so.
+    :param version: QEMU's version; empty if it does not tell.
+    """
+
+    name: str
+    host: Host
+    process: Process
+    monitor: Monitor | None
+    tracing: Tracing | None
+    events: tuple[str, ...] = ()
+    why: str = ""
+    version: str = ""
+
+    async def gone(self) -> None:
+        """Wait until its process has ended."""
+        while True:
+            try:
+                answer = await self.host.agent(
+                    ["qemus", "--pid", str(self.process.pid)]
+                )
+            except SkipError:
+                return
+            if answer["started"] != self.process.started:
+                return
+            await asyncio.sleep(_POLL_S)
+
+
+@asynccontextmanager
+async def attached(
+    name: str,
+    host: Host,
+    target: Target,
+    *,
+    libvirt: str = "",
+    on_log: OnLog,
+    on_event: OnEvent,
+    back_bytes: int = 0,
+    trace: bool = True,
+) -> AsyncIterator[AttachedQemu]:
+    """Listen to a QEMU for as long as the block lasts.
+
+    Its trace events are switched on, and put back at the end.
+
+    :param name: Its side, for messages.
+    :param host: Its host.
+    :param target: What names it.
+    :param libvirt: The URI of libvirt, for a domain.
+    :param on_log: Called with each piece of its log.
+    :param on_event: Called with each QMP event.
+    :param back_bytes: How much of the log before now to read.
+    :param trace: Whether to switch trace events on.
+    :raise SkipError: When there is no such QEMU.
+    :raise HostError: When it cannot be listened to.
+    """
+    async with AsyncExitStack() as stack:
+        monitor: Monitor | None = None
+        uuid = why = ""
+        if target.kind is TargetKind.DOMAIN:
+            domain = await stack.enter_async_context(
+                domain_monitor(name, libvirt, target.value, on_event)
+            )
+            monitor, uuid = domain, domain.uuid
+        process = await find_process(host, target, uuid)
+        if monitor is None:
+            free, why = _free(process, target)
+            if free:
+                monitor = await stack.enter_async_context(
+                    _socket_monitor(name, host, free, on_event)
+                )
+        qemu = AttachedQemu(name, host, process, monitor, None, (), why)
+        if monitor:
+            qemu.version = await _version(monitor)
+        if process.log.path:
+            await stack.enter_async_context(
+                _following(host, process, on_log, back_bytes)
+            )
+        if monitor and trace and process.log.path:
+            tracing = Tracing(
+                monitor, host.name, process.pid, process.started
+            )
+            stack.push_async_callback(_put_back, tracing)
+            qemu.tracing = tracing
+            qemu.events = await tracing.start()
+        yield qemu
+
+
+async def _version(monitor: Monitor) -> str:
+    match await monitor.execute("query-version"):
+        case {
+            "qemu": {
+                "major": int(major), "minor": int(minor), "micro": int(micro)
+            },
+            "package": str(package),
+        }:
+            said = f" ({package})" if package else ""
+            return f"QEMU emulator version {major}.{minor}.{micro}{said}"
+    return ""
+
+
+def _free(process: Process, target: Target) -> tuple[Socket | None, str]:
+    """Choose a monitor that nobody holds, or say why there is none."""
+    wanted = [x for x in process.monitors if _same(target, x)]
+    for monitor in wanted or process.monitors:
+        if not monitor.held:
+            return monitor, ""
+    if wanted:
+        raise SkipError(
+            f"{wanted[0].address} is taken: another client is connected to "
+            "this monitor of QEMU",
+            "A client that waits would keep others out, so none is tried. "
+            "Name another monitor; with libvirt, name the domain with "
+            "domain:NAME.",
+        )
+    if process.monitors:
+        return None, "all its QMP monitors are taken"
+    return None, "it has no QMP monitor"
+
+
+@asynccontextmanager
+async def _socket_monitor(
+    name: str, host: Host, socket: Socket, on_event: OnEvent
+) -> AsyncIterator[Monitor]:
+    async with AsyncExitStack() as stack:
+        address: str | tuple[str, int]
+        if socket.kind == "unix":
+            address = str(
+                await stack.enter_async_context(
+                    host.forward_unix(socket.address)
+                )
+            )
+        elif host.local:
+            there, _, port = socket.address.rpartition(":")
+            address = (there or "127.0.0.1", int(port))
+        else:
+            raise UsageError(
+                f"{name}: a TCP monitor is not reached over SSH",
+                "Forward its port with ssh -L, and name it as a monitor of "
+                "this machine.",
+            )
+        yield await stack.enter_async_context(
+            connected(name, address, on_event)
+        )
+
+
+async def _put_back(tracing: Tracing) -> None:
+    # QEMU may be gone, and its events with it.
+    with suppress(VMError):
+        await tracing.restore()
+        return
+    tracing.forget()
+
+
+@asynccontextmanager
+async def _following(
+    host: Host, process: Process, on_log: OnLog, back_bytes: int
+) -> AsyncIterator[None]:
+    async with host.agent_session(["follow"]) as session:
+        await session.send(
+            {
+                "files": {
+                    "log": {
+                        "path": process.log.path, "back_bytes": back_bytes
+                    }
+                }
+            }
+        )
+        answer = await session.receive()
+        if answer != {"following": ["log"]}:
+            raise HostError(
+                f"{host.name}: the agent answers {answer!r}",
+                "Please report it.",
+            )
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_read(session, on_log)),
+                group.create_task(_beat(session)),
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+
+async def _read(session: AgentSession, on_log: OnLog) -> None:
+    while True:
+        answer: dict[str, Any] = await session.receive()
+        if "data" in answer:
+            on_log(base64.b64decode(answer["data"]))
+
+
+async def _beat(session: AgentSession) -> None:
+    while True:
+        await asyncio.sleep(_BEAT_S)
+        await session.send({})
+
+
+def explain(err: BaseException) -> HarnessError | None:
+    """Return our own error in a group of errors, if there is one."""
+    if isinstance(err, HarnessError):
+        return err
+    if isinstance(err, BaseExceptionGroup):
+        for each in err.exceptions:
+            if found := explain(each):
+                return found
+    return None

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Record the migrations of QEMUs that somebody else started.
+
+Each migration leaves a bundle with the provenance ``attached``, which is
+written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack, ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vfio_p2p.attach.capture import Capture, Phase
+from vfio_p2p.attach.qemu import AttachedQemu, attached, explain
+from vfio_p2p.attach.target import Target
+from vfio_p2p.bundle.manifest import RESULT, Inputs, ProgramInput, trace_file
+from vfio_p2p.bundle.provenance import AttachedMachine, AttachedProvenance
+from vfio_p2p.bundle.write import seal, writing
+from vfio_p2p.errors import HarnessError, VMError
+from vfio_p2p.machine.files import remove_tree
+from vfio_p2p.machine.host import HostSpec, open_host
+from vfio_p2p.scenario.result import Result
+from vfio_p2p.side import Side
+
+_TICK_S = 0.2
+_AGAIN_S = 1.0
+_ASK_S = 2.0
+_QMP = "qmp.jsonl"
+_NAME = re.compile(r"migration-\d{6,12}")
+
+# The variant of a QEMU that was not built here.
+ATTACHED = "attached"
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A QEMU to attach to.
+
+    :param target: What names it.
+    :param host: Its host.
+    :param libvirt: The URI of libvirt, for a domain.
+    """
+
+    target: Target
+    host: HostSpec = field(default_factory=HostSpec)
+    libvirt: str = ""
+
+
+class Listener:
+    """Told of what happens; all of its methods do nothing."""
+
+    def attached(self, side: Side, qemu: AttachedQemu) -> None:
+        """A QEMU is listened to."""
+
+    def log(self, side: Side, data: bytes) -> None:
+        """A QEMU has written to its log."""
+
+    def event(self, side: Side, event: Mapping[str, Any]) -> None:
+        """A QEMU has sent a QMP event."""
+
+    def began(self) -> None:
+        """A migration has begun."""
+
+    def recorded(self, bundle: Path) -> None:
+        """A migration is over, and its bundle is whole."""
+
+    def lost(self, why: HarnessError) -> None:
+        """A QEMU, its host or its monitor is gone."""
+
+
+@dataclass
+class Recorder:
+    """Records migrations of one QEMU, or of two.
+
+    :param attachments: The QEMUs by side.
+    :param out: The folder of the bundles.
+    :param count: After how many migrations to end; 0 means never.
+    :param follow: Whether to wait for QEMUs that are gone to come back.
+    :param keep: How many bundles to keep; 0 keeps all.
+    :param trace: Whether to switch trace events on.
+    :param listener: Told of what happens.
+    """
+
+    attachments: Mapping[Side, Attachment]
+    out: Path
+    count: int = 1
+    follow: bool = False
+    keep: int = 0
+    trace: bool = True
+    listener: Listener = field(default_factory=Listener)
+    bundles: list[Path] = field(default_factory=list)
+    qemus: dict[Side, AttachedQemu] = field(default_factory=dict)
+
+    async def run(self) -> list[Path]:
+        """Record until there were enough migrations, or a QEMU is gone.
+
+        :return: The bundles, in order.
+        :raise HarnessError: When a QEMU cannot be attached to, or is gone
+            before anything was recorded.
+        """
+        while True:
+            try:
+                await self._attach()
+            except BaseException as err:
+                why = explain(err)
+                if why is None:
+                    raise
+                if not self.follow:
+                    if self.bundles:
+                        return self.bundles
+                    raise why from err
+                self.listener.lost(why)
+            if self.count and len(self.bundles) >= self.count:
+                return self.bundles
+            if not self.follow:
+                return self.bundles
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _attach(self) -> None:
+        """Listen until there were enough migrations, or a QEMU is gone."""
+        self.qemus = {}
+        async with AsyncExitStack() as stack:
+            cut = stack.enter_context(_Cutter(self))
+            for side, wanted in self.attachments.items():
+                host = await stack.enter_async_context(open_host(wanted.host))
+                self.qemus[side] = await stack.enter_async_context(
+                    attached(
+                        str(side),
+                        host,
+                        wanted.target,
+                        libvirt=wanted.libvirt,
+                        on_log=partial(cut.log, side),
+                        on_event=partial(cut.event, side),
+                        trace=self.trace,
+                    )
+                )
+                self.listener.attached(side, self.qemus[side])
+            gone = {
+                side: asyncio.create_task(qemu.gone())
+                for side, qemu in self.qemus.items()
+            }
+            try:
+                await cut.run(gone)
+            finally:
+                for task in gone.values():
+                    task.cancel()
+                await asyncio.gather(*gone.values(), return_exceptions=True)
+
+    def add(self, bundle: Path) -> None:
+        """Take notice of a bundle that is whole."""
+        self.bundles.append(bundle)
+        self.listener.recorded(bundle)
+
+
+class _Dropped(Exception):
+    """A migration that did not come to its end is not kept."""
+
+
+class _Migration:
+    """The bundle of a migration that is being recorded.
+
+    :param path: Its final folder.
+    :param capture: What is written into it.
+    :param logs: The sides whose logs can be read.
+    """
+
+    def __init__(
+        self, path: Path, capture: Capture, logs: Iterable[Side]
+    ) -> None:
+        self.path = path
+        self._publishing = ExitStack()
+        self._files = ExitStack()
+        self.folder = self._publishing.enter_context(writing(path))
+        for side, stream in capture.streams.items():
+            log = self.folder / trace_file(str(side))
+            log.parent.mkdir()
+            if side in logs:
+                stream.log = self._files.enter_context(log.open("wb"))
+            stream.events = self._files.enter_context(
+                (log.parent / _QMP).open("w")
+            )
+
+    def keep(self, inputs: Inputs, result: Result) -> None:
+        """Make the bundle whole."""
+        self._files.close()
+        (self.folder / RESULT).write_bytes(result.to_json())
+        seal(self.folder, inputs)
+        self._publishing.close()
+
+    def drop(self) -> None:
+        """Leave nothing behind."""
+        self._files.close()
+        with suppress(_Dropped), self._publishing:
+            raise _Dropped
+
+
+class _Cutter:
+    """Cuts what QEMUs write into bundles; use it as a context manager."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._migration: _Migration | None = None
+        self._capture = self._new()
+        self._ended: set[Side] = set()
+
+    def __enter__(self) -> _Cutter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._migration:
+            self._migration.drop()
+
+    def _new(self) -> Capture:
+        return Capture(self._recorder.attachments, self._begin)
+
+    def log(self, side: Side, data: bytes) -> None:
+        """Take a piece of a log."""
+        self._recorder.listener.log(side, data)
+        self._capture.log(side, data, time.time_ns())
+
+    def event(self, side: Side, event: Mapping[str, Any]) -> None:
+        """Take a QMP event."""
+        self._recorder.listener.event(side, event)
+        self._capture.event(side, event, time.time_ns())
+
+    def _begin(self, capture: Capture) -> None:
+        """Open the files of a migration."""
+        recorder = self._recorder
+        self._migration = _Migration(
+            next_bundle(recorder.out),
+            capture,
+            {x for x, y in recorder.qemus.items() if y.process.log.path},
+        )
+        recorder.listener.began()
+
+    async def run(self, gone: Mapping[Side, asyncio.Task[None]]) -> None:
+        """Cut until there were enough migrations, or a QEMU is gone.
+
+        :param gone: What waits for the end of each QEMU.
+        """
+        recorder = self._recorder
+        while True:
+            await asyncio.sleep(_TICK_S)
+            for side, task in gone.items():
+                if task.done() and side not in self._ended:
+                    task.result()
+                    self._ended.add(side)
+                    self._capture.ended(side, time.time_ns())
+            if self._capture.done(time.time_ns()):
+                await self._finish()
+                if recorder.count and len(recorder.bundles) >= recorder.count:
+                    return
+            if self._ended and self._capture.phase is Phase.IDLE:
+                return
+
+    async def _finish(self) -> None:
+        recorder, migration = self._recorder, self._migration
+        assert migration
+        source = recorder.qemus.get(Side.SOURCE)
+        downtime_ms = None
+        if source and Side.SOURCE not in self._ended:
+            downtime_ms = await _downtime_ms(source)
+        result = self._capture.result(downtime_ms)
+        ended = self._capture
+        self._capture, self._migration = self._new(), None
+        for side in self._ended:
+            self._capture.ended(side, time.time_ns())
+        migration.keep(_inputs(recorder.qemus, ended), result)
+        recorder.add(migration.path)
+        prune(recorder.out, recorder.keep)
+
+
+async def _downtime_ms(qemu: AttachedQemu) -> int | None:
+    """Ask the source for its own figure; it may be gone any moment."""
+    if qemu.monitor is None:
+        return None
+    with suppress(VMError):
+        match await qemu.monitor.execute("query-migrate", limit_s=_ASK_S):
+            case {"downtime": int(downtime_ms)}:
+                return downtime_ms
+    return None
+
+
+def _inputs(
+    qemus: Mapping[Side, AttachedQemu], capture: Capture
+) -> Inputs:
+    machines = {
+        side: AttachedMachine(
+            hostname=qemu.host.name,
+            guest=qemu.process.guest,
+            devices=tuple(qemu.process.devices),
+            log=qemu.process.log.how,
+            timestamps=qemu.process.timestamps,
+            events=qemu.events,
+            cut=capture.streams[side].cut,
+        )
+        for side, qemu in qemus.items()
+    }
+    versions = {side: qemu.version for side, qemu in qemus.items()}
+    programs = {
+        side: ProgramInput(
+            variant=ATTACHED,
+            build="",
+            version=versions.get(side, ""),
+            sha256="",
+            libraries={},
+        )
+        for side in Side
+    }
+    return Inputs(
+        source=programs[Side.SOURCE],
+        destination=programs[Side.DESTINATION],
+        scenario="",
+        seed=0,
+        place=AttachedProvenance(
+            source_qemu=versions.get(Side.SOURCE, ""),
+            destination_qemu=versions.get(Side.DESTINATION, ""),
+            source=machines.get(Side.SOURCE),
+            destination=machines.get(Side.DESTINATION),
+        ),
+    )
+
+
+def next_bundle(out: Path) -> Path:
+    """Return the folder of the next migration in a folder.
+
+    :param out: The folder, which need not exist.
+    """
+    numbers = [int(x.name.partition("-")[2]) for x in _bundles(out)]
+    return out / f"migration-{max(numbers, default=0) + 1:06}"
+
+
+def _bundles(out: Path) -> list[Path]:
+    if not out.is_dir():
+        return []
+    return sorted(x for x in out.iterdir() if _NAME.fullmatch(x.name))
+
+
+def prune(out: Path, keep: int) -> None:
+    """Remove the oldest migrations from a folder.
+
+    :param out: The folder.
+    :param keep: How many to keep; 0 keeps all.
+    """
+    if keep:
+        for path in _bundles(out)[:-keep]:
+            remove_tree(path)

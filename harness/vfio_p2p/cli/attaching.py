@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the commands for QEMUs that run already have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from vfio_p2p.attach.qemu import AttachedQemu, Process
+from vfio_p2p.attach.recorder import Listener
+from vfio_p2p.attach.target import Target, parse_target
+from vfio_p2p.cli.context import Context
+from vfio_p2p.cli.host_where import add_where, where
+from vfio_p2p.errors import HarnessError, UsageError
+from vfio_p2p.plans.attach import AttachRequest, judged
+from vfio_p2p.plans.check import JudgedLogs
+from vfio_p2p.side import Side
+from vfio_p2p.trace import printable
+
+_QEMU = "[unix:]PATH|tcp:HOST:PORT|pid:N|domain:NAME"
+
+
+def add_targets(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the QEMUs."""
+    parser.add_argument(
+        "source",
+        nargs="?",
+        type=target,
+        metavar="SOURCE",
+        help="the QEMU that is migrated from: the path of a QMP socket, "
+        "tcp:HOST:PORT, pid:N, or domain:NAME of libvirt",
+    )
+    parser.add_argument(
+        "--destination",
+        type=target,
+        metavar=_QEMU,
+        help="the QEMU that is migrated to",
+    )
+    add_where(parser)
+    parser.add_argument(
+        "--destination-ssh",
+        default="",
+        metavar="[USER@]HOST[:PORT]",
+        help="where the destination runs (default: where the source does)",
+    )
+    for side in ("", "destination-"):
+        parser.add_argument(
+            f"--{side}libvirt",
+            default="",
+            metavar="URI",
+            help="the URI of libvirt for the domain of the "
+            f"{side.rstrip('-') or 'source'}",
+        )
+
+
+def add_recording(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what becomes of migrations."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out"),
+        metavar="DIR",
+        help="the folder of the bundles (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--count",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="end after N migrations; 0 records until it is interrupted "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="wait for QEMUs that have ended, or that are not there yet",
+    )
+    parser.add_argument(
+        "--keep",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="keep the last N bundles only (default: keep all)",
+    )
+    parser.add_argument(
+        "--no-trace",
+        action="store_true",
+        help="switch no trace events on; those that are on are read",
+    )
+
+
+def target(text: str) -> Target:
+    """Read the name of a QEMU."""
+    try:
+        return parse_target(text)
+    except UsageError as err:
+        raise argparse.ArgumentTypeError(f"{err.what}. {err.hint}") from None
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) <= 1_000_000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not a number up to 1000000: {text}")
+
+
+def request(args: argparse.Namespace) -> AttachRequest:
+    """Read the options of `add_targets` and `add_recording`."""
+    return AttachRequest(
+        source=args.source,
+        destination=args.destination,
+        where=where(args),
+        destination_ssh=args.destination_ssh,
+        libvirt=args.libvirt,
+        destination_libvirt=args.destination_libvirt,
+        out=args.out,
+        count=args.count,
+        follow=args.follow,
+        keep=args.keep,
+        trace=not args.no_trace,
+    )
+
+
+class Lines(Listener):
+    """Prints a line for whatever happens.
+
+    :param context: Where the lines go.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def attached(self, side: Side, qemu: AttachedQemu) -> None:
+        """Say what was found; see `Listener`."""
+        for line in described(side, qemu):
+            self._context.show(line)
+
+    def began(self) -> None:
+        """Say that a migration has begun; see `Listener`."""
+        self._context.show("a migration has begun")
+
+    def recorded(self, bundle: Path) -> None:
+        """Show the verdict on a migration; see `Listener`."""
+        self._context.show(f"{bundle}: {said(judged(bundle))}")
+
+    def lost(self, why: HarnessError) -> None:
+        """Say what is waited for; see `Listener`."""
+        self._context.show(f"waiting: {printable(why.what)}")
+
+
+def described(side: Side, qemu: AttachedQemu) -> Iterator[str]:
+    """Say what a QEMU is, and how it is listened to."""
+    process = qemu.process
+    version = qemu.version.removeprefix("QEMU emulator version ")
+    what = f"QEMU {version}" if version else process.name
+    guest = f", guest {process.guest}" if process.guest else ""
+    yield (
+        f"{side}: process {process.pid} on {qemu.host.name}, "
+        f"{printable(what + guest)}"
+    )
+    devices = ", ".join(map(printable, process.devices)) or "none"
+    yield f"  VFIO devices: {devices}"
+    log = process.log
+    if not log.path:
+        yield f"  log: none that can be read ({printable(log.how)})"
+    else:
+        yield f"  log: {printable(log.path)} ({printable(log.how)})"
+        if not process.timestamps:
+            yield (
+                "  its lines may have no times: QEMU was started without "
+                "-msg timestamp=on"
+            )
+    if qemu.monitor is None:
+        yield f"  monitor: none, {qemu.why}; no event can be switched on"
+    elif qemu.tracing:
+        yield f"  trace events: {len(qemu.events)} are on"
+
+
+def said(found: JudgedLogs | None) -> str:
+    """Say what became of a migration, on one line."""
+    if found is None:
+        return "inconclusive, there is no log of the source to judge"
+    judgement = found.judgement
+    blackout = judgement.blackout
+    parts = [str(judgement.verdict)]
+    if blackout is not None and blackout.duration_ns is not None:
+        parts.append(f"blackout {blackout.duration_ns / 1e6:.3f} ms")
+    parts += [f"broken: {x.rule}" for x in judgement.findings]
+    parts += [x.message for x in judgement.notes]
+    return ", ".join(map(printable, parts))
+
+
+def table(found: list[Process]) -> Iterator[str]:
+    """List the QEMUs of a host."""
+    for process in found:
+        guest = process.guest or "no name"
+        yield (
+            f"pid:{process.pid}  {printable(guest)}, user {process.user}, "
+            f"{len(process.devices)} VFIO devices"
+        )
+        for monitor in process.monitors:
+            state = "taken" if monitor.held else "free"
+            yield f"  {monitor.kind}:{printable(monitor.address)}  {state}"
+        log = process.log
+        where = log.path or f"none ({log.how})"
+        yield f"  log: {printable(where)}"

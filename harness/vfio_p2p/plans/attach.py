@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Listen to QEMUs that somebody else started."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vfio_p2p.attach.qemu import Process, explain, qemus_of
+from vfio_p2p.attach.recorder import Attachment, Listener, Recorder
+from vfio_p2p.attach.target import Target
+from vfio_p2p.bundle.manifest import trace_file
+from vfio_p2p.errors import HarnessError, TraceError, UsageError
+from vfio_p2p.machine.host import open_host
+from vfio_p2p.oracle.verdict import Verdict, worst
+from vfio_p2p.plans.check import JudgedLogs, LogsRequest, check_logs
+from vfio_p2p.plans.host.where import Where, locate
+from vfio_p2p.side import Side
+
+
+@dataclass(frozen=True)
+class AttachRequest:
+    """The QEMUs to listen to, and what becomes of their migrations.
+
+    :param source: The QEMU that is migrated from, if it can be reached.
+    :param destination: The QEMU that is migrated to, if it can be reached.
+    :param where: Where the source runs, or where both run if it is a pair.
+    :param destination_ssh: Where the destination runs,
+        ``[USER@]HOST[:PORT]``; empty means where the source does.
+    :param libvirt: The URI of libvirt for the source's domain.
+    :param destination_libvirt: The same for the destination.
+    :param out: The folder of the bundles.
+    :param count: After how many migrations to end; 0 means never.
+    :param follow: Whether to wait for QEMUs that are gone to come back.
+    :param keep: How many bundles to keep; 0 keeps all.
+    :param trace: Whether to switch trace events on.
+    """
+
+    source: Target | None = None
+    destination: Target | None = None
+    where: Where = field(default_factory=Where)
+    destination_ssh: str = ""
+    libvirt: str = ""
+    destination_libvirt: str = ""
+    out: Path = Path("out")
+    count: int = 1
+    follow: bool = False
+    keep: int = 0
+    trace: bool = True
+
+    @property
+    def attachments(self) -> dict[Side, Attachment]:
+        """The QEMUs by side.
+
+        :raise UsageError: When there is none, or no such host.
+        :raise ConfigError: When ``hosts.toml`` is wrong.
+        """
+        specs = [x.spec for x in locate(self.where)]
+        if self.destination_ssh:
+            (there,) = locate(Where(ssh=self.destination_ssh))
+            specs[1:] = [there.spec]
+        found = {}
+        for side, target, spec, uri in (
+            (Side.SOURCE, self.source, specs[0], self.libvirt),
+            (
+                Side.DESTINATION,
+                self.destination,
+                specs[-1],
+                self.destination_libvirt or self.libvirt,
+            ),
+        ):
+            if target is not None:
+                found[side] = Attachment(target, spec, uri)
+        if not found:
+            raise UsageError(
+                "no QEMU is named",
+                "Name the source, or --destination, or both. "
+                "'vfio-p2p watch --list' lists the QEMUs of this machine.",
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class RecordedMigrations:
+    """What was recorded.
+
+    :param migrations: The verdict on each, by its bundle.
+    :param lost: Why the recording ended before it should, if so.
+    """
+
+    migrations: Mapping[Path, JudgedLogs | None] = field(
+        default_factory=dict
+    )
+    lost: HarnessError | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict; *skip* if there was no migration."""
+        if not self.migrations:
+            return Verdict.SKIP
+        return worst(
+            x.judgement.verdict if x else Verdict.INCONCLUSIVE
+            for x in self.migrations.values()
+        )
+
+
+def list_qemus(where: Where) -> list[Process]:
+    """Return the QEMUs of a host, or of both hosts of a pair.
+
+    :param where: Which.
+    :raise HostError: When one does not answer.
+    """
+
+    async def ask() -> list[Process]:
+        found = []
+        for located in locate(where):
+            async with open_host(located.spec) as opened:
+                found += await qemus_of(opened)
+        return found
+
+    return asyncio.run(ask())
+
+
+def record(
+    request: AttachRequest, listener: Listener | None = None
+) -> RecordedMigrations:
+    """Record migrations until there were enough, or somebody interrupts.
+
+    :param request: The QEMUs, and what becomes of their migrations.
+    :param listener: Told of what happens.
+    :raise HarnessError: When a QEMU cannot be attached to.
+    """
+    recorder = Recorder(
+        request.attachments,
+        request.out,
+        count=request.count,
+        follow=request.follow,
+        keep=request.keep,
+        trace=request.trace,
+        listener=listener or Listener(),
+    )
+    asyncio.run(_until_interrupted(recorder))
+    return RecordedMigrations(
+        {path: judged(path) for path in recorder.bundles if path.exists()}
+    )
+
+
+async def _until_interrupted(recorder: Recorder) -> None:
+    """Record; SIGINT and SIGTERM end it in order, as events must be put back.
+
+    :raise HarnessError: When a QEMU cannot be attached to.
+    """
+    task = asyncio.create_task(recorder.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        pass
+    except BaseExceptionGroup as err:
+        if (why := explain(err)) is None:
+            raise
+        raise why from err
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def judged(bundle: Path) -> JudgedLogs | None:
+    """Judge a recorded migration by its logs.
+
+    :param bundle: Its bundle.
+    :return: None if there is no log of a source.
+    """
+    logs = [bundle / trace_file(str(side)) for side in Side]
+    source, destination = (x if x.is_file() else None for x in logs)
+    if source is None:
+        return None
+    try:
+        return check_logs(LogsRequest(source, destination))
+    except TraceError:
+        return None

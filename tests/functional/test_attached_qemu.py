@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Attach to QEMUs that somebody else started, without any VFIO device.
+
+The QEMUs are the distribution's.  Whoever migrates them is this test, over
+monitors of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from avocado import Test
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.places.sealed.outer import find_outer
+
+_LIMIT_S = 120.0
+
+
+class Qmp:
+    """A client of a monitor."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(_LIMIT_S)
+        self._socket.connect(path)
+        self._file = self._socket.makefile("rw")
+        self._file.readline()
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Execute a command."""
+        request = {"execute": command, "arguments": arguments}
+        self._file.write(json.dumps(request) + "\n")
+        self._file.flush()
+        while True:
+            answer = json.loads(self._file.readline())
+            if "event" not in answer:
+                return answer["return"]
+
+    def enabled(self) -> list[str]:
+        """Return the trace events that are on."""
+        found = self.execute("trace-event-get-state", name="*")
+        return sorted(x["name"] for x in found if x["state"] == "enabled")
+
+    def close(self) -> None:
+        """Leave the monitor to others."""
+        self._file.close()
+        self._socket.close()
+
+
+class Attach(Test):
+    """One source and one destination."""
+
+    timeout = 900
+
+    def setUp(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="vfio-p2p-"))
+        self.processes: list[subprocess.Popen[Any]] = []
+        self.qmp: dict[str, Qmp] = {}
+        self.out = Path(self.workdir, "out")
+        self.environment = {
+            **os.environ, "XDG_STATE_HOME": str(Path(self.workdir, "state"))
+        }
+
+    def tearDown(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+        for qmp in self.qmp.values():
+            qmp.close()
+        for path in self.home.iterdir():
+            path.unlink()
+        self.home.rmdir()
+
+    def qemu(self, name: str, *words: str) -> subprocess.Popen[Any]:
+        """Start a QEMU with a monitor for others, and one for this test."""
+        log = (self.home / f"{name}.log").open("wb")
+        process = subprocess.Popen(
+            [
+                find_outer().program,
+                *("-machine", "q35,accel=tcg", "-m", "64", "-nodefaults"),
+                *("-no-user-config", "-display", "none", "-name", name),
+                *("-msg", "timestamp=on"),
+                *("-qmp", f"unix:{self.home}/{name},server=on,wait=off"),
+                *("-qmp", f"unix:{self.home}/{name}2,server=on,wait=off"),
+                *words,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+        log.close()
+        self.processes.append(process)
+        path = self.home / f"{name}2"
+        self.until(path.exists, f"{name} listens")
+        self.qmp[name] = Qmp(str(path))
+        return process
+
+    def both(self) -> None:
+        """Start both QEMUs."""
+        self.qemu("source", "-D", str(self.home / "trace.log"))
+        self.qemu("destination", "-incoming", f"unix:{self.home}/stream")
+
+    def until(self, true: Callable[[], object], what: str) -> None:
+        """Wait for a condition."""
+        deadline = time.monotonic() + _LIMIT_S
+        while not true():
+            if time.monotonic() > deadline:
+                self.fail(f"it never came to this: {what}")
+            time.sleep(0.05)
+
+    def record(self, *words: str) -> subprocess.Popen[str]:
+        """Start the command, and wait until it listens to both."""
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "vfio_p2p", "record",
+                str(self.home / "source"), "--destination",
+                str(self.home / "destination"), "--out", str(self.out),
+                *words,
+            ],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        assert process.stdout
+        listening = 0
+        while listening < 2:
+            line = process.stdout.readline()
+            self.assertTrue(line, "the command ended")
+            listening += "trace events" in line
+        return process
+
+    def migrate(self) -> None:
+        """Migrate, and wait for the end."""
+        self.qmp["source"].execute("migrate", uri=f"unix:{self.home}/stream")
+        self.until(
+            lambda: self.qmp["source"].execute("query-migrate").get("status")
+            == "completed",
+            "it has migrated",
+        )
+
+    def test_a_migration(self) -> None:
+        self.both()
+        before = self.qmp["source"].enabled()
+        process = self.record()
+        self.assertIn("migrate_set_state", self.qmp["source"].enabled())
+        self.migrate()
+        # There is no VFIO device, so that nothing can be judged.
+        self.assertEqual(process.wait(_LIMIT_S), 3)
+        bundle = open_bundle(self.out / "migration-000001")
+        result = bundle.manifest.result
+        self.assertEqual(result.outcome, "migrated")
+        self.assertIsNotNone(result.qmp_downtime_ms)
+        for side in ("source", "destination"):
+            self.assertIn(
+                b"migrate_set_state new state completed",
+                bundle.files[f"{side}/trace.log"],
+            )
+            self.assertEqual(self.qmp[side].enabled(), before)
+        # QEMU noticed nothing.
+        answer = self.qmp["destination"].execute("query-status")
+        self.assertEqual(answer["status"], "running")
+
+    def test_killed(self) -> None:
+        """QEMU does not notice, and the next command tidies up."""
+        self.both()
+        before = self.qmp["source"].enabled()
+        process = self.record()
+        self.qmp["source"].execute(
+            "migrate-set-parameters", **{"max-bandwidth": 4 << 20}
+        )
+        self.qmp["source"].execute("migrate", uri=f"unix:{self.home}/stream")
+        os.kill(process.pid, signal.SIGKILL)
+        self.until(
+            lambda: self.qmp["source"].execute("query-migrate").get("status")
+            == "completed",
+            "it has migrated",
+        )
+        self.assertNotEqual(self.qmp["source"].enabled(), before)
+        self.assertFalse((self.out / "migration-000001").exists())
+        again = self.record()
+        again.terminate()
+        self.assertEqual(again.wait(_LIMIT_S), 4)
+        for side in ("source", "destination"):
+            self.assertEqual(self.qmp[side].enabled(), before)
+
+    def test_a_monitor_that_is_taken(self) -> None:
+        self.both()
+        other = Qmp(str(self.home / "source"))
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "vfio_p2p", "record",
+                str(self.home / "source"), "--out", str(self.out),
+            ],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 4)
+        self.assertIn("is taken", done.stderr)
+        # Nobody waits behind the other client.
+        other.close()
+        Qmp(str(self.home / "source")).close()
+
+    def test_the_source_ends(self) -> None:
+        """The destination tells that the migration has failed."""
+        self.both()
+        process = self.record()
+        self.qmp["source"].execute(
+            "migrate-set-parameters", **{"max-bandwidth": 1 << 20}
+        )
+        self.qmp["source"].execute("migrate", uri=f"unix:{self.home}/stream")
+        self.processes[0].kill()
+        self.assertEqual(process.wait(_LIMIT_S), 3)
+        bundle = open_bundle(self.out / "migration-000001")
+        self.assertEqual(bundle.manifest.result.outcome, "migration-failed")
