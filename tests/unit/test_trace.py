@@ -147,6 +147,7 @@ def test_foreign_lines_and_messages() -> None:
         b"qemu: a: Failed setting device state to STOP, err: x\r\n"
     )
     assert [(r.line, r.kind) for r in records] == [
+        (1, Kind.REMARK),
         (3, Kind.MESSAGE),
         (4, Kind.MESSAGE),
     ]

@@ -70,6 +70,7 @@ class Kind(Enum):
     NOTIFIER = auto()       # the device learns of the migration's end
     OTHER = auto()
     MESSAGE = auto()        # no trace event, but an error message of QEMU's
+    REMARK = auto()         # anything else that QEMU or libvirt says
     UNKNOWN = auto()        # a known event in an unknown format
     DROPPED = auto()        # QEMU reports that it lost events
 

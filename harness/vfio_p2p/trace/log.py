@@ -9,11 +9,12 @@ may be endless, damaged or forged.  `printable` makes any line fit to show.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from datetime import datetime
 from functools import lru_cache
 
 from vfio_p2p.errors import TraceError
+from vfio_p2p.trace import foreign, words
 from vfio_p2p.trace.formats import (
     FORMATS,
     MESSAGES,
@@ -24,6 +25,7 @@ from vfio_p2p.trace.formats import (
     pattern,
 )
 from vfio_p2p.trace.record import Record, Tally, printable
+from vfio_p2p.trace.wrapped import Wrapping
 
 # A trace line is far shorter than this; a longer line is damaged.
 _LINE_BYTES = 2048
@@ -41,8 +43,29 @@ _RELEVANT = (
     re.compile(
         rb"g(?:rat(?:e_|ion_[cr]|ion f|ion is)| on signal| device)"
     ),
-    re.compile(rb"data_fd out of sync"),
 )
+# This one is rare, and a plain search for it is faster.
+_DATA_FD = b"data_fd out of sync"
+# What QEMU says behind its name, what its monitor or GLib says, and what
+# libvirt says.  Such lines stand at the start or at the end of a log, if at
+# all, and looking for them everywhere would cost a quarter of the speed: each
+# pattern is looked for in the first chunk and in the last one, and in those
+# between if the first one has it.
+_SAID = (
+    re.compile(rb"q(?:emu-[\w.+-]{1,32}: |emu: )"),
+    re.compile(rb"E(?:rror: |RROR:)"),
+    re.compile(rb"\+(?:0000: )"),
+)
+# Events of QEMU 8.0 and before, whose other lines look like newer ones.
+_OLDER = {
+    "vfio_migration_probe",
+    "vfio_save_buffer",
+    "vfio_save_pending",
+    "vfio_update_pending",
+}
+# An event that repeats an error message.
+_REPEATS = "migrate_error"
+_EVENT_NAME = re.compile(r"(?:v(?:fio|m_state|mstate|er)_|migrat)\w*")
 _MESSAGE = re.compile("|".join(re.escape(m) for m in MESSAGES))
 
 _PREFIX = "|".join(
@@ -78,18 +101,41 @@ def scan(
     :raise TraceError: When it is a binary file.
     """
     carry = b""
-    begun = False
-    for chunk in chunks:
-        _refuse_binary(chunk, b"" if begun else chunk[:4096], tally.name)
-        begun = True
+    head = b""
+    wrapping = Wrapping(_is_event)
+    patterns = (*_RELEVANT, *_SAID)
+    following = next(chunks, None)
+    while following is not None:
+        chunk, following = following, next(chunks, None)
+        _refuse_binary(chunk, b"" if head else chunk[:4096], tally.name)
+        if not head:
+            head = chunk[: foreign.HEAD_BYTES]
+            usual = _RELEVANT + tuple(x for x in _SAID if x.search(chunk))
+        elif following is None:
+            patterns = (*_RELEVANT, *_SAID)
+        else:
+            patterns = usual
         data = carry + chunk
         end = data.rfind(b"\n") + 1
-        for record in _scan(data[:end], tally):
+        for record in _scan(data[:end], tally, wrapping, patterns):
             if record.event not in without:
                 tally.records += 1
                 yield record
         carry = data[end : end + _CARRY_BYTES]
-    tally.cut = bool(carry)
+    tally.cut = tally.cut or bool(carry)
+    tally.wrapped = ", ".join(
+        filter(None, (tally.wrapped, wrapping.described(tally.told)))
+    )
+    tally.coarse = wrapping.coarse
+    if not tally.told and not tally.older:
+        foreign.refuse(head, tally.name)
+
+
+def _is_event(text: str) -> bool:
+    match = _LINE.fullmatch(text)
+    return match is not None and (
+        match["event"] in _BY_EVENT or match["event"] in _OLDER
+    )
 
 
 def _refuse_binary(chunk: bytes, head: bytes, name: str) -> None:
@@ -101,14 +147,24 @@ def _refuse_binary(chunk: bytes, head: bytes, name: str) -> None:
         )
 
 
-def _scan(block: bytes, tally: Tally) -> Iterator[Record]:
+def _scan(
+    block: bytes,
+    tally: Tally,
+    wrapping: Wrapping,
+    patterns: Iterable[re.Pattern[bytes]],
+) -> Iterator[Record]:
     """Yield the records of a block of complete lines."""
     position = 0
-    hits = sorted(
+    hits = [
         match.start()
-        for relevant in _RELEVANT
+        for relevant in patterns
         for match in relevant.finditer(block)
-    )
+    ]
+    found = block.find(_DATA_FD)
+    while found >= 0:
+        hits.append(found)
+        found = block.find(_DATA_FD, found + 1)
+    hits.sort()
     for hit in hits:
         if hit < position:
             continue
@@ -119,17 +175,60 @@ def _scan(block: bytes, tally: Tally) -> Iterator[Record]:
         position = end + 1
         raw = block[start : min(end, start + _LINE_BYTES)]
         text = raw.rstrip(b"\r").decode("utf-8", "backslashreplace")
-        record = _parse(text, tally)
+        record = _parse(text, tally, wrapping)
         if record is not None:
             yield record
     tally.lines += block.count(b"\n", position)
 
 
-def _parse(text: str, tally: Tally) -> Record | None:
+def _parse(text: str, tally: Tally, wrapping: Wrapping) -> Record | None:
+    if wrapping.chains:
+        record = _stripped(text, tally, wrapping)
+        if record is not None:
+            return record
     match = _LINE.fullmatch(text)
     name = match["event"] if match else ""
     if match is None or name not in _BY_EVENT or len(text) >= _LINE_BYTES:
-        return _foreign(text, tally.lines)
+        return _foreign(text, name, tally, wrapping)
+    return _known(text, match, tally)
+
+
+def _stripped(
+    text: str, tally: Tally, wrapping: Wrapping
+) -> Record | None:
+    """Make a record of an event's line with something around it."""
+    if len(text) >= _LINE_BYTES:
+        return None
+    stripped = wrapping.event(text)
+    if stripped is None:
+        return None
+    match = _LINE.fullmatch(stripped.rest)
+    if match is None:
+        return None
+    if match["event"] not in _BY_EVENT:
+        tally.older = tally.older or match["event"]
+        return None
+    record = _known(stripped.rest, match, tally)
+    if record is None:
+        return None
+    if record.time_ns is None and stripped.when is not None:
+        stamp = wrapping.stamp(stripped)
+        if stamp.time_ns is not None:
+            tally.undated = tally.undated or not stamp.dated
+            record = record._replace(time_ns=stamp.time_ns)
+    if record.thread is None and stripped.pid is not None:
+        record = record._replace(thread=stripped.pid)
+    return record
+
+
+def _known(
+    text: str, match: re.Match[str], tally: Tally
+) -> Record | None:
+    """Make a record of a line of one of our events.
+
+    :param match: How `_LINE` matches it.
+    """
+    name = match["event"]
     found = _event(name, (match["text"] or "").rstrip(" "))
     if found is None:
         formats = _BY_EVENT[name]
@@ -142,6 +241,7 @@ def _parse(text: str, tally: Tally) -> Record | None:
         for i, prefix in enumerate(PREFIXES)
         if match[f"prefix{i}"] is not None
     )
+    tally.told += 1
     tally.ranges |= {fmt.versions, prefix.versions}
     thread = match["tid"] or match["tid2"]
     return Record(
@@ -174,12 +274,33 @@ def _event(
     return None
 
 
-def _foreign(text: str, line: int) -> Record | None:
-    """Make a record of a line that is no trace line, if it matters."""
+def _foreign(
+    text: str, name: str, tally: Tally, wrapping: Wrapping
+) -> Record | None:
+    """Make a record of a line that is none of our events, if it matters.
+
+    :param text: The line.
+    :param name: The event that it is of, if it is one of QEMU's.
+    """
+    line = tally.lines
+    if name == _REPEATS:
+        return _plain(line, "", Kind.REMARK, text)
+    if name in _OLDER:
+        tally.older = tally.older or name
+        return None
+    own = bool(name) and _EVENT_NAME.fullmatch(name) is not None
+    if not own and not wrapping.chains:
+        record = _stripped(text, tally, wrapping)
+        if record is not None:
+            return record
     if _DAMAGED.search(text):
         return _plain(line, "", Kind.UNKNOWN, text)
-    if _MESSAGE.search(text):
+    if not own:
+        text = wrapping.message(text)
+    if _MESSAGE.search(text) or (not own and words.is_error(text)):
         return _plain(line, "", Kind.MESSAGE, text)
+    if not own and words.is_said(text):
+        return _plain(line, "", Kind.REMARK, text)
     return None
 
 

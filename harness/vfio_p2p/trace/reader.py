@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from vfio_p2p.errors import TraceError
 from vfio_p2p.trace import log, simple
+from vfio_p2p.trace.packed import Unpacked
 from vfio_p2p.trace.record import Backend, Record, Summary, Tally, printable
 
 _CHUNK_BYTES = 1 << 20
@@ -56,18 +57,27 @@ class TraceReader:
         :param events: The names of the events that are not wanted.
         :raise TraceError: As `__iter__` does.
         """
-        chunks = self._chunks()
-        head = b""
-        for chunk in chunks:
-            head += chunk
-            if len(head) >= simple.HEADER_BYTES:
-                break
+        unpacked = Unpacked(_with_head(self._chunks()), self.name)
+        chunks = _with_head(iter(unpacked))
+        head = next(chunks, b"")
         scan = log.scan
         if head.startswith(simple.SIGNATURE):
             scan = simple.scan
             self._tally.backend = Backend.SIMPLE
         records = scan(chain([head], chunks), self._tally, events)
+        if unpacked.format:
+            self._tally.wrapped = f"{unpacked.format} compression"
+            if unpacked.format.startswith("UTF"):
+                self._tally.wrapped = f"the encoding {unpacked.format}"
+            records = self._noting(records, unpacked)
         return self._shifted(records) if self._shift_ns else records
+
+    def _noting(
+        self, records: Iterator[Record], unpacked: Unpacked
+    ) -> Iterator[Record]:
+        """Note that a packed file is cut, once that is known."""
+        yield from records
+        self._tally.cut = self._tally.cut or unpacked.cut
 
     def _shifted(self, records: Iterator[Record]) -> Iterator[Record]:
         for record in records:
@@ -91,3 +101,15 @@ class TraceReader:
                 return
             self._tally.size_bytes += len(chunk)
             yield chunk
+
+
+def _with_head(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the same, but so much at first that it tells what follows."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= simple.HEADER_BYTES:
+            break
+    if head:
+        yield head
+    yield from chunks

@@ -94,6 +94,12 @@ class Summary:
     :param versions: The first and the last of `VERSIONS` that print all that
         was seen; None if no single one does.
     :param backend: The trace backend that wrote the file.
+    :param wrapped: What was taken off of its lines, or how the file was
+        packed, in words; empty if it is as QEMU wrote it.
+    :param older: What shows that QEMU is older than `VERSIONS`; else empty.
+    :param coarse: Whether the only times it has are in whole seconds, so
+        that they are of no use.
+    :param undated: Whether its times count from an unknown moment.
     """
 
     name: str
@@ -103,12 +109,22 @@ class Summary:
     cut: bool
     versions: tuple[str, str] | None
     backend: Backend = Backend.LOG
+    wrapped: str = ""
+    older: str = ""
+    coarse: bool = False
+    undated: bool = False
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of its times."""
+        return Clock.MONOTONIC if self.undated else self.backend.clock
 
 
 class Tally:
     """What a reader counts while it goes through a file.
 
-    `ranges` holds the first and the last of `VERSIONS` for all that was seen.
+    `ranges` holds the first and the last of `VERSIONS` for all that was seen,
+    and `told` is the number of lines that are of known events.
 
     :param name: What to call the file in messages.
     """
@@ -119,15 +135,20 @@ class Tally:
         self.size_bytes = 0
         self.lines = 0
         self.records = 0
+        self.told = 0
         self.cut = False
         self.ranges: set[tuple[str, str]] = {(VERSIONS[0], VERSIONS[-1])}
+        self.wrapped = ""
+        self.older = ""
+        self.coarse = False
+        self.undated = False
 
     def summary(self) -> Summary:
         """Return all of it as a value."""
         since = max(VERSIONS.index(first) for first, _ in self.ranges)
         until = min(VERSIONS.index(last) for _, last in self.ranges)
         versions = None
-        if since <= until:
+        if since <= until and not self.older:
             versions = VERSIONS[since], VERSIONS[until]
         return Summary(
             self.name,
@@ -137,6 +158,10 @@ class Tally:
             self.cut,
             versions,
             self.backend,
+            self.wrapped,
+            self.older,
+            self.coarse,
+            self.undated,
         )
 
 
