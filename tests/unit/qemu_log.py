@@ -301,6 +301,8 @@ def migrate(qemu: FakeQemu) -> FakeQemu:
     qemu.setup()
     qemu.vm(False, "finish-migrate")
     qemu.complete()
+    # A source is told by the destination that this one has started.
+    qemu.begin_ns += 2_000_000_000
     qemu.status("completed")
     qemu.cleanup()
     return qemu

@@ -111,7 +111,7 @@ def test_every_patch_level_has_its_own_expectation(
 
 
 def test_unpatched_logs_are_inconclusive_or_fail_if_p2p_is_expected() -> None:
-    qemu = migrate(FakeQemu(devices("a"), series=False))
+    qemu = migrate(FakeQemu(devices("a", "b"), series=False))
     judgement = source(qemu, Criteria())
     assert judgement.verdict is UNCLEAR
     assert "P2P" in judgement.notes[0].message

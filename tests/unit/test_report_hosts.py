@@ -67,7 +67,7 @@ def test_logs_that_do_not_tell(tmp_path: Path) -> None:
     assert run.verdict is Verdict.INCONCLUSIVE
     assert run.blackout_ns is None
     assert run.summary == "the blackout is not known"
-    assert any("the source shows no stop" in note for note in run.notes)
+    assert any("no line about a VFIO device" in note for note in run.notes)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -56,6 +56,7 @@ def source(names: tuple[str, str] = NAMES[0], *, lost: int = 0) -> FakeQemu:
     else:
         qemu.vm(False, "finish-migrate")
     qemu.complete()
+    qemu.begin_ns += 2_000_000_000
     qemu.status("completed")
     qemu.cleanup()
     return qemu
@@ -95,6 +96,7 @@ def to_and_fro(path: Path, *, lost: int = 0) -> Path:
     there.setup()
     there.vm(False, "finish-migrate")
     there.complete()
+    there.begin_ns += 2_000_000_000
     there.status("completed")
     there.cleanup()
     back = FakeQemu(devices(*NAMES[0]), begin_ns=begin_ns + 100_000_000)

@@ -6,23 +6,31 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
+from vfio_p2p.bundle.manifest import MANIFEST
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
+from vfio_p2p.downtime.phases import phases
 from vfio_p2p.errors import UsageError
+from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.check import (
     JudgedLogs,
+    JudgedMigration,
     LogsRequest,
     check_bundle,
     check_logs,
+    has_logs,
 )
 from vfio_p2p.report.document import to_json
 from vfio_p2p.report.formats import render
 from vfio_p2p.timeline import Timeline
-from vfio_p2p.trace import printable
+from vfio_p2p.trace import VERSIONS, printable
+from vfio_p2p.verdict.story import amounts, ending, explain, quotes
 
 _MANY = 64
+_COLUMNS = 79
 
 
 def add_parser(commands: options.Commands, summary: str) -> None:
@@ -33,14 +41,16 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         description="Judge the P2P order from the files of QEMU's 'log' or "
         "'simple' trace backend, of QEMU 8.1 to 11.1. The backend is "
         "detected automatically. Trace with --trace 'vfio_*' --trace "
-        "vm_state_notify, and -msg timestamp=on for 'log'.",
+        "vm_state_notify, and -msg timestamp=on for 'log'. Prefixes of "
+        "syslog, of journals, of containers and the like are taken off, and "
+        "compressed files are unpacked; the output says so.",
     )
     parser.add_argument(
         "source",
         type=Path,
         metavar="SOURCE_LOG",
-        help="the trace of the source, or a whole bundle (a folder or a zip "
-        "file)",
+        help="the trace of the source or of both sides, a folder with both "
+        "traces, or a whole bundle (a folder or a zip file)",
     )
     parser.add_argument(
         "--destination",
@@ -60,6 +70,12 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         action="store_true",
         help="fail if there are no P2P states at all",
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="tell each migration in a paragraph: what happened, how long it "
+        "took and where, and what QEMU said",
+    )
     options.add_json(parser)
     parser.set_defaults(request=request, run=run)
 
@@ -75,17 +91,22 @@ def request(args: argparse.Namespace) -> LogsRequest | Path:
 
     :raise UsageError: When a bundle comes with options for logs.
     """
-    if not (args.source.is_dir() or args.source.suffix == ".zip"):
+    path: Path = args.source
+    logs = path.is_dir() and not (path / MANIFEST).is_file() and has_logs(path)
+    if logs or not (path.is_dir() or path.suffix == ".zip"):
         return LogsRequest(
-            args.source, args.destination, args.devices, args.expect_p2p
+            path,
+            args.destination,
+            args.devices,
+            args.expect_p2p,
+            args.explain,
         )
-    if args.destination or args.devices or args.expect_p2p:
+    if args.destination or args.devices or args.expect_p2p or args.explain:
         raise UsageError(
             "these options have no effect on a bundle: its scenario says what "
             "is expected",
             "Give the bundle without options.",
         )
-    path: Path = args.source
     return path
 
 
@@ -100,12 +121,45 @@ def run(wanted: LogsRequest | Path, context: Context) -> int:
         return document.verdict.exit_code
     found = check_logs(wanted)
     if context.json:
-        values: dict[str, Any] = found.judgement.as_json()
-        values["logs"] = [_log(side) for side in found.sides]
-        context.show_json(values)
+        context.show_json(_as_json(found))
     else:
-        context.show("\n".join(_text(found)))
-    return found.judgement.verdict.exit_code
+        context.show("\n".join(_text(found, explained=wanted.explain)))
+    return found.verdict.exit_code
+
+
+def _as_json(found: JudgedLogs) -> dict[str, Any]:
+    """Return the verdict as plain values.
+
+    With several migrations, these are under a key of their own.
+    """
+    every = [_migration(x) for x in found.migrations]
+    if len(every) == 1:
+        return {**every[0], "log_notes": list(found.notes)}
+    return {
+        "format": every[0]["format"],
+        "verdict": str(found.verdict),
+        "log_notes": list(found.notes),
+        "migrations": every,
+    }
+
+
+def _migration(found: JudgedMigration) -> dict[str, Any]:
+    ended = ending(found.migration)
+    return {
+        **found.judgement.as_json(),
+        "logs": [_log(side) for side in found.sides],
+        "ended": {"status": ended.word, "told": ended.sentence},
+        "amounts": amounts(found.migration),
+        "said": [
+            {
+                "side": str(side.side),
+                "line": record.line,
+                "text": printable(record.text),
+            }
+            for side, record in quotes(found.migration)
+        ],
+        "explained": explain(found.migration, found.judgement),
+    }
 
 
 def _log(side: Timeline) -> dict[str, Any]:
@@ -114,7 +168,8 @@ def _log(side: Timeline) -> dict[str, Any]:
         "side": str(side.side),
         "file": printable(summary.name),
         "backend": str(summary.backend),
-        "clock": str(summary.backend.clock),
+        "clock": str(summary.clock),
+        "behind": summary.wrapped,
         "lines": summary.lines,
         "cut": summary.cut,
         "qemu": summary.versions and list(summary.versions),
@@ -123,18 +178,21 @@ def _log(side: Timeline) -> dict[str, Any]:
     }
 
 
-def _text(found: JudgedLogs) -> Iterator[str]:
+def _text(found: JudgedLogs, *, explained: bool) -> Iterator[str]:
+    yield f"{found.verdict}"
+    yield from (f"note: {note}" for note in found.notes)
+    for number, one in enumerate(found.migrations, 1):
+        if len(found.migrations) > 1:
+            yield f"migration {number}: {one.judgement.verdict}"
+        yield from _judged(one, explained=explained)
+
+
+def _judged(found: JudgedMigration, *, explained: bool) -> Iterator[str]:
     judgement = found.judgement
-    yield f"{judgement.verdict}"
     for side in found.sides:
-        versions = side.summary.versions
-        qemu = f", QEMU {' to '.join(versions)}" if versions else ""
-        yield (
-            f"{side.side}: {printable(side.summary.name)}, "
-            f"{side.summary.lines} {side.summary.backend.unit}s, "
-            f"{len(side.devices)} devices, "
-            f"{len(side.epochs)} run-state changes{qemu}"
-        )
+        yield _side(side)
+    ended = ending(found.migration)
+    yield f"ended: {ended.sentence}"
     for finding in judgement.findings:
         yield f"broken: {finding.rule}, {finding.message}"
         yield f"  {finding.reason}"
@@ -142,6 +200,18 @@ def _text(found: JudgedLogs) -> Iterator[str]:
     for doubt in judgement.notes:
         yield f"unclear: {doubt.side}, {doubt.message}"
         yield from (f"  {line}" for line in doubt.lines())
+    if judgement.verdict is not Verdict.PASS or not ended.completed:
+        shown = {
+            (doubt.side, x.line)
+            for doubt in judgement.notes
+            for x in doubt.records
+        }
+        for side, record in quotes(found.migration):
+            if (side.side, record.line) not in shown:
+                yield (
+                    f"QEMU said: {printable(side.summary.name)}:"
+                    f"{record.line}: {printable(record.text)}"
+                )
     if judgement.unseen:
         yield (
             "not observable without the devices' own logs: "
@@ -160,3 +230,38 @@ def _text(found: JudgedLogs) -> Iterator[str]:
             length = f"{blackout.duration_ns / 1e6:.3f} ms"
         note = f" ({blackout.note})" if blackout.note else ""
         yield f"blackout: {length}{note}"
+        yield from _longest(found)
+    if explained:
+        yield ""
+        yield fill(explain(found.migration, judgement), _COLUMNS)
+
+
+def _longest(found: JudgedMigration) -> Iterator[str]:
+    """Name the phase that took most of the blackout, if one did."""
+    source, destination = found.migration.source, found.migration.destination
+    if destination is None:
+        return
+    parts = phases(source, destination)
+    whole_ns = parts.blackout.duration_ns
+    for phase in parts.phases:
+        if whole_ns and phase.duration_ns * 2 > whole_ns:
+            yield f"most of it: {phase.name}, {phase.duration_ns / 1e6:.3f} ms"
+
+
+def _side(side: Timeline) -> str:
+    summary = side.summary
+    qemu = ""
+    if summary.versions:
+        qemu = f", QEMU {' to '.join(summary.versions)}"
+    elif summary.older:
+        qemu = f", QEMU older than {VERSIONS[0]}"
+    count = len(side.devices)
+    text = (
+        f"{side.side}: {printable(summary.name)}, "
+        f"{summary.lines} {summary.backend.unit}s, "
+        f"{count} devices, "
+        f"{len(side.epochs)} changes of the run state{qemu}"
+    )
+    if summary.wrapped:
+        text += f", read behind {summary.wrapped}"
+    return text

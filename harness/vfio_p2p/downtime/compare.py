@@ -16,11 +16,14 @@ from vfio_p2p.downtime.metrics import (
     DEVICE,
     PHASE,
     blind,
+    measured,
     metrics,
+    renamed,
 )
 from vfio_p2p.downtime.model import Breakdown, PhaseName
 from vfio_p2p.downtime.stats import Effect
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.side import Side
 
 # Percent of A's blackout.  A difference below the first is negligible; a
 # comparison that could not have shown the second one is unclear.
@@ -45,11 +48,14 @@ class RunSample:
     :param seed: Its seed; None if the run was not sealed, but of real hosts.
     :param breakdown: Its blackout, taken apart.
     :param name: The name of its bundle, for messages.
+    :param devices: If the run was not sealed, its devices on each side, in
+        the order of their plugging.
     """
 
     seed: int | None
     breakdown: Breakdown
     name: str = ""
+    devices: tuple[tuple[Side, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +186,16 @@ def compare(
     ]
     first = [x for x in first if x.breakdown.phases]
     second = [x for x in second if x.breakdown.phases]
-    if any(x.seed is None for x in (*first, *second)):
+    sealed = all(x.seed is not None for x in (*first, *second))
+    if not sealed:
         pairs = False
         notes += _of_real_hosts(first, second)
+        if len({x.devices for x in (*first, *second)}) > 1:
+            first, second = _by_place(first), _by_place(second)
+            notes.append(
+                "the devices have other names in some runs: they are called "
+                "by their places in the order of plugging"
+            )
     if pairs is None:
         pairs = all(
             count == 1
@@ -214,6 +227,8 @@ def compare(
         [metrics(x.breakdown, merged) for x in group]
         for group in (first, second)
     ]
+    if not sealed:
+        notes += _drop_unmeasured(values, (first, second))
     rows = _rows(values[0], values[1], bool(pairs))
     whole_ns = rows[0].a_ns
     outliers: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
@@ -254,7 +269,47 @@ def _of_real_hosts(
         )
 
 
+def _by_place(group: Sequence[RunSample]) -> list[RunSample]:
+    """Name the devices of each run by their places."""
+    found = []
+    for run in group:
+        names: dict[tuple[Side, str], str] = {}
+        for side in Side:
+            own = [x for x in run.devices if x[0] is side]
+            names |= {x: f"{side}-{n}" for n, x in enumerate(own, 1)}
+        found.append(replace(run, breakdown=renamed(run.breakdown, names)))
+    return found
+
+
 _Values = list[dict[str, int]]
+
+
+def _drop_unmeasured(
+    values: Sequence[_Values], groups: Sequence[Sequence[RunSample]]
+) -> Iterator[str]:
+    """Drop the devices' figures that some run has not measured.
+
+    :param values: The figures of A's and of B's runs.
+    :param groups: These runs.
+    :return: What was dropped.
+    """
+    runs = [
+        (found, measured(run.breakdown))
+        for group, row in zip(groups, values, strict=True)
+        for run, found in zip(group, row, strict=True)
+    ]
+    known = {x for found, _ in runs for x in found if x.startswith(DEVICE)}
+    dropped = []
+    for name in sorted(known):
+        if any(name not in found and name not in seen for found, seen in runs):
+            dropped.append(name.removeprefix(DEVICE))
+            for found, _ in runs:
+                found.pop(name, None)
+    if dropped:
+        yield (
+            "left out, as not every run has measured it: "
+            f"{', '.join(dropped)}"
+        )
 
 
 def _apart(values: _Values) -> tuple[int, ...]:
@@ -267,7 +322,8 @@ def _rows(first: _Values, second: _Values, pairs: bool) -> list[MetricRow]:
     known = {name for x in (*first, *second) for name in x}
     devices = sorted(x for x in known if x.startswith(DEVICE))
     names = [BLACKOUT, *(x for x in phases if x in known), *devices]
-    # A request that a device did not make took it no time.
+    # A request that a device did not make took it no time.  Of runs that
+    # were not sealed, only what each of them has measured is left here.
     columns = [
         ([x.get(name, 0) for x in first], [x.get(name, 0) for x in second])
         for name in names

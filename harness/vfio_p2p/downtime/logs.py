@@ -1,28 +1,58 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs of real hosts: the logs of both sides, without a seed.
 
-A run is a folder with the layout of a bundle.  If one of these files is
-missing, what it would tell is unknown::
+A run is a folder, or one log that has both sides.  In a folder with the layout
+of a bundle, a file that is missing leaves unknown what it would tell::
 
     source/trace.log  destination/trace.log     of either trace backend
     source/qmp.jsonl  destination/qmp.jsonl     for STOP to RESUME
+
+Other folders have one or two logs, of any names.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.downtime.compare import RunSample
-from vfio_p2p.downtime.model import Beside
+from vfio_p2p.downtime.model import Beside, Breakdown, NotObservable
 from vfio_p2p.downtime.phases import phases
 from vfio_p2p.downtime.transcript import stop_to_resume_ns
 from vfio_p2p.errors import TraceError
 from vfio_p2p.side import Side
-from vfio_p2p.timeline import Timeline, read_log
+from vfio_p2p.timeline import Blackout, Timeline
+from vfio_p2p.timeline.logs import LoggedMigration, read_migrations, saves
+from vfio_p2p.trace import printable
 
 _TRACE = "trace.log"
 _QMP = "qmp.jsonl"
+_PACKED = r"(?:\.(?:gz|xz|bz2|zst))?"
+_LOG = re.compile(
+    rf"[^.].*\.(?:log(?:\.\d{{1,3}})?|trace|txt|out|err|stderr){_PACKED}"
+    rf"|trace{_PACKED}",
+    re.IGNORECASE,
+)
+# How people call the logs of the two sides.
+_NAMES = {
+    Side.SOURCE: re.compile(r"(?:source|src|sender|outgoing)", re.I),
+    Side.DESTINATION: re.compile(
+        r"(?:destination|dest|dst|target|tgt|receiver|incoming)", re.I
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LogFiles:
+    """The logs of one run.
+
+    :param source: The log of the source, or of both sides.
+    :param destination: The log of the destination, if it is another one.
+    """
+
+    source: Path
+    destination: Path | None
 
 
 @dataclass(frozen=True)
@@ -30,14 +60,21 @@ class HostRun:
     """A run of real hosts.
 
     :param sample: Its blackout.
-    :param sides: The timelines of the source and of the destination.
+    :param migration: The timelines of its sides.
     :param versions: The oldest and the newest QEMU that could have written
         its logs; empty if they do not tell.
+    :param notes: What was told apart in its logs, or left out.
     """
 
     sample: RunSample
-    sides: tuple[Timeline, Timeline]
+    migration: LoggedMigration
     versions: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sides(self) -> tuple[Timeline, ...]:
+        """The timelines of its sides, the source first."""
+        return self.migration.sides
 
 
 def is_host_run(folder: Path) -> bool:
@@ -45,40 +82,135 @@ def is_host_run(folder: Path) -> bool:
 
     :param folder: Any path.
     """
-    return (folder / Side.SOURCE / _TRACE).is_file()
+    return (folder / Side.SOURCE / _TRACE).is_file() or (
+        folder.is_dir() and 0 < len(_logs_in(folder)) <= 2
+    )
 
 
-def read_host_run(folder: Path) -> HostRun:
+def is_log(path: Path) -> bool:
+    """Return whether a path is that of a log, going by its name.
+
+    :param path: Any path.
+    """
+    return _LOG.fullmatch(path.name) is not None and not path.is_dir()
+
+
+def log_files(path: Path) -> LogFiles:
+    """Find the logs of a run.
+
+    :param path: A folder, or a log.
+    :raise TraceError: When a folder has no logs, or so many that it is not
+        clear which ones they are.
+    """
+    if not path.is_dir():
+        return LogFiles(path, None)
+    source = path / Side.SOURCE / _TRACE
+    if source.is_file():
+        return LogFiles(source, path / Side.DESTINATION / _TRACE)
+    found = _logs_in(path)
+    if not found or len(found) > 2:
+        raise TraceError(
+            f"{printable(str(path))} has {len(found)} logs, and not one or "
+            "two of one migration",
+            "Name the log of the source, and give the other one with "
+            "--destination; or put them into a folder of their own.",
+        )
+    if len(found) == 1:
+        return LogFiles(found[0], None)
+    for first, second in (found, found[::-1]):
+        if _named(first, Side.SOURCE) and not _named(second, Side.SOURCE):
+            return LogFiles(first, second)
+        if _named(first, Side.DESTINATION) and not _named(
+            second, Side.DESTINATION
+        ):
+            return LogFiles(second, first)
+    if saves(found[1]) and not saves(found[0]):
+        found.reverse()
+    return LogFiles(found[0], found[1])
+
+
+def _named(path: Path, side: Side) -> bool:
+    return any(
+        _NAMES[side].search(name) is not None
+        for name in (path.name, path.parent.name)
+    )
+
+
+def _logs_in(folder: Path) -> list[Path]:
+    """List the logs in a folder, or else one in each folder of a side."""
+    try:
+        children = sorted(folder.iterdir())
+        found = [x for x in children if is_log(x) and x.is_file()]
+        if found:
+            return found
+        for child in children:
+            if child.is_dir() and any(
+                names.fullmatch(child.name) for names in _NAMES.values()
+            ):
+                found += [
+                    x
+                    for x in sorted(child.iterdir())
+                    if is_log(x) and x.is_file()
+                ]
+    except OSError:
+        return []
+    return found
+
+
+def read_host_run(path: Path) -> HostRun:
     """Read the logs of a run and take its blackout apart.
 
-    :param folder: The folder; see the module's docstring.
-    :raise TraceError: When a log is missing, or is no log.
+    :param path: The folder, or the log; see the module's docstring.
+    :raise TraceError: When a log is missing, or is no log, or has more than
+        one migration.
     """
-    source, destination = (
-        read_log(folder / side / _TRACE, side) for side in Side
-    )
-    parts = phases(
-        source,
-        destination,
-        Beside(
-            stop_to_resume_ns=stop_to_resume_ns(
-                _transcript(folder / Side.SOURCE / _QMP),
-                _transcript(folder / Side.DESTINATION / _QMP),
-            )
-        ),
-    )
-    versions = source.summary.versions or ()
+    files = log_files(path)
+    found = read_migrations(files.source, files.destination)
+    if len(found.migrations) > 1:
+        raise TraceError(
+            f"{printable(str(path))} has {len(found.migrations)} migrations",
+            "Judge them with 'vfio-p2p check', or keep the lines of each "
+            "migration apart.",
+        )
+    migration = found.migrations[0]
+    source, destination = migration.source, migration.destination
+    if destination is None:
+        alone = Blackout(None, False, "there is no log of the destination")
+        parts = Breakdown(
+            alone, not_observable=(NotObservable("blackout", alone.note),)
+        )
+    else:
+        parts = phases(
+            source,
+            destination,
+            Beside(
+                stop_to_resume_ns=stop_to_resume_ns(
+                    _transcript(path / Side.SOURCE / _QMP),
+                    _transcript(path / Side.DESTINATION / _QMP),
+                )
+            ),
+        )
     return HostRun(
-        RunSample(None, parts, folder.name),
-        (source, destination),
-        tuple(versions),
+        RunSample(
+            None,
+            parts,
+            path.name,
+            tuple(
+                (side.side, device)
+                for side in migration.sides
+                for device in side.plugged or side.devices
+            ),
+        ),
+        migration,
+        tuple(source.summary.versions or ()),
+        found.notes,
     )
 
 
 def _transcript(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as err:
         raise TraceError(

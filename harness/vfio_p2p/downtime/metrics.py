@@ -19,7 +19,8 @@ the source and the destination have a device of the same name, DEVICE is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from vfio_p2p.downtime.model import (
     QUERY_PHASES,
@@ -104,6 +105,47 @@ def metrics(
         found["guest-gap.pause"] = gap.pause_ns
         found["guest-gap.after"] = gap.after_ns
     return found
+
+
+def measured(breakdown: Breakdown) -> frozenset[str]:
+    """Return the names of the devices' figures that a run has measured.
+
+    A figure of these that `metrics` lacks is zero: nothing waited for what
+    the device did.  Any other one is unknown, as its lines were not traced.
+
+    :param breakdown: The blackout of the run.
+    """
+    return frozenset(
+        f"{DEVICE}{name}.{activity(x)}"
+        for x in breakdown.intervals
+        # Where its phase is unknown, nothing tells who waited for it.
+        if x.phase is not None and breakdown.phase(x.phase) is not None
+        for name in (x.device, f"{x.side}:{x.device}")
+    )
+
+
+def renamed(
+    breakdown: Breakdown, names: Mapping[tuple[Side, str], str]
+) -> Breakdown:
+    """Return the same with other names for the devices.
+
+    :param breakdown: The blackout of a run.
+    :param names: The new name of each device of a side.
+    """
+
+    def new(interval: Interval) -> Interval:
+        name = names.get((interval.side, interval.device), interval.device)
+        return replace(interval, device=name)
+
+    return replace(
+        breakdown,
+        intervals=tuple(map(new, breakdown.intervals)),
+        outside=tuple(map(new, breakdown.outside)),
+        critical_path=tuple(
+            replace(x, interval=new(x.interval)) if x.interval else x
+            for x in breakdown.critical_path
+        ),
+    )
 
 
 def activity(interval: Interval) -> str:

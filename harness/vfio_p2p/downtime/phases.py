@@ -19,6 +19,7 @@ from vfio_p2p.downtime.model import (
 from vfio_p2p.timeline import Blackout, Epoch, Pass, Timeline, blackout
 from vfio_p2p.timeline.blackout import final_stop, last_running
 from vfio_p2p.trace import VERSIONS, Kind, Record
+from vfio_p2p.uapi import P2P_STATES
 
 _CHECKPOINT = "vmstate_downtime_checkpoint"
 # The last of these lines is printed within the blackout.
@@ -143,7 +144,7 @@ def _milestones(
         r for r in destination.others if until is None or r.line < until
     ]
     return {
-        PhaseName.P2P_ARCS: _last(_pass(stop, Pass.PREPARE)) or begin,
+        PhaseName.P2P_ARCS: _prepared(stop) or begin,
         PhaseName.STOP_ARCS: _last(_pass(stop, Pass.MAIN)) or begin,
         **_final_query(source, stop),
         PhaseName.RAM: _first_turn(source),
@@ -172,9 +173,7 @@ def _milestones(
             _why(destination, "process_incoming_migration_co_end", "8.1"),
         ),
         PhaseName.START: requested,
-        PhaseName.START_P2P_ARCS: (
-            _last(_pass(start, Pass.PREPARE)) if start else None
-        )
+        PhaseName.START_P2P_ARCS: (_prepared(start) if start else None)
         or requested,
         PhaseName.START_ARCS: _Milestone(whole.end_ns),
     }
@@ -191,6 +190,19 @@ def _told(milestone: _Milestone | None, why: str) -> _Milestone:
 
 def _pass(epoch: Epoch, which: Pass) -> list[Record]:
     return [step.record for step in epoch.of(which)]
+
+
+def _prepared(epoch: Epoch) -> _Milestone | None:
+    """Return when the last prepare callback returned.
+
+    If those were not traced, the last P2P state that was reached tells.
+    """
+    return _last(_pass(epoch, Pass.PREPARE)) or _last(
+        arc.records[-1]
+        for step in epoch.steps
+        for arc in step.arcs
+        if arc.requested in P2P_STATES
+    )
 
 
 def _checkpoints(side: Timeline, name: str) -> list[Record]:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from vfio_p2p.oracle.model import Criteria, Doubt
 from vfio_p2p.timeline import Side, Timeline
-from vfio_p2p.trace import Kind, Record, printable
+from vfio_p2p.trace import Kind, Record, printable, words
 from vfio_p2p.trace.device import Dropped
-from vfio_p2p.trace.formats import FAILURE_MESSAGES
+from vfio_p2p.trace.formats import FAILURE_MESSAGES, VERSIONS
 from vfio_p2p.uapi import P2P_STATES, DeviceState
 
 _SHOWN_GAPS = 5
@@ -55,13 +55,108 @@ def unseen(side: Timeline, criteria: Criteria) -> Iterator[Doubt]:
             )
 
 
+def older(side: Timeline) -> Doubt | None:
+    """Say if a log is of a QEMU that is older than all that is judged.
+
+    :param side: The timeline of one side.
+    """
+    what = side.summary.older
+    numbers = [
+        record
+        for gap in side.gaps
+        for record in gap.records
+        if str(record.fields.get("state")).isdigit()
+    ]
+    if numbers and not what:
+        what = f"{numbers[0].event} with a number for a state"
+    if not what:
+        return None
+    return Doubt(
+        side.side,
+        f"this log is of an older QEMU, before {VERSIONS[0]}, as it has "
+        f"{what}; logs are judged from QEMU {VERSIONS[0]} on",
+        side.summary.name,
+        tuple(numbers[:1]),
+    )
+
+
+def unloaded(source: Timeline, destination: Timeline) -> Iterator[Doubt]:
+    """Yield the devices that wrote data which nobody is seen to load.
+
+    :param source: The timeline of the source.
+    :param destination: The timeline of the destination.
+    """
+    for device, partner in partners(source, destination):
+        written = source.amounts.get(device)
+        loaded = destination.amounts.get(partner)
+        if not written or not written.written_bytes or not loaded:
+            continue
+        if loaded.loaded_bytes or loaded.buffers or not loaded.announced:
+            continue
+        size = f"{written.written_bytes / (1 << 20):.1f} MiB"
+        why = "no vfio_load_state_device_data of it is in this log"
+        if loaded.loads:
+            why = "each vfio_load_state_device_data of it is empty or failed"
+        yield Doubt(
+            destination.side,
+            f"{printable(partner)} is not seen to load anything, while the "
+            f"source wrote {size} of {printable(device)}: {why}, which has "
+            "other lines about its load",
+            destination.summary.name,
+            (loaded.refused,) if loaded.refused else (),
+        )
+
+
+def partners(
+    source: Timeline, destination: Timeline
+) -> Iterator[tuple[str, str]]:
+    """Yield each device of the source with the one that it became.
+
+    They have one name, or else one place in the order of their plugging.
+
+    :param source: The timeline of the source.
+    :param destination: The timeline of the destination.
+    """
+    first = source.plugged or source.devices
+    second = destination.plugged or destination.devices
+    if set(first) == set(second):
+        second = first
+    if len(first) == len(second):
+        yield from zip(first, second, strict=True)
+
+
+def regular_end(side: Timeline, message: Record) -> bool:
+    """Return whether QEMU was ended after its migrations were over.
+
+    libvirt ends every source that has migrated by SIGTERM, for example.
+
+    :param side: The timeline of one side.
+    :param message: What QEMU said.
+    """
+    if words.SIGNAL not in message.text or not side.devices:
+        return False
+    last = side.migrations[-1:]
+    if last and (last[0].end is None or last[0].end.line > message.line):
+        return False
+    done = Kind.LOAD_CLEANUP, Kind.SAVE_CLEANUP
+    return all(
+        any(
+            mark.line < message.line
+            for mark in side.marks_of(*done, device=device)
+        )
+        for device in side.devices
+    )
+
+
 _Found = Iterator[tuple[str, tuple[Record, ...]]]
 
 
 def _doubts(side: Timeline, criteria: Criteria) -> _Found:
     summary = side.summary
     for message in side.marks_of(Kind.MESSAGE):
-        if not any(text in message.text for text in FAILURE_MESSAGES):
+        if not any(
+            text in message.text for text in FAILURE_MESSAGES
+        ) and not regular_end(side, message):
             yield "QEMU said", (message,)
     if not summary.size_bytes:
         yield "the log is empty", ()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from vfio_p2p.oracle.evidence import doubts, unseen
+from vfio_p2p.oracle.evidence import doubts, older, unloaded, unseen
 from vfio_p2p.oracle.model import (
     Criteria,
     Doubt,
@@ -21,6 +21,7 @@ from vfio_p2p.oracle.model import (
 from vfio_p2p.oracle.rules import RULES
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.timeline import Pass, Timeline, blackout
+from vfio_p2p.uapi import P2P_STATES
 
 
 def judge(
@@ -35,11 +36,17 @@ def judge(
     :param criteria: What the logs are judged by.
     """
     sides = [source] if destination is None else [source, destination]
-    notes: list[Doubt] = []
+    notes = [x for x in map(older, sides) if x is not None]
+    if notes:
+        return Judgement(
+            Verdict.INCONCLUSIVE, (), tuple(notes), None, ()
+        )
     if criteria.p2p is None and _prepares(sides):
         # One prepare callback shows that the tree has the series, and so
         # all of its promises must hold.
         criteria = replace(criteria, p2p=True)
+    elif criteria.p2p is None and _alone_without_p2p(sides, criteria):
+        criteria = replace(criteria, p2p=False)
     if criteria.p2p and criteria.stop_in_cleanup is None:
         criteria = replace(criteria, stop_in_cleanup=True)
     if len({len(side.devices) for side in sides}) > 1:
@@ -69,6 +76,7 @@ def judge(
                     criteria,
                     rule.check(source, destination, criteria),
                 )
+        outcomes += unloaded(source, destination)
     findings = [x for x in outcomes if isinstance(x, Finding)]
     notes += [x for x in outcomes if isinstance(x, Doubt)]
     if not criteria.ends:
@@ -107,20 +115,36 @@ def _doubt_lossy(
 
     The dropped events may be those that the rule looked for in vain.
     """
-    lossy = {side.side for side in sides if side.dropped}
+    why = {
+        side.side: side.unsure or "an event that was dropped may show more"
+        for side in sides
+        if side.dropped or side.unsure
+    }
     return (
-        [x for x in findings if x.side not in lossy],
+        [x for x in findings if x.side not in why],
         notes
         + [
             Doubt(
-                x.side,
-                f"{x.message}, unless a dropped event shows otherwise",
-                x.file,
-                x.records,
+                x.side, f"{x.message}; {why[x.side]}", x.file, x.records
             )
             for x in findings
-            if x.side in lossy
+            if x.side in why
         ],
+    )
+
+
+def _alone_without_p2p(sides: list[Timeline], criteria: Criteria) -> bool:
+    """Return whether one device migrates that was asked for no P2P state.
+
+    It may have no P2P, and needs none: there is no other device that it could
+    send to.
+    """
+    return criteria.devices in (None, 1) and all(
+        len(side.devices) == 1
+        and len(side.plugged) <= 1
+        and side.epochs
+        and not any(arc.requested in P2P_STATES for arc in side.arcs)
+        for side in sides
     )
 
 

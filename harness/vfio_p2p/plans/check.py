@@ -7,40 +7,75 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.downtime.logs import is_host_run, log_files
 from vfio_p2p.oracle import Criteria, Judgement, judge
+from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.runs import run_of
-from vfio_p2p.side import Side
-from vfio_p2p.timeline import Timeline, read_log
+from vfio_p2p.timeline import Timeline
+from vfio_p2p.timeline.logs import LoggedMigration, read_migrations
 
 
 @dataclass(frozen=True)
 class LogsRequest:
     """The logs of one migration, and what is known of it.
 
-    :param source: The trace of the source.
-    :param destination: The trace of the destination, if there is one.
+    :param source: The trace of the source or of both sides, or a folder with
+        the logs.
+    :param destination: The trace of the destination, if it is another file.
     :param devices: The number of devices that can migrate; None takes as
         many as QEMU reported.
     :param expect_p2p: Whether logs without P2P states fail.
+    :param explain: Whether each migration is told in a paragraph.
     """
 
     source: Path
     destination: Path | None = None
     devices: int | None = None
     expect_p2p: bool = False
+    explain: bool = False
+
+
+@dataclass(frozen=True)
+class JudgedMigration:
+    """The verdict on one migration.
+
+    :param judgement: The verdict.
+    :param migration: What the logs show.
+    """
+
+    judgement: Judgement
+    migration: LoggedMigration
+
+    @property
+    def sides(self) -> tuple[Timeline, ...]:
+        """The timelines, the source first."""
+        return self.migration.sides
 
 
 @dataclass(frozen=True)
 class JudgedLogs:
     """The verdict on logs.
 
-    :param judgement: The verdict.
-    :param sides: What the logs show, the source first.
+    :param migrations: The migrations that they show, at least one.
+    :param notes: What was told apart in the logs, or left out.
     """
 
-    judgement: Judgement
-    sides: tuple[Timeline, ...]
+    migrations: tuple[JudgedMigration, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the verdicts."""
+        return worst(x.judgement.verdict for x in self.migrations)
+
+
+def has_logs(folder: Path) -> bool:
+    """Return whether a folder has the logs of a run.
+
+    :param folder: The folder.
+    """
+    return is_host_run(folder)
 
 
 def check_logs(request: LogsRequest) -> JudgedLogs:
@@ -48,20 +83,23 @@ def check_logs(request: LogsRequest) -> JudgedLogs:
 
     :raise TraceError: When a log cannot be read or is not a trace.
     """
-    source = read_log(request.source, Side.SOURCE)
-    destination = None
-    if request.destination is not None:
-        destination = read_log(request.destination, Side.DESTINATION)
-    judgement = judge(
-        source,
-        destination,
-        Criteria(
-            devices=request.devices,
-            p2p=True if request.expect_p2p else None,
-        ),
+    source, destination = request.source, request.destination
+    if source.is_dir():
+        files = log_files(source)
+        source = files.source
+        destination = destination or files.destination
+    found = read_migrations(source, destination)
+    criteria = Criteria(
+        devices=request.devices,
+        p2p=True if request.expect_p2p else None,
     )
-    sides = (source,) if destination is None else (source, destination)
-    return JudgedLogs(judgement, sides)
+    return JudgedLogs(
+        tuple(
+            JudgedMigration(judge(x.source, x.destination, criteria), x)
+            for x in found.migrations
+        ),
+        found.notes,
+    )
 
 
 def check_bundle(path: Path) -> Document:

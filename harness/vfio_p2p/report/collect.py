@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from vfio_p2p.bundle.manifest import MANIFEST
 from vfio_p2p.bundle.read import open_bundle
-from vfio_p2p.downtime.logs import is_host_run
+from vfio_p2p.downtime.logs import is_host_run, is_log
 from vfio_p2p.errors import BundleError, InputError
 from vfio_p2p.oracle.verdict import worst
 from vfio_p2p.paths import is_special
@@ -95,6 +95,8 @@ def _read(path: Path) -> Document:
         return _of_runs([_run(path)])
     if path.is_dir():
         return _read_folder(path)
+    if is_log(path):
+        return _of_runs([run_of_logs(path)])
     return _read_report(path)
 
 
@@ -113,7 +115,9 @@ def has_only_logs(path: Path) -> bool:
 
     :param path: A file or folder.
     """
-    return is_host_run(path) and not (path / MANIFEST).is_file()
+    return (
+        is_log(path) or is_host_run(path)
+    ) and not (path / MANIFEST).is_file()
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -32,6 +32,7 @@ from vfio_p2p.timeline import Timeline
 from vfio_p2p.trace import LogEntry
 from vfio_p2p.verdict.assess import Assessment, assess
 from vfio_p2p.verdict.reading import RunReading, read_run
+from vfio_p2p.verdict.story import ending
 
 # The variant and the scenario of a run that is only known by its logs.
 LOGS = "logs"
@@ -123,15 +124,23 @@ def run_of_logs(folder: Path, host: HostRun | None = None) -> Run:
     :raise TraceError: When a log is missing, or is none.
     """
     host = host or read_host_run(folder)
-    found = judge(*host.sides, Criteria())
+    found = judge(
+        host.migration.source, host.migration.destination, Criteria()
+    )
     parts = host.sample.breakdown
     whole = parts.blackout
     notes = [f"{doubt.side}: {doubt.message}" for doubt in found.notes]
+    notes += host.notes
+    ended = ending(host.migration)
+    if not ended.completed:
+        notes.append(ended.sentence)
     if whole.note and whole.duration_ns is None:
         notes.append(f"the blackout: {whole.note}")
     summary = "the blackout is not known"
     if whole.duration_ns is not None:
         summary = "migrated"
+    elif ended.word and not ended.completed:
+        summary = ended.word
     run = Run(
         variant=LOGS,
         scenario=HOST_LOGS,
@@ -167,7 +176,7 @@ def _assessed(
 
 
 def _with_times(
-    run: Run, sides: tuple[Timeline, Timeline], parts: Breakdown
+    run: Run, sides: Sequence[Timeline], parts: Breakdown
 ) -> Run:
     zero_ns = parts.blackout.start_ns
     if zero_ns is None:

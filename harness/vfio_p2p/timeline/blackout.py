@@ -62,6 +62,12 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
     :param source: The timeline of the side that stopped.
     :param destination: The timeline of the side that continued.
     """
+    for side in (source, destination):
+        if not side.devices:
+            return _unknown(
+                f"the {side.side}'s log has no line about a VFIO device; "
+                "trace with --trace 'vfio_*' --trace vm_state_notify"
+            )
     epoch = final_stop(source)
     if epoch is None:
         return _unknown("the source shows no stop before its stream's end")
@@ -96,12 +102,18 @@ def blackout(source: Timeline, destination: Timeline) -> Blackout:
             "up to QEMU 9.0 no line is printed before a request; counted "
             f"from {first.event}"
         )
-    clock = source.summary.backend.clock
-    if clock is not destination.summary.backend.clock:
+    clock = source.summary.clock
+    if clock is not destination.summary.clock:
         return _unknown(
-            "the logs are of two trace backends, which have different clocks"
+            "the times of the two logs are of different kinds of clocks, or "
+            "of two trace backends"
         )
     if first.time_ns is None or last.time_ns is None:
+        if source.summary.coarse or destination.summary.coarse:
+            return _unknown(
+                "the logs' only times are in whole seconds; run QEMU with "
+                "-msg timestamp=on"
+            )
         return _unknown(
             "the logs have no times; run QEMU with -msg timestamp=on"
         )

@@ -8,6 +8,7 @@ this grammar is a gap: a line is missing or doubled, or is not QEMU's.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from vfio_p2p.trace import (
     EventReader,
     Kind,
     Record,
+    Summary,
     TraceReader,
     is_events,
     printable,
@@ -83,7 +85,7 @@ _TELLING = frozenset(
     }
 )
 # The most frequent events, which tell nothing here.
-_MUTE = {fmt.event for fmt in FORMATS if fmt.kind is Kind.OTHER} - _TELLING
+MUTE = {fmt.event for fmt in FORMATS if fmt.kind is Kind.OTHER} - _TELLING
 # What a migration that fails is called, by its status and, before 9.0, by the
 # notifier as well.
 _FAILING = frozenset({"cancelling", "cancelled", "failing", "failed"})
@@ -119,15 +121,35 @@ def build(reader: TraceReader, side: Side) -> Timeline:
     :param side: The side whose log it is.
     :raise TraceError: When the log is no trace, or larger than any run's.
     """
+    return build_of(
+        reader.without(MUTE), reader.name, lambda: reader.summary, side
+    )
+
+
+def build_of(
+    records: Iterable[Record],
+    name: str,
+    summary: Callable[[], Summary],
+    side: Side,
+) -> Timeline:
+    """Make the timeline of the records of one QEMU.
+
+    :param records: The records, without those of `MUTE`.
+    :param name: The name of their log.
+    :param summary: Returns what that log is like as a whole; called when the
+        records are over.
+    :param side: The side whose log it is.
+    :raise TraceError: When there are more records than any run has.
+    """
     builder = _Builder()
     count = 0
-    for record in reader.without(_MUTE):
+    for record in records:
         if builder.ignores(record):
             continue
         count += 1
         if count > _MOST_RECORDS:
             raise TraceError(
-                f"{printable(reader.name)}: more than {_MOST_RECORDS} "
+                f"{printable(name)}: more than {_MOST_RECORDS} "
                 f"lines about VFIO states and times",
                 "Give the log of one run.",
             )
@@ -135,7 +157,7 @@ def build(reader: TraceReader, side: Side) -> Timeline:
     builder.finish()
     return Timeline(
         side=side,
-        summary=reader.summary,
+        summary=summary(),
         plugged=tuple(builder.plugged),
         devices=tuple(builder.devices),
         epochs=tuple(builder.epochs),

@@ -15,6 +15,7 @@ from vfio_p2p.trace import Kind, Record
 from vfio_p2p.uapi import DeviceState
 
 _CHECKPOINT = "vmstate_downtime_checkpoint"
+_STARTS = (DeviceState.RUNNING, DeviceState.RUNNING_P2P)
 
 
 def contradiction(source: Timeline, destination: Timeline) -> str:
@@ -25,10 +26,14 @@ def contradiction(source: Timeline, destination: Timeline) -> str:
     :return: A clause that names both lines; empty if the logs agree.
     """
     bound_ns = source.bound_ns + destination.bound_ns
-    for sent, received in _orders(source, destination):
+    pairs = [(x, y, "before") for x, y in _orders(source, destination)]
+    pairs += [(x, y, "after") for x, y in _ends(source, destination)]
+    for sent, received, when in pairs:
         if sent.time_ns is None or received.time_ns is None:
             continue
         early_ns = sent.time_ns - received.time_ns
+        if when == "after":
+            early_ns = -early_ns
         if early_ns > bound_ns:
             allowed = ""
             if bound_ns:
@@ -37,7 +42,7 @@ def contradiction(source: Timeline, destination: Timeline) -> str:
             return (
                 "the clocks of the two logs disagree: the destination has "
                 f"{_named(received)} (line {received.line}) "
-                f"{early_ns / 1e6:.3f} ms before the source has "
+                f"{early_ns / 1e6:.3f} ms {when} the source has "
                 f"{_named(sent)} (line {sent.line}){allowed}"
             )
     return ""
@@ -61,6 +66,43 @@ def _orders(
     loaded = _checkpoints(destination, "dst-precopy-loadvm-completed")
     if saved and loaded:
         yield saved[-1], loaded[-1]
+    # No device is started before the last one's data were sent.
+    written = source.marks_of(Kind.COMPLETE)
+    started = _started(destination)
+    if written and started:
+        yield written[-1], started
+
+
+def _started(destination: Timeline) -> Record | None:
+    """Return the last first request to start a device that was loaded."""
+    loading = False
+    found = None
+    for arc in destination.arcs:
+        if arc.reached is DeviceState.RESUMING:
+            loading, found = True, None
+        elif loading and arc.requested in _STARTS and arc.records:
+            loading, found = False, arc.records[-1]
+    return found
+
+
+def _ends(
+    source: Timeline, destination: Timeline
+) -> Iterator[tuple[Record, Record]]:
+    """Yield lines of the source, each with a line that it must follow.
+
+    A source is only done when its destination has begun to load.
+    """
+    loading = [
+        arc.records[0]
+        for arc in destination.arcs
+        if arc.reached is DeviceState.RESUMING
+    ]
+    done = [x.end for x in source.migrations[-1:] if x.completed]
+    # Without those lines, this one comes last of a migration that succeeds.
+    if not source.migrations and source.marks_of(Kind.COMPLETE):
+        done += source.marks_of(Kind.SAVE_CLEANUP)[-1:]
+    if loading and done and done[-1] is not None:
+        yield done[-1], loading[-1]
 
 
 def _checkpoints(side: Timeline, name: str) -> list[Record]:

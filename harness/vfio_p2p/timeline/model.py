@@ -168,6 +168,32 @@ class TracedMigration:
 _ENDS = ("completed", "failed", "cancelled")
 
 
+@dataclass(slots=True)
+class Amounts:
+    """How much of one device's data a log shows.
+
+    :param written_bytes: What the lines vfio_save_block add up to.
+    :param blocks: How many of them there are.
+    :param loaded_bytes: What the lines vfio_load_state_device_data add up
+        to, except for failed ones.
+    :param loads: How many of these there are.
+    :param announced: How many lines vfio_load_state there are about it.
+    :param buffers: How many lines there are of data that came by multifd.
+    :param refused: The first vfio_load_state_device_data that failed.
+    :param initial_bytes: The initial bytes that were left in the first and
+        in the last estimate; None without any.
+    """
+
+    written_bytes: int = 0
+    blocks: int = 0
+    loaded_bytes: int = 0
+    loads: int = 0
+    announced: int = 0
+    buffers: int = 0
+    refused: Record | None = None
+    initial_bytes: tuple[int, int] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Timeline:
     """All that the log of one side tells about VFIO migration.
@@ -189,6 +215,9 @@ class Timeline:
     :param console: The guest's console, if somebody read it.
     :param bound_ns: How far its times may be off on the clock of the other
         side, in nanoseconds; 0 if both sides have one clock.
+    :param amounts: How much data each device wrote or loaded, as far as that
+        was counted.
+    :param unsure: Why some lines may be another QEMU's; else empty.
     """
 
     side: Side
@@ -205,6 +234,8 @@ class Timeline:
     logs: Mapping[str, DeviceLog] = field(default_factory=dict)
     console: ConsoleLog | None = None
     bound_ns: int = 0
+    amounts: Mapping[str, Amounts] = field(default_factory=dict)
+    unsure: str = ""
 
     @property
     def migrations(self) -> tuple[TracedMigration, ...]:

@@ -50,7 +50,8 @@ _FOREIGN = (
         "Give the trace file itself, which simpletrace.py was run on.",
     ),
     _foreign(
-        r"(?:\S{1,64} ){0,4}\{.{0,2048}\"(?:QMP|event|return|execute|error)\":",
+        r"(?:\S{1,64} ){0,4}\{.{0,2048}"
+        r"\"(?:QMP|event|return|execute|error)\":",
         "a transcript of QMP, and not a trace",
         "The events of QMP do not tell which callback asked for a state. "
         f"Run QEMU with {_TRACE}.",

@@ -103,7 +103,7 @@ def scan(
     carry = b""
     head = b""
     wrapping = Wrapping(_is_event)
-    patterns = (*_RELEVANT, *_SAID)
+    patterns: tuple[re.Pattern[bytes], ...] = (*_RELEVANT, *_SAID)
     following = next(chunks, None)
     while following is not None:
         chunk, following = following, next(chunks, None)

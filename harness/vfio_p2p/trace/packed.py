@@ -31,7 +31,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _REFUSED = {
     b"\x04\x22\x4d\x18": ("lz4", "lz4 -d"),
     b"PK\x03\x04": ("zip", "unzip"),
-    b"7z\xbc\xaf": ("7-Zip", "7z x"),
+    b"7z\xbc\xaf\x27\x1c": ("7-Zip", "7z x"),
 }
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 

@@ -139,7 +139,8 @@ def _time_of(groups: Mapping[str, str | None]) -> Stamp:
         day = date
     elif month := groups.get("month"):
         # The year is not told; two logs of one migration have the same.
-        day = f"1972-{_MONTHS.index(month) + 1:02}-{int(groups['day'] or 1):02}"
+        number = _MONTHS.index(month) + 1
+        day = f"1972-{number:02}-{int(groups['day'] or 1):02}"
     else:
         day, dated = "1970-01-01", False
     try:
@@ -182,7 +183,7 @@ def _of_json(found: Any, depth: int) -> Stripped | None:
                 value.rstrip("\r\n"),
                 _json_time,
                 found,
-                int(pid) if _is_number(pid) else None,
+                int(pid) if isinstance(pid, str) and _is_pid(pid) else None,
             )
         inner = _of_json(value, depth - 1)
         if inner is not None:
@@ -190,13 +191,8 @@ def _of_json(found: Any, depth: int) -> Stripped | None:
     return None
 
 
-def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, str)
-        and value.isascii()
-        and value.isdigit()
-        and len(value) <= 10
-    )
+def _is_pid(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10
 
 
 _ISO_REGEX = re.compile(_ISO)
@@ -358,7 +354,7 @@ _LAYERS: tuple[_Layer, ...] = (
     _prefix(
         "the name of a file", r"[^\s:@]{1,256}[:-](?:\d{1,9}[:-])?(?=\S)"
     ),
-    _prefix("the name of a host", r"[\w.-]{1,253}: +"),
+    _prefix("the name of a host", r"(?!qemu)[\w.-]{1,253}: +"),
     _prefix("blanks", r"[ \t]+"),
 )
 
