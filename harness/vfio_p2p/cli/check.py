@@ -255,12 +255,12 @@ def _side(side: Timeline) -> str:
         qemu = f", QEMU {' to '.join(summary.versions)}"
     elif summary.older:
         qemu = f", QEMU older than {VERSIONS[0]}"
-    count = len(side.devices)
+    count, changes = len(side.devices), len(side.epochs)
     text = (
         f"{side.side}: {printable(summary.name)}, "
         f"{summary.lines} {summary.backend.unit}s, "
-        f"{count} devices, "
-        f"{len(side.epochs)} changes of the run state{qemu}"
+        f"{count} device{'s' * (count != 1)}, "
+        f"{changes} change{'s' * (changes != 1)} of the run state{qemu}"
     )
     if summary.wrapped:
         text += f", read behind {summary.wrapped}"

@@ -55,13 +55,14 @@ def add_parser(commands: options.Commands, summary: str) -> None:
 
 
 def _add_record(actions: options.Commands) -> None:
-    record = actions.add_parser("record", help="keep bundles that pass")
+    record = actions.add_parser("record", help="keep runs that pass")
     record.add_argument(
         "bundles",
         nargs="+",
         type=Path,
         metavar="BUNDLE",
-        help="the bundle of a run: a folder or a zip file",
+        help="a run: a bundle (a folder or a zip file), a folder with the "
+        "logs of both sides, or a log that has both",
     )
     record.add_argument(
         "--revision",

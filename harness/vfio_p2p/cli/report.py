@@ -39,7 +39,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         type=Path,
         metavar="BUNDLE|FOLDER|REPORT.json",
         help="a bundle (a folder or a zip file), a folder of bundles, a "
-        "folder with the logs of real hosts, or a report in JSON",
+        "log or a folder with the logs of real hosts, or a report in JSON",
     )
     parser.add_argument(
         "--format",

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the history keeps of a bundle."""
+"""What the history keeps of a run."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from vfio_p2p.bundle.provenance import HostProvenance
 from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.downtime.logs import HostRun, log_files
 from vfio_p2p.downtime.metrics import metrics
 from vfio_p2p.history.database import TESTBED, Entry, Metric
 from vfio_p2p.verdict.reading import RunReading, read_run
@@ -86,5 +88,53 @@ def entry_of(
         metrics=tuple(
             Metric(name, value_ns, "ns")
             for name, value_ns in metrics(run.breakdown).items()
+        ),
+    )
+
+
+def entry_of_logs(
+    path: Path,
+    host: HostRun,
+    *,
+    names: tuple[str, str, str],
+    qemu_revision: str,
+    project_revision: str,
+    recorded_s: int,
+) -> Entry:
+    """Make the entry for the logs of a run, which say nothing of its seed.
+
+    :param path: The log, or the folder with the logs.
+    :param host: The reading of the logs.
+    :param names: What stands for the variant, the scenario and the version of
+        QEMU.
+    :param qemu_revision: See `Entry`.
+    :param project_revision: See `Entry`.
+    :param recorded_s: See `Entry`.
+    """
+    digest = hashlib.sha256()
+    files = log_files(path)
+    for file in (files.source, files.destination):
+        with (file or files.source).open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+        digest.update(b"\0")
+    variant, scenario, version = names
+    return Entry(
+        recorded_s=recorded_s,
+        digest=digest.hexdigest(),
+        qemu_revision=qemu_revision,
+        qemu_revision_s=None,
+        qemu_version=version,
+        variant=variant,
+        build="",
+        project_revision=project_revision,
+        scenario=scenario,
+        scenario_digest="",
+        seed=0,
+        host="",
+        testbed="",
+        metrics=tuple(
+            Metric(name, value_ns, "ns")
+            for name, value_ns in metrics(host.sample.breakdown).items()
         ),
     )

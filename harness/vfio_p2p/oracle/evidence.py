@@ -17,6 +17,8 @@ from vfio_p2p.trace.formats import FAILURE_MESSAGES, VERSIONS
 from vfio_p2p.uapi import P2P_STATES, DeviceState
 
 _SHOWN_GAPS = 5
+# The message of a doubt that is a line of QEMU's own.
+QEMU_SAID = "QEMU said"
 _THREAD_END = "vfio_save_complete_precopy_thread_end"
 _ADVICE = "trace with --trace 'vfio_*' --trace vm_state_notify"
 _EVENTS_ADVICE = (
@@ -94,14 +96,16 @@ def unloaded(source: Timeline, destination: Timeline) -> Iterator[Doubt]:
         if loaded.loaded_bytes or loaded.buffers or not loaded.announced:
             continue
         size = f"{written.written_bytes / (1 << 20):.1f} MiB"
-        why = "no vfio_load_state_device_data of it is in this log"
+        why = (
+            "this log has other lines about its load, and no "
+            "vfio_load_state_device_data"
+        )
         if loaded.loads:
             why = "each vfio_load_state_device_data of it is empty or failed"
         yield Doubt(
             destination.side,
             f"{printable(partner)} is not seen to load anything, while the "
-            f"source wrote {size} of {printable(device)}: {why}, which has "
-            "other lines about its load",
+            f"source wrote {size} of {printable(device)}: {why}",
             destination.summary.name,
             (loaded.refused,) if loaded.refused else (),
         )
@@ -157,7 +161,7 @@ def _doubts(side: Timeline, criteria: Criteria) -> _Found:
         if not any(
             text in message.text for text in FAILURE_MESSAGES
         ) and not regular_end(side, message):
-            yield "QEMU said", (message,)
+            yield QEMU_SAID, (message,)
     if not summary.size_bytes:
         yield "the log is empty", ()
         return

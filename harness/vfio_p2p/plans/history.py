@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.downtime.logs import read_host_run
 from vfio_p2p.errors import UsageError
 from vfio_p2p.history.changes import LEVEL, MIN_SEGMENT
 from vfio_p2p.history.database import Entry, default_path, open_history
+from vfio_p2p.history.entry import entry_of_logs
 from vfio_p2p.history.trend import Trend, trends
 from vfio_p2p.names import suggest
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.record import entry, project_revision
+from vfio_p2p.report.collect import has_only_logs
+from vfio_p2p.report.runs import run_of_logs
 from vfio_p2p.series.git import in_order
 from vfio_p2p.verdict.assess import assess
 from vfio_p2p.verdict.reading import read_run
@@ -25,9 +29,10 @@ METRIC = "blackout"
 
 @dataclass(frozen=True)
 class RecordRequest:
-    """A request to keep the results of bundles.
+    """A request to keep the results of runs.
 
-    :param bundles: Their folders or zip files.
+    :param bundles: Bundles (folders or zip files), logs, and folders with
+        the logs of a run.
     :param revision: The commit of their QEMU trees; None takes the one that
         the build store has noted.
     :param database: The file of the history; None is the usual one.
@@ -58,16 +63,35 @@ def record_bundles(request: RecordRequest) -> Recorded:
     """Add the bundles that pass to the history.
 
     :raise BundleError: When one is damaged or newer than this program.
+    :raise TraceError: When a log is missing, or is none.
     :raise HistoryError: When the history cannot be written to.
     """
     project = project_revision()
     now_s = int(time.time())
+    logs = [path for path in request.bundles if has_only_logs(path)]
     entries = [
         entry(run.bundle, request.revision, project, now_s, run)
-        for run in map(read_run, map(open_bundle, request.bundles))
+        for run in map(
+            read_run,
+            map(open_bundle, (x for x in request.bundles if x not in logs)),
+        )
         # For the reason, see `vfio_p2p.plans.record.recording`.
         if assess(run.bundle, run=run).verdict is Verdict.PASS
     ]
+    for path in logs:
+        host = read_host_run(path)
+        run = run_of_logs(path, host)
+        if run.verdict is Verdict.PASS and run.blackout_ns is not None:
+            entries.append(
+                entry_of_logs(
+                    path,
+                    host,
+                    names=(run.variant, run.scenario, run.qemu),
+                    qemu_revision=request.revision or "",
+                    project_revision=project,
+                    recorded_s=now_s,
+                )
+            )
     path = request.database or default_path()
     with open_history(path, write=True) as history:
         new = history.add(entries)

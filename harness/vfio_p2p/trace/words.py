@@ -41,7 +41,7 @@ _CRASH = re.compile("|".join(CRASHES))
 _ISO = r"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z )?"
 _SAID = re.compile(
     # error_report(): the time with -msg timestamp=on, guest, program.
-    rf"{_ISO}(?:\S{{1,128}} )?(?:\S{{0,256}}/)?"
+    rf"{_ISO}(?:[^\s:]{{1,128}} )?(?:[^\s:]{{0,256}}/)?"
     r"qemu(?:[\w.+-]{0,64}|-kvm)(?:\[\d{1,10}\])?: ?(?P<qemu>.+)"
     # The monitor for humans, and GLib.
     r"|(?P<hmp>Error: .+)|(?P<glib>(?:\*\* ?)?\(?.{0,64}?ERROR.{0,8}:.+)"
@@ -97,5 +97,5 @@ def without_prefix(text: str) -> str:
     """
     found = _SAID.fullmatch(text)
     if found is None:
-        return text
+        return text.partition("migrate_error error=")[2] or text
     return found["qemu"] or found["hmp"] or found["glib"]

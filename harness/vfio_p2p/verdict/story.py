@@ -15,7 +15,7 @@ from vfio_p2p.downtime.metrics import activity
 from vfio_p2p.downtime.model import Breakdown
 from vfio_p2p.downtime.phases import phases
 from vfio_p2p.oracle import Judgement
-from vfio_p2p.oracle.evidence import partners, regular_end
+from vfio_p2p.oracle.evidence import QEMU_SAID, partners, regular_end
 from vfio_p2p.timeline import Timeline
 from vfio_p2p.timeline.logs import LoggedMigration
 from vfio_p2p.trace import Kind, Record, printable, words
@@ -62,12 +62,9 @@ def ending(migration: LoggedMigration) -> Ended:
     word = _word(source, destination)
     if not word:
         return Ended("", "no migration began in this log")
-    said = "did not end in this log" if word == "not ended" else f"{word}"
-    told = [f"the migration {said}" if word == "not ended" else said]
-    if word in ("cancelled", "failed", "completed"):
-        told = [f"the migration {_VERBS[word]}"]
+    told = [f"the migration {_VERBS[word]}"]
     if source is not None:
-        told += _precopy(source)
+        told[0] += _precopy(source)
         if not _stopped(source):
             told.append("the VM was never stopped for it")
         elif word != "completed":
@@ -90,6 +87,7 @@ _VERBS = {
     "completed": "was completed",
     "cancelled": "was cancelled",
     "failed": "failed",
+    "not ended": "did not end in this log",
 }
 
 
@@ -161,7 +159,7 @@ def _stopped(source: Timeline) -> bool:
     )
 
 
-def _precopy(source: Timeline) -> Iterator[str]:
+def _precopy(source: Timeline) -> str:
     """Tell how long the source was in precopy."""
     begin = _begin(source)
     first = next(
@@ -182,7 +180,8 @@ def _precopy(source: Timeline) -> Iterator[str]:
         stops.append(last[0].end.time_ns)
     known = [x for x in stops if x is not None]
     if first is not None and known:
-        yield f"{(min(known) - first) / 1e9:.3f} s in precopy"
+        return f", after {(min(known) - first) / 1e9:.3f} s in precopy"
+    return ""
 
 
 def _far(side: Timeline) -> Iterator[str]:
@@ -250,11 +249,12 @@ def _sentences(
     migration: LoggedMigration, judgement: Judgement
 ) -> Iterator[str]:
     source, destination = migration.source, migration.destination
+    ended = ending(migration)
     names = [printable(x) for x in source.plugged or source.devices]
     if names:
         count = "one device" if len(names) == 1 else f"{len(names)} devices"
-        yield f"This is a migration of {count}, {_listed(names)}."
-    ended = ending(migration)
+        what = "a migration" if ended.word else "the log"
+        yield f"This is {what} of {count}, {_listed(names)}."
     yield f"{ended.sentence[0].upper()}{ended.sentence[1:]}."
     if destination is not None:
         parts = phases(source, destination)
@@ -266,14 +266,21 @@ def _sentences(
     ]
     if said:
         yield f"QEMU said {_listed(said)}."
+    yield _verdict(judgement)
+
+
+def _verdict(judgement: Judgement) -> str:
+    text = f"The verdict is {judgement.verdict}"
     broken = list(dict.fromkeys(x.rule for x in judgement.findings))
-    yield f"The verdict is {judgement.verdict}" + (
-        f": {_listed(broken)} {'is' if len(broken) == 1 else 'are'} broken."
-        if broken
-        else f", because {judgement.notes[0].message}."
-        if judgement.notes
-        else "."
-    )
+    if broken:
+        verb = "is" if len(broken) == 1 else "are"
+        return f"{text}: {_listed(broken)} {verb} broken."
+    why = [x.message for x in judgement.notes if x.message != QEMU_SAID]
+    if why:
+        return f"{text}, because {why[0]}."
+    if judgement.notes:
+        return f"{text}, because of what QEMU said."
+    return f"{text}."
 
 
 def _times(parts: Breakdown) -> Iterator[str]:
