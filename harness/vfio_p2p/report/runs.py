@@ -130,7 +130,6 @@ def run_of_logs(folder: Path, host: HostRun | None = None) -> Run:
     parts = host.sample.breakdown
     whole = parts.blackout
     notes = [f"{doubt.side}: {doubt.message}" for doubt in found.notes]
-    notes += host.notes
     ended = ending(host.migration)
     if not ended.completed:
         notes.append(ended.sentence)

@@ -72,10 +72,12 @@ _PREFIX = "|".join(
     f"(?P<prefix{i}>{prefix.pattern})" for i, prefix in enumerate(PREFIXES)
 )
 _LINE = re.compile(rf"(?:{_PREFIX})(?P<event>\w+)(?: +(?P<text>.*))?")
-# An event at the wrong place: its line ran into another one.
-_DAMAGED = re.compile(
-    rf"\b(?:{'|'.join(sorted({f.event for f in FORMATS}))})  \("
+_PREFIX_VERSIONS = tuple(
+    (_LINE.groupindex[f"prefix{i}"], prefix.versions)
+    for i, prefix in enumerate(PREFIXES)
 )
+_LAST_WORD = re.compile(r"\w+\Z")
+_LONGEST = max(len(fmt.event) for fmt in FORMATS)
 _BY_EVENT: dict[str, list[tuple[Format, re.Pattern[str], set[str]]]] = {}
 for _format in FORMATS:
     _BY_EVENT.setdefault(_format.event, []).append(
@@ -236,13 +238,12 @@ def _known(
             return None
         return _plain(tally.lines, name, Kind.UNKNOWN, text)
     fmt, fields = found
-    prefix = next(
-        prefix
-        for i, prefix in enumerate(PREFIXES)
-        if match[f"prefix{i}"] is not None
-    )
+    for group, versions in _PREFIX_VERSIONS:
+        if match[group] is not None:
+            tally.ranges.add(versions)
+            break
     tally.told += 1
-    tally.ranges |= {fmt.versions, prefix.versions}
+    tally.ranges.add(fmt.versions)
     thread = match["tid"] or match["tid2"]
     return Record(
         tally.lines,
@@ -293,7 +294,7 @@ def _foreign(
         record = _stripped(text, tally, wrapping)
         if record is not None:
             return record
-    if _DAMAGED.search(text):
+    if _is_damaged(text):
         return _plain(line, "", Kind.UNKNOWN, text)
     if not own:
         text = wrapping.message(text)
@@ -302,6 +303,20 @@ def _foreign(
     if not own and words.is_said(text):
         return _plain(line, "", Kind.REMARK, text)
     return None
+
+
+def _is_damaged(text: str) -> bool:
+    """Return whether an event is at the wrong place of a line.
+
+    If so, its line ran into another one.
+    """
+    at = text.find("  (")
+    while at >= 0:
+        word = _LAST_WORD.search(text, max(0, at - _LONGEST - 1), at)
+        if word is not None and word[0] in _BY_EVENT:
+            return True
+        at = text.find("  (", at + 1)
+    return False
 
 
 def _plain(line: int, event: str, kind: Kind, text: str) -> Record:

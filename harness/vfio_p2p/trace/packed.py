@@ -33,7 +33,7 @@ _REFUSED = {
     b"PK\x03\x04": ("zip", "unzip"),
     b"7z\xbc\xaf\x27\x1c": ("7-Zip", "7z x"),
 }
-_UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class _Unpacker(Protocol):
@@ -109,10 +109,9 @@ class Unpacked:
                     f"{self._name} is compressed by {name}, which is not read",
                     f"Unpack it with '{command}', and give what is in it.",
                 )
-        for magic, encoding in _UTF16.items():
-            if head.startswith(magic):
-                self.format = "UTF-16"
-                return self._recoded(chunks, encoding)
+        if head.startswith(_UTF16):
+            self.format = "UTF-16"
+            return self._recoded(chunks)
         for magic, (name, maker) in _MAKERS.items():
             if head.startswith(magic):
                 self.format = name
@@ -191,10 +190,8 @@ class Unpacked:
         except module.ZstdError:
             raise self._damaged() from None
 
-    def _recoded(
-        self, chunks: Iterator[bytes], encoding: str
-    ) -> Iterator[bytes]:
-        decoder = codecs.getincrementaldecoder(encoding)("replace")
+    def _recoded(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        decoder = codecs.getincrementaldecoder("utf-16")("replace")
         for chunk in chunks:
             yield decoder.decode(chunk).encode("utf-8", "replace")
         yield decoder.decode(b"", final=True).encode("utf-8", "replace")

@@ -34,7 +34,7 @@ _MOST_CHAINS = 3
 _COARSE_NS = 10**7
 
 _HOST = r"[\w.:-]{1,255}"
-_TAG = r"[^\s\[\]:]{1,128}(?:\[(?P<pid>\d{1,10})\])?: ?"
+_TAG = r"[^\s\[\]:@]{1,128}(?:\[(?P<pid>\d{1,10})\])?: ?"
 _MONTHS = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun",
     "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
@@ -172,11 +172,6 @@ def _of_json(found: Any, depth: int) -> Stripped | None:
         return None
     for key in _MESSAGE_KEYS:
         value = found.get(key)
-        if isinstance(value, list) and all(
-            isinstance(x, int) and 0 <= x < 256 for x in value
-        ):
-            # journald writes what is no text as an array of bytes.
-            value = bytes(value).decode("utf-8", "backslashreplace")
         if isinstance(value, str):
             pid = found.get("_PID", found.get("SYSLOG_PID"))
             return Stripped(
