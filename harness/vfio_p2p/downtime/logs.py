@@ -83,7 +83,7 @@ def is_host_run(folder: Path) -> bool:
     :param folder: Any path.
     """
     return (folder / Side.SOURCE / _TRACE).is_file() or (
-        folder.is_dir() and 0 < len(_logs_in(folder)) <= 2
+        folder.is_dir() and 0 < len(logs_in(folder)) <= 2
     )
 
 
@@ -107,7 +107,7 @@ def log_files(path: Path) -> LogFiles:
     source = path / Side.SOURCE / _TRACE
     if source.is_file():
         return LogFiles(source, path / Side.DESTINATION / _TRACE)
-    found = _logs_in(path)
+    found = logs_in(path)
     if not found or len(found) > 2:
         raise TraceError(
             f"{printable(str(path))} has {len(found)} logs, and not one or "
@@ -136,8 +136,11 @@ def _named(path: Path, side: Side) -> bool:
     )
 
 
-def _logs_in(folder: Path) -> list[Path]:
-    """List the logs in a folder, or else one in each folder of a side."""
+def logs_in(folder: Path) -> list[Path]:
+    """List the logs in a folder, or else those in the folders of its sides.
+
+    :param folder: The folder.
+    """
     try:
         children = sorted(folder.iterdir())
         found = [x for x in children if is_log(x) and x.is_file()]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.bundle.read import open_bundle
-from vfio_p2p.downtime.logs import is_host_run, log_files
+from vfio_p2p.downtime.logs import is_host_run, log_files, logs_in
 from vfio_p2p.oracle import Criteria, Judgement, judge
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.report.document import Document
@@ -71,11 +71,11 @@ class JudgedLogs:
 
 
 def has_logs(folder: Path) -> bool:
-    """Return whether a folder has the logs of a run.
+    """Return whether a folder has logs, which may be too many to judge.
 
     :param folder: The folder.
     """
-    return is_host_run(folder)
+    return is_host_run(folder) or bool(logs_in(folder))
 
 
 def check_logs(request: LogsRequest) -> JudgedLogs:
