@@ -55,7 +55,13 @@ def joined(*parts: list[str]) -> str:
 
 
 SAME = [x.replace("0000:3b:00", "0000:b1:00") for x in BOTH]
+# A line of the other side comes between a change of the run state and the
+# callbacks that it makes.
+AT = next(i for i, x in enumerate(BOTH) if "reason 7 (finish" in x)
+LOAD = next(i for i, x in enumerate(BOTH) if i > AT and "vfio_load" in x)
+LATE = [*BOTH[: AT + 1], BOTH[LOAD], *BOTH[AT + 1 : LOAD], *BOTH[LOAD + 1 :]]
 MIXED = {
+    "a line in between, no thread": iso(joined(LATE)),
     "interleaved": joined(BOTH),
     "one name for two devices": joined(SAME),
     "the source first": joined(OURS, THEIRS),
@@ -87,6 +93,25 @@ def test_what_cannot_be_told_apart_is_refused(
     assert code == 2
     assert "two QEMUs wrote this log" in err
     assert "-D FILE" in err
+
+
+def test_two_main_threads_are_two_qemus(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    """Both plug devices of one name, and the source's end is missing."""
+    end = next(i for i, x in enumerate(SAME) if "savevm_state_cl" in x)
+    cut = [
+        x
+        for i, x in enumerate(SAME)
+        if not x.startswith("41277@") or (i < end and "notifier" not in x)
+    ]
+    code, found, _ = check(capsys, tmp_path / "a.log", joined(cut))
+    assert (code, found["findings"]) == (3, [])
+    assert [x["epochs"] for x in found["logs"]] == [
+        ["epoch 1 (start, running)", "epoch 2 (stop, finish-migrate)"],
+        ["epoch 1 (start, running)", "epoch 2 (stop, shutdown)"],
+    ]
+    assert "2 QEMUs wrote this log" in found["log_notes"][0]
 
 
 def test_a_broken_rule_is_found_in_a_log_of_two(

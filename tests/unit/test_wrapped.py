@@ -195,6 +195,14 @@ def test_a_line_that_ran_into_another_is_damaged() -> None:
     assert summary.wrapped == ""
 
 
+def test_the_name_of_an_event_is_no_prefix() -> None:
+    (record,), summary = read(
+        b"vfio_save_setup: 148@1795400972.024324:vfio_migration_realize  (a)\n"
+    )
+    assert record.kind is Kind.UNKNOWN
+    assert summary.wrapped == ""
+
+
 def test_marks_at_the_start() -> None:
     data = REAL[Side.SOURCE].read_bytes()
     wanted, _ = read(data)

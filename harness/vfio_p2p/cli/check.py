@@ -27,6 +27,7 @@ from vfio_p2p.report.document import to_json
 from vfio_p2p.report.formats import render
 from vfio_p2p.timeline import Timeline
 from vfio_p2p.trace import VERSIONS, printable
+from vfio_p2p.uapi import P2P_STATES
 from vfio_p2p.verdict.story import amounts, ending, explain, quotes
 
 _MANY = 64
@@ -193,6 +194,8 @@ def _judged(found: JudgedMigration, *, explained: bool) -> Iterator[str]:
         yield _side(side)
     ended = ending(found.migration)
     yield f"ended: {ended.sentence}"
+    if judgement.verdict is Verdict.PASS and not _has_p2p(found):
+        yield "P2P: no P2P state was asked for; one device needs none"
     for finding in judgement.findings:
         yield f"broken: {finding.rule}, {finding.message}"
         yield f"  {finding.reason}"
@@ -234,6 +237,14 @@ def _judged(found: JudgedMigration, *, explained: bool) -> Iterator[str]:
     if explained:
         yield ""
         yield fill(explain(found.migration, judgement), _COLUMNS)
+
+
+def _has_p2p(found: JudgedMigration) -> bool:
+    return any(
+        arc.requested in P2P_STATES
+        for side in found.sides
+        for arc in side.arcs
+    )
 
 
 def _longest(found: JudgedMigration) -> Iterator[str]:
