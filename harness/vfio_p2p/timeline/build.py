@@ -8,7 +8,7 @@ this grammar is a gap: a line is missing or doubled, or is not QEMU's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
