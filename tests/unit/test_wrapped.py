@@ -235,7 +235,7 @@ def test_the_search_for_prefixes_is_bounded(
     assert calls == 2000
 
 
-PACKED = {
+PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "xz": lzma.compress,
     "bzip2": bz2.compress,

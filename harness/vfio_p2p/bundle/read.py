@@ -30,6 +30,7 @@ from vfio_p2p.bundle.manifest import (
     format_of,
     manifest_from_json,
 )
+from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.errors import BundleError
 from vfio_p2p.paths import is_special
 from vfio_p2p.scenario.model import Scenario
@@ -64,10 +65,30 @@ class Bundle:
         :raise BundleError: When the file is not a scenario, or newer than
             this program.
         """
+        if isinstance(self.manifest.inputs.place, AttachedProvenance):
+            raise BundleError(
+                f"{self.path}: it is of QEMUs that ran already, and has no "
+                "scenario",
+                "Unpack it, and give its folder: it is judged by its logs.",
+            )
         try:
             return scenario_from_json(self.files[SCENARIO])
         except (KeyError, msgspec.DecodeError) as err:
             raise BundleError(f"{self.path}: {SCENARIO}: {err}") from err
+
+
+def is_attached(folder: Path) -> bool:
+    """Return whether a folder is a bundle of QEMUs that ran already.
+
+    Such a bundle has no scenario, and is judged by its logs alone.
+
+    :param folder: Any path.
+    """
+    try:
+        manifest = _decode(folder, (folder / MANIFEST).read_bytes())
+    except (OSError, BundleError):
+        return False
+    return isinstance(manifest.inputs.place, AttachedProvenance)
 
 
 def open_bundle(path: Path) -> Bundle:

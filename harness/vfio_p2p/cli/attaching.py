@@ -17,6 +17,7 @@ from vfio_p2p.plans.attach import AttachRequest, judged
 from vfio_p2p.plans.check import JudgedLogs
 from vfio_p2p.side import Side
 from vfio_p2p.trace import printable
+from vfio_p2p.verdict.story import ending
 
 _QEMU = "[unix:]PATH|tcp:HOST:PORT|pid:N|domain:NAME"
 
@@ -179,14 +180,16 @@ def described(side: Side, qemu: AttachedQemu) -> Iterator[str]:
 def said(found: JudgedLogs | None) -> str:
     """Say what became of a migration, on one line."""
     if found is None:
-        return "inconclusive, there is no log of the source to judge"
-    judgement = found.judgement
-    blackout = judgement.blackout
-    parts = [str(judgement.verdict)]
-    if blackout is not None and blackout.duration_ns is not None:
-        parts.append(f"blackout {blackout.duration_ns / 1e6:.3f} ms")
-    parts += [f"broken: {x.rule}" for x in judgement.findings]
-    parts += [x.message for x in judgement.notes]
+        return "inconclusive, there is no log that can be judged"
+    parts = [str(found.verdict)]
+    for migration in found.migrations:
+        judgement = migration.judgement
+        parts.append(ending(migration.migration).sentence)
+        blackout = judgement.blackout
+        if blackout is not None and blackout.duration_ns is not None:
+            parts.append(f"blackout {blackout.duration_ns / 1e6:.3f} ms")
+        parts += [f"broken: {x.rule}" for x in judgement.findings]
+        parts += [x.message for x in judgement.notes]
     return ", ".join(map(printable, parts))
 
 

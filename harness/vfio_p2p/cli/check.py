@@ -9,7 +9,6 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from vfio_p2p.bundle.manifest import MANIFEST
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
 from vfio_p2p.downtime.phases import phases
@@ -93,7 +92,7 @@ def request(args: argparse.Namespace) -> LogsRequest | Path:
     :raise UsageError: When a bundle comes with options for logs.
     """
     path: Path = args.source
-    logs = path.is_dir() and not (path / MANIFEST).is_file() and has_logs(path)
+    logs = has_logs(path)
     if logs or not (path.is_dir() or path.suffix == ".zip"):
         return LogsRequest(
             path,

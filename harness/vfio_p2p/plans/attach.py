@@ -12,7 +12,6 @@ from pathlib import Path
 from vfio_p2p.attach.qemu import Process, explain, qemus_of
 from vfio_p2p.attach.recorder import Attachment, Listener, Recorder
 from vfio_p2p.attach.target import Target
-from vfio_p2p.bundle.manifest import trace_file
 from vfio_p2p.errors import HarnessError, TraceError, UsageError
 from vfio_p2p.machine.host import open_host
 from vfio_p2p.oracle.verdict import Verdict, worst
@@ -102,7 +101,7 @@ class RecordedMigrations:
         if not self.migrations:
             return Verdict.SKIP
         return worst(
-            x.judgement.verdict if x else Verdict.INCONCLUSIVE
+            x.verdict if x else Verdict.INCONCLUSIVE
             for x in self.migrations.values()
         )
 
@@ -174,13 +173,9 @@ def judged(bundle: Path) -> JudgedLogs | None:
     """Judge a recorded migration by its logs.
 
     :param bundle: Its bundle.
-    :return: None if there is no log of a source.
+    :return: None if there is no log that can be judged.
     """
-    logs = [bundle / trace_file(str(side)) for side in Side]
-    source, destination = (x if x.is_file() else None for x in logs)
-    if source is None:
-        return None
     try:
-        return check_logs(LogsRequest(source, destination))
+        return check_logs(LogsRequest(bundle))
     except TraceError:
         return None

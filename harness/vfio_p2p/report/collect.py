@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from vfio_p2p.bundle.manifest import MANIFEST
-from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.bundle.read import is_attached, open_bundle
 from vfio_p2p.downtime.logs import is_host_run, is_log
 from vfio_p2p.errors import BundleError, InputError
 from vfio_p2p.oracle.verdict import worst
@@ -111,13 +111,13 @@ def is_run(path: Path) -> bool:
 
 
 def has_only_logs(path: Path) -> bool:
-    """Return whether a folder has the logs of a run, and is no bundle.
+    """Return whether a run is known by its logs alone.
 
     :param path: A file or folder.
     """
-    return (
-        is_log(path) or is_host_run(path)
-    ) and not (path / MANIFEST).is_file()
+    if (path / MANIFEST).is_file():
+        return is_attached(path)
+    return is_log(path) or is_host_run(path)
 
 
 def runs_in(folder: Path) -> list[Path]:
