@@ -237,6 +237,29 @@ def test_hang_of_a_destination(tmp_path: Path) -> None:
     assert sides == {name: name for name in ("source", "destination")}
 
 
+def test_a_machine_that_is_too_slow(tmp_path: Path) -> None:
+    """A QEMU that starts late is not the time-out that is expected."""
+    slow = msgspec.structs.replace(
+        TIMEOUT,
+        side="destination",
+        step="start",
+        message="destination: start took longer than 20 s",
+        mute=(),
+        migration={},
+    )
+    qemu = boot(FakeQemu(devices("src0", "src1")))
+    scenario = expecting({"dst0": "RESUMING>STOP"}, breaks=["reached"])
+    found = judged(tmp_path / "slow", scenario, qemu, slow)
+    assert found.verdict is Verdict.ERROR
+    assert found.findings == ()
+    (note,) = found.notes
+    assert "while QEMU started: destination: start took longer" in note
+    # A device that hangs makes its QEMU start late, too.
+    late = msgspec.structs.replace(slow, side="source")
+    found = judged(tmp_path / "hung", expecting({"src0": ARC}), None, late)
+    assert found.verdict is Verdict.PASS
+
+
 def test_qemu_that_hangs_by_itself(tmp_path: Path) -> None:
     qemu = boot(FakeQemu(devices("src0", "src1")))
     found = judged(tmp_path, expecting(), qemu)

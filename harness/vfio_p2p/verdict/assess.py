@@ -29,7 +29,12 @@ from vfio_p2p.variant import (
     has_series,
     parse_tree,
 )
-from vfio_p2p.verdict.ending import stuck, wrong_end, wrong_ends
+from vfio_p2p.verdict.ending import (
+    started_late,
+    stuck,
+    wrong_end,
+    wrong_ends,
+)
 from vfio_p2p.verdict.migrations import judge_run
 from vfio_p2p.verdict.reading import RunReading, completed, read_run
 
@@ -179,6 +184,9 @@ def _judge(
             verdict=Verdict.FAIL,
             findings=judged.findings + found.findings,
         )
+    if started_late(run):
+        # It cannot be the time-out that is expected.
+        return _unknown(result, f"{result.outcome}, while QEMU started")
     if result.outcome in _REFUSED and not _refuses(
         result, expected.message, *_REFUSALS
     ):
@@ -213,9 +221,10 @@ def _judge(
 def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
     """Separate expected findings from unexpected ones.
 
-    An expected finding that did not occur is itself a finding.
+    An expected finding that did not occur is itself a finding, unless the
+    run tells nothing about the tree under test.
     """
-    if not rules:
+    if not rules or found.verdict is Verdict.ERROR:
         return found
     known = tuple(x for x in found.findings if x.rule in rules)
     seen = {finding.rule for finding in known}

@@ -19,6 +19,8 @@ from vfio_p2p.trace.device import Close
 from vfio_p2p.verdict.reading import RunReading, path_of_log
 
 OUTCOME = "outcome"
+# The step in which a QEMU is started.
+_START = "start"
 _REASON = (
     "A migration must succeed if the series supports it, and must be refused "
     "otherwise."
@@ -56,6 +58,21 @@ def stuck(run: RunReading) -> str:
         if name not in told
     ]
     return "; ".join(f"{name}: {why}" for name, why in found)
+
+
+def started_late(run: RunReading) -> bool:
+    """Return whether a QEMU took too long to start, and no device of it hung.
+
+    A machine with too much to do is the likely reason.
+
+    :param run: The run.
+    """
+    result = run.bundle.manifest.result
+    return (
+        result.outcome is Outcome.TIMEOUT
+        and result.step == _START
+        and all(name != result.side for name, _ in _hanging(run))
+    )
 
 
 def _hanging(run: RunReading) -> Iterator[tuple[str, Hang]]:

@@ -24,7 +24,9 @@ class OneHost(HostTest):
         self.assertEqual([x["host"] for x in kept], [self.at] * 6)
         if self.own:
             # Each run of the lab's devices has a log of its own.
-            logs = list(Path(self.workdir, "out").glob("*/*/devices/*.log"))
+            logs = list(
+                Path(self.workdir, "out").glob("patched-*/*/devices/*.log")
+            )
             self.assertTrue(logs)
             for log in logs:
                 users = log.read_text().count(" live ")
