@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import importlib.util
 import io
 import json
 import lzma
@@ -242,6 +243,12 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+if importlib.util.find_spec("zstandard"):
+    PACKED["zstd"] = (
+        importlib.import_module("zstandard").ZstdCompressor().compress
+    )
+
+
 @pytest.mark.parametrize("name", PACKED)
 def test_compressed(name: str) -> None:
     data = REAL[Side.SOURCE].read_bytes()
@@ -280,6 +287,7 @@ def test_damaged_data_are_refused(name: str) -> None:
 def test_formats_that_are_not_read() -> None:
     with pytest.raises(TraceError, match="compressed by lz4"):
         read(b"\x04\x22\x4d\x18" + b"x" * 99)
+    # Without the package it is refused, too.
     zstd = b"\x28\xb5\x2f\xfd" + b"\xff" * 99
     with pytest.raises(TraceError, match=r"zstd"):
         read(zstd)

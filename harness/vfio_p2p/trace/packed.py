@@ -10,10 +10,9 @@ from __future__ import annotations
 import bz2
 import codecs
 import importlib
-import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Protocol
 
@@ -25,6 +24,7 @@ MOST_BYTES = 2 << 30
 _CHUNK_BYTES = 1 << 20
 _MEMORY_BYTES = 256 << 20
 _WINDOW_BYTES = 128 << 20
+_PIECE_BYTES = 512
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 # Formats that are known and not read, each with how to unpack it.
@@ -66,6 +66,49 @@ class _Gzip:
         return self._inner.decompress(
             self._inner.unconsumed_tail + data, max_length
         )
+
+
+class _Zstd:
+    """Makes zstandard's interface that of lzma and bz2.
+
+    :param module: The package, which need not be there.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._error = module.ZstdError
+        self._inner = module.ZstdDecompressor(
+            max_window_size=_WINDOW_BYTES
+        ).decompressobj()
+        self._data = b""
+        self._at = 0
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._inner.eof)
+
+    @property
+    def unused_data(self) -> bytes:
+        unused: bytes = self._inner.unused_data
+        return unused + self._data[self._at :]
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        self._data = self._data[self._at :] + data
+        self._at = 0
+        found: list[bytes] = []
+        size = 0
+        # A block has at most 128 KiB in it and four bytes at least, so that
+        # a small piece cannot become large.
+        while self._at < len(self._data) and not self.eof:
+            piece = self._data[self._at : self._at + _PIECE_BYTES]
+            self._at += len(piece)
+            try:
+                found.append(self._inner.decompress(piece))
+            except self._error as err:
+                raise ValueError(str(err)) from None
+            size += len(found[-1])
+            if size >= max_length:
+                break
+        return b"".join(found)
 
 
 def _xz() -> _Unpacker:
@@ -118,7 +161,7 @@ class Unpacked:
                 return self._limited(self._members(chunks, maker))
         if head.startswith(_ZSTD):
             self.format = "zstd"
-            return self._limited(self._zstd(chunks))
+            return self._limited(self._members(chunks, self._zstd()))
         return chunks
 
     def _limited(self, content: Iterator[bytes]) -> Iterator[bytes]:
@@ -170,7 +213,7 @@ class Unpacked:
                     break
         self.cut = begun
 
-    def _zstd(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _zstd(self) -> Callable[[], _Unpacker]:
         try:
             module = importlib.import_module("zstandard")
         except ImportError:
@@ -179,38 +222,10 @@ class Unpacked:
                 "'zstandard' is not installed",
                 "Unpack it with 'zstd -d', or install that package.",
             ) from None
-        source = _Source(chunks)
-        unpacker = module.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
-        try:
-            with unpacker.stream_reader(
-                source, read_across_frames=True
-            ) as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    yield chunk
-        except module.ZstdError:
-            raise self._damaged() from None
+        return lambda: _Zstd(module)
 
     def _recoded(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder("utf-16")("replace")
         for chunk in chunks:
             yield decoder.decode(chunk).encode("utf-8", "replace")
         yield decoder.decode(b"", final=True).encode("utf-8", "replace")
-
-
-class _Source(io.RawIOBase):
-    """Makes a file of chunks."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._rest:
-            self._rest = next(self._chunks, b"")
-        if size < 0:
-            size = len(self._rest)
-        found, self._rest = self._rest[:size], self._rest[size:]
-        return found
