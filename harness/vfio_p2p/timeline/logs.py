@@ -22,7 +22,7 @@ from vfio_p2p.trace import (
     is_events,
     printable,
 )
-from vfio_p2p.trace.processes import Process, processes
+from vfio_p2p.trace.processes import Writer, processes
 
 # Events that are only counted, since there can be very many of them.
 _COUNTED = frozenset(
@@ -89,11 +89,11 @@ class _Log:
     """
 
     summary: Summary
-    processes: list[Process]
+    processes: list[Writer]
     amounts: dict[_Key, Amounts] = field(default_factory=dict)
     events: Path | None = None
 
-    def timeline(self, process: Process | None, side: Side) -> Timeline:
+    def timeline(self, process: Writer | None, side: Side) -> Timeline:
         """Make the timeline of one of its QEMUs."""
         records = process.records if process else []
         if self.events is not None:
@@ -113,7 +113,7 @@ class _Log:
         unsure = "" if process is None or process.sure else _UNSURE
         return replace(found, amounts=amounts, unsure=unsure)
 
-    def of(self, side: Side) -> list[Process]:
+    def of(self, side: Side) -> list[Writer]:
         """Return the QEMUs that were on a side; all if there is only one."""
         if len(self.processes) < 2:
             return self.processes
@@ -202,7 +202,7 @@ def saves(path: Path) -> bool:
     return any(Side.SOURCE in x.roles for x in _read(path).processes)
 
 
-def _named(found: Sequence[Process]) -> str:
+def _named(found: Sequence[Writer]) -> str:
     return "; ".join(
         f"lines {x.records[0].line} to {x.records[-1].line}: "
         + (
@@ -213,8 +213,8 @@ def _named(found: Sequence[Process]) -> str:
 
 
 def _pairs(
-    savers: Sequence[Process], loaders: Sequence[Process]
-) -> Iterator[tuple[Process, Process | None]]:
+    savers: Sequence[Writer], loaders: Sequence[Writer]
+) -> Iterator[tuple[Writer, Writer | None]]:
     """Yield each source with the destination that began at its time."""
     left = list(loaders)
     for saver in savers:

@@ -41,7 +41,7 @@ _SPLIT = (
 
 
 @dataclass(slots=True)
-class Process:
+class Writer:
     """The lines of one QEMU.
 
     :param records: Its records in the order of the log.
@@ -89,7 +89,7 @@ def role_of(record: Record) -> Side | None:
     return _CHECKPOINTS.get(str(checkpoint)[:3]) if checkpoint else None
 
 
-def processes(records: Sequence[Record], name: str) -> list[Process]:
+def processes(records: Sequence[Record], name: str) -> list[Writer]:
     """Tell the QEMUs apart that wrote one log.
 
     :param records: The log's records.
@@ -99,7 +99,7 @@ def processes(records: Sequence[Record], name: str) -> list[Process]:
     :raise TraceError: When there is more than one, and the lines do not tell
         whose they are.
     """
-    found: list[Process] = []
+    found: list[Writer] = []
     for segment in _starts(records):
         threads = {x.thread for x in segment if x.event}
         if None not in threads and len(threads) > 1:
@@ -109,7 +109,7 @@ def processes(records: Sequence[Record], name: str) -> list[Process]:
     telling = [x for x in found if x.devices]
     if telling:
         return telling
-    return [Process(list(records))] if records else []
+    return [Writer(list(records))] if records else []
 
 
 def _starts(records: Sequence[Record]) -> Iterator[list[Record]]:
@@ -159,7 +159,7 @@ class _Thread:
         self.loads += other.loads
 
 
-def _by_threads(segment: Sequence[Record]) -> list[Process]:
+def _by_threads(segment: Sequence[Record]) -> list[Writer]:
     known: dict[int | None, _Thread] = {}
     for record in segment:
         if not record.event:
@@ -198,10 +198,10 @@ def _by_threads(segment: Sequence[Record]) -> list[Process]:
             fits[0][1].add(number)
         else:
             groups.append((thread, {number}))
-    found = [Process(threads=numbers) for _, numbers in groups]
+    found = [Writer(threads=numbers) for _, numbers in groups]
     owner = {x: process for process in found for x in process.threads}
     if not found:
-        return [Process(list(segment))]
+        return [Writer(list(segment))]
     last = found[0]
     for record in segment:
         last = owner.get(record.thread, last) if record.event else last
@@ -209,7 +209,7 @@ def _by_threads(segment: Sequence[Record]) -> list[Process]:
     return found
 
 
-def _by_devices(segment: Sequence[Record], name: str) -> list[Process]:
+def _by_devices(segment: Sequence[Record], name: str) -> list[Writer]:
     """Tell QEMUs apart whose lines name no thread."""
     runs = list(_realized_again(segment))
     if len(runs) > 1:
@@ -235,7 +235,7 @@ def _by_devices(segment: Sequence[Record], name: str) -> list[Process]:
     savers = {x for x, y in roles.items() if y.saves and not y.loads}
     loaders = {x for x, y in roles.items() if y.loads and not y.saves}
     if not savers or not loaders:
-        return [Process(list(segment))]
+        return [Writer(list(segment))]
     return _interleaved(segment, savers, loaders)
 
 
@@ -265,11 +265,11 @@ def _over(run: Iterable[Record], device: str) -> bool:
 
 def _interleaved(
     segment: Sequence[Record], savers: set[str], loaders: set[str]
-) -> list[Process]:
+) -> list[Writer]:
     """Give each line to the side whose devices are next to it."""
-    pair = Process(sure=False), Process(sure=False)
+    pair = Writer(sure=False), Writer(sure=False)
 
-    def owner(record: Record) -> Process | None:
+    def owner(record: Record) -> Writer | None:
         role = role_of(record)
         if record.device in savers or role is Side.SOURCE:
             return pair[0]
@@ -293,8 +293,8 @@ def _interleaved(
 def _announced(
     after: Sequence[Record],
     notify: Record,
-    owner: Callable[[Record], Process | None],
-) -> Process | None:
+    owner: Callable[[Record], Writer | None],
+) -> Writer | None:
     """Return the side whose callbacks a run-state change begins."""
     what = notify.fields["running"], notify.fields["reason"]
     for record in after:
