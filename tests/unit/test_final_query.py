@@ -79,6 +79,7 @@ def test_queries_of_precopy_do_not_count() -> None:
     source.status("device")
     source.emit(Kind.OTHER, PENDING, **pending, exact=1, final=1)
     source.complete()
+    started(source)
     source.status("completed")
     source.cleanup()
     side = source.timeline()
@@ -103,10 +104,16 @@ def test_the_query_of_an_earlier_migration_does_not_count() -> None:
     source.setup()
     source.vm(False, "finish-migrate")
     source.complete()
+    started(source)
     source.status("completed")
     found = phases(source.timeline(), destination(source))
     assert found.blackout.duration_ns is not None
     assert found.phase(N.FINAL_QUERY) is None
+
+
+def started(source: FakeQemu) -> None:
+    """Let the destination tell the source that it has started."""
+    source.begin_ns += 2_000_000_000
 
 
 def destination(source: FakeQemu) -> Timeline:
@@ -155,6 +162,7 @@ def queried(*, v2: int = 1, asks: bool = True, notify: bool = True) -> (
             ask(qemu, device)
         qemu.call(device, phase, False, "finish-migrate")
     qemu.complete()
+    started(qemu)
     qemu.status("completed")
     qemu.cleanup()
     return qemu

@@ -34,6 +34,7 @@ _REFUSED = {
     b"7z\xbc\xaf\x27\x1c": ("7-Zip", "7z x"),
 }
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_PEEKED_BYTES = 64
 
 
 class _Unpacker(Protocol):
@@ -152,7 +153,8 @@ class Unpacked:
                     f"{self._name} is compressed by {name}, which is not read",
                     f"Unpack it with '{command}', and give what is in it.",
                 )
-        if head.startswith(_UTF16):
+        # Two bytes alone may be anything; ASCII has a zero in every second.
+        if head.startswith(_UTF16) and b"\0" in head[2:_PEEKED_BYTES]:
             self.format = "UTF-16"
             return self._recoded(chunks)
         for magic, (name, maker) in _MAKERS.items():
