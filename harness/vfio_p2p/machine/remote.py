@@ -53,6 +53,9 @@ class RemoteQemu(Qemu):
     :param host: The host.
     """
 
+    #: The patterns of the trace events that QEMU logs.
+    trace_events: tuple[str, ...] = TRACE_EVENTS
+
     def __init__(
         self, side: str, argv: Sequence[str], directory: Path, host: Host
     ) -> None:
@@ -108,7 +111,7 @@ class RemoteQemu(Qemu):
                 *("-D", log),
                 *(
                     word
-                    for event in TRACE_EVENTS
+                    for event in self.trace_events
                     for word in ("-trace", event)
                 ),
             ]  # fmt: skip

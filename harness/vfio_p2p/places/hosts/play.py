@@ -198,6 +198,9 @@ async def play(
     stages: Mapping[Side, Stage],
     out: Path,
     wire: Wire | None = None,
+    *,
+    qemu: type[RemoteQemu] = RemoteQemu,
+    session: type[HostSession] = HostSession,
 ) -> Result:
     """Play one scenario; see `vfio_p2p.scenario.runner.run`.
 
@@ -206,6 +209,8 @@ async def play(
     :param out: An existing empty folder of this machine for the files of the
         run.
     :param wire: The network between the machines, if there are two.
+    :param qemu: The class of the QEMUs on other hosts.
+    :param session: The class of the session.
     :return: How the run ended; ``result.json`` holds the same.
     :raise HostError: When a machine fails.
     """
@@ -239,7 +244,7 @@ async def play(
             )
             if stage.host.local:
                 return Qemu(name, bound(argv), directory)
-            return RemoteQemu(name, argv, directory, stage.host)
+            return qemu(name, argv, directory, stage.host)
 
         source = stages[Side.SOURCE]
         return await run_with(
@@ -248,7 +253,7 @@ async def play(
             out,
             source.folder,
             partial(
-                HostSession,
+                session,
                 wire=wire,
                 consoles=consoles,
                 listening=source.console,
