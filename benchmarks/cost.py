@@ -61,6 +61,7 @@ from vfio_p2p.trace.console import continued
 from vfio_p2p.verdict.reading import read_run
 
 _SCENARIO = "two-devices-with-heartbeat"
+_EVENT = b'"event": "MIGRATION"'
 _POLL_S = 0.1
 # Fewer pairs can show nothing; see `vfio_p2p.downtime.stats`.
 _LEAST_PAIRS = 5
@@ -191,13 +192,14 @@ class Sample:
     :param gap_ns: How long the guest was gone, as its consoles show it.
     :param qmp_ns: QEMU's own figure for the downtime.
     :param traced: The number of lines in the traces of both QEMUs.
-    :param messages: The number of QMP messages to and from both.
+    :param heard: The number of QMP's events MIGRATION that both sent while
+        somebody listened.
     """
 
     gap_ns: int
     qmp_ns: int
     traced: int
-    messages: int
+    heard: int
 
     @classmethod
     def of(cls, bundle: Bundle) -> Sample:
@@ -230,13 +232,13 @@ class Sample:
         return cls(
             after.first_ns - before.last_ns,
             result.qmp_downtime_ms * 10**6,
-            _lines(bundle, [trace_file(x) for x in Side]),
-            _lines(bundle, [f"{x}/{TRANSCRIPT}" for x in Side]),
+            _count(bundle, b"\n", *(trace_file(x) for x in Side)),
+            _count(bundle, _EVENT, *(f"{x}/{TRANSCRIPT}" for x in Side)),
         )
 
 
-def _lines(bundle: Bundle, paths: Sequence[str]) -> int:
-    return sum(bundle.files.get(x, b"").count(b"\n") for x in paths)
+def _count(bundle: Bundle, what: bytes, *paths: str) -> int:
+    return sum(bundle.files.get(x, b"").count(what) for x in paths)
 
 
 async def measure(
@@ -282,10 +284,10 @@ def show(found: Sequence[tuple[Sample, Sample]]) -> None:
     """
     for name, group in zip("AB", zip(*found, strict=True), strict=True):
         traced = median(x.traced for x in group)
-        messages = median(x.messages for x in group)
+        heard = median(x.heard for x in group)
         print(
-            f"{name}: {traced:.0f} lines of traces and {messages:.0f} QMP "
-            "messages in a run"
+            f"{name}: {traced:.0f} lines of traces, and {heard:.0f} times "
+            "QMP told the status of the migration"
         )
     for title, key in (("guest gap", "gap_ns"), ("QMP downtime", "qmp_ns")):
         pairs = [(getattr(a, key), getattr(b, key)) for a, b in found]
