@@ -29,8 +29,9 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -46,14 +47,14 @@ from vfio_p2p.machine.remote import RemoteQemu
 from vfio_p2p.places import Job
 from vfio_p2p.places.hosts.config import load_hosts
 from vfio_p2p.places.hosts.place import RealPlace
-from vfio_p2p.places.hosts.play import HostSession, Stage, play
+from vfio_p2p.places.hosts.play import HostSession, play
 from vfio_p2p.plans.runs import job_of
 from vfio_p2p.plans.setting import SEED, Origin
 from vfio_p2p.plans.sources import build_all, choose, choose_variants
 from vfio_p2p.plans.workshop import Local
 from vfio_p2p.progress import SILENT, silent
 from vfio_p2p.qemu.program import KnownPrograms, Program
-from vfio_p2p.scenario.course import Course, Outcome
+from vfio_p2p.scenario.course import Outcome
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.step import FINAL, Status
 from vfio_p2p.side import Side
@@ -154,7 +155,16 @@ class QuietSession(HostSession):
 class CostPlace(RealPlace):
     """A place that can leave QEMU alone while it migrates."""
 
-    quiet = False
+    def leave_alone(self, alone: bool) -> None:
+        """Choose how the next runs are made.
+
+        :param alone: Whether QEMU is left alone.
+        """
+        self.plays = play
+        if alone:
+            self.plays = partial(
+                play, qemu=QuietQemu, session=QuietSession
+            )
 
     def check(self) -> None:
         """Ask whether the place can be used, and whether it suits.
@@ -168,21 +178,6 @@ class CostPlace(RealPlace):
                 'ssh = "root@127.0.0.1".',
             )
         super().check()
-
-    async def _play(
-        self, course: Course, stages: Mapping[Side, Stage], folder: Path
-    ) -> None:
-        if not self.quiet:
-            await super()._play(course, stages, folder)
-            return
-        await play(
-            course,
-            stages,
-            folder,
-            self._wire(),
-            qemu=QuietQemu,
-            session=QuietSession,
-        )
 
 
 @dataclass(frozen=True)
@@ -259,7 +254,7 @@ async def measure(
                 for quiet in (False, True) if number % 2 == 0 else (
                     True, False,
                 ):  # fmt: skip
-                    place.quiet = quiet
+                    place.leave_alone(quiet)
                     bundle = await place.run(job, Path(folder, "bundle"))
                     pair[quiet] = Sample.of(bundle)
                 a, b = pair[False], pair[True]

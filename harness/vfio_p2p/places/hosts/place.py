@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -56,6 +56,7 @@ from vfio_p2p.qemu.program import Programs
 from vfio_p2p.qemu.recipe import BuildRecipe
 from vfio_p2p.scenario.argv import Launcher
 from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
 from vfio_p2p.variant import INSTALLED
 
@@ -74,8 +75,6 @@ class RealPlace:
 
     exact = False
     capacity = 1
-    # benchmarks/cost.py plays in another way.
-    _play = staticmethod(play)
 
     def __init__(
         self,
@@ -88,6 +87,7 @@ class RealPlace:
         self._name = name
         self._stations = stations
         self._programs = programs
+        self.plays: Callable[..., Awaitable[Result]] = play
         self._wire = wire
         self._tls = wire is not None and wire.tls
         self._given = given
@@ -341,7 +341,7 @@ class RealPlace:
             self._simulating(scenario, sides, folder),
             encrypting(stages, self._wire) as equipped,
         ):
-            await self._play(scenario.course, equipped, folder, self._wire)
+            await self.plays(scenario.course, equipped, folder, self._wire)
         after = await self._offset(sides)
         clock = combine(before, after) if before and after else None
         (folder / SCENARIO).write_bytes(scenario.to_json())
