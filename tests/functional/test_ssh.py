@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import asyncssh
 import msgspec
 from sshd import Sshd, SshTest, holder_argv, until
 from vfio_p2p.errors import (
@@ -381,3 +383,23 @@ class Lost(SshTest):
             await until(lambda: not folder.exists())
 
         self.on(server.spec, use)
+
+    def test_errors_that_are_raised_elsewhere(self) -> None:
+        """SFTP has many tasks, and one of them says what all have met."""
+
+        async def fail(error: Exception) -> None:
+            raise error
+
+        async def forgotten(error: Exception) -> None:
+            task = asyncio.create_task(fail(error))
+            await asyncio.wait((task,))
+            del task
+            gc.collect()
+
+        async def use(host: Host) -> None:
+            with self.assertNoLogs("asyncio", "ERROR"):
+                await forgotten(asyncssh.ConnectionLost("gone"))
+            with self.assertLogs("asyncio", "ERROR"):
+                await forgotten(RuntimeError("a mistake of ours"))
+
+        self.on(self.server().spec, use)

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncssh
 
@@ -77,7 +77,9 @@ class SshHost(HostBase):
         :raise InputError: When it does not let us in, or its key is not the
             known one.
         """
-        return cls(spec, *await log_in(spec))
+        host = cls(spec, *await log_in(spec))
+        asyncio.get_running_loop().set_exception_handler(_told_elsewhere)
+        return host
 
     async def run(
         self,
@@ -337,6 +339,19 @@ class _Started(NamedTuple):
 
     process: asyncssh.SSHClientProcess[bytes]
     pid: int
+
+
+def _told_elsewhere(
+    loop: asyncio.AbstractEventLoop, context: dict[str, Any]
+) -> None:
+    """Let nobody print errors of SSH that are raised elsewhere, too.
+
+    SFTP writes several pieces of a file at the same time, each in a task of
+    its own.  If the connection is lost, asyncssh raises the error of one of
+    them, and asyncio would print all others when it forgets the tasks.
+    """
+    if not isinstance(context.get("exception"), asyncssh.Error):
+        loop.default_exception_handler(context)
 
 
 async def _read(stream: asyncssh.SSHReader[bytes]) -> bytes:
