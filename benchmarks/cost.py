@@ -310,7 +310,9 @@ def run(args: argparse.Namespace) -> int:
             f"Give at least {_LEAST_PAIRS}.",
         )
     programs = KnownPrograms()
-    place = CostPlace.of(args.at, load_hosts(args.hosts), programs)
+    place = CostPlace.of(
+        args.at, load_hosts(args.hosts), programs, given=args.hosts
+    )
     place.check()
     workshop = Local()
     chosen = choose(Origin(), SILENT, workshop)
