@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,18 @@ class Attach(Test):
         )
         log.close()
         self.processes.append(process)
-        path = self.home / f"{name}2"
-        self.until(path.exists, f"{name} listens")
-        self.qmp[name] = Qmp(str(path))
+        for path in (self.home / f"{name}2", self.home / name):
+            self.until(partial(self.listens, path), f"{path} is up")
+        self.qmp[name] = Qmp(str(self.home / f"{name}2"))
         return process
+
+    @staticmethod
+    def listens(path: Path) -> bool:
+        """Return whether a socket is listened on, and not only bound."""
+        return any(
+            line.endswith(f" {path}") and line.split()[3] == "00010000"
+            for line in Path("/proc/net/unix").read_text().splitlines()
+        )
 
     def both(self) -> None:
         """Start both QEMUs."""
