@@ -56,7 +56,12 @@ class Logins(SshTest):
             check=True,
         )
         server.know(other)
-        error = self.refusal(server.spec)
+        # The server hangs up when there is no common kind of key.  Its reset
+        # may arrive before we have read its list of kinds.
+        for _ in range(20):
+            error = self.refusal(server.spec)
+            if "reset by peer" not in error.what:
+                break
         self.assertRegex(error.what, "is not the one that is known")
 
     def test_the_configuration_cannot_switch_the_check_off(self) -> None:
