@@ -26,9 +26,9 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from vfio_p2p.agent.controller import Controller, serve
 from vfio_p2p.agent.failure import INPUT, AgentError
 from vfio_p2p.agent.roots import Roots
-from vfio_p2p.agent.watch import Controller
 
 HEADER = "vfio-p2p-console version=1 clock=CLOCK_REALTIME"
 
@@ -52,18 +52,9 @@ def run(arguments: list[str], roots: Roots) -> None:
     :param roots: Where the processes are.
     :raise AgentError: When the request is wrong.
     """
-    if arguments:
-        raise AgentError(
-            "console has no arguments", "Send the request on stdin.", INPUT
-        )
-    controller = Controller(0, 1)
-    try:
-        while not controller.received and not controller.ended:
-            controller.wait(_POLL_S)
-        if controller.received:
-            _serve(controller, _checked(controller.received.pop(0)), roots)
-    finally:
-        controller.close()
+    serve(
+        "console", arguments, lambda x, y: _serve(x, _checked(y), roots)
+    )
 
 
 def _checked(text: bytes) -> dict[str, str]:

@@ -19,9 +19,9 @@ import os
 import time
 from typing import Any
 
+from vfio_p2p.agent.controller import LEASE_S, Controller, serve
 from vfio_p2p.agent.failure import HOST, INPUT, AgentError
 from vfio_p2p.agent.roots import Roots
-from vfio_p2p.agent.watch import LEASE_S, Controller
 
 _POLL_S = 0.02
 _PIECE_BYTES = 1 << 16
@@ -36,18 +36,7 @@ def run(arguments: list[str], roots: Roots) -> None:
     :param roots: Not needed.
     :raise AgentError: When a file cannot be read.
     """
-    if arguments:
-        raise AgentError(
-            "follow has no arguments", "Send the request on stdin.", INPUT
-        )
-    controller = Controller(0, 1)
-    try:
-        while not controller.received and not controller.ended:
-            controller.wait(_POLL_S)
-        if controller.received:
-            _follow(controller, _checked(controller.received.pop(0)))
-    finally:
-        controller.close()
+    serve("follow", arguments, lambda x, y: _follow(x, _checked(y)))
 
 
 def _checked(text: bytes) -> list[FollowedFile]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -26,10 +25,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from vfio_p2p.agent.controller import LEASE_S, Controller, serve
 from vfio_p2p.agent.failure import HOST, INPUT, AgentError
 from vfio_p2p.agent.roots import Roots
-
-LEASE_S = 8.0
 
 _POLL_S = 0.05
 _KILL_S = 10.0
@@ -51,23 +49,11 @@ def run(arguments: list[str], roots: Roots) -> None:
     :param roots: Where the processes are.
     :raise AgentError: When the program cannot be run, or does not end.
     """
-    if arguments:
-        raise AgentError(
-            "watch has no arguments", "Send the request on stdin.", INPUT
-        )
-    controller = Controller(0, 1)
-    try:
-        _watch(controller, roots.proc)
-    finally:
-        controller.close()
+    serve("watch", arguments, lambda x, y: _watch(x, y, roots.proc))
 
 
-def _watch(controller: Controller, proc: Path) -> None:
-    while not controller.received and not controller.ended:
-        controller.wait(_POLL_S)
-    if not controller.received:
-        return
-    request = _checked(controller.received.pop(0))
+def _watch(controller: Controller, text: bytes, proc: Path) -> None:
+    request = _checked(text)
     process = _start(request)
     try:
         controller.send({"pid": process.pid})
@@ -232,63 +218,3 @@ class Tail:
         """Close the file."""
         if self._fd is not None:
             os.close(self._fd)
-
-
-class Controller:
-    """The controller, at the other end of two pipes; it never blocks us.
-
-    :param source: The descriptor to read from.
-    :param sink: The descriptor to write to.
-    """
-
-    def __init__(self, source: int, sink: int) -> None:
-        self._source = source
-        self._sink = sink
-        self._rest = b""
-        self.received: list[bytes] = []
-        self.pending = b""
-        self.ended = False
-        for fd in (source, sink):
-            os.set_blocking(fd, False)
-
-    def send(self, document: object) -> None:
-        """Send a document, as soon as the controller takes it."""
-        self.pending += json.dumps(document).encode() + b"\n"
-        self._write()
-
-    def wait(self, limit_s: float) -> None:
-        """Wait for lines, and for room if something waits to be sent."""
-        sinks = [self._sink] if self.pending else []
-        ready, able, _ = select.select([self._source], sinks, [], limit_s)
-        if able:
-            self._write()
-        if ready:
-            self._read()
-
-    def close(self) -> None:
-        """Make the descriptors wait again, as others expect."""
-        for fd in (self._source, self._sink):
-            os.set_blocking(fd, True)
-
-    def _read(self) -> None:
-        try:
-            data = os.read(self._source, _PIECE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self.ended = True
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self.received += lines
-
-    def _write(self) -> None:
-        try:
-            sent = os.write(self._sink, self.pending)
-        except BlockingIOError:
-            return
-        except OSError:
-            # Nobody listens any more.
-            self.ended = True
-            return
-        self.pending = self.pending[sent:]

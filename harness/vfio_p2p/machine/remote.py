@@ -3,7 +3,7 @@
 
 The agent's command ``watch`` runs QEMU there.  QEMU ends when the connection
 does, when this process dies, or when it hears nothing of this process for 8 s
-(`vfio_p2p.agent.watch.LEASE_S`), as when this process is stopped.
+(`vfio_p2p.agent.controller.LEASE_S`), as when this process is stopped.
 
 QEMU's trace log has the times of the host's clock.  The transcript of QMP has
 those of the clock here, and a message reaches it with the delay of the

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vfio_p2p.agent.watch import LEASE_S
+from vfio_p2p.agent.controller import LEASE_S
 from vfio_p2p.errors import HarnessError, HostError
 from vfio_p2p.machine.agent_session import AgentSession
 from vfio_p2p.machine.qemu import STDERR, TRACE_LOG
