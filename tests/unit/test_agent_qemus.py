@@ -24,6 +24,7 @@ from vfio_p2p.agent.qemus import (
     log_of,
     run,
     stamps,
+    started,
     vfio_devices,
 )
 from vfio_p2p.agent.roots import Roots
@@ -213,7 +214,10 @@ def test_no_such_qemu() -> None:
 class Follower:
     """An agent that follows files."""
 
-    def __init__(self, *files: Path, back_bytes: int = 0) -> None:
+    def __init__(
+        self, *files: Path, back_bytes: int = 0, pid: int | None = None
+    ) -> None:
+        pid = pid or os.getpid()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "vfio_p2p.agent", "follow"],
             stdin=subprocess.PIPE,
@@ -221,6 +225,8 @@ class Follower:
         )
         assert self.process.stdin
         request = {
+            "pid": pid,
+            "started": started(Roots(), pid),
             "files": {
                 x.name: {"path": str(x), "back_bytes": back_bytes}
                 for x in files
@@ -301,6 +307,23 @@ def test_a_log_is_truncated(tmp_path: Path) -> None:
         with log.open("a") as file:
             file.write("new\n")
         assert follower.read(4) == b"new\n"
+
+
+def test_the_end_of_a_process(tmp_path: Path) -> None:
+    """It counts when all of the log was read, and before it is reaped."""
+    log = tmp_path / "log"
+    log.touch()
+    with (
+        log.open("wb") as file,
+        sleeper(tmp_path, file) as process,
+        Follower(log, pid=process.pid) as follower,
+    ):
+        assert follower.answer() == {"following": ["log"]}
+        file.write(b"last words\n")
+        file.flush()
+        process.kill()
+        assert follower.read(11) == b"last words\n"
+        assert follower.answer() == {"gone": True}
 
 
 def test_no_log(tmp_path: Path) -> None:

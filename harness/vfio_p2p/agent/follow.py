@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Follow log files that another program writes, also when they are rotated.
+"""Follow a process, and log files of it, also when they are rotated.
 
-The controller sends a request on one line, ``{"files": {KEY: {"path": PATH,
-"back_bytes": N}}}``, and then any line at least every eight seconds; without
-one, or when stdin ends, this ends.  Reading begins N bytes before the end
-that a file has at first.
+The controller sends a request on one line, ``{"pid": N, "started": TICKS,
+"files": {KEY: {"path": PATH, "back_bytes": N}}}``, and then any line at least
+every eight seconds; without one, or when stdin ends, this ends.  Reading
+begins N bytes before the end that a file has at first.
 
 The answers are ``{"following": [KEY, ...]}``, then for each piece of a file
 ``{"key": KEY, "data": BASE64}``, and ``{"key": KEY, "cut": WHY}`` where the
-file went on as another one, or was made shorter.
+file went on as another one, or was made shorter.  ``{"gone": true}`` comes
+once, when the process has ended and its files were read.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import base64
 import json
 import os
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from vfio_p2p.agent.controller import LEASE_S, Controller, serve
 from vfio_p2p.agent.failure import HOST, INPUT, AgentError
+from vfio_p2p.agent.qemus import started
 from vfio_p2p.agent.roots import Roots
 
 _POLL_S = 0.02
+_LOOK_S = 0.5
 _PIECE_BYTES = 1 << 16
 # While this much waits to be read by the controller, files are not read.
 _PENDING_BYTES = 1 << 20
@@ -33,37 +37,49 @@ def run(arguments: list[str], roots: Roots) -> None:
     """Follow the files of a request.
 
     :param arguments: None.
-    :param roots: Not needed.
+    :param roots: Where the process is.
     :raise AgentError: When a file cannot be read.
     """
-    serve("follow", arguments, lambda x, y: _follow(x, _checked(y)))
+    serve(
+        "follow", arguments, lambda x, y: _follow(x, _checked(y), roots)
+    )
 
 
-def _checked(text: bytes) -> list[FollowedFile]:
+def _checked(text: bytes) -> FollowRequest:
     try:
-        return [
-            FollowedFile(str(key), str(x["path"]), int(x["back_bytes"]))
-            for key, x in json.loads(text)["files"].items()
-        ]
+        request = json.loads(text)
+        return FollowRequest(
+            int(request["pid"]),
+            int(request["started"]),
+            [
+                FollowedFile(str(key), str(x["path"]), int(x["back_bytes"]))
+                for key, x in request["files"].items()
+            ],
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise AgentError(
             f"the request is wrong: {err!r}", "Send it as JSON.", INPUT
         ) from err
 
 
-def _follow(controller: Controller, files: list[FollowedFile]) -> None:
+def _follow(
+    controller: Controller, request: FollowRequest, roots: Roots
+) -> None:
     try:
-        for file in files:
+        for file in request.files:
             file.open()
-        controller.send({"following": [file.key for file in files]})
-        heard = time.monotonic()
+        controller.send({"following": [file.key for file in request.files]})
+        heard = looked = time.monotonic()
+        runs, told = True, False
         while not controller.ended:
-            more = False
-            if len(controller.pending) < _PENDING_BYTES:
-                for file in files:
-                    for document in file.read():
-                        controller.send(document)
-                        more = True
+            # Before reading: what it has written until now is read below.
+            if runs and time.monotonic() - looked > _LOOK_S:
+                looked = time.monotonic()
+                runs = started(roots, request.pid) == request.started
+            more = _read(controller, request.files)
+            if not (runs or more or told):
+                controller.send({"gone": True})
+                told = True
             controller.wait(0.0 if more else _POLL_S)
             if controller.received:
                 heard = time.monotonic()
@@ -71,8 +87,34 @@ def _follow(controller: Controller, files: list[FollowedFile]) -> None:
             if time.monotonic() - heard > LEASE_S:
                 return
     finally:
-        for file in files:
+        for file in request.files:
             file.close()
+
+
+def _read(controller: Controller, files: list[FollowedFile]) -> bool:
+    """Send what is new, and return whether there may be more."""
+    if len(controller.pending) >= _PENDING_BYTES:
+        return True
+    more = False
+    for file in files:
+        for document in file.read():
+            controller.send(document)
+            more = True
+    return more
+
+
+@dataclass(frozen=True)
+class FollowRequest:
+    """What is followed.
+
+    :param pid: The process.
+    :param started: When it began, in ticks since its host did.
+    :param files: Its files.
+    """
+
+    pid: int
+    started: int
+    files: list[FollowedFile]
 
 
 class FollowedFile:

@@ -93,7 +93,7 @@ def describe(roots: Roots, pid: int, argv: list[str]) -> dict[str, Any]:
     return {
         **users.describe(roots, pid),
         "argv": argv,
-        "started": _started(process),
+        "started": started(roots, pid),
         "guest": guest_of(argv),
         "devices": list(vfio_devices(argv)),
         "incoming": "-incoming" in argv,
@@ -106,10 +106,17 @@ def describe(roots: Roots, pid: int, argv: list[str]) -> dict[str, Any]:
     }
 
 
-def _started(process: Path) -> int:
-    """Return when a process started, in ticks since the host did."""
-    fields = files.text(process / "stat").rpartition(")")[2].split()
-    return int(fields[19]) if len(fields) > 19 else 0
+def started(roots: Roots, pid: int) -> int:
+    """Return when a process started, in ticks since the host did.
+
+    :param roots: Where the process is.
+    :param pid: The process.
+    :return: 0 if there is no such process, or it has ended.
+    """
+    text = files.text(roots.proc / str(pid) / "stat")
+    fields = text.rpartition(")")[2].split()
+    ended = len(fields) < 20 or fields[0] in "ZX"
+    return 0 if ended else int(fields[19])
 
 
 def values(argv: list[str], option: str) -> list[str]:

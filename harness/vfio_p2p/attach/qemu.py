@@ -7,7 +7,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -29,7 +29,6 @@ OnLog = Callable[[bytes], None]
 
 # Well below the lease of the agent.
 _BEAT_S = 2.0
-_POLL_S = 0.5
 
 
 class Socket(msgspec.Struct, frozen=True):
@@ -153,6 +152,7 @@ class AttachedQemu:
     :param events: The trace events that are on.
     :param why: Why there is no monitor, if so.
     :param version: QEMU's version; empty if it does not tell.
+    :param gone: Set when its process has ended, and its log was read.
     """
 
     name: str
@@ -163,19 +163,7 @@ class AttachedQemu:
     events: tuple[str, ...] = ()
     why: str = ""
     version: str = ""
-
-    async def gone(self) -> None:
-        """Wait until its process has ended."""
-        while True:
-            try:
-                answer = await self.host.agent(
-                    ["qemus", "--pid", str(self.process.pid)]
-                )
-            except SkipError:
-                return
-            if answer["started"] != self.process.started:
-                return
-            await asyncio.sleep(_POLL_S)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @asynccontextmanager
@@ -223,10 +211,9 @@ async def attached(
         qemu = AttachedQemu(name, host, process, monitor, None, (), why)
         if monitor:
             qemu.version = await _version(monitor)
-        if process.log.path:
-            await stack.enter_async_context(
-                _following(host, process, on_log, back_bytes)
-            )
+        await stack.enter_async_context(
+            _following(qemu, on_log, back_bytes)
+        )
         if monitor and trace and process.log.path:
             tracing = Tracing(
                 monitor, host.name, process.pid, process.started
@@ -305,27 +292,25 @@ async def _put_back(tracing: Tracing) -> None:
 
 @asynccontextmanager
 async def _following(
-    host: Host, process: Process, on_log: OnLog, back_bytes: int
+    qemu: AttachedQemu, on_log: OnLog, back_bytes: int
 ) -> AsyncIterator[None]:
-    async with host.agent_session(["follow"]) as session:
+    """Hear of the log of a QEMU, and of its end."""
+    process, logs = qemu.process, {}
+    if process.log.path:
+        logs["log"] = {"path": process.log.path, "back_bytes": back_bytes}
+    async with qemu.host.agent_session(["follow"]) as session:
         await session.send(
-            {
-                "files": {
-                    "log": {
-                        "path": process.log.path, "back_bytes": back_bytes
-                    }
-                }
-            }
+            {"pid": process.pid, "started": process.started, "files": logs}
         )
         answer = await session.receive()
-        if answer != {"following": ["log"]}:
+        if answer != {"following": list(logs)}:
             raise HostError(
-                f"{host.name}: the agent answers {answer!r}",
+                f"{qemu.host.name}: the agent answers {answer!r}",
                 "Please report it.",
             )
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_read(session, on_log)),
+                group.create_task(_read(session, on_log, qemu.gone)),
                 group.create_task(_beat(session)),
             ]
             try:
@@ -335,11 +320,15 @@ async def _following(
                     task.cancel()
 
 
-async def _read(session: AgentSession, on_log: OnLog) -> None:
+async def _read(
+    session: AgentSession, on_log: OnLog, gone: asyncio.Event
+) -> None:
     while True:
         answer: dict[str, Any] = await session.receive()
         if "data" in answer:
             on_log(base64.b64decode(answer["data"]))
+        if "gone" in answer:
+            gone.set()
 
 
 async def _beat(session: AgentSession) -> None:

@@ -26,13 +26,13 @@ from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.errors import HarnessError, VMError
 from vfio_p2p.machine.files import remove_tree
 from vfio_p2p.machine.host import HostSpec, open_host
+from vfio_p2p.machine.qemu import TRANSCRIPT
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
 
 _TICK_S = 0.2
 _AGAIN_S = 1.0
 _ASK_S = 2.0
-_QMP = "qmp.jsonl"
 _NAME = re.compile(r"migration-\d{6,12}")
 
 # The variant of a QEMU that was not built here.
@@ -142,16 +142,7 @@ class Recorder:
                     )
                 )
                 self.listener.attached(side, self.qemus[side])
-            gone = {
-                side: asyncio.create_task(qemu.gone())
-                for side, qemu in self.qemus.items()
-            }
-            try:
-                await cut.run(gone)
-            finally:
-                for task in gone.values():
-                    task.cancel()
-                await asyncio.gather(*gone.values(), return_exceptions=True)
+            await cut.run()
 
     def add(self, bundle: Path) -> None:
         """Take notice of a bundle that is whole."""
@@ -184,7 +175,7 @@ class _Migration:
             if side in logs:
                 stream.log = self._files.enter_context(log.open("wb"))
             stream.events = self._files.enter_context(
-                (log.parent / _QMP).open("w")
+                (log.parent / TRANSCRIPT).open("w")
             )
 
     def keep(self, inputs: Inputs, result: Result) -> None:
@@ -240,17 +231,13 @@ class _Cutter:
         )
         recorder.listener.began()
 
-    async def run(self, gone: Mapping[Side, asyncio.Task[None]]) -> None:
-        """Cut until there were enough migrations, or a QEMU is gone.
-
-        :param gone: What waits for the end of each QEMU.
-        """
+    async def run(self) -> None:
+        """Cut until there were enough migrations, or a QEMU is gone."""
         recorder = self._recorder
         while True:
             await asyncio.sleep(_TICK_S)
-            for side, task in gone.items():
-                if task.done() and side not in self._ended:
-                    task.result()
+            for side, qemu in recorder.qemus.items():
+                if qemu.gone.is_set() and side not in self._ended:
                     self._ended.add(side)
                     self._capture.ended(side, time.time_ns())
             if self._capture.done(time.time_ns()):
