@@ -268,11 +268,11 @@ def test_numbers_go_on(tmp_path: Path) -> None:
 def test_what_is_seen() -> None:
     view = QemuView()
     text = (
-        b"1@1.0:migrate_set_state new state active\n"
-        b"1@1.0:vfio_migration_set_state  (a) new state PRE_COPY, recover "
-        b"state RUNNING\n"
-        b"1@1.0:vfio_migration_set_device_state  (a) state PRE_COPY\n"
-        b"1@1.0:vm_state_notify running 0 reason 7 (finish-migrate)\n"
+        b"1@1.000000:migrate_set_state new state active\n"
+        b"1@1.000000:vfio_migration_set_state  (a) new state PRE_COPY, "
+        b"recover state RUNNING\n"
+        b"1@1.000000:vfio_migration_set_device_state  (a) state PRE_COPY\n"
+        b"1@1.000000:vm_state_notify running 0 reason 7 (finish-migrate)\n"
     )
     assert list(view.log(text, 0)) == [
         "the migration is active",

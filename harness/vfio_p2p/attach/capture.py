@@ -13,16 +13,17 @@ Nothing here waits or reads a clock: the caller tells the time.
 from __future__ import annotations
 
 import json
-import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import IO, Any
 
+from vfio_p2p.attach.lines import LogPieces
 from vfio_p2p.scenario.course import Outcome
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
+from vfio_p2p.trace import Kind
 
 # What is kept of a log before a migration is known to have begun.
 BACK_BYTES = 1 << 20
@@ -35,7 +36,6 @@ _QUIET_NS = 1_000_000_000
 # waited for.
 _PATIENCE_NS = 10_000_000_000
 
-_STATUS = re.compile(rb"migrate_set_state new state ([a-z-]{1,32})")
 _OVER = {"completed", "failed", "cancelled"}
 _WAITING = {"none", "setup"}
 
@@ -70,7 +70,7 @@ class Stream:
     _events: deque[str] = field(
         default_factory=lambda: deque(maxlen=BACK_EVENTS)
     )
-    _line: bytes = b""
+    _pieces: LogPieces = field(default_factory=LogPieces)
 
     @property
     def status(self) -> str:
@@ -87,15 +87,11 @@ class Stream:
         if status != self.status:
             self.statuses.append(status)
 
-    def find_statuses(self, data: bytes) -> list[str]:
-        """Return the statuses in the whole lines of the log."""
-        *lines, self._line = (self._line + data).split(b"\n")
-        self._line = self._line[-4096:]
-        return [
-            found[1].decode()
-            for line in lines
-            if (found := _STATUS.search(line))
-        ]
+    def find_statuses(self, data: bytes) -> Iterator[str]:
+        """Yield the statuses in the lines of the log that are whole now."""
+        for record in self._pieces.records(data):
+            if record.kind is Kind.STATUS:
+                yield str(record.fields["status"])
 
     def write(self, data: bytes) -> None:
         """Keep a piece of the log of a migration that runs."""

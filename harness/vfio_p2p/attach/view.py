@@ -7,25 +7,16 @@ verdict and the blackout come from the recorded times.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_NOTIFY = re.compile(rb"vm_state_notify running (\d+) reason \d+ \(([\w-]+)\)")
-_STATUS = re.compile(rb"migrate_set_state new state ([\w-]+)")
-# 9.1 and later tell that a device is asked, and then its state; older
-# versions tell the state only, in the event of the other name.
-_DEVICE = re.compile(
-    rb"vfio_migration_set_(?:device_state|state)  \(([^)]+)\) state (\w+)"
-)
-_PENDING = re.compile(
-    rb"vfio_state_pending\w*  \(([^)]+)\).*?"
-    rb"stopcopy size (0x[0-9a-f]+|\d+).*?"
-    rb"precopy initial size (0x[0-9a-f]+|\d+).*?"
-    rb"precopy dirty size (0x[0-9a-f]+|\d+)"
-)
-_LONGEST = 4096
+from vfio_p2p.attach.lines import LogPieces
+from vfio_p2p.trace import Kind, Record
+
+_PENDING = "vfio_state_pending"
+# What the device has left to send, as far as an event tells.
+_LEFT = ("stopcopy", "initial", "dirty")
 
 
 @dataclass
@@ -56,7 +47,7 @@ class QemuView:
     reason: str = ""
     status: str = ""
     devices: dict[str, DeviceView] = field(default_factory=dict)
-    _line: bytes = b""
+    _pieces: LogPieces = field(default_factory=LogPieces)
 
     def log(self, data: bytes, now_ns: int) -> Iterator[str]:
         """Take a piece of its log.
@@ -65,10 +56,8 @@ class QemuView:
         :param now_ns: The time at which it came.
         :return: What changed, a clause for each change.
         """
-        *lines, self._line = (self._line + data).split(b"\n")
-        self._line = self._line[-_LONGEST:]
-        for line in lines:
-            yield from self._take(line, now_ns)
+        for record in self._pieces.records(data):
+            yield from self._take(record, now_ns)
 
     def event(self, event: Mapping[str, Any]) -> Iterator[str]:
         """Take a QMP event.
@@ -84,23 +73,30 @@ class QemuView:
             case {"event": "RESUME"}:
                 yield from self._ran(True, "running")
 
-    def _take(self, line: bytes, now_ns: int) -> Iterator[str]:
-        if found := _DEVICE.search(line):
-            name, state = found[1].decode(), found[2].decode()
-            device = self.devices.setdefault(name, DeviceView())
-            if device.state != state:
-                spent = f" after {device.state} of " + _ms(
-                    now_ns - device.since_ns
-                ) if device.state else ""
-                device.state, device.since_ns = state, now_ns
-                yield f"{name} is in {state}{spent}"
-        elif found := _STATUS.search(line):
-            yield from self._told(found[1].decode())
-        elif found := _NOTIFY.search(line):
-            yield from self._ran(found[1] != b"0", found[2].decode())
-        elif found := _PENDING.search(line):
-            device = self.devices.setdefault(found[1].decode(), DeviceView())
-            device.pending_bytes = sum(int(x, 0) for x in found.groups()[1:])
+    def _take(self, record: Record, now_ns: int) -> Iterator[str]:
+        fields = record.fields
+        match record.kind:
+            # 9.1 and later tell that a device is asked, and then its state.
+            case Kind.CHANGED | Kind.SUCCEEDED:
+                device = self.devices.setdefault(record.device, DeviceView())
+                state = str(fields["state"])
+                if device.state != state:
+                    spent = ""
+                    if device.state:
+                        spent_ns = now_ns - device.since_ns
+                        spent = f" after {device.state} of {_ms(spent_ns)}"
+                    device.state, device.since_ns = state, now_ns
+                    yield f"{record.device} is in {state}{spent}"
+            case Kind.STATUS:
+                yield from self._told(str(fields["status"]))
+            case Kind.NOTIFY:
+                reason = str(fields["reason"])
+                yield from self._ran(bool(fields["running"]), reason)
+            case _ if record.event.startswith(_PENDING):
+                device = self.devices.setdefault(record.device, DeviceView())
+                device.pending_bytes = sum(
+                    int(fields[x]) for x in _LEFT if x in fields
+                )
 
     def _told(self, status: str) -> Iterator[str]:
         if status != self.status:

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from vfio_p2p.attach.qemu import AttachedQemu, Process
-from vfio_p2p.attach.recorder import Listener
 from vfio_p2p.attach.target import Target, parse_target
-from vfio_p2p.cli.context import Context
+from vfio_p2p.attach.view import QemuView
 from vfio_p2p.cli.host_where import add_where, where
 from vfio_p2p.errors import HarnessError, UsageError
-from vfio_p2p.plans.attach import AttachRequest, judged
+from vfio_p2p.plans.attach import AttachRequest, JudgingListener
 from vfio_p2p.plans.check import JudgedLogs
 from vfio_p2p.side import Side
 from vfio_p2p.trace import printable
@@ -122,31 +124,61 @@ def request(args: argparse.Namespace) -> AttachRequest:
     )
 
 
-class Lines(Listener):
+class Lines(JudgingListener):
     """Prints a line for whatever happens.
 
-    :param context: Where the lines go.
+    :param show: Prints a line.
     """
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
 
     def attached(self, side: Side, qemu: AttachedQemu) -> None:
         """Say what was found; see `Listener`."""
         for line in described(side, qemu):
-            self._context.show(line)
+            self._show(line)
 
     def began(self) -> None:
         """Say that a migration has begun; see `Listener`."""
-        self._context.show("a migration has begun")
+        self._show("a migration has begun")
 
-    def recorded(self, bundle: Path) -> None:
-        """Show the verdict on a migration; see `Listener`."""
-        self._context.show(f"{bundle}: {said(judged(bundle))}")
+    def judged(self, bundle: Path, found: JudgedLogs | None) -> None:
+        """Show the verdict on a migration; see `JudgingListener`."""
+        self._show(f"{bundle}: {said(found)}")
 
     def lost(self, why: HarnessError) -> None:
         """Say what is waited for; see `Listener`."""
-        self._context.show(f"waiting: {printable(why.what)}")
+        self._show(f"waiting: {printable(why.what)}")
+
+
+class ViewedLines(Lines):
+    """Knows what the QEMUs do, and is told of each change.
+
+    :param show: Prints a line.
+    """
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__(show)
+        self.views: dict[Side, QemuView] = defaultdict(QemuView)
+
+    def log(self, side: Side, data: bytes) -> None:
+        """Take a piece of a log; see `Listener`."""
+        for change in self.views[side].log(data, time.time_ns()):
+            self.changed(side, change)
+
+    def event(self, side: Side, event: Mapping[str, Any]) -> None:
+        """Take an event; see `Listener`."""
+        for change in self.views[side].event(event):
+            self.changed(side, change)
+
+    def changed(self, side: Side, change: str) -> None:
+        """A QEMU does something else now.
+
+        :param side: The QEMU's side.
+        :param change: What changed, a clause.
+        """
+        self._show(f"{side}: {printable(change)}")
 
 
 def described(side: Side, qemu: AttachedQemu) -> Iterator[str]:

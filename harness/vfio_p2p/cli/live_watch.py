@@ -4,65 +4,45 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from vfio_p2p.attach.qemu import AttachedQemu
-from vfio_p2p.attach.recorder import Listener
-from vfio_p2p.attach.view import DeviceView, QemuView
-from vfio_p2p.cli.attaching import described, said
-from vfio_p2p.errors import HarnessError
-from vfio_p2p.plans.attach import judged
+from vfio_p2p.attach.view import DeviceView
+from vfio_p2p.cli.attaching import ViewedLines
 from vfio_p2p.side import Side
 from vfio_p2p.trace import printable
 
 _PER_SECOND = 8
 
 
-class LiveWatch(Listener):
-    """Draws what two QEMUs do.
+class LiveWatch(ViewedLines):
+    """Draws what two QEMUs do, below the lines about everything else.
 
     :param console: The terminal.
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._views: dict[Side, QemuView] = defaultdict(QemuView)
+        super().__init__(
+            partial(console.print, markup=False, highlight=False)
+        )
 
     def attached(self, side: Side, qemu: AttachedQemu) -> None:
         """Say what was found; see `Listener`."""
-        for line in described(side, qemu):
-            self._print(line)
+        super().attached(side, qemu)
         for name in qemu.process.devices:
-            self._views[side].devices.setdefault(name, DeviceView())
+            self.views[side].devices.setdefault(name, DeviceView())
 
-    def log(self, side: Side, data: bytes) -> None:
-        """Take a piece of a log; see `Listener`."""
-        for _ in self._views[side].log(data, time.time_ns()):
-            pass    # the table shows it
+    def began(self) -> None:
+        """Show nothing, since the table does."""
 
-    def event(self, side: Side, event: Mapping[str, Any]) -> None:
-        """Take an event; see `Listener`."""
-        for _ in self._views[side].event(event):
-            pass    # the table shows it
-
-    def recorded(self, bundle: Path) -> None:
-        """Show the verdict on a migration; see `Listener`."""
-        self._print(f"{bundle}: {said(judged(bundle))}")
-
-    def lost(self, why: HarnessError) -> None:
-        """Say what is waited for; see `Listener`."""
-        self._print(f"waiting: {printable(why.what)}")
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False)
+    def changed(self, side: Side, change: str) -> None:
+        """Show nothing, since the table does."""
 
     def __rich__(self) -> Table:
         """Draw the table."""
@@ -71,7 +51,7 @@ class LiveWatch(Listener):
                      "for", "left to send"):
             table.add_column(name)
         now_ns = time.time_ns()
-        for side, view in self._views.items():
+        for side, view in self.views.items():
             guest = {None: "-", True: "runs", False: "stopped"}[view.running]
             first = (str(side), guest, printable(view.status) or "-")
             rows = list(view.devices.items()) or [("-", DeviceView())]

@@ -26,4 +26,4 @@ def add_parser(commands: options.Commands, summary: str) -> None:
 
 def run(wanted: AttachRequest, context: Context) -> int:
     """Record, and print a line for each migration."""
-    return record(wanted, Lines(context)).verdict.exit_code
+    return record(wanted, Lines(context.show)).verdict.exit_code

@@ -46,9 +46,8 @@ def run(wanted: AttachRequest | Where, context: Context) -> int:
         context.show("\n".join(attaching.table(found)) or "no QEMU runs here")
         return 0 if found else 4
     if not sys.stdout.isatty():
-        from vfio_p2p.cli.plain_watch import PlainWatch
-
-        return record(wanted, PlainWatch(context)).verdict.exit_code
+        lines = attaching.ViewedLines(context.show)
+        return record(wanted, lines).verdict.exit_code
     from vfio_p2p.cli.live_watch import live
 
     with live() as listener:

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vfio_p2p.attach.qemu import Process, explain, qemus_of
 from vfio_p2p.attach.recorder import Attachment, Listener, Recorder
 from vfio_p2p.attach.target import Target
-from vfio_p2p.errors import HarnessError, TraceError, UsageError
+from vfio_p2p.errors import TraceError, UsageError
 from vfio_p2p.machine.host import open_host
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.plans.check import JudgedLogs, LogsRequest, check_logs
@@ -82,28 +81,32 @@ class AttachRequest:
         return found
 
 
-@dataclass(frozen=True)
-class RecordedMigrations:
-    """What was recorded.
+class JudgingListener(Listener):
+    """Judges each migration as soon as its bundle is whole."""
 
-    :param migrations: The verdict on each, by its bundle.
-    :param lost: Why the recording ended before it should, if so.
-    """
+    def __init__(self) -> None:
+        #: The verdicts so far, by bundle.
+        self.verdicts: dict[Path, Verdict] = {}
 
-    migrations: Mapping[Path, JudgedLogs | None] = field(
-        default_factory=dict
-    )
-    lost: HarnessError | None = None
+    def recorded(self, bundle: Path) -> None:
+        """Judge a migration; see `Listener`."""
+        found = judged(bundle)
+        self.verdicts[bundle] = (
+            found.verdict if found else Verdict.INCONCLUSIVE
+        )
+        self.judged(bundle, found)
+
+    def judged(self, bundle: Path, found: JudgedLogs | None) -> None:
+        """A migration was judged.
+
+        :param bundle: Its bundle.
+        :param found: The verdict; None if no log can be judged.
+        """
 
     @property
     def verdict(self) -> Verdict:
         """The worst verdict; *skip* if there was no migration."""
-        if not self.migrations:
-            return Verdict.SKIP
-        return worst(
-            x.verdict if x else Verdict.INCONCLUSIVE
-            for x in self.migrations.values()
-        )
+        return worst(self.verdicts.values() or [Verdict.SKIP])
 
 
 def list_qemus(where: Where) -> list[Process]:
@@ -124,14 +127,16 @@ def list_qemus(where: Where) -> list[Process]:
 
 
 def record(
-    request: AttachRequest, listener: Listener | None = None
-) -> RecordedMigrations:
+    request: AttachRequest, listener: JudgingListener | None = None
+) -> JudgingListener:
     """Record migrations until there were enough, or somebody interrupts.
 
     :param request: The QEMUs, and what becomes of their migrations.
     :param listener: Told of what happens.
+    :return: The listener, with the verdicts.
     :raise HarnessError: When a QEMU cannot be attached to.
     """
+    listener = listener or JudgingListener()
     recorder = Recorder(
         request.attachments,
         request.out,
@@ -139,12 +144,10 @@ def record(
         follow=request.follow,
         keep=request.keep,
         trace=request.trace,
-        listener=listener or Listener(),
+        listener=listener,
     )
     asyncio.run(_until_interrupted(recorder))
-    return RecordedMigrations(
-        {path: judged(path) for path in recorder.bundles if path.exists()}
-    )
+    return listener
 
 
 async def _until_interrupted(recorder: Recorder) -> None:
