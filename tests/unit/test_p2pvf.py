@@ -15,6 +15,7 @@ from vfio_p2p.devices.p2pvf import (
     function_devices,
 )
 from vfio_p2p.devices.p2pvf_limits import adapt
+from vfio_p2p.devices.vf.drivers import find_driver
 from vfio_p2p.errors import HostError, UsageError
 from vfio_p2p.places.sealed.outer import sealed_arguments
 from vfio_p2p.scenario.load import load, parse
@@ -103,6 +104,14 @@ def test_properties_override_those_that_are_needed(kernel: Kernel) -> None:
             "host=0000:02:00.1,enable-migration=on,x-no-mmap=off,"
             "x-pre-copy-dirty-page-tracking=off"
         )
+
+
+def test_what_is_needed_is_what_hosts_need() -> None:
+    """The VM has no drivers.toml, and so its own copy of the values."""
+    needed = find_driver(p2pvf.DRIVER).properties_with("tcg")
+    assert {name: x.value for name, x in needed.items()} == (
+        p2pvf.PROPERTIES
+    )
 
 
 @pytest.mark.parametrize("side", Side)

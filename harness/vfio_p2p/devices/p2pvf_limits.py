@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import msgspec
 
-from vfio_p2p.devices.p2pvf import MAX_DEVICES, address_of
+from vfio_p2p.devices.p2pvf import DRIVER, MAX_DEVICES, address_of
+from vfio_p2p.devices.vf.drivers import find_driver
 from vfio_p2p.devices.vf.fitting import as_played, unplayable
 from vfio_p2p.errors import UsageError
 from vfio_p2p.scenario.course import GuestProgram
@@ -13,8 +14,6 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 
 _SUFFIX = "-p2pvf"
-# devices/vf/drivers.toml gives the reason.
-_DOWNTIME_LIMIT_MS = 20000
 
 
 def adapt(scenario: Scenario) -> Scenario:
@@ -34,7 +33,7 @@ def adapt(scenario: Scenario) -> Scenario:
     played = as_played(
         scenario,
         {
-            "downtime-limit": _DOWNTIME_LIMIT_MS,
+            **find_driver(DRIVER).parameters,
             **scenario.migration.parameters,
         },
         told=True,
