@@ -15,11 +15,17 @@ from vfio_p2p.attach.recorder import next_bundle, prune
 from vfio_p2p.attach.target import Target, TargetKind, parse_target
 from vfio_p2p.attach.tracing import Tracing, note_path
 from vfio_p2p.attach.view import QemuView
+from vfio_p2p.bundle.manifest import Inputs, ProgramInput
+from vfio_p2p.bundle.provenance import AttachedProvenance
+from vfio_p2p.bundle.write import seal
+from vfio_p2p.cli import main
 from vfio_p2p.errors import CommandError, ConnectionLostError, UsageError
 from vfio_p2p.scenario.course import Outcome
+from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
 
 S_NS = 1_000_000_000
+DATA = Path(__file__).with_name("data")
 
 
 @pytest.mark.parametrize(
@@ -283,3 +289,54 @@ def test_what_is_seen() -> None:
     assert list(view.log(more, 5_000_000)) == [
         "a is in STOP_COPY after PRE_COPY of 5 ms"
     ]
+
+
+def recorded(folder: Path, *sides: Side) -> Path:
+    """Make a bundle as it is left by a recording of these sides."""
+    for side in sides:
+        (folder / side).mkdir(parents=True)
+        log = DATA / f"qemu-10.0.13-two-devices.{side}.log"
+        (folder / side / "trace.log").write_bytes(log.read_bytes())
+    result = Result(outcome=Outcome.MIGRATED)
+    (folder / "result.json").write_bytes(result.to_json())
+    program = ProgramInput(
+        variant="attached", build="", version="", sha256="", libraries={}
+    )
+    inputs = Inputs(
+        source=program,
+        destination=program,
+        scenario="",
+        seed=0,
+        place=AttachedProvenance(),
+    )
+    seal(folder, inputs)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("sides", "said"), [(BOTH, "blackout: "), ((SOURCE,), "pass")]
+)
+def test_what_was_recorded_is_read(
+    tmp_path: Path,
+    sides: tuple[Side, ...],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bundle = recorded(tmp_path / "migration-000001", *sides)
+    for arguments in (["check", str(bundle)], ["report", str(tmp_path)]):
+        assert main(arguments) == 0
+        out = capsys.readouterr().out
+        assert "pass" in out
+    assert main(["check", str(bundle)]) == 0
+    assert said in capsys.readouterr().out
+
+
+def test_a_recording_that_is_not_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = recorded(tmp_path / "migration-000001", *BOTH)
+    log = bundle / "source" / "trace.log"
+    log.write_bytes(log.read_bytes().replace(b"RUNNING", b"RESUMING"))
+    for command in ("check", "report"):
+        assert main([command, str(bundle)]) == 2
+        assert "damaged" in capsys.readouterr().err

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vfio_p2p.bundle.read import is_attached, open_bundle
 from vfio_p2p.downtime.compare import RunSample
 from vfio_p2p.downtime.model import Beside, Breakdown, NotObservable
 from vfio_p2p.downtime.phases import phases
@@ -101,12 +102,19 @@ def log_files(path: Path) -> LogFiles:
     :param path: A folder, or a log.
     :raise TraceError: When a folder has no logs, or so many that it is not
         clear which ones they are.
+    :raise BundleError: When the folder is a bundle that is damaged.
     """
     if not path.is_dir():
         return LogFiles(path, None)
     source = path / Side.SOURCE / _TRACE
     if source.is_file():
-        return LogFiles(source, path / Side.DESTINATION / _TRACE)
+        destination = path / Side.DESTINATION / _TRACE
+        if is_attached(path):
+            # It must be whole, and may be of one of the two QEMUs only.
+            open_bundle(path)
+            if not destination.is_file():
+                return LogFiles(source, None)
+        return LogFiles(source, destination)
     found = logs_in(path)
     if not found or len(found) > 2:
         raise TraceError(

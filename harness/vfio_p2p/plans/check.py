@@ -6,14 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_p2p.bundle.manifest import MANIFEST, trace_file
+from vfio_p2p.bundle.manifest import MANIFEST
 from vfio_p2p.bundle.read import is_attached, open_bundle
 from vfio_p2p.downtime.logs import is_host_run, log_files, logs_in
 from vfio_p2p.oracle import Criteria, Judgement, judge
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.runs import run_of
-from vfio_p2p.side import Side
 from vfio_p2p.timeline import Timeline
 from vfio_p2p.timeline.logs import LoggedMigration, read_migrations
 
@@ -92,13 +91,9 @@ def check_logs(request: LogsRequest) -> JudgedLogs:
     """
     source, destination = request.source, request.destination
     if source.is_dir():
-        if (source / MANIFEST).is_file():
-            # It must be whole.
-            open_bundle(source)
         files = log_files(source)
-        if destination is None and not _one_sided(source):
-            destination = files.destination
         source = files.source
+        destination = destination or files.destination
     found = read_migrations(source, destination)
     criteria = Criteria(
         devices=request.devices,
@@ -111,12 +106,6 @@ def check_logs(request: LogsRequest) -> JudgedLogs:
         ),
         found.notes,
     )
-
-
-def _one_sided(folder: Path) -> bool:
-    """Return whether a folder is of a QEMU whose partner was not recorded."""
-    log = folder / trace_file(str(Side.DESTINATION))
-    return is_attached(folder) and not log.is_file()
 
 
 def check_bundle(path: Path) -> Document:
