@@ -113,8 +113,8 @@ def entry_of_logs(
     """
     digest = hashlib.sha256()
     files = log_files(path)
-    for file in (files.source, files.destination):
-        with (file or files.source).open("rb") as stream:
+    for file in filter(None, (files.source, files.destination)):
+        with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
         digest.update(b"\0")

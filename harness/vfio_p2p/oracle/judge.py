@@ -49,36 +49,9 @@ def judge(
         criteria = replace(criteria, p2p=False)
     if criteria.p2p and criteria.stop_in_cleanup is None:
         criteria = replace(criteria, stop_in_cleanup=True)
-    if len({len(side.devices) for side in sides}) > 1:
-        notes += [
-            Doubt(
-                side.side,
-                f"this side has {len(side.devices)} devices, and the other "
-                "side has another number",
-                side.summary.name,
-            )
-            for side in sides
-        ]
-    outcomes: list[Finding | Doubt] = []
-    for side in sides:
-        outcomes += doubts(side, criteria)
-        for rule in RULES:
-            if isinstance(rule, Rule):
-                outcomes += apply(rule, side, criteria)
-    if destination is not None:
-        for rule in RULES:
-            if isinstance(rule, PairRule) and rule.concerns(
-                destination, criteria
-            ):
-                outcomes += _told(
-                    rule,
-                    destination,
-                    criteria,
-                    rule.check(source, destination, criteria),
-                )
-        outcomes += unloaded(source, destination)
+    outcomes = [*_uneven(sides), *_outcomes(source, destination, criteria)]
     findings = [x for x in outcomes if isinstance(x, Finding)]
-    notes += [x for x in outcomes if isinstance(x, Doubt)]
+    notes = [x for x in outcomes if isinstance(x, Doubt)]
     if not criteria.ends:
         notes = []
     for side in sides:
@@ -106,6 +79,42 @@ def judge(
             and not all(side.summary.backend.requests for side in sides)
         ),
     )
+
+
+def _uneven(sides: list[Timeline]) -> list[Doubt]:
+    """Doubt sides that have different numbers of devices."""
+    if len({len(side.devices) for side in sides}) < 2:
+        return []
+    return [
+        Doubt(
+            side.side,
+            f"this side has {len(side.devices)} devices, and the other "
+            "side has another number",
+            side.summary.name,
+        )
+        for side in sides
+    ]
+
+
+def _outcomes(
+    source: Timeline, destination: Timeline | None, criteria: Criteria
+) -> Iterator[Finding | Doubt]:
+    """Yield what the rules find, and what cannot be trusted."""
+    sides = [source] if destination is None else [source, destination]
+    for side in sides:
+        yield from doubts(side, criteria)
+        for rule in RULES:
+            if isinstance(rule, Rule):
+                yield from apply(rule, side, criteria)
+    if destination is None:
+        return
+    for rule in RULES:
+        if isinstance(rule, PairRule) and rule.concerns(
+            destination, criteria
+        ):
+            found = rule.check(source, destination, criteria)
+            yield from _told(rule, destination, criteria, found)
+    yield from unloaded(source, destination)
 
 
 def _doubt_lossy(
