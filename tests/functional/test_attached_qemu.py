@@ -230,10 +230,22 @@ class Attach(Test):
         """The destination tells that the migration has failed."""
         self.both()
         process = self.record()
+        # It cannot come to its end before it is killed.
         self.qmp["source"].execute(
-            "migrate-set-parameters", **{"max-bandwidth": 1 << 20}
+            "migrate-set-capabilities",
+            capabilities=[
+                {"capability": "pause-before-switchover", "state": True}
+            ],
         )
         self.qmp["source"].execute("migrate", uri=f"unix:{self.home}/stream")
+        # A destination that heard nothing cannot tell either.
+        self.until(
+            lambda: self.qmp["destination"]
+            .execute("query-migrate")
+            .get("status")
+            == "active",
+            "the destination loads",
+        )
         self.processes[0].kill()
         self.assertEqual(process.wait(_LIMIT_S), 3)
         bundle = open_bundle(self.out / "migration-000001")

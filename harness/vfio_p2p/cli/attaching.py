@@ -15,10 +15,12 @@ from vfio_p2p.attach.target import Target, parse_target
 from vfio_p2p.attach.view import QemuView
 from vfio_p2p.cli.host_where import add_where, where
 from vfio_p2p.errors import HarnessError, UsageError
+from vfio_p2p.oracle.evidence import QEMU_SAID
+from vfio_p2p.oracle.model import Doubt
 from vfio_p2p.plans.attach import AttachRequest, JudgingListener
 from vfio_p2p.plans.check import JudgedLogs
 from vfio_p2p.side import Side
-from vfio_p2p.trace import printable
+from vfio_p2p.trace import printable, words
 from vfio_p2p.verdict.story import ending
 
 _QEMU = "[unix:]PATH|tcp:HOST:PORT|pid:N|domain:NAME"
@@ -221,8 +223,21 @@ def said(found: JudgedLogs | None) -> str:
         if blackout is not None and blackout.duration_ns is not None:
             parts.append(f"blackout {blackout.duration_ns / 1e6:.3f} ms")
         parts += [f"broken: {x.rule}" for x in judgement.findings]
-        parts += [x.message for x in judgement.notes]
+        parts += [
+            f"{doubt.side}: {text}"
+            for doubt in judgement.notes
+            for text in _texts(doubt)
+        ]
     return ", ".join(map(printable, parts))
+
+
+def _texts(doubt: Doubt) -> Iterator[str]:
+    """Say what is unclear, with the words of QEMU if it is about these."""
+    if doubt.message != QEMU_SAID:
+        yield doubt.message
+        return
+    for record in doubt.records:
+        yield f"{QEMU_SAID} “{words.without_prefix(record.text)}”"
 
 
 def table(found: list[Process]) -> Iterator[str]:
