@@ -183,6 +183,77 @@ class Attach(Test):
         answer = self.qmp["destination"].execute("query-status")
         self.assertEqual(answer["status"], "running")
 
+    def migrate_command(
+        self, *words: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Let the command migrate the source."""
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "vfio_p2p", "migrate"),
+                *(str(self.home / "source"), "--out", str(self.out)),
+                *("--destination", str(self.home / "destination"), *words),
+            ],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+
+    def test_migrates_itself(self) -> None:
+        self.qemu("source", "-D", str(self.home / "trace.log"))
+        self.qemu("destination", "-incoming", "defer")
+        for wrong, said in (
+            ((), "has to be told where to listen"),
+            (("--uri", f"unix:{self.home}/s", "--parameter", "nosuch=1"),
+             "nosuch"),
+        ):
+            done = self.migrate_command(*wrong)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(said, done.stderr)
+        done = self.migrate_command(
+            *("--uri", f"unix:{self.home}/s"),
+            *("--capability", "return-path"),
+            *("--parameter", "downtime-limit=100"),
+        )
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("source: the migration is completed", done.stdout)
+        bundle = open_bundle(self.out / "migration-000001")
+        self.assertEqual(bundle.manifest.result.outcome, "migrated")
+        found = self.qmp["destination"].execute("query-migrate-parameters")
+        self.assertEqual(found["downtime-limit"], 100)
+
+    def test_migrate_is_interrupted(self) -> None:
+        self.both()
+        self.qmp["source"].execute(
+            "migrate-set-capabilities",
+            capabilities=[
+                {"capability": "pause-before-switchover", "state": True}
+            ],
+        )
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "vfio_p2p", "migrate"),
+                *(str(self.home / "source"), "--out", str(self.out)),
+                *("--destination", str(self.home / "destination")),
+            ],
+            env=self.environment,
+        )
+        self.processes.append(process)
+        self.until(
+            lambda: self.qmp["source"].execute("query-migrate").get("status")
+            == "pre-switchover",
+            "it waits before the switchover",
+        )
+        process.terminate()
+        process.wait(_LIMIT_S)
+        self.until(
+            lambda: self.qmp["source"].execute("query-migrate").get("status")
+            == "cancelled",
+            "it is cancelled",
+        )
+        self.assertEqual(list(self.out.glob("*")), [])
+
     def test_killed(self) -> None:
         """QEMU does not notice, and the next command tidies up."""
         self.both()

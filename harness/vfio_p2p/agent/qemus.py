@@ -96,7 +96,7 @@ def describe(roots: Roots, pid: int, argv: list[str]) -> dict[str, Any]:
         "started": started(roots, pid),
         "guest": guest_of(argv),
         "devices": list(vfio_devices(argv)),
-        "incoming": "-incoming" in argv,
+        "incoming": (["", *values(argv, "incoming")])[-1],
         "log": log_of(roots, pid, argv),
         "timestamps": stamps(argv),
         "monitors": [

@@ -65,7 +65,8 @@ class Process(msgspec.Struct, frozen=True):
     :param started: When it began, in ticks since its host did.
     :param guest: The name of its guest.
     :param devices: Its VFIO devices, by the names that its traces have.
-    :param incoming: Whether it was started to be migrated to.
+    :param incoming: Where it waits for a migration, as ``-incoming`` has
+        it; empty if it was not started to be migrated to.
     :param log: Where its traces go.
     :param timestamps: Whether its messages have times.
     :param monitors: Its QMP monitors.
@@ -79,7 +80,7 @@ class Process(msgspec.Struct, frozen=True):
     started: int
     guest: str
     devices: list[str]
-    incoming: bool
+    incoming: str
     log: Log
     timestamps: bool
     monitors: list[Socket]
@@ -146,6 +147,7 @@ class AttachedQemu:
 
     :param name: Its side, for messages.
     :param host: Its host.
+    :param target: What the user calls it.
     :param process: Its process.
     :param monitor: Its monitor; None if it has none that is free.
     :param tracing: Its trace events; None without a monitor.
@@ -157,6 +159,7 @@ class AttachedQemu:
 
     name: str
     host: Host
+    target: Target
     process: Process
     monitor: Monitor | None
     tracing: Tracing | None
@@ -208,7 +211,9 @@ async def attached(
                 monitor = await stack.enter_async_context(
                     _socket_monitor(name, host, free, on_event)
                 )
-        qemu = AttachedQemu(name, host, process, monitor, None, (), why)
+        qemu = AttachedQemu(
+            name, host, target, process, monitor, None, (), why
+        )
         if monitor:
             qemu.version = await _version(monitor)
         await stack.enter_async_context(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vfio_p2p.attach.capture import Capture, Phase
+from vfio_p2p.attach.drive import Drive, driving
 from vfio_p2p.attach.qemu import AttachedQemu, attached, explain
 from vfio_p2p.attach.target import Target
 from vfio_p2p.bundle.manifest import RESULT, Inputs, ProgramInput, trace_file
@@ -85,6 +86,7 @@ class Recorder:
     :param follow: Whether to wait for QEMUs that are gone to come back.
     :param keep: How many bundles to keep; 0 keeps all.
     :param trace: Whether to switch trace events on.
+    :param drive: The migration to begin; None waits for somebody else's.
     :param listener: Told of what happens.
     """
 
@@ -94,6 +96,7 @@ class Recorder:
     follow: bool = False
     keep: int = 0
     trace: bool = True
+    drive: Drive | None = None
     listener: Listener = field(default_factory=Listener)
     bundles: list[Path] = field(default_factory=list)
     qemus: dict[Side, AttachedQemu] = field(default_factory=dict)
@@ -142,6 +145,10 @@ class Recorder:
                     )
                 )
                 self.listener.attached(side, self.qemus[side])
+            if self.drive:
+                await stack.enter_async_context(
+                    driving(self.qemus, self.drive)
+                )
             await cut.run()
 
     def add(self, bundle: Path) -> None:

@@ -59,8 +59,8 @@ def add_targets(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def add_recording(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what becomes of migrations."""
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is recorded, and where it goes."""
     parser.add_argument(
         "--out",
         type=Path,
@@ -68,6 +68,16 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder of the bundles (default: %(default)s)",
     )
+    parser.add_argument(
+        "--no-trace",
+        action="store_true",
+        help="switch no trace events on; those that are on are read",
+    )
+
+
+def add_recording(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what becomes of migrations."""
+    add_out(parser)
     parser.add_argument(
         "--count",
         type=_count,
@@ -87,11 +97,6 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="keep the last N bundles only (default: keep all)",
-    )
-    parser.add_argument(
-        "--no-trace",
-        action="store_true",
-        help="switch no trace events on; those that are on are read",
     )
 
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "check": "judge trace logs from any machine",
     "watch": "see a migration of QEMUs that run already",
     "record": "keep the migrations of QEMUs that run already",
+    "migrate": "migrate a QEMU that runs already, and record it",
     "report": "report on runs: text, HTML, JUnit, JSON, Perfetto",
     "scenario": "the scenarios that come with the tool: list, show",
     "rules": "list the rules that runs are checked against",

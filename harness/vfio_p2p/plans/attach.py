@@ -8,6 +8,7 @@ import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vfio_p2p.attach.drive import Drive
 from vfio_p2p.attach.qemu import Process, explain, qemus_of
 from vfio_p2p.attach.recorder import Attachment, Listener, Recorder
 from vfio_p2p.attach.target import Target
@@ -35,6 +36,7 @@ class AttachRequest:
     :param follow: Whether to wait for QEMUs that are gone to come back.
     :param keep: How many bundles to keep; 0 keeps all.
     :param trace: Whether to switch trace events on.
+    :param drive: The migration to begin; None waits for somebody else's.
     """
 
     source: Target | None = None
@@ -48,6 +50,7 @@ class AttachRequest:
     follow: bool = False
     keep: int = 0
     trace: bool = True
+    drive: Drive | None = None
 
     @property
     def attachments(self) -> dict[Side, Attachment]:
@@ -56,6 +59,11 @@ class AttachRequest:
         :raise UsageError: When there is none, or no such host.
         :raise ConfigError: When ``hosts.toml`` is wrong.
         """
+        if self.drive and self.source is None:
+            raise UsageError(
+                "it is not known what to migrate",
+                "Name the QEMU that is to be migrated first.",
+            )
         specs = [x.spec for x in locate(self.where)]
         if self.destination_ssh:
             (there,) = locate(Where(ssh=self.destination_ssh))
@@ -144,6 +152,7 @@ def record(
         follow=request.follow,
         keep=request.keep,
         trace=request.trace,
+        drive=request.drive,
         listener=listener,
     )
     asyncio.run(_until_interrupted(recorder))
