@@ -164,7 +164,8 @@ class Attach(Test):
     def test_a_migration(self) -> None:
         self.both()
         before = self.qmp["source"].enabled()
-        process = self.record()
+        metrics = Path(self.workdir, "vfio_p2p.prom")
+        process = self.record("--metrics", str(metrics))
         self.assertIn("migrate_set_state", self.qmp["source"].enabled())
         self.migrate()
         # There is no VFIO device, so that nothing can be judged.
@@ -173,6 +174,12 @@ class Attach(Test):
         result = bundle.manifest.result
         self.assertEqual(result.outcome, "migrated")
         self.assertIsNotNone(result.qmp_downtime_ms)
+        text = metrics.read_text()
+        self.assertIn(
+            'migrations_total{guest="source",verdict="inconclusive"} 1.0',
+            text,
+        )
+        self.assertIn("last_migration_qmp_downtime_seconds{", text)
         for side in ("source", "destination"):
             self.assertIn(
                 b"migrate_set_state new state completed",

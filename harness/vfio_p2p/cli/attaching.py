@@ -98,6 +98,12 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="keep the last N bundles only (default: keep all)",
     )
+    parser.add_argument(
+        "--metrics",
+        type=Path,
+        metavar="FILE",
+        help="write figures for Prometheus into FILE after each migration",
+    )
 
 
 def target(text: str) -> Target:
@@ -128,6 +134,7 @@ def request(args: argparse.Namespace) -> AttachRequest:
         follow=args.follow,
         keep=args.keep,
         trace=not args.no_trace,
+        metrics=args.metrics,
     )
 
 

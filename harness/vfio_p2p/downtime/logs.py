@@ -13,7 +13,7 @@ Other folders have one or two logs, of any names.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vfio_p2p.bundle.read import is_attached, open_bundle
@@ -50,10 +50,13 @@ class LogFiles:
 
     :param source: The log of the source, or of both sides.
     :param destination: The log of the destination, if it is another one.
+    :param qmp_downtime_ms: The downtime that QMP reported, if a recording
+        has it.
     """
 
     source: Path
     destination: Path | None
+    qmp_downtime_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,12 @@ def log_files(path: Path) -> LogFiles:
         destination = path / Side.DESTINATION / _TRACE
         if is_attached(path):
             # It must be whole, and may be of one of the two QEMUs only.
-            open_bundle(path)
-            if not destination.is_file():
-                return LogFiles(source, None)
+            result = open_bundle(path).manifest.result
+            return LogFiles(
+                source,
+                destination if destination.is_file() else None,
+                result.qmp_downtime_ms,
+            )
         return LogFiles(source, destination)
     found = logs_in(path)
     if not found or len(found) > 2:
@@ -185,20 +191,24 @@ def read_host_run(path: Path) -> HostRun:
         )
     migration = found.migrations[0]
     source, destination = migration.source, migration.destination
+    beside = Beside(qmp_downtime_ms=files.qmp_downtime_ms)
     if destination is None:
         alone = Blackout(None, False, "there is no log of the destination")
         parts = Breakdown(
-            alone, not_observable=(NotObservable("blackout", alone.note),)
+            alone,
+            not_observable=(NotObservable("blackout", alone.note),),
+            beside=beside,
         )
     else:
         parts = phases(
             source,
             destination,
-            Beside(
+            replace(
+                beside,
                 stop_to_resume_ns=stop_to_resume_ns(
                     _transcript(path / Side.SOURCE / _QMP),
                     _transcript(path / Side.DESTINATION / _QMP),
-                )
+                ),
             ),
         )
     return HostRun(

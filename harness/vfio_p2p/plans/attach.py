@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,11 +13,17 @@ from vfio_p2p.attach.drive import Drive
 from vfio_p2p.attach.qemu import Process, explain, qemus_of
 from vfio_p2p.attach.recorder import Attachment, Listener, Recorder
 from vfio_p2p.attach.target import Target
+from vfio_p2p.bundle.provenance import AttachedProvenance
+from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.errors import TraceError, UsageError
+from vfio_p2p.machine.files import write_whole
 from vfio_p2p.machine.host import open_host
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.plans.check import JudgedLogs, LogsRequest, check_logs
 from vfio_p2p.plans.host.where import Where, locate
+from vfio_p2p.report.prometheus import Metrics
+from vfio_p2p.report.run import Run
+from vfio_p2p.report.runs import HOST_LOGS, LOGS, run_of_logs
 from vfio_p2p.side import Side
 
 
@@ -37,6 +44,8 @@ class AttachRequest:
     :param keep: How many bundles to keep; 0 keeps all.
     :param trace: Whether to switch trace events on.
     :param drive: The migration to begin; None waits for somebody else's.
+    :param metrics: The file for Prometheus, which is written anew after each
+        migration; None writes none.
     """
 
     source: Target | None = None
@@ -51,6 +60,7 @@ class AttachRequest:
     keep: int = 0
     trace: bool = True
     drive: Drive | None = None
+    metrics: Path | None = None
 
     @property
     def attachments(self) -> dict[Side, Attachment]:
@@ -90,18 +100,38 @@ class AttachRequest:
 
 
 class JudgingListener(Listener):
-    """Judges each migration as soon as its bundle is whole."""
+    """Judges each migration as soon as its bundle is whole.
+
+    A recording may last for days, so that only the worst verdict is kept.
+    """
 
     def __init__(self) -> None:
-        #: The verdicts so far, by bundle.
-        self.verdicts: dict[Path, Verdict] = {}
+        #: The worst verdict; *skip* if there was no migration.
+        self.verdict = Verdict.SKIP
+        self._count = 0
+        self._metrics: tuple[Path, Metrics] | None = None
+
+    def measures(self, path: Path) -> None:
+        """Write figures into a file from now on.
+
+        :param path: The file.
+        :raise UsageError: When it cannot be written.
+        """
+        self._metrics = path, Metrics()
+        _write_metrics(*self._metrics)
 
     def recorded(self, bundle: Path) -> None:
         """Judge a migration; see `Listener`."""
         found = judged(bundle)
-        self.verdicts[bundle] = (
-            found.verdict if found else Verdict.INCONCLUSIVE
-        )
+        verdict = found.verdict if found else Verdict.INCONCLUSIVE
+        self.verdict = worst([self.verdict, verdict])
+        if not self._count:
+            self.verdict = verdict
+        self._count += 1
+        if self._metrics is not None:
+            path, metrics = self._metrics
+            _measure(metrics, bundle, verdict)
+            _write_metrics(path, metrics)
         self.judged(bundle, found)
 
     def judged(self, bundle: Path, found: JudgedLogs | None) -> None:
@@ -110,11 +140,6 @@ class JudgingListener(Listener):
         :param bundle: Its bundle.
         :param found: The verdict; None if no log can be judged.
         """
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst verdict; *skip* if there was no migration."""
-        return worst(self.verdicts.values() or [Verdict.SKIP])
 
 
 def list_qemus(where: Where) -> list[Process]:
@@ -145,6 +170,8 @@ def record(
     :raise HarnessError: When a QEMU cannot be attached to.
     """
     listener = listener or JudgingListener()
+    if request.metrics is not None:
+        listener.measures(request.metrics)
     recorder = Recorder(
         request.attachments,
         request.out,
@@ -191,3 +218,32 @@ def judged(bundle: Path) -> JudgedLogs | None:
         return check_logs(LogsRequest(bundle))
     except TraceError:
         return None
+
+
+def _measure(metrics: Metrics, bundle: Path, verdict: Verdict) -> None:
+    place = open_bundle(bundle).manifest.inputs.place
+    guest = ""
+    if isinstance(place, AttachedProvenance):
+        machine = place.source or place.destination
+        guest = machine.guest if machine else ""
+    try:
+        run = run_of_logs(bundle)
+    except TraceError:
+        run = Run(
+            variant=LOGS,
+            scenario=HOST_LOGS,
+            seed=None,
+            verdict=verdict,
+            summary="",
+        )
+    metrics.add(run, guest, time.time())
+
+
+def _write_metrics(path: Path, metrics: Metrics) -> None:
+    try:
+        write_whole(path, metrics.render())
+    except OSError as err:
+        raise UsageError(
+            f"{path}: {err.strerror}",
+            "Name a file that can be written with --metrics.",
+        ) from err

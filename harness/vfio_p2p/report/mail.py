@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from msgspec.structs import replace
 
@@ -109,14 +110,18 @@ def _sections(document: Document) -> list[str]:
     lines = []
     for section in section_tables(document):
         lines += ["", f"{section.title}:"]
-        rows = zip(section.rows, section.verdicts, strict=True)
-        for (name, *cells), verdict in rows:
+        for (name, *cells), verdict in zip_longest(
+            section.rows, section.verdicts
+        ):
             said = [
                 f"{head} {cell}".strip()
                 for head, cell in zip(section.heads[1:], cells, strict=True)
                 if cell
             ]
-            lines += _wrap(f"{name}: {verdict} ({', '.join(said)})", 2)
+            text = ", ".join(said)
+            if verdict:
+                text = f"{verdict} ({text})"
+            lines += _wrap(f"{name}: {text}", 2)
         for remark in section.remarks:
             lines += _wrap(remark, 2)
     if document.comparison is not None:

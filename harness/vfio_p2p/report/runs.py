@@ -147,6 +147,7 @@ def run_of_logs(folder: Path, host: HostRun | None = None) -> Run:
         verdict=found.verdict,
         summary=summary,
         blackout_ns=whole.duration_ns,
+        qmp_downtime_ms=parts.beside.qmp_downtime_ms,
         bundle=str(folder),
         findings=tuple(map(_broken_rule, found.findings)),
         notes=tuple(dict.fromkeys(notes)),

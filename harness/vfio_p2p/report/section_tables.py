@@ -10,6 +10,7 @@ from statistics import median
 from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.document import Document
+from vfio_p2p.report.groups import grouped
 from vfio_p2p.report.p2p import RULE, P2pTime, p2p_times
 from vfio_p2p.report.sections import (
     Fate,
@@ -17,6 +18,7 @@ from vfio_p2p.report.sections import (
     JudgedPatch,
     MutantTrial,
 )
+from vfio_p2p.report.spread import FEWEST, Outlier, outliers, spreads
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class SectionTable:
     :param title: The title.
     :param heads: The titles of the columns.
     :param rows: The cells of each row.
-    :param verdicts: The verdict on each row.
+    :param verdicts: The verdict on each row; empty if rows have none.
     :param remarks: What there is to say below the table.
+    :param numbers: How many of the last columns are numbers.
     """
 
     name: str
@@ -37,6 +40,7 @@ class SectionTable:
     rows: tuple[tuple[str, ...], ...]
     verdicts: tuple[Verdict, ...]
     remarks: tuple[str, ...] = ()
+    numbers: int = 0
 
 
 def section_tables(document: Document) -> Iterator[SectionTable]:
@@ -51,6 +55,8 @@ def section_tables(document: Document) -> Iterator[SectionTable]:
     if document.followups:
         yield followup_table(document.followups)
     if found := p2p_table(document):
+        yield found
+    if found := spread_table(document):
         yield found
 
 
@@ -176,7 +182,63 @@ def p2p_table(document: Document) -> SectionTable | None:
             "The arc is the way into the P2P state, from which on a device "
             "starts nothing new. The time after it ends with the next arc.",
         ),
+        numbers=2,
     )
+
+
+def spread_table(document: Document) -> SectionTable | None:
+    """Make the table of how measured times spread over many runs.
+
+    :param document: The document.
+    :return: None where no tree has enough runs.
+    """
+    groups = [
+        group
+        for group in grouped(x for x in document.runs if not x.exact)
+        if len(group.blackouts) >= FEWEST
+    ]
+    if not groups:
+        return None
+    rows = [
+        (
+            group.scenario,
+            group.tree,
+            spread.figure,
+            str(spread.runs),
+            *map(_ms, spread.quantiles_ns),
+            _ms(spread.longest_ns),
+        )
+        for group in groups
+        for spread in spreads(group)
+    ]
+    return SectionTable(
+        "spread",
+        "Times over many runs, in ms",
+        (
+            *("scenario", "tree", "figure", "runs", "median"),
+            *("90 %", "99 %", "longest"),
+        ),
+        tuple(rows),
+        (),
+        tuple(
+            f"{outlier.name} stands out: its blackout of "
+            f"{_ms(outlier.blackout_ns)} ms is {_ms(outlier.more_ns)} ms "
+            f"longer than the median{_mostly(outlier)}."
+            for group in groups
+            for outlier in outliers(group)
+        ),
+        numbers=5,
+    )
+
+
+def _mostly(outlier: Outlier) -> str:
+    if not outlier.phase:
+        return ""
+    return f", and {outlier.phase} {_ms(outlier.phase_more_ns)} ms"
+
+
+def _ms(time_ns: int | None) -> str:
+    return "-" if time_ns is None else f"{time_ns / 1e6:.3f}"
 
 
 def _range_ms(times_ns: Sequence[int]) -> str:

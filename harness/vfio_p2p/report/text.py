@@ -76,7 +76,7 @@ def _sections(document: Document) -> Iterator[list[str]]:
     for found in section_tables(document):
         if found.name == "patches":
             continue
-        if found.name == "p2p":
+        if found.numbers:
             yield [f"{found.title}:", *_plain(found), ""]
         elif found.name != "mutants" or not document.trees:
             yield _section(document, found)
@@ -290,7 +290,10 @@ def _short(text: str) -> str:
 
 
 def _plain(found: SectionTable) -> list[str]:
-    lines = table_lines(found.heads[:4], found.rows, numbers=found.heads[4:])
+    names, numbers = (
+        found.heads[: -found.numbers], found.heads[-found.numbers :]
+    )
+    lines = table_lines(names, found.rows, numbers=numbers)
     for remark in found.remarks:
         lines += ["", *wrap(remark, _LEGEND_WIDTH)]
     return lines
