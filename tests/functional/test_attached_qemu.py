@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from avocado import Test
@@ -74,16 +75,22 @@ class Attach(Test):
         }
 
     def tearDown(self) -> None:
+        self.end()
+        self.home.rmdir()
+
+    def end(self) -> None:
+        """End whatever was started."""
         for process in self.processes:
             process.kill()
             process.wait()
             if process.stdout:
                 process.stdout.close()
+        self.processes.clear()
         for qmp in self.qmp.values():
             qmp.close()
+        self.qmp.clear()
         for path in self.home.iterdir():
             path.unlink()
-        self.home.rmdir()
 
     def qemu(self, name: str, *words: str) -> subprocess.Popen[Any]:
         """Start a QEMU with a monitor for others, and one for this test."""
@@ -152,12 +159,16 @@ class Attach(Test):
             listening += "trace events" in line
         return process
 
+    def has_status(self, side: str, status: str) -> bool:
+        """Return whether a QEMU's migration has this status."""
+        found = self.qmp[side].execute("query-migrate")
+        return bool(found.get("status") == status)
+
     def migrate(self) -> None:
         """Migrate, and wait for the end."""
         self.qmp["source"].execute("migrate", uri=f"unix:{self.home}/stream")
         self.until(
-            lambda: self.qmp["source"].execute("query-migrate").get("status")
-            == "completed",
+            partial(self.has_status, "source", "completed"),
             "it has migrated",
         )
 
@@ -248,15 +259,13 @@ class Attach(Test):
         )
         self.processes.append(process)
         self.until(
-            lambda: self.qmp["source"].execute("query-migrate").get("status")
-            == "pre-switchover",
+            partial(self.has_status, "source", "pre-switchover"),
             "it waits before the switchover",
         )
         process.terminate()
         process.wait(_LIMIT_S)
         self.until(
-            lambda: self.qmp["source"].execute("query-migrate").get("status")
-            == "cancelled",
+            partial(self.has_status, "source", "cancelled"),
             "it is cancelled",
         )
         self.assertEqual(list(self.out.glob("*")), [])
@@ -272,8 +281,7 @@ class Attach(Test):
         self.qmp["source"].execute("migrate", uri=f"unix:{self.home}/stream")
         os.kill(process.pid, signal.SIGKILL)
         self.until(
-            lambda: self.qmp["source"].execute("query-migrate").get("status")
-            == "completed",
+            partial(self.has_status, "source", "completed"),
             "it has migrated",
         )
         self.assertNotEqual(self.qmp["source"].enabled(), before)
@@ -283,6 +291,61 @@ class Attach(Test):
         self.assertEqual(again.wait(_LIMIT_S), 4)
         for side in ("source", "destination"):
             self.assertEqual(self.qmp[side].enabled(), before)
+
+    def test_killed_at_any_moment(self) -> None:
+        """Every bundle is whole; ``-p kills=N`` asks for N moments."""
+        seed = int(self.params.get("seed", default=1))
+        moments = Random(seed)
+        whole = 0
+        for number in range(int(self.params.get("kills", default=4))):
+            after_s = moments.uniform(0, 2.5)
+            whole += self.killed_after(after_s, self.out / f"{number}")
+        self.log.info("whole bundles: %d, seed %d", whole, seed)
+
+    def killed_after(self, after_s: float, out: Path) -> int:
+        """Kill the command some time after a migration has begun."""
+        self.out = out
+        self.both()
+        before = self.qmp["source"].enabled()
+        process = self.record()
+        self.qmp["source"].execute("migrate", uri=f"unix:{self.home}/stream")
+        time.sleep(after_s)
+        process.kill()
+        process.wait()
+        for side in ("source", "destination"):
+            self.until(
+                partial(self.has_status, side, "completed"),
+                f"the {side} has migrated",
+            )
+        found = [x for x in out.glob("*") if not x.name.startswith(".")]
+        for bundle in found:
+            result = open_bundle(bundle).manifest.result
+            self.assertEqual(result.outcome, "migrated")
+        again = self.record()
+        again.terminate()
+        again.wait(_LIMIT_S)
+        self.assertEqual(sorted(out.glob("*")), sorted(found))
+        for side in ("source", "destination"):
+            self.assertEqual(self.qmp[side].enabled(), before)
+        self.end()
+        return len(found)
+
+    def test_a_folder_that_is_taken(self) -> None:
+        self.both()
+        self.record()
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "vfio_p2p", "record",
+                str(self.home / "source"), "--out", str(self.out),
+            ],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 4)
+        self.assertIn("writes bundles into it", done.stderr)
 
     def test_a_monitor_that_is_taken(self) -> None:
         self.both()
@@ -318,10 +381,7 @@ class Attach(Test):
         self.qmp["source"].execute("migrate", uri=f"unix:{self.home}/stream")
         # A destination that heard nothing cannot tell either.
         self.until(
-            lambda: self.qmp["destination"]
-            .execute("query-migrate")
-            .get("status")
-            == "active",
+            partial(self.has_status, "destination", "active"),
             "the destination loads",
         )
         self.processes[0].kill()

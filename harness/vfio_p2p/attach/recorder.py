@@ -337,6 +337,16 @@ def _bundles(out: Path) -> list[Path]:
     return sorted(x for x in out.iterdir() if _NAME.fullmatch(x.name))
 
 
+def sweep(out: Path) -> None:
+    """Remove what killed recordings have left in a folder.
+
+    :param out: The folder, which need not exist; nobody records into it.
+    """
+    if out.is_dir():
+        for path in out.glob(".migration-*.partial"):
+            remove_tree(path)
+
+
 def prune(out: Path, keep: int) -> None:
     """Remove the oldest migrations from a folder.
 

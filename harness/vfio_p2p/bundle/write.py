@@ -24,8 +24,13 @@ from vfio_p2p.bundle.manifest import (
     digest_file,
 )
 from vfio_p2p.bundle.read import Bundle, open_bundle
-from vfio_p2p.errors import BundleError, UsageError
-from vfio_p2p.machine.files import exclusive, publishing, write_whole
+from vfio_p2p.errors import BundleError, SkipError, UsageError
+from vfio_p2p.machine.files import (
+    exclusive,
+    exclusive_if_free,
+    publishing,
+    write_whole,
+)
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.scenario import result as result_format
 
@@ -42,11 +47,31 @@ def claimed(
     :param waiting: Called once if another process is writing into it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(_lock_of(folder), waiting):
+        yield
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing bundles into a folder, or give up.
+
+    :param folder: The folder, which need not exist.
+    :raise SkipError: When another process writes into it.
+    """
+    with exclusive_if_free(_lock_of(folder)) as free:
+        if not free:
+            raise SkipError(
+                f"{folder} is taken: another vfio-p2p writes bundles into it",
+                "Wait for it, or name another folder with --out.",
+            )
+        yield
+
+
+def _lock_of(folder: Path) -> Path:
     # The lock is not in the folder: nothing but bundles goes into a folder
     # of the user.
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
-    with exclusive(cache_dir() / "locks" / name, waiting):
-        yield
+    return cache_dir() / "locks" / name
 
 
 def check_replaceable(path: Path) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from vfio_p2p.attach.drive import Drive
 from vfio_p2p.attach.qemu import Process, explain, qemus_of
-from vfio_p2p.attach.recorder import Attachment, Listener, Recorder
+from vfio_p2p.attach.recorder import Attachment, Listener, Recorder, sweep
 from vfio_p2p.attach.target import Target
 from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.bundle.write import alone_in
 from vfio_p2p.errors import TraceError, UsageError
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.machine.host import open_host
@@ -100,15 +101,11 @@ class AttachRequest:
 
 
 class JudgingListener(Listener):
-    """Judges each migration as soon as its bundle is whole.
-
-    A recording may last for days, so that only the worst verdict is kept.
-    """
+    """Judges each migration as soon as its bundle is whole."""
 
     def __init__(self) -> None:
-        #: The worst verdict; *skip* if there was no migration.
-        self.verdict = Verdict.SKIP
-        self._count = 0
+        # A recording may last for days, and so does not keep every verdict.
+        self._verdicts: set[Verdict] = set()
         self._metrics: tuple[Path, Metrics] | None = None
 
     def measures(self, path: Path) -> None:
@@ -124,10 +121,7 @@ class JudgingListener(Listener):
         """Judge a migration; see `Listener`."""
         found = judged(bundle)
         verdict = found.verdict if found else Verdict.INCONCLUSIVE
-        self.verdict = worst([self.verdict, verdict])
-        if not self._count:
-            self.verdict = verdict
-        self._count += 1
+        self._verdicts.add(verdict)
         if self._metrics is not None:
             path, metrics = self._metrics
             _measure(metrics, bundle, verdict)
@@ -140,6 +134,11 @@ class JudgingListener(Listener):
         :param bundle: Its bundle.
         :param found: The verdict; None if no log can be judged.
         """
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict; *skip* if there was no migration."""
+        return worst(self._verdicts or [Verdict.SKIP])
 
 
 def list_qemus(where: Where) -> list[Process]:
@@ -168,6 +167,7 @@ def record(
     :param listener: Told of what happens.
     :return: The listener, with the verdicts.
     :raise HarnessError: When a QEMU cannot be attached to.
+    :raise SkipError: When another process records into the same folder.
     """
     listener = listener or JudgingListener()
     if request.metrics is not None:
@@ -182,7 +182,9 @@ def record(
         drive=request.drive,
         listener=listener,
     )
-    asyncio.run(_until_interrupted(recorder))
+    with alone_in(request.out):
+        sweep(request.out)
+        asyncio.run(_until_interrupted(recorder))
     return listener
 
 
