@@ -218,6 +218,30 @@ class Attach(Test):
             check=False,
         )
 
+    def test_what_was_expected(self) -> None:
+        self.both()
+        process = self.record()
+        # A migration of some seconds, so that QEMU is asked on the way.
+        self.qmp["source"].execute(
+            "migrate-set-parameters", **{"max-bandwidth": 1 << 18}
+        )
+        self.migrate()
+        process.wait(_LIMIT_S)
+        judged = self.json_of("check", self.out / "migration-000001")
+        self.assertIsInstance(judged["expected_downtime_ms"], int)
+        self.assertIn("QEMU expected a downtime", judged["explained"])
+
+    def json_of(self, command: str, path: Path) -> Any:
+        """Return what a command prints about a path."""
+        done = subprocess.run(
+            [sys.executable, "-m", "vfio_p2p", command, str(path), "--json"],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+        return json.loads(done.stdout)
+
     def test_migrates_itself(self) -> None:
         self.qemu("source", "-D", str(self.home / "trace.log"))
         self.qemu("destination", "-incoming", "defer")

@@ -340,3 +340,31 @@ def test_a_recording_that_is_not_whole(
     for command in ("check", "report"):
         assert main([command, str(bundle)]) == 2
         assert "damaged" in capsys.readouterr().err
+
+
+def test_what_a_source_expects() -> None:
+    view = QemuView()
+    answer = {
+        "status": "active",
+        "expected-downtime": 305,
+        "ram": {"remaining": 12 << 20},
+    }
+    (said,) = view.answer(answer)
+    assert said == (
+        "a downtime of 305 ms is expected, 12288 KiB of RAM are left to send"
+    )
+    # The same once more, and an answer before there is an expectation.
+    assert not list(view.answer(answer))
+    assert not list(view.answer({"status": "setup"}))
+
+
+def test_answers_are_kept_in_order() -> None:
+    kept = Kept(SOURCE)
+    kept.status(SOURCE, "setup")
+    kept.capture.answer(SOURCE, {"status": "active"}, 5)
+    kept.capture.event(SOURCE, {"event": "STOP"}, 6)
+    answer, event = kept.events[SOURCE].getvalue().splitlines()
+    assert json.loads(answer) == {
+        "time_ns": 5, "dir": "<-", "msg": {"return": {"status": "active"}},
+    }  # fmt: skip
+    assert json.loads(event)["msg"] == {"event": "STOP"}

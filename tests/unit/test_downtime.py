@@ -25,7 +25,10 @@ from vfio_p2p.downtime import (
     phases,
 )
 from vfio_p2p.downtime.metrics import blind, metrics
-from vfio_p2p.downtime.transcript import stop_to_resume_ns
+from vfio_p2p.downtime.transcript import (
+    expected_downtime_ms,
+    stop_to_resume_ns,
+)
 from vfio_p2p.errors import UnevenError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.timeline import Blackout, Side
@@ -339,3 +342,19 @@ def test_stop_to_resume() -> None:
 def test_order_of_names_is_the_order_of_sides() -> None:
     sides = [name.side for name in PhaseName]
     assert [side for side, _ in itertools.groupby(sides)] == list(Side)
+
+
+def test_expected_downtime() -> None:
+    def answers(*pairs: tuple[str, int]) -> bytes:
+        return b"".join(
+            b'{"time_ns": 1, "dir": "<-", "msg": {"return": '
+            b'{"status": "%s", "expected-downtime": %d}}}\n'
+            % (status.encode(), expected)
+            for status, expected in pairs
+        )
+
+    told = answers(("active", 900), ("active", 300), ("device", 300_000))
+    noise = b'{"msg": {"event": "STOP"}}\n{"msg": {"return": {}}}\n{"ms'
+    assert expected_downtime_ms(noise + b"\n" + told + noise) == 300
+    assert expected_downtime_ms(answers(("setup", 300))) is None
+    assert expected_downtime_ms(b"") is None

@@ -212,7 +212,16 @@ def test_amounts_by_device(tmp_path: Path, capsys: Capture) -> None:
         "device": "0000:b1:00.2",
         "written_bytes": 6 << 20,
         "loaded_bytes": None,
+        "pending_bytes": 1 << 20,
+        "written_after_bytes": 3 << 20,
     }
+    assert "reported 1.0 MiB to be left; 3.0 MiB" in found["explained"]
+    # Who was not asked has not reported nothing.
+    unasked = joined([x for x in BOTH if "state_pending" not in x])
+    _, found, _ = check(capsys, tmp_path / "a.log", unasked)
+    assert found["amounts"][0]["pending_bytes"] is None
+    assert found["amounts"][0]["written_after_bytes"] is None
+    assert "to be left" not in found["explained"]
     # A log without any line about loads tells nothing about them.
     quiet = joined([x for x in BOTH if "vfio_load_state" not in x])
     code, found, _ = check(capsys, tmp_path / "a.log", quiet)

@@ -166,12 +166,27 @@ class Capture:
         :param event: The event.
         :param now_ns: The time at which it came.
         """
-        stream = self.streams[side]
-        entry = {"time_ns": now_ns, "dir": "<-", "msg": event}
-        stream.note(json.dumps(entry) + "\n")
+        self._note(side, event, now_ns)
         match event:
             case {"event": "MIGRATION", "data": {"status": str(status)}}:
                 self._status(side, status, now_ns)
+
+    def answer(
+        self, side: Side, answer: Mapping[str, Any], now_ns: int
+    ) -> None:
+        """Keep what a QEMU answers to query-migrate.
+
+        :param side: The side of its QEMU.
+        :param answer: The answer.
+        :param now_ns: The time at which it came.
+        """
+        self._note(side, {"return": answer}, now_ns)
+
+    def _note(
+        self, side: Side, message: Mapping[str, Any], now_ns: int
+    ) -> None:
+        entry = {"time_ns": now_ns, "dir": "<-", "msg": message}
+        self.streams[side].note(json.dumps(entry) + "\n")
 
     def ended(self, side: Side, now_ns: int) -> None:
         """Take notice that a QEMU has ended."""

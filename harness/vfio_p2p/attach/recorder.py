@@ -34,6 +34,7 @@ from vfio_p2p.side import Side
 _TICK_S = 0.2
 _AGAIN_S = 1.0
 _ASK_S = 2.0
+_POLL_S = 1.0
 _NAME = re.compile(r"migration-\d{6,12}")
 
 # The variant of a QEMU that was not built here.
@@ -65,6 +66,9 @@ class Listener:
 
     def event(self, side: Side, event: Mapping[str, Any]) -> None:
         """A QEMU has sent a QMP event."""
+
+    def answer(self, side: Side, answer: Mapping[str, Any]) -> None:
+        """A QEMU has answered to query-migrate."""
 
     def began(self) -> None:
         """A migration has begun."""
@@ -241,8 +245,12 @@ class _Cutter:
     async def run(self) -> None:
         """Cut until there were enough migrations, or a QEMU is gone."""
         recorder = self._recorder
+        asked_s = time.monotonic()
         while True:
             await asyncio.sleep(_TICK_S)
+            if time.monotonic() - asked_s >= _POLL_S:
+                await self._ask()
+                asked_s = time.monotonic()
             for side, qemu in recorder.qemus.items():
                 if qemu.gone.is_set() and side not in self._ended:
                     self._ended.add(side)
@@ -254,13 +262,23 @@ class _Cutter:
             if self._ended and self._capture.phase is Phase.IDLE:
                 return
 
+    async def _ask(self) -> None:
+        """Ask the source how far the migration is."""
+        if self._capture.phase is not Phase.RUNNING:
+            return
+        source = self._recorder.qemus.get(Side.SOURCE)
+        answer = await _query(source) if source else {}
+        if answer:
+            self._capture.answer(Side.SOURCE, answer, time.time_ns())
+            self._recorder.listener.answer(Side.SOURCE, answer)
+
     async def _finish(self) -> None:
         recorder, migration = self._recorder, self._migration
         assert migration
         source = recorder.qemus.get(Side.SOURCE)
-        downtime_ms = None
+        downtime_ms: int | None = None
         if source and Side.SOURCE not in self._ended:
-            downtime_ms = await _downtime_ms(source)
+            downtime_ms = (await _query(source)).get("downtime")
         result = self._capture.result(downtime_ms)
         ended = self._capture
         self._capture, self._migration = self._new(), None
@@ -271,15 +289,15 @@ class _Cutter:
         prune(recorder.out, recorder.keep)
 
 
-async def _downtime_ms(qemu: AttachedQemu) -> int | None:
-    """Ask the source for its own figure; it may be gone any moment."""
-    if qemu.monitor is None:
-        return None
-    with suppress(VMError):
-        match await qemu.monitor.execute("query-migrate", limit_s=_ASK_S):
-            case {"downtime": int(downtime_ms)}:
-                return downtime_ms
-    return None
+async def _query(qemu: AttachedQemu) -> dict[str, Any]:
+    """Ask a QEMU about its migration; it may be gone any moment."""
+    if qemu.monitor is not None:
+        with suppress(VMError):
+            answer: dict[str, Any] = await qemu.monitor.execute(
+                "query-migrate", limit_s=_ASK_S
+            )
+            return answer
+    return {}
 
 
 def _inputs(

@@ -40,12 +40,17 @@ class QemuView:
     :param running: Whether its guest runs; None if it was not told.
     :param reason: Why its guest runs or not, by QMP's name.
     :param status: The status of its migration.
+    :param expected_ms: The downtime that it expects; None if it was not told.
+    :param remaining_bytes: What its migration has left to send; None if it
+        was not told.
     :param devices: Its devices, by name.
     """
 
     running: bool | None = None
     reason: str = ""
     status: str = ""
+    expected_ms: int | None = None
+    remaining_bytes: int | None = None
     devices: dict[str, DeviceView] = field(default_factory=dict)
     _pieces: LogPieces = field(default_factory=LogPieces)
 
@@ -72,6 +77,27 @@ class QemuView:
                 yield from self._ran(False, self.reason or "stop")
             case {"event": "RESUME"}:
                 yield from self._ran(True, "running")
+
+    def answer(self, answer: Mapping[str, Any]) -> Iterator[str]:
+        """Take its answer to query-migrate.
+
+        :param answer: The answer.
+        :return: What changed, a clause for each change.
+        """
+        match answer:
+            case {
+                "expected-downtime": int(expected_ms),
+                "ram": {"remaining": int(remaining_bytes)},
+            } if (expected_ms, remaining_bytes) != (
+                self.expected_ms,
+                self.remaining_bytes,
+            ):
+                self.expected_ms = expected_ms
+                self.remaining_bytes = remaining_bytes
+                yield (
+                    f"a downtime of {expected_ms} ms is expected, "
+                    f"{remaining_bytes >> 10} KiB of RAM are left to send"
+                )
 
     def _take(self, record: Record, now_ns: int) -> Iterator[str]:
         fields = record.fields

@@ -186,6 +186,11 @@ class ViewedLines(Lines):
         for change in self.views[side].event(event):
             self.changed(side, change)
 
+    def answer(self, side: Side, answer: Mapping[str, Any]) -> None:
+        """Take an answer to query-migrate; see `Listener`."""
+        for change in self.views[side].answer(answer):
+            self.changed(side, change)
+
     def changed(self, side: Side, change: str) -> None:
         """A QEMU does something else now.
 

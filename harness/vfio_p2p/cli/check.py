@@ -158,8 +158,14 @@ def _migration(found: JudgedMigration) -> dict[str, Any]:
             }
             for side, record in quotes(found.migration)
         ],
-        "explained": explain(found.migration, found.judgement),
+        "qmp_downtime_ms": found.beside.qmp_downtime_ms,
+        "expected_downtime_ms": found.beside.expected_downtime_ms,
+        "explained": _explained(found),
     }
+
+
+def _explained(found: JudgedMigration) -> str:
+    return explain(found.migration, found.judgement, found.beside)
 
 
 def _log(side: Timeline) -> dict[str, Any]:
@@ -235,7 +241,7 @@ def _judged(found: JudgedMigration, *, explained: bool) -> Iterator[str]:
         yield from _longest(found)
     if explained:
         yield ""
-        yield fill(explain(found.migration, judgement), _COLUMNS)
+        yield fill(_explained(found), _COLUMNS)
 
 
 def _has_p2p(found: JudgedMigration) -> bool:

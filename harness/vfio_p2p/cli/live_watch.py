@@ -48,16 +48,20 @@ class LiveWatch(ViewedLines):
         """Draw the table."""
         table = Table(box=None, pad_edge=False)
         for name in ("side", "guest", "migration", "device", "state",
-                     "for", "left to send"):
+                     "for", "left to send", "expected downtime"):
             table.add_column(name)
         now_ns = time.time_ns()
         for side, view in self.views.items():
             guest = {None: "-", True: "runs", False: "stopped"}[view.running]
             first = (str(side), guest, printable(view.status) or "-")
             rows = list(view.devices.items()) or [("-", DeviceView())]
+            expected = "-"
+            if view.expected_ms is not None:
+                expected = f"{view.expected_ms} ms"
             for name, device in rows:
-                table.add_row(*first, printable(name), *_cells(device, now_ns))
-                first = ("", "", "")
+                cells = _cells(device, now_ns)
+                table.add_row(*first, printable(name), *cells, expected)
+                first, expected = ("", "", ""), ""
         return table
 
 

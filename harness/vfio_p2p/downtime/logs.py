@@ -13,14 +13,17 @@ Other folders have one or two logs, of any names.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vfio_p2p.bundle.read import is_attached, open_bundle
 from vfio_p2p.downtime.compare import RunSample
 from vfio_p2p.downtime.model import Beside, Breakdown, NotObservable
 from vfio_p2p.downtime.phases import phases
-from vfio_p2p.downtime.transcript import stop_to_resume_ns
+from vfio_p2p.downtime.transcript import (
+    expected_downtime_ms,
+    stop_to_resume_ns,
+)
 from vfio_p2p.errors import TraceError
 from vfio_p2p.side import Side
 from vfio_p2p.timeline import Blackout, Timeline
@@ -50,13 +53,12 @@ class LogFiles:
 
     :param source: The log of the source, or of both sides.
     :param destination: The log of the destination, if it is another one.
-    :param qmp_downtime_ms: The downtime that QMP reported, if a recording
-        has it.
+    :param beside: Other figures, if a recording has them.
     """
 
     source: Path
     destination: Path | None
-    qmp_downtime_ms: int | None = None
+    beside: Beside = field(default_factory=Beside)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,12 @@ def log_files(path: Path) -> LogFiles:
             return LogFiles(
                 source,
                 destination if destination.is_file() else None,
-                result.qmp_downtime_ms,
+                Beside(
+                    qmp_downtime_ms=result.qmp_downtime_ms,
+                    expected_downtime_ms=expected_downtime_ms(
+                        _transcript(path / Side.SOURCE / _QMP)
+                    ),
+                ),
             )
         return LogFiles(source, destination)
     found = logs_in(path)
@@ -191,20 +198,19 @@ def read_host_run(path: Path) -> HostRun:
         )
     migration = found.migrations[0]
     source, destination = migration.source, migration.destination
-    beside = Beside(qmp_downtime_ms=files.qmp_downtime_ms)
     if destination is None:
         alone = Blackout(None, False, "there is no log of the destination")
         parts = Breakdown(
             alone,
             not_observable=(NotObservable("blackout", alone.note),),
-            beside=beside,
+            beside=files.beside,
         )
     else:
         parts = phases(
             source,
             destination,
             replace(
-                beside,
+                files.beside,
                 stop_to_resume_ns=stop_to_resume_ns(
                     _transcript(path / Side.SOURCE / _QMP),
                     _transcript(path / Side.DESTINATION / _QMP),

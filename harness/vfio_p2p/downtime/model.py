@@ -221,6 +221,8 @@ class Beside:
     """Other figures of the same migration; none of them is the blackout.
 
     :param qmp_downtime_ms: ``downtime`` of query-migrate, in milliseconds.
+    :param expected_downtime_ms: What QEMU expected it to be, when it was
+        last asked before the VM stopped, in milliseconds.
     :param stop_to_resume_ns: From the source's QMP event STOP to the
         destination's RESUME, in nanoseconds.
     :param stop_request_ns: From the start of the run-state change to the
@@ -229,6 +231,7 @@ class Beside:
     """
 
     qmp_downtime_ms: int | None = None
+    expected_downtime_ms: int | None = None
     stop_to_resume_ns: int | None = None
     stop_request_ns: int | None = None
     guest_gap: GuestGap | None = None

@@ -16,6 +16,19 @@ class _Message(msgspec.Struct):
     timestamp: _Timestamp | None = None
 
 
+class _Answer(msgspec.Struct):
+    status: str
+    expected: int = msgspec.field(name="expected-downtime")
+
+
+class _Returned(msgspec.Struct):
+    answer: _Answer = msgspec.field(name="return")
+
+
+class _AnswerLine(msgspec.Struct):
+    msg: _Returned
+
+
 class _Line(msgspec.Struct):
     msg: _Message
 
@@ -38,6 +51,23 @@ def stop_to_resume_ns(
         return None
     stopped = [x for x in _events(source, "STOP") if x <= resumed[0]]
     return resumed[0] - stopped[-1] if stopped else None
+
+
+def expected_downtime_ms(source: bytes) -> int | None:
+    """Return the downtime that QEMU expected last before it stopped the VM.
+
+    :param source: QMP transcript of the source.
+    :return: Milliseconds, or None if QEMU was not asked in precopy.
+    """
+    found = None
+    for line in source.splitlines():
+        try:
+            answer = msgspec.json.decode(line, type=_AnswerLine).msg.answer
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+        if answer.status == "active":
+            found = answer.expected
+    return found
 
 
 def _events(transcript: bytes, name: str) -> list[int]:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vfio_p2p.bundle.manifest import MANIFEST
 from vfio_p2p.bundle.read import is_attached, open_bundle
 from vfio_p2p.downtime.logs import is_host_run, log_files, logs_in
+from vfio_p2p.downtime.model import Beside
 from vfio_p2p.oracle import Criteria, Judgement, judge
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.report.document import Document
@@ -43,10 +44,12 @@ class JudgedMigration:
 
     :param judgement: The verdict.
     :param migration: What the logs show.
+    :param beside: Other figures, if the logs are those of a recording.
     """
 
     judgement: Judgement
     migration: LoggedMigration
+    beside: Beside = field(default_factory=Beside)
 
     @property
     def sides(self) -> tuple[Timeline, ...]:
@@ -90,10 +93,12 @@ def check_logs(request: LogsRequest) -> JudgedLogs:
     :raise BundleError: When the logs are in a bundle that is damaged.
     """
     source, destination = request.source, request.destination
+    beside = Beside()
     if source.is_dir():
         files = log_files(source)
         source = files.source
         destination = destination or files.destination
+        beside = files.beside
     found = read_migrations(source, destination)
     criteria = Criteria(
         devices=request.devices,
@@ -101,7 +106,9 @@ def check_logs(request: LogsRequest) -> JudgedLogs:
     )
     return JudgedLogs(
         tuple(
-            JudgedMigration(judge(x.source, x.destination, criteria), x)
+            JudgedMigration(
+                judge(x.source, x.destination, criteria), x, beside
+            )
             for x in found.migrations
         ),
         found.notes,

@@ -283,8 +283,11 @@ def _count(amount: Amounts, record: Record) -> None:
     fields = record.fields
     match record.event:
         case "vfio_save_block":
-            amount.written_bytes += max(0, int(fields["n"]))
+            size_bytes = max(0, int(fields["n"]))
+            amount.written_bytes += size_bytes
+            amount.bytes_after += size_bytes
             amount.blocks += 1
+            amount.blocks_after += 1
         case "vfio_load_state_device_data":
             amount.loads += 1
             if int(fields["ret"]) < 0:
@@ -296,6 +299,12 @@ def _count(amount: Amounts, record: Record) -> None:
         case event if event.startswith("vfio_load_state_device_buffer"):
             amount.buffers += 1
         case _ if "initial" in fields:
+            # An estimate leaves out what the device was not asked for.
+            if "stopcopy" in fields and fields.get("exact", 1):
+                amount.pending_bytes = sum(
+                    int(fields[x]) for x in ("stopcopy", "initial", "dirty")
+                )
+                amount.bytes_after = amount.blocks_after = 0
             left = int(fields["initial"])
             first = amount.initial_bytes[0] if amount.initial_bytes else left
             amount.initial_bytes = first, left
@@ -310,3 +319,10 @@ def _add(total: Amounts, more: Amounts) -> None:
     total.buffers += more.buffers
     total.refused = total.refused or more.refused
     total.initial_bytes = total.initial_bytes or more.initial_bytes
+    if more.pending_bytes is not None:
+        total.pending_bytes = more.pending_bytes
+        total.bytes_after = more.bytes_after
+        total.blocks_after = more.blocks_after
+    else:
+        total.bytes_after += more.bytes_after
+        total.blocks_after += more.blocks_after

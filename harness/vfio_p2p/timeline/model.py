@@ -182,6 +182,10 @@ class Amounts:
     :param refused: The first vfio_load_state_device_data that failed.
     :param initial_bytes: The initial bytes that were left in the first and
         in the last estimate; None without any.
+    :param pending_bytes: What the device reported to be left in total when
+        QEMU last asked it; None if QEMU did not.
+    :param bytes_after: What was written after that.
+    :param blocks_after: In how many blocks.
     """
 
     written_bytes: int = 0
@@ -192,6 +196,9 @@ class Amounts:
     buffers: int = 0
     refused: Record | None = None
     initial_bytes: tuple[int, int] | None = None
+    pending_bytes: int | None = None
+    bytes_after: int = 0
+    blocks_after: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vfio_p2p.downtime.metrics import activity
-from vfio_p2p.downtime.model import Breakdown
+from vfio_p2p.downtime.model import Beside, Breakdown
 from vfio_p2p.downtime.phases import phases
 from vfio_p2p.oracle import Judgement
 from vfio_p2p.oracle.evidence import QEMU_SAID, partners, regular_end
@@ -29,6 +29,8 @@ _EXPLAINS = re.compile(
     re.IGNORECASE,
 )
 _MORE_THAN = 0.01
+
+NOTHING_BESIDE = Beside()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,17 +241,22 @@ def quotes(migration: LoggedMigration) -> list[tuple[Timeline, Record]]:
     return found[-_MOST_WORDS:]
 
 
-def explain(migration: LoggedMigration, judgement: Judgement) -> str:
+def explain(
+    migration: LoggedMigration,
+    judgement: Judgement,
+    beside: Beside = NOTHING_BESIDE,
+) -> str:
     """Tell a migration in one paragraph.
 
     :param migration: What the logs show of it.
     :param judgement: What the oracle says of it.
+    :param beside: What is known of it from elsewhere.
     """
-    return " ".join(_sentences(migration, judgement))
+    return " ".join(_sentences(migration, judgement, beside))
 
 
 def _sentences(
-    migration: LoggedMigration, judgement: Judgement
+    migration: LoggedMigration, judgement: Judgement, beside: Beside
 ) -> Iterator[str]:
     source, destination = migration.source, migration.destination
     ended = ending(migration)
@@ -263,6 +270,8 @@ def _sentences(
         parts = phases(source, destination)
         yield from _times(parts)
         yield from _data(source, destination)
+    yield from _reported(source)
+    yield from _downtime(beside)
     said = [
         f"“{printable(words.without_prefix(x.text))}” ({side.side})"
         for side, x in quotes(migration)
@@ -332,6 +341,29 @@ def _data(source: Timeline, destination: Timeline) -> Iterator[str]:
         yield f"The source wrote {_listed(told)}."
 
 
+def _reported(source: Timeline) -> Iterator[str]:
+    """Compare what devices reported to be left with what came."""
+    for device, amount in source.amounts.items():
+        if amount.pending_bytes is None or not amount.blocks_after:
+            continue
+        yield (
+            f"The last time that QEMU asked, {printable(device)} reported "
+            f"{_size(amount.pending_bytes)} to be left; "
+            f"{_size(amount.bytes_after)} were written after that."
+        )
+
+
+def _downtime(beside: Beside) -> Iterator[str]:
+    expected, came = beside.expected_downtime_ms, beside.qmp_downtime_ms
+    if expected is not None and came is not None:
+        yield (
+            f"QEMU expected a downtime of {expected} ms when it was last "
+            f"asked in precopy, and reports one of {came} ms."
+        )
+    elif came is not None:
+        yield f"QEMU reports a downtime of {came} ms."
+
+
 def amounts(
     migration: LoggedMigration,
 ) -> list[dict[str, str | int | None]]:
@@ -345,6 +377,10 @@ def amounts(
             "device": printable(device),
             "written_bytes": x.written_bytes if x.blocks else None,
             "loaded_bytes": x.loaded_bytes if x.loads else None,
+            "pending_bytes": x.pending_bytes,
+            "written_after_bytes": None
+            if x.pending_bytes is None
+            else x.bytes_after,
         }
         for side in migration.sides
         for device, x in side.amounts.items()
@@ -358,6 +394,12 @@ def _listed(texts: Sequence[str] | Iterable[str]) -> str:
 
 def _ms(duration_ns: int) -> str:
     return f"{duration_ns / 1e6:.3f} ms"
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 1 << 20:
+        return f"{size_bytes / 1024:.1f} KiB"
+    return _mib(size_bytes)
 
 
 def _mib(size_bytes: int) -> str:
