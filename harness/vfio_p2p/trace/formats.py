@@ -20,7 +20,7 @@ with the releases that Debian has.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cache, lru_cache
@@ -109,7 +109,12 @@ class Format:
 
         :param fields: A value for every field of the template.
         """
-        return _python_format(self.event, self.template).format_map(fields)
+        return self.renderer(fields)
+
+    @property
+    def renderer(self) -> Callable[[Mapping[str, object]], str]:
+        """The function `text`, for callers that need it often."""
+        return _python_format(self.event, self.template).format_map
 
 
 @cache

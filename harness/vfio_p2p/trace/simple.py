@@ -16,8 +16,9 @@ as a log.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Set
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Set
+from functools import lru_cache
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from vfio_p2p.errors import TraceError
@@ -45,6 +46,7 @@ _HEAD = struct.Struct("<QQ")                # type and number
 _EVENT = struct.Struct("<16s8xI")           # these as one, length
 _TIME = struct.Struct("<16xQ8x")            # time, and where arguments begin
 _TYPE_BYTES = 8                             # not counted by the length
+_LEAST_BYTES = _TIME.size - _TYPE_BYTES
 # This is TRACE_BUF_LEN: an event has to fit into QEMU's buffer.
 _MOST_BYTES = 4096 * 64
 _MOST_NAME_BYTES = 256
@@ -56,21 +58,65 @@ _MOST_PAYLOAD = 4 * (4 + 512)
 _REMEMBERED = 1024
 
 _U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
-_S64 = struct.Struct("<q")
 
 
 class _Layout(NamedTuple):
     """An event's arguments in a range of versions.
 
     :param fmt: The newest format with these arguments.
-    :param arguments: Their names and conversions.
+    :param render: Makes its text of the arguments' values.
+    :param names: Their names.
+    :param parts: A struct for each run of numbers, and the name of each word.
     :param versions: The first and the last of `VERSIONS` with them.
     """
 
     fmt: Format
-    arguments: tuple[tuple[str, str], ...]
+    render: Callable[[Mapping[str, object]], str]
+    names: tuple[str, ...]
+    parts: tuple[struct.Struct | str, ...]
     versions: tuple[str, str]
+
+    def fields(self, payload: bytes) -> dict[str, int | str] | None:
+        """Return the arguments' values; None if the payload is not of these.
+
+        :param payload: The arguments as they are in the file.
+        """
+        values: list[int | str] = []
+        at = 0
+        try:
+            for part in self.parts:
+                if isinstance(part, str):
+                    begin = at + 4
+                    at = begin + _U32.unpack_from(payload, at)[0]
+                    word = _word(part, payload[begin:at])
+                    if word is None:
+                        return None
+                    values.append(word)
+                else:
+                    values += part.unpack_from(payload, at)
+                    at += part.size
+        except struct.error:
+            return None
+        if at != len(payload):
+            return None
+        return dict(zip(self.names, values, strict=True))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _word(name: str, data: bytes) -> str | None:
+    word = data.decode("utf-8", "backslashreplace")
+    return word if is_word(name, word) else None
+
+
+def _parts(
+    args: tuple[tuple[str, str], ...]
+) -> Iterator[struct.Struct | str]:
+    for numbers, run in groupby(args, lambda arg: bool(arg[1])):
+        if numbers:
+            signs = "".join("q" if x == "d" else "Q" for _, x in run)
+            yield struct.Struct(f"<{signs}")
+        else:
+            yield from (name for name, _ in run)
 
 
 def _layouts() -> dict[str, tuple[_Layout, ...]]:
@@ -81,20 +127,21 @@ def _layouts() -> dict[str, tuple[_Layout, ...]]:
         key = tuple(conversion.replace("x", "u") for _, conversion in args)
         layouts = found.setdefault(fmt.event, {})
         since = layouts[key].versions[0] if key in layouts else fmt.since
-        layouts[key] = _Layout(fmt, args, (since, fmt.versions[1]))
+        layouts[key] = _Layout(
+            fmt,
+            fmt.renderer,
+            tuple(name for name, _ in args),
+            tuple(_parts(args)),
+            (since, fmt.versions[1]),
+        )
     return {event: tuple(by.values()) for event, by in found.items()}
 
 
 _LAYOUTS = _layouts()
 
 
-class _Said(NamedTuple):
-    """The later half of a `Record`."""
-
-    event: str
-    kind: Kind
-    fields: dict[str, int | str]
-    text: str
+# The later half of a `Record`: event, kind, fields and text.
+_Said = tuple[str, Kind, dict[str, int | str], str]
 
 
 class _Event(dict[bytes, _Said | None]):
@@ -113,27 +160,27 @@ class _Event(dict[bytes, _Said | None]):
         self._ranges = ranges
 
     def __missing__(self, payload: bytes) -> _Said | None:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        found = self[payload] = self._decode(payload)
+        found = self._decode(payload)
+        if len(self) < _REMEMBERED:
+            self[payload] = found
         return found
 
     def _decode(self, payload: bytes) -> _Said | None:
         name = self._name
         if name == _DROPPED:
             dropped = int.from_bytes(payload[:8], "little")
-            return _Said("", Kind.DROPPED, {}, f"dropped {dropped} events")
+            return "", Kind.DROPPED, {}, f"dropped {dropped} events"
         layouts = _LAYOUTS[name]
         for layout in layouts:
-            fields = _fields(layout.arguments, payload)
+            fields = layout.fields(payload)
             if fields is not None:
                 self._ranges.add(layout.versions)
                 kind = layout.fmt.kind_of(fields)
-                return _Said(name, kind, fields, layout.fmt.text(fields))
+                return name, kind, fields, layout.render(fields)
         if all(layout.fmt.kind is Kind.OTHER for layout in layouts):
             return None
         text = f"{name} with unknown arguments {payload[:64].hex()}"
-        return _Said(name, Kind.UNKNOWN, {}, text)
+        return name, Kind.UNKNOWN, {}, text
 
 
 def scan(
@@ -152,6 +199,7 @@ def scan(
     at = HEADER_BYTES
     offset = 0                  # the offset of `data` in the file
     count = 0
+    unpack, new = _EVENT.unpack_from, tuple.__new__
     # The events by type and number; None for those that are only counted.
     events: dict[bytes, _Event | None] = {
         _HEAD.pack(_TYPE_EVENT, _DROPPED_ID): _Event(_DROPPED, tally.ranges)
@@ -162,7 +210,7 @@ def scan(
         at, data = max(0, at - len(data)), data[at:] + chunk
         while True:
             try:
-                head, length = _EVENT.unpack_from(data, at)
+                head, length = unpack(data, at)
                 event = events[head]
             except struct.error:
                 break
@@ -182,22 +230,23 @@ def scan(
                 continue
             stop = at + _TYPE_BYTES + length
             if event is not None:
-                if not _TIME.size - _TYPE_BYTES <= length <= _MOST_BYTES:
+                if not _LEAST_BYTES <= length <= _MOST_BYTES:
                     raise _damaged(tally.name, offset + at)
                 if stop > len(data):
                     break
                 (time_ns,) = _TIME.unpack_from(data, at)
                 begin = at + _TIME.size
-                said = event[data[begin : min(stop, begin + _MOST_PAYLOAD)]]
+                most = begin + _MOST_PAYLOAD
+                said = event[data[begin : stop if stop < most else most]]
                 if said is None:
                     pass
-                elif said.event in without:
+                elif said[0] in without:
                     # It was only decoded for what it tells of the version.
                     events[head] = None
                 else:
                     tally.records += 1
                     # The file has the process id, but no thread id.
-                    yield Record(count + 1, time_ns, None, *said)
+                    yield new(Record, (count + 1, time_ns, None, *said))
             count += 1
             at = stop
     # A mapping can be shorter than the head of any event.
@@ -259,27 +308,3 @@ def _damaged(
         "Give the file as QEMU's 'simple' backend wrote it.",
     )
 
-
-def _fields(
-    wanted: tuple[tuple[str, str], ...], payload: bytes
-) -> dict[str, int | str] | None:
-    """Return the arguments' values; None if the payload is not of these."""
-    found: dict[str, int | str] = {}
-    at = 0
-    try:
-        for name, conversion in wanted:
-            if conversion:
-                number = _S64 if conversion == "d" else _U64
-                (found[name],) = number.unpack_from(payload, at)
-                at += number.size
-                continue
-            (length,) = _U32.unpack_from(payload, at)
-            begin = at + _U32.size
-            at = begin + length
-            word = payload[begin:at].decode("utf-8", "backslashreplace")
-            if not is_word(name, word):
-                return None
-            found[name] = word
-    except struct.error:
-        return None
-    return found if at == len(payload) else None
