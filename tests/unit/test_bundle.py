@@ -168,17 +168,24 @@ DEEP = '{"format": 1, "x": %s}' % ("[" * 100_000 + "]" * 100_000)
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", "not JSON", '{"format": "x"}', DEEP], ids=range(5)
+    "text",
+    [
+        *("[]", "{}", "not JSON", '{"format": "x"}', DEEP),
+        b'{"format": 3, "a": "\x9e"}',
+    ],
+    ids=range(6),
 )
-def test_manifest_that_is_none(copy: Path, text: str) -> None:
-    forge(copy, text.encode())
+def test_manifest_that_is_none(copy: Path, text: str | bytes) -> None:
+    forge(copy, text.encode() if isinstance(text, str) else text)
     assert "not a bundle" in refusal(copy)
 
 
-@pytest.mark.parametrize("text", ['{"format": 9, "name": "x"}', "rubbish"])
-def test_scenario_of_another_time(copy: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", [b'{"format": 9, "name": "x"}', b"rubbish", b'"\xff"']
+)
+def test_scenario_of_another_time(copy: Path, text: bytes) -> None:
     inputs = open_bundle(copy).manifest.inputs
-    (copy / SCENARIO).write_text(text)
+    (copy / SCENARIO).write_bytes(text)
     seal(copy, inputs)
     bundle = open_bundle(copy)
     with pytest.raises(BundleError, match=r"scenario\.json"):

@@ -17,6 +17,7 @@ import msgspec
 
 from vfio_p2p.attach.monitor import Monitor
 from vfio_p2p.errors import CommandError
+from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.machine.qemu import TRACE_EVENTS
 from vfio_p2p.paths import state_dir
@@ -105,7 +106,7 @@ class Tracing:
         try:
             data = self._path.read_bytes()
             note = msgspec.json.decode(data, type=EventsNote)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *NOT_JSON):
             return
         for name in note.events:
             await self._set(name, on=False)

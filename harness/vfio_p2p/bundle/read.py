@@ -16,8 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
 from vfio_p2p.bundle.manifest import (
     DIGEST,
     FORMAT,
@@ -32,6 +30,7 @@ from vfio_p2p.bundle.manifest import (
 )
 from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.errors import BundleError
+from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.paths import is_special
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.model import from_json as scenario_from_json
@@ -73,7 +72,7 @@ class Bundle:
             )
         try:
             return scenario_from_json(self.files[SCENARIO])
-        except (KeyError, msgspec.DecodeError) as err:
+        except (KeyError, *NOT_JSON) as err:
             raise BundleError(f"{self.path}: {SCENARIO}: {err}") from err
 
 
@@ -153,7 +152,7 @@ def _decode(path: Path, data: bytes) -> Manifest:
                 "Use a newer vfio-p2p.",
             )
         return manifest_from_json(data)
-    except (msgspec.DecodeError, RecursionError) as err:
+    except NOT_JSON as err:
         raise BundleError(f"{path}: not a bundle: {err}") from err
 
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from vfio_p2p.bundle.manifest import (
     DIGEST,
     MANIFEST,
@@ -25,6 +23,7 @@ from vfio_p2p.bundle.manifest import (
 )
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.errors import BundleError, SkipError, UsageError
+from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.machine.files import (
     exclusive,
     exclusive_if_free,
@@ -114,7 +113,7 @@ def seal(folder: Path, inputs: Inputs) -> str:
     """
     try:
         result = result_format.from_json((folder / RESULT).read_bytes())
-    except (OSError, msgspec.DecodeError) as err:
+    except (OSError, *NOT_JSON) as err:
         raise BundleError(
             f"{folder}: the run left no result: {err}", "Run it again."
         ) from err

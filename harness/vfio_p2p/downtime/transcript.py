@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import msgspec
 
+from vfio_p2p.foreign import NOT_JSON
+
 
 class _Timestamp(msgspec.Struct):
     seconds: int
@@ -63,7 +65,7 @@ def expected_downtime_ms(source: bytes) -> int | None:
     for line in source.splitlines():
         try:
             answer = msgspec.json.decode(line, type=_AnswerLine).msg.answer
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             continue
         if answer.status == "active":
             found = answer.expected
@@ -77,7 +79,7 @@ def _events(transcript: bytes, name: str) -> list[int]:
         # Most lines are no events, and a line that is no JSON was cut off.
         try:
             message = msgspec.json.decode(line, type=_Line).msg
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             continue
         at = message.timestamp
         if message.event == name and at is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p.errors import TestbedError
+from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.lab.modules import add_modules, build_modules, lab_sources
 from vfio_p2p.lab.recipe import (
     LabRecipe,
@@ -122,7 +123,7 @@ def _whole(path: Path) -> bool:
             (path / _DIGESTS).read_bytes(), type=dict[str, str]
         )
         return kept == _digests(path)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *NOT_JSON):
         return False
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.lab.options import LabOptions
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.paths import cache_dir
@@ -114,7 +115,7 @@ class RunFolder:
             state = msgspec.json.decode(
                 self._state.read_bytes(), type=LabState
             )
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *NOT_JSON):
             return None
         return state if state.format == _FORMAT else None
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 from vfio_p2p.bundle.manifest import Inputs, ProgramInput, format_of
 from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.errors import UsageError
+from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.scenario.model import Scenario
 
 FORMAT = 1
@@ -102,7 +103,7 @@ def from_json(data: bytes) -> Job:
                 "Use a newer vfio-p2p.",
             )
         return msgspec.json.decode(data, type=Job)
-    except (msgspec.DecodeError, RecursionError) as err:
+    except NOT_JSON as err:
         raise UsageError(
             f"this is not a job: {err}",
             "Give a file that vfio-p2p wrote.",

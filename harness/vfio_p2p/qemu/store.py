@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.machine.files import exclusive, publishing, used
 from vfio_p2p.machine.process import bound
 from vfio_p2p.qemu.job import FORMAT, BuildJob
@@ -85,7 +86,7 @@ class Store:
                 (directory / "build.json").read_bytes(), type=BuildInfo
             )
             digest = _sha256(directory / BINARY)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, *NOT_JSON):
             return None
         if digest != info.binary_sha256:
             return None

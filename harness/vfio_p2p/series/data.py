@@ -10,6 +10,7 @@ import msgspec
 
 from vfio_p2p import resources
 from vfio_p2p.errors import UsageError
+from vfio_p2p.foreign import NOT_JSON
 
 FORMAT = 1
 
@@ -72,7 +73,7 @@ def read_series(folder: Path) -> SeriesData:
     hint = "Install vfio-p2p again: the file is part of it."
     try:
         data = msgspec.toml.decode(path.read_bytes(), type=SeriesData)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *NOT_JSON) as error:
         raise UsageError(f"{path}: {error}", hint) from error
     if data.format != FORMAT:
         raise UsageError(

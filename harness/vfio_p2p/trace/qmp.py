@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.trace.formats import VERSIONS, Kind
 from vfio_p2p.trace.record import Backend, Record, Summary, Tally
 from vfio_p2p.uapi import DeviceState
@@ -103,7 +104,7 @@ def _decode(line: bytes) -> _Line | None:
         return None
     try:
         return _DECODER.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
 
 

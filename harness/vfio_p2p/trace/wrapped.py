@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.trace.formats import FORMATS, arguments
 
 # How many lines in vain end the search, before and after the first success.
@@ -162,7 +163,7 @@ def _json(text: str) -> Stripped | None:
         return None
     try:
         found = msgspec.json.decode(text[begin:])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
     return _of_json(found, _MOST_NESTED)
 

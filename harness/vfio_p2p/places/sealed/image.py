@@ -17,6 +17,7 @@ import msgspec
 from vfio_p2p import resources
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import TestbedError
+from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.machine.files import exclusive, publishing, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.compiler import Compiler, call, compiler
@@ -159,7 +160,7 @@ def _stored(path: Path) -> dict[str, str] | None:
     try:
         data = (path / _FILES).read_bytes()
         files = msgspec.json.decode(data, type=dict[str, str])
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *NOT_JSON):
         return None
     return files if files == _digests(path) else None
 

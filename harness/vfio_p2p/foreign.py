@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What can be wrong with data that come from elsewhere."""
+
+from __future__ import annotations
+
+import msgspec
+
+#: What decoding JSON can raise: msgspec does not turn a text that is no UTF-8
+#: into an error of its own, nor one that is nested too deeply.
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
