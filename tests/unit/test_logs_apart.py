@@ -320,3 +320,19 @@ def test_a_folder_with_many_logs_is_refused(
     err = capsys.readouterr().err
     assert "has 3 logs" in err
     assert "--destination" in err
+
+
+def test_times_that_go_backwards(tmp_path: Path, capsys: Capture) -> None:
+    """A line whose time is wrong makes one figure unknown, and no crash."""
+    # The line that announces the last data but one of the blackout takes the
+    # place of the line before.
+    *_, number, _, _ = (
+        i for i, x in enumerate(BOTH) if "vfio_load_state_device_data" in x
+    )
+    first, loaded, second = BOTH[number - 1 : number + 2]
+    assert "vfio_load_state  " in first
+    assert "vfio_load_state  " in second
+    wrong = [*BOTH[: number - 1], second, loaded, *BOTH[number + 2 :]]
+    code, found, _ = check(capsys, tmp_path / "a.log", joined(wrong))
+    assert code == 0
+    assert "No device ran for" in found["explained"]

@@ -133,6 +133,13 @@ def intervals(
         found += timed.of_epoch(
             destination, start, PhaseName.START_P2P_ARCS, PhaseName.START_ARCS
         )
+    unseen += [
+        NotObservable(
+            f"{x.device} {x.activity}", "its log's times go backwards", x.phase
+        )
+        for x in found
+        if x.end_ns < x.start_ns
+    ]
     inside = [
         Interval(
             x.side,
@@ -143,7 +150,9 @@ def intervals(
             min(x.end_ns, whole.end_ns),
         )
         for x in found
-        if x.end_ns > whole.start_ns and x.start_ns < whole.end_ns
+        if x.end_ns > whole.start_ns
+        and x.start_ns < whole.end_ns
+        and x.start_ns <= x.end_ns
     ]
     outside = [
         made
