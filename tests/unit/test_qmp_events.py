@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -339,6 +340,32 @@ def test_check(capsys: Capture) -> None:
     values = json.loads(capsys.readouterr().out)
     assert "recover" in values["untraced"]
     assert values["logs"][0]["backend"] == "qmp"
+
+
+@pytest.mark.parametrize("log", [None, "qemu: warning: no traces here\n"])
+def test_a_folder_whose_traces_tell_nothing(
+    tmp_path: Path, capsys: Capture, log: str | None
+) -> None:
+    for side in Side:
+        (tmp_path / side).mkdir()
+        shutil.copy(
+            file("10.0.13", "two-devices", side), tmp_path / side / "qmp.jsonl"
+        )
+        if log is not None:
+            (tmp_path / side / "trace.log").write_text(log)
+    argv = ["check", str(tmp_path), "--devices", "2"]
+    assert main(argv) == 0
+    assert "not observable from QMP events" in capsys.readouterr().out
+    # A trace tells more.
+    for side in Side:
+        name = f"qemu-10.0.13-two-devices.{side}.log"
+        shutil.copy(DATA.parent / name, tmp_path / side / "trace.log")
+    assert main(argv) == 0
+    assert "from QMP events" not in capsys.readouterr().out
+    (tmp_path / Side.DESTINATION / "trace.log").unlink()
+    (tmp_path / Side.DESTINATION / "qmp.jsonl").unlink()
+    assert main(argv) == 2
+    assert "destination/trace.log" in capsys.readouterr().err
 
 
 def test_a_log_without_a_number_of_devices(capsys: Capture) -> None:

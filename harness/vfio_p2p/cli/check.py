@@ -39,10 +39,11 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "check",
         help=summary,
         description="Judge the P2P order from the files of QEMU's 'log' or "
-        "'simple' trace backend, of QEMU 8.1 to 11.1. The backend is "
-        "detected automatically. Trace with --trace 'vfio_*' --trace "
-        "vm_state_notify, and -msg timestamp=on for 'log'. Prefixes of "
-        "syslog, of journals, of containers and the like are taken off, and "
+        "'simple' trace backend, of QEMU 8.1 to 11.1, or from QMP events "
+        "(one JSON document per line) of devices with migration-events=on. "
+        "The format is detected automatically. Trace with --trace 'vfio_*' "
+        "--trace vm_state_notify, and -msg timestamp=on for 'log'. Prefixes "
+        "of syslog, journals, containers and the like are taken off, and "
         "compressed files are unpacked; the output says so.",
     )
     parser.add_argument(

@@ -5,7 +5,9 @@ A run is a folder, or one log that has both sides.  In a folder with the layout
 of a bundle, a file that is missing leaves unknown what it would tell::
 
     source/trace.log  destination/trace.log     of either trace backend
-    source/qmp.jsonl  destination/qmp.jsonl     for STOP to RESUME
+    source/qmp.jsonl  destination/qmp.jsonl     for STOP to RESUME; judged by
+                                                their VFIO_MIGRATION events
+                                                if there is no trace
 
 Other folders have one or two logs, of any names.
 """
@@ -16,6 +18,8 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from vfio_p2p.bundle.manifest import Manifest
+from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.bundle.read import is_attached, open_bundle
 from vfio_p2p.downtime.compare import RunSample
 from vfio_p2p.downtime.model import Beside, Breakdown, NotObservable
@@ -32,6 +36,10 @@ from vfio_p2p.trace import printable
 
 _TRACE = "trace.log"
 _QMP = "qmp.jsonl"
+_MISSING = f"{Side.DESTINATION}/{_TRACE}"
+# What a trace has that can be judged, and a transcript.
+_TRACES = (b"vfio_migration", b"vfio_vmstate_change", b"vm_state_notify")
+_EVENTS = (b"VFIO_MIGRATION",)
 _PACKED = r"(?:\.(?:gz|xz|bz2|zst))?"
 _LOG = re.compile(
     rf"[^.].*\.(?:log(?:\.\d{{1,3}})?|trace|txt|out|err|stderr){_PACKED}"
@@ -54,11 +62,13 @@ class LogFiles:
     :param source: The log of the source, or of both sides.
     :param destination: The log of the destination, if it is another one.
     :param beside: Other figures, if a recording has them.
+    :param devices: The number of devices, if only a recording tells it.
     """
 
     source: Path
     destination: Path | None
     beside: Beside = field(default_factory=Beside)
+    devices: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +80,14 @@ class HostRun:
     :param versions: The oldest and the newest QEMU that could have written
         its logs; empty if they do not tell.
     :param notes: What was told apart in its logs, or left out.
+    :param devices: The number of devices, if only a recording tells it.
     """
 
     sample: RunSample
     migration: LoggedMigration
     versions: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    devices: int | None = None
 
     @property
     def sides(self) -> tuple[Timeline, ...]:
@@ -88,7 +100,7 @@ def is_host_run(folder: Path) -> bool:
 
     :param folder: Any path.
     """
-    return (folder / Side.SOURCE / _TRACE).is_file() or (
+    return _witness(folder, Side.SOURCE) is not None or (
         folder.is_dir() and 0 < len(logs_in(folder)) <= 2
     )
 
@@ -111,23 +123,24 @@ def log_files(path: Path) -> LogFiles:
     """
     if not path.is_dir():
         return LogFiles(path, None)
-    source = path / Side.SOURCE / _TRACE
-    if source.is_file():
-        destination = path / Side.DESTINATION / _TRACE
+    source = _witness(path, Side.SOURCE)
+    if source is not None:
+        destination = _witness(path, Side.DESTINATION)
         if is_attached(path):
             # It must be whole, and may be of one of the two QEMUs only.
-            result = open_bundle(path).manifest.result
+            manifest = open_bundle(path).manifest
             return LogFiles(
                 source,
-                destination if destination.is_file() else None,
+                destination,
                 Beside(
-                    qmp_downtime_ms=result.qmp_downtime_ms,
+                    qmp_downtime_ms=manifest.result.qmp_downtime_ms,
                     expected_downtime_ms=expected_downtime_ms(
                         _transcript(path / Side.SOURCE / _QMP)
                     ),
                 ),
+                _devices(manifest) if source.name == _QMP else None,
             )
-        return LogFiles(source, destination)
+        return LogFiles(source, destination or path / _MISSING)
     found = logs_in(path)
     if not found or len(found) > 2:
         raise TraceError(
@@ -148,6 +161,31 @@ def log_files(path: Path) -> LogFiles:
     if saves(found[1]) and not saves(found[0]):
         found.reverse()
     return LogFiles(found[0], found[1])
+
+
+def _devices(manifest: Manifest) -> int | None:
+    """Return how many devices a recorded QEMU has; events do not tell."""
+    place = manifest.inputs.place
+    if not isinstance(place, AttachedProvenance):
+        return None
+    machine = place.source or place.destination
+    return len(machine.devices) or None if machine else None
+
+
+def _witness(run: Path, side: Side) -> Path | None:
+    """Return the trace of a side, or its QMP events if they tell more."""
+    trace, events = (run / side / name for name in (_TRACE, _QMP))
+    if _has(events, _EVENTS) and not _has(trace, _TRACES):
+        return events
+    return trace if trace.is_file() else None
+
+
+def _has(path: Path, words: tuple[bytes, ...]) -> bool:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return any(word in data for word in words)
 
 
 def _named(path: Path, side: Side) -> bool:
@@ -231,6 +269,7 @@ def read_host_run(path: Path) -> HostRun:
         migration,
         tuple(source.summary.versions or ()),
         found.notes,
+        files.devices,
     )
 
 

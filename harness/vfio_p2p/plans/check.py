@@ -94,14 +94,16 @@ def check_logs(request: LogsRequest) -> JudgedLogs:
     """
     source, destination = request.source, request.destination
     beside = Beside()
+    devices = request.devices
     if source.is_dir():
         files = log_files(source)
         source = files.source
         destination = destination or files.destination
         beside = files.beside
+        devices = devices or files.devices
     found = read_migrations(source, destination)
     criteria = Criteria(
-        devices=request.devices,
+        devices=devices,
         p2p=True if request.expect_p2p else None,
     )
     return JudgedLogs(

@@ -125,7 +125,9 @@ def run_of_logs(folder: Path, host: HostRun | None = None) -> Run:
     """
     host = host or read_host_run(folder)
     found = judge(
-        host.migration.source, host.migration.destination, Criteria()
+        host.migration.source,
+        host.migration.destination,
+        Criteria(devices=host.devices),
     )
     parts = host.sample.breakdown
     whole = parts.blackout
