@@ -331,6 +331,27 @@ class Sockets(SshTest):
 
         self.on(self.server().spec, use)
 
+    def test_a_port_is_reached(self) -> None:
+        async def greet(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            writer.write(b"hello")
+            writer.close()
+
+        async def use(host: Host) -> None:
+            server = await asyncio.start_server(greet, "127.0.0.1", 0)
+            address, port = server.sockets[0].getsockname()
+            async with server, host.forward_tcp(address, port) as ours:
+                # Other users of this machine cannot use it.
+                assert isinstance(ours, Path)
+                self.assertEqual(ours.parent.stat().st_mode & 0o777, 0o700)
+                reader, writer = await asyncio.open_unix_connection(ours)
+                self.assertEqual(await reader.read(), b"hello")
+                writer.close()
+            self.assertFalse(ours.parent.exists())
+
+        self.on(self.server().spec, use)
+
     def test_nobody_listens(self) -> None:
         async def use(host: Host) -> None:
             async with host.forward_unix("/no/such/socket") as ours:

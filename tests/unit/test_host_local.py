@@ -123,6 +123,8 @@ async def test_files(tmp_path: Path) -> None:
         assert (folder / "again").read_bytes() == b"text"
         async with host.forward_unix("/some/socket") as path:
             assert path == Path("/some/socket")
+        async with host.forward_tcp("127.0.0.1", 4444) as address:
+            assert address == ("127.0.0.1", 4444)
         with pytest.raises(HostError, match=r"here: .*none: No such file"):
             await host.get(f"{folder}/none", tmp_path / "copy")
         with pytest.raises(HostError, match=r"here: .*File exists"):

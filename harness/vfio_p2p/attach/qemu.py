@@ -8,6 +8,7 @@ import base64
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,12 +21,14 @@ from vfio_p2p.errors import (
     HarnessError,
     HostError,
     SkipError,
-    UsageError,
     VMError,
 )
 from vfio_p2p.machine.host import AgentSession, Host
 
 OnLog = Callable[[bytes], None]
+
+# Who listens at all addresses is reached at this one.
+_LISTENS_AT = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 # Well below the lease of the agent.
 _BEAT_S = 2.0
@@ -273,15 +276,13 @@ async def _socket_monitor(
                     host.forward_unix(socket.address)
                 )
             )
-        elif host.local:
-            there, _, port = socket.address.rpartition(":")
-            address = (there or "127.0.0.1", int(port))
         else:
-            raise UsageError(
-                f"{name}: a TCP monitor is not reached over SSH",
-                "Forward its port with ssh -L, and name it as a monitor of "
-                "this machine.",
+            there, _, port = socket.address.rpartition(":")
+            there = there.strip("[]")
+            reached = await stack.enter_async_context(
+                host.forward_tcp(_LISTENS_AT.get(there, there), int(port))
             )
+            address = str(reached) if isinstance(reached, Path) else reached
         yield await stack.enter_async_context(
             connected(name, address, on_event)
         )

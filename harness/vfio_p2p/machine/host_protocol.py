@@ -152,6 +152,19 @@ class Host(Protocol):
         :return: The path of a Unix socket on this machine.
         """
 
+    def forward_tcp(
+        self, address: str, port: int
+    ) -> AbstractAsyncContextManager[Path | tuple[str, int]]:
+        """Make a TCP port of the host reachable within the block.
+
+        A connection is closed at once if nothing listens on the host.
+
+        :param address: The address as the host has it, e.g. ``127.0.0.1``.
+        :param port: The port.
+        :return: The address and the port if the host is this machine, or
+            else the path of a Unix socket, which only we can use.
+        """
+
     async def check(self) -> None:
         """Check that the host answers.
 

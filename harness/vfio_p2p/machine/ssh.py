@@ -15,7 +15,13 @@ import secrets
 import shlex
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -246,6 +252,28 @@ class SshHost(HostBase):
     @asynccontextmanager
     async def forward_unix(self, remote_path: str) -> AsyncIterator[Path]:
         """Make a socket reachable; see `Host`."""
+        async with self._forwarded(
+            lambda path: self._connection.forward_local_path(path, remote_path)
+        ) as path:
+            yield path
+
+    @asynccontextmanager
+    async def forward_tcp(
+        self, address: str, port: int
+    ) -> AsyncIterator[Path]:
+        """Make a port reachable; see `Host`."""
+        async with self._forwarded(
+            lambda path: self._connection.forward_local_path_to_port(
+                path, address, port
+            )
+        ) as path:
+            yield path
+
+    @asynccontextmanager
+    async def _forwarded(
+        self, forward: Callable[[str], Awaitable[asyncssh.SSHListener]]
+    ) -> AsyncIterator[Path]:
+        """Forward a socket in a folder that only we can look into."""
         folder = Path(tempfile.mkdtemp(prefix="vfio-p2p-"))
         if len(os.fsencode(folder)) > _PATH_BYTES:
             folder.rmdir()
@@ -253,9 +281,7 @@ class SshHost(HostBase):
         try:
             path = folder / "s"
             with self._speaking():
-                listener = await self._connection.forward_local_path(
-                    str(path), remote_path
-                )
+                listener = await forward(str(path))
             try:
                 yield path
             finally:
