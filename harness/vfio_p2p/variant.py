@@ -17,6 +17,11 @@ SERIES_LENGTH = 6
 
 # A QEMU that is not built from a tree: the hosts of a place have it.
 INSTALLED = "installed"
+# A QEMU that was built elsewhere: users name it by its path, or by Debian's
+# version.  In bundles it has a name that tells its release and its content.
+QEMU = "qemu:"
+DEBIAN = "debian:"
+_BINARY = re.compile(r"binary-\d{1,4}\.\d{1,4}(?:\.\d{1,4})?-[0-9a-f]{8}")
 
 # The first release of QEMU that has the series, as upstream has it.
 UPSTREAM = (8, 2)
@@ -24,7 +29,8 @@ UPSTREAM = (8, 2)
 VARIANTS = (
     f"stock, base, patch-1 to patch-{SERIES_LENGTH}, patched, each with "
     "+NAME for a mutant, a follow-up or a patch file; or, at a place of real "
-    f"devices, {INSTALLED}: the QEMU that its hosts have themselves"
+    f"devices, {INSTALLED}: the QEMU that its hosts have themselves; or a "
+    f"QEMU as it is, {QEMU}PATH or {DEBIAN}VERSION"
 )
 
 
@@ -34,7 +40,7 @@ class TreeName:
 
     :param tree: ``stock`` (the source as it is), ``base`` (without the
         series), ``patch-1`` and so on, ``patched`` (with the whole series),
-        or ``installed``.
+        ``installed``, or ``binary-RELEASE-HASH``.
     :param patches: How many patches of the series the tree has.  A stock
         tree has all of them, as they are upstream, and so has an installed
         QEMU of release 8.2 or later.
@@ -73,6 +79,8 @@ def parse_tree(name: str, length: int = SERIES_LENGTH) -> TreeName:
     :param length: How many patches the series has.
     :raise UsageError: When it is not the name of a variant.
     """
+    if _BINARY.fullmatch(name):
+        return TreeName(name, length)
     tree, plus, on_top = name.partition("+")
     if tree not in tree_names(length):
         raise UsageError(
@@ -106,11 +114,44 @@ def is_tree(name: str) -> bool:
 
     :param name: E.g. ``patch-1``.
     """
+    if is_named_binary(name):
+        return True
     try:
         parse_tree(name)
     except UsageError:
         return False
     return True
+
+
+def is_named_binary(name: str) -> bool:
+    """Return whether users name a QEMU so that is run as it is.
+
+    :param name: E.g. ``qemu:/usr/bin/qemu-system-x86_64``.
+    """
+    return name.startswith((QEMU, DEBIAN))
+
+
+def is_as_it_is(name: str) -> bool:
+    """Return whether a variant was not built here.
+
+    :param name: The name of a variant, as bundles have it.
+    """
+    return name == INSTALLED or _BINARY.fullmatch(name) is not None
+
+
+def binary_name(version: str, sha256: str) -> str:
+    """Return the name of a variant that was built elsewhere.
+
+    :param version: QEMU's version string.
+    :param sha256: The SHA-256 of the binary.
+    :raise ValueError: When the version tells no release.
+    """
+    found = re.search(
+        r"(?<![\d.])\d{1,4}\.\d{1,4}(?:\.\d{1,4})?(?![\d.])", version
+    )
+    if found is None:
+        raise ValueError(f"{version!r} tells no release")
+    return f"binary-{found[0]}-{sha256[:8]}"
 
 
 def release_of(version: str) -> tuple[int, int] | None:

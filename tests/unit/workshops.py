@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import Build, Source
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
+from vfio_p2p.variant import binary_name
 from vfio_p2p.verdict.assess import Assessment
 
 PASS = Assessment(Verdict.PASS, "migrated")
@@ -122,6 +124,12 @@ class FakeWorkshop:
         version = f"QEMU emulator version {self.release}.2 (here)"
         what = program_of("installed", version)
         return dict.fromkeys(Side, what)
+
+    def examine(self, name: str, reporter: Reporter) -> ProgramInput:
+        """Return an invented identity of a binary, which tells its name."""
+        version = f"QEMU emulator version {self.release}.3 ({name})"
+        sha256 = hashlib.sha256(name.encode()).hexdigest()
+        return program_of(binary_name(version, sha256), version)
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """Every place is ready."""

@@ -17,7 +17,7 @@ from vfio_p2p.plans.setting import (
     Setting,
 )
 from vfio_p2p.scenario.load import profiles
-from vfio_p2p.variant import VARIANTS
+from vfio_p2p.variant import QEMU, VARIANTS, is_named_binary
 
 Commands: TypeAlias = (
     "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -97,6 +97,30 @@ def add_origin(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="look for a newer tarball in Debian even if one is cached",
     )
+
+
+def add_qemu(parser: argparse._ActionsContainer, *, several: bool) -> None:
+    """Add the option that names a QEMU as it is.
+
+    :param parser: Gets it.
+    :param several: Whether it may be repeated.
+    """
+    parser.add_argument(
+        "--qemu",
+        action="append",
+        default=[],
+        type=_qemu,
+        metavar="PATH|debian:VERSION",
+        help="a QEMU that is run as it is: a binary, a build folder, the "
+        "root of an unpacked system, or what Debian has built, by its "
+        "version or its suite"
+        + ("; may be repeated" if several else ""),
+    )
+
+
+def _qemu(text: str) -> str:
+    """Return the name of the variant that the option stands for."""
+    return text if is_named_binary(text) else f"{QEMU}{text}"
 
 
 def origin(args: argparse.Namespace) -> Origin:

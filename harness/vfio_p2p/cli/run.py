@@ -27,12 +27,14 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "scenario", metavar="SCENARIO", help="a scenario's name or file"
     )
     options.add_origin(parser)
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--variant",
         default="patched",
         metavar="V",
         help="the tree to build and run (default: %(default)s)",
     )
+    options.add_qemu(what, several=False)
     options.add_run(parser)
     options.add_p2p_gate(parser)
     parser.add_argument(
@@ -52,7 +54,7 @@ def request(args: argparse.Namespace) -> RunRequest:
         scenario=args.scenario,
         origin=options.origin(args),
         setting=options.setting(args),
-        variant=args.variant,
+        variant=args.qemu[-1] if args.qemu else args.variant,
         bundle=args.out,
         most_p2p_ms=args.fail_above_p2p,
     )

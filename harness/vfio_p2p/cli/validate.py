@@ -80,6 +80,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         help="judge the follow-up patches: each defect must reproduce "
         "without its patch and disappear with it",
     )
+    options.add_qemu(parser, several=True)
     parser.add_argument(
         "--mutant",
         action="append",
@@ -115,6 +116,12 @@ def request(args: argparse.Namespace) -> _Request:
         raise UsageError(
             "--mutant has no effect without --mutants", "Give --mutants, too."
         )
+    if mode and args.qemu:
+        raise UsageError(
+            f"--qemu has no effect with --{mode.replace('_', '-')}, which "
+            "builds its QEMUs",
+            "Leave out one of them.",
+        )
     if mode and args.fail_above_p2p is not None:
         raise UsageError(
             f"--fail-above-p2p has no effect with --{mode.replace('_', '-')}",
@@ -125,7 +132,7 @@ def request(args: argparse.Namespace) -> _Request:
         plain=ValidateRequest(
             origin=options.origin(args),
             setting=options.setting(args),
-            variants=tuple(args.variant),
+            variants=(*args.variant, *args.qemu),
             scenarios=tuple(args.scenario or SCENARIOS),
             most_p2p_ms=args.fail_above_p2p,
         ),

@@ -17,10 +17,9 @@ from vfio_p2p.places.sealed.kit import (
     kernel_packages,
     read_recipe,
     stored_kit,
-    unpack,
 )
 from vfio_p2p.progress import Progress
-from vfio_p2p.qemu.apt import AptRoot
+from vfio_p2p.qemu.apt import AptRoot, unpack
 
 _FORMAT = 1
 _FILE = "lab.toml"

@@ -173,8 +173,7 @@ def _made(
     subject = choose_subject(
         request.origin, names, setting, reporter, workshop
     )
-    found_trees = dict(zip(names, subject.variants, strict=True))
-    trees = {side: found_trees[side.text] for side in scenarios}
+    trees = {side: subject.named[side.text] for side in scenarios}
     # With another name, timers would fire at other times in the testbed, so
     # two different scenarios may share a name.
     alike = len({x.name for x in scenarios.values()}) == 1
@@ -195,7 +194,7 @@ def _made(
         setting,
         reporter,
         workshop,
-        subject.installed,
+        subject.as_they_are,
     )
     found: dict[Operand, list[Judged]] = {side: [] for side in scenarios}
     for (side, seed), one in zip(wanted, made.results, strict=True):

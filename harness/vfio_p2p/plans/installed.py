@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The QEMUs that a request is about: built, or installed on hosts."""
+"""The QEMUs that a request is about: built, or run as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.errors import UsageError
@@ -16,29 +16,35 @@ from vfio_p2p.progress import Reporter
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Base, Variant, nearest_base
 from vfio_p2p.side import Side
-from vfio_p2p.variant import INSTALLED, has_series, release_of
+from vfio_p2p.variant import (
+    INSTALLED,
+    QEMU,
+    has_series,
+    is_named_binary,
+    release_of,
+)
 
 
 @dataclass(frozen=True)
-class Installed:
-    """The QEMUs that the hosts of a place have themselves.
+class AsItIs:
+    """A QEMU that is run as it is, or one on each side.
 
-    :param place: The name of the place.
+    :param origin: Where it is from, for reports.
     :param programs: The QEMU of each side.
     :param base: The base whose expectations apply.
     """
 
-    place: str
+    origin: str
     programs: Mapping[Side, ProgramInput]
     base: Base
 
     @property
-    def origin(self) -> str:
-        """Where they are from, for reports."""
-        return f"installed at {self.place}"
+    def variant(self) -> Variant:
+        """The name that it has in bundles."""
+        return Variant(self.programs[Side.SOURCE].variant, ())
 
     def job(self, scenario: Scenario, seed: int) -> Job:
-        """Make a job for them.
+        """Make a job for it.
 
         :param scenario: What happens in the run.
         :param seed: Its seed.
@@ -57,27 +63,29 @@ class UnderTest:
 
     :param variants: Their variants, each one once.
     :param chosen: The source of those that are built; None if none is.
-    :param installed: Those that are installed on hosts, if one is meant.
+    :param named: Their variants by the names that the request has for them.
+    :param as_they_are: Those that are not built, by the name of the variant.
     """
 
     variants: tuple[Variant, ...]
     chosen: Chosen | None
-    installed: Installed | None = None
+    named: Mapping[str, Variant]
+    as_they_are: Mapping[str, AsItIs] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
-        """The name of the base whose expectations apply."""
-        told = self.chosen or self.installed
-        return told.base.name if told else ""
+        """The name of the base whose expectations apply, if it is one."""
+        bases = {x.base.name for x in self.as_they_are.values()}
+        if self.chosen:
+            return self.chosen.base.name
+        return bases.pop() if len(bases) == 1 else ""
 
     @property
     def origin(self) -> str:
         """Where the QEMUs are from, for reports."""
-        found = []
+        found = [x.origin for x in self.as_they_are.values()]
         if self.chosen:
-            found.append(self.chosen.source.origin)
-        if self.installed:
-            found.append(self.installed.origin)
+            found.insert(0, self.chosen.source.origin)
         return ", ".join(found)
 
 
@@ -101,41 +109,46 @@ def choose_subject(
     :raise InputError: When the place cannot be used.
     """
     wanted = tuple(dict.fromkeys(names))
-    built = [name for name in wanted if name != INSTALLED]
+    built = [x for x in wanted if x != INSTALLED and not is_named_binary(x)]
     if wanted and not built:
-        _check_unused(origin)
-    if not wanted or built:
+        _check_unused(origin, wanted)
+    if set(wanted) != {INSTALLED}:
         workshop.check(setting)
-    installed = None
-    if INSTALLED in wanted:
-        installed = find_installed(setting, reporter, workshop)
-        if not built:
-            return UnderTest((Variant(INSTALLED, ()),), None, installed)
+    ready = {
+        name: _as_it_is(name, setting, reporter, workshop)
+        for name in wanted
+        if name not in built
+    }
+    as_they_are = {x.variant.name: x for x in ready.values()}
+    if wanted and not built:
+        variants = tuple(x.variant for x in as_they_are.values())
+        named = {name: x.variant for name, x in ready.items()}
+        return UnderTest(variants, None, named, as_they_are)
     chosen = choose(origin, reporter, workshop)
     trees = iter(
         choose_variants(chosen, built or chosen.default_variants, workshop)
     )
-    variants = (
-        *(
-            Variant(INSTALLED, ()) if name == INSTALLED else next(trees)
-            for name in wanted
-        ),
-        *trees,
-    )
-    return UnderTest(variants, chosen, installed)
+    named = {
+        x: ready[x].variant if x in ready else next(trees) for x in wanted
+    } or {x.name: x for x in trees}
+    variants = tuple({x.name: x for x in named.values()}.values())
+    return UnderTest(variants, chosen, named, as_they_are)
 
 
-def find_installed(
-    setting: Setting, reporter: Reporter, workshop: Workshop
-) -> Installed:
-    """Examine the QEMUs that the hosts of a place have themselves.
+def _as_it_is(
+    name: str, setting: Setting, reporter: Reporter, workshop: Workshop
+) -> AsItIs:
+    """Examine a QEMU that is not built.
 
-    :param setting: Names the place.
-    :param reporter: Told what is expected of a release that no base is for.
-    :param workshop: Reaches the hosts.
-    :raise UsageError: When there are none, or they cannot be used.
+    :raise UsageError: When there is none, or it cannot be used.
     """
-    programs = workshop.installed(setting)
+    if name == INSTALLED:
+        origin = f"installed at {setting.at}"
+        programs = workshop.installed(setting)
+    else:
+        origin = name.removeprefix(QEMU)
+        program = workshop.examine(name, reporter)
+        programs = dict.fromkeys(Side, program)
     version = programs[Side.SOURCE].version
     number = release_of(version)
     # Those of older releases are refused when they are examined.
@@ -148,10 +161,10 @@ def find_installed(
             f"{version}: there is no base for QEMU {release}, so what is "
             f"expected is that of base {base.name} {what} the series"
         )
-    return Installed(setting.at, programs, base)
+    return AsItIs(origin, programs, base)
 
 
-def _check_unused(origin: Origin) -> None:
+def _check_unused(origin: Origin, variants: Sequence[str]) -> None:
     """Refuse options about building if nothing is built."""
     given = [
         f"--{name}"
@@ -161,6 +174,6 @@ def _check_unused(origin: Origin) -> None:
     if given:
         raise UsageError(
             f"{', '.join(given)}: this has no effect on the variant "
-            f"{INSTALLED!r}, which is not built",
+            f"{variants[0]!r}, which is not built",
             "Leave it out, or name a variant to be built.",
         )

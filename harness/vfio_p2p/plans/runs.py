@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from vfio_p2p.errors import UsageError
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.places import Job
 from vfio_p2p.plans.devices import check_qemu
-from vfio_p2p.plans.installed import Installed, UnderTest
+from vfio_p2p.plans.installed import AsItIs, UnderTest
 from vfio_p2p.plans.matrix import Cell, CellResult
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.plans.sources import Chosen, build_all
@@ -23,10 +23,11 @@ from vfio_p2p.report.formats import render
 from vfio_p2p.report.p2p import gated
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
-from vfio_p2p.variant import INSTALLED
 
 JSON = "report.json"
 JUNIT = "junit.xml"
+
+NONE_AS_IT_IS: Mapping[str, AsItIs] = {}
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def job_of(
 
 def jobs_of(
     chosen: Chosen | None,
-    installed: Installed | None,
+    as_they_are: Mapping[str, AsItIs],
     wanted: Sequence[Wanted],
     reporter: Reporter,
     workshop: Workshop,
@@ -96,27 +97,26 @@ def jobs_of(
     """Build every tree, and make a job for each run.
 
     :param chosen: The source of the trees; None if nothing is built.
-    :param installed: The QEMUs of the variant ``installed``, if it is
-        wanted.
+    :param as_they_are: The QEMUs that are not built, by their variants.
     :param wanted: The runs.
     :param reporter: Told how far each build is.
     :param workshop: Builds.
     :raise BuildError: When a tree does not build.
     """
-
-    def is_built(one: Wanted) -> bool:
-        return installed is None or one.variant.name != INSTALLED
-
     builds: dict[str, Build] = {}
     if chosen is not None:
-        trees = {x.variant.name: x.variant for x in wanted if is_built(x)}
+        trees = {
+            x.variant.name: x.variant
+            for x in wanted
+            if x.variant.name not in as_they_are
+        }
         for build in build_all(
             chosen.source, list(trees.values()), reporter, workshop
         ):
             builds[build.variant] = build
     return [
-        installed.job(one.scenario, one.seed)
-        if installed is not None and not is_built(one)
+        as_they_are[one.variant.name].job(one.scenario, one.seed)
+        if one.variant.name in as_they_are
         else job_of(
             builds[one.variant.name], one.scenario, one.seed, workshop
         )
@@ -130,7 +130,7 @@ def run_trees(
     setting: Setting,
     reporter: Reporter,
     workshop: Workshop,
-    installed: Installed | None = None,
+    as_they_are: Mapping[str, AsItIs] = NONE_AS_IT_IS,
 ) -> TreeRuns:
     """Build every tree and make every run, once `Workshop.check` passed.
 
@@ -140,8 +140,7 @@ def run_trees(
     :param setting: Where and how they are made.
     :param reporter: Told how far the work is.
     :param workshop: Builds and runs.
-    :param installed: The QEMUs of the variant ``installed``, if it is
-        wanted.
+    :param as_they_are: The QEMUs that are not built, by their variants.
     :raise UsageError: When there is nothing to run.
     """
     if not wanted:
@@ -151,7 +150,7 @@ def run_trees(
         )
     if chosen is not None:
         check_qemu(setting.driver, chosen.source.version)
-    jobs = jobs_of(chosen, installed, wanted, reporter, workshop)
+    jobs = jobs_of(chosen, as_they_are, wanted, reporter, workshop)
     cells = [
         Cell(job, suffix=one.suffix)
         for job, one in zip(jobs, wanted, strict=True)
@@ -166,7 +165,7 @@ def judge_trees(
     setting: Setting,
     reporter: Reporter,
     workshop: Workshop,
-    installed: Installed | None = None,
+    as_they_are: Mapping[str, AsItIs] = NONE_AS_IT_IS,
 ) -> TreeRuns:
     """Run every tree with every seed of a setting.
 
@@ -180,7 +179,7 @@ def judge_trees(
         for seed in setting.every_seed
     ]
     return run_trees(
-        chosen, wanted, setting, reporter, workshop, installed
+        chosen, wanted, setting, reporter, workshop, as_they_are
     )
 
 

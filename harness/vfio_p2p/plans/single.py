@@ -73,7 +73,7 @@ def run_one(
     check_replaceable(out)
     (job,) = jobs_of(
         subject.chosen,
-        subject.installed,
+        subject.as_they_are,
         [Wanted(variant, scenario, setting.seed)],
         reporter,
         workshop,

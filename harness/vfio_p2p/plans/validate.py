@@ -75,7 +75,7 @@ def validate(
         setting,
         reporter,
         workshop,
-        subject.installed,
+        subject.as_they_are,
     )
     made = made.gated(request.most_p2p_ms)
     document = document_of(subject, made)

@@ -24,10 +24,12 @@ from vfio_p2p.plans.record import check_history, recording
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import Build, Source, build, find_source
+from vfio_p2p.qemu.binary import find_binary
+from vfio_p2p.qemu.debian import debian_root
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.series import Patch, Variant, apply_patches
 from vfio_p2p.side import Side
-from vfio_p2p.variant import INSTALLED
+from vfio_p2p.variant import DEBIAN, INSTALLED, QEMU
 
 
 class Workshop(Protocol):
@@ -88,6 +90,14 @@ class Workshop(Protocol):
         :return: The QEMU of each side, as jobs name it.
         :raise InputError: When it has none, or they cannot be used.
         :raise HostError: When a machine cannot be reached.
+        """
+
+    def examine(self, name: str, reporter: Reporter) -> ProgramInput:
+        """Examine a QEMU that was built elsewhere, for jobs to name it.
+
+        :param name: ``qemu:PATH`` or ``debian:VERSION``.
+        :param reporter: Told of a download, and what is remarkable of it.
+        :raise UsageError: When it cannot be used.
         """
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
@@ -169,6 +179,18 @@ class Local:
             )
         check_history(setting.history)
         return place.installed()
+
+    def examine(self, name: str, reporter: Reporter) -> ProgramInput:
+        """See `Workshop.examine`."""
+        path = Path(name.removeprefix(QEMU))
+        if name.startswith(DEBIAN):
+            task = reporter.task(name)
+            path = debian_root(name.removeprefix(DEBIAN), task)
+            task.end("ready")
+        program, remarks = find_binary(path)
+        for remark in remarks:
+            reporter.remark(remark)
+        return self._programs.add(program)
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """See `Workshop.prepare`."""

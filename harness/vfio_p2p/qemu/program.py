@@ -6,11 +6,13 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from vfio_p2p.bundle.manifest import AppliedPatch, MadeOf, ProgramInput
 from vfio_p2p.errors import MissingToolError, SourceError
@@ -19,8 +21,8 @@ from vfio_p2p.qemu.builder import Build
 # The name of the dynamic loader, wherever a distribution has it.
 LOADER = "ld.so"
 
-# One line of ldd(1): "libz.so.1 => /lib/libz.so.1 (0x...)", or the loader
-# alone, "/lib64/ld-linux-x86-64.so.2 (0x...)".
+# One line of ldd(1): "libz.so.1 => /lib/libz.so.1 (0x...)", or the loader,
+# "/lib64/ld-linux-x86-64.so.2 (0x...)", perhaps with an arrow to another one.
 _LIBRARY = re.compile(r"^\s*(?:(\S+) => )?(/\S+) \(0x")
 
 
@@ -31,12 +33,28 @@ class Program:
     :param what: The program, by its content.
     :param binary: The path of the binary.
     :param libraries: The path of every library by its name, the loader
-        being `LOADER`.
+        being `LOADER`.  A static program has none.
+    :param launch: How it is started on this machine, if not by its path.
     """
 
     what: ProgramInput
     binary: Path
     libraries: Mapping[str, Path]
+    launch: tuple[str, ...] = ()
+
+    def named(self, variant: str) -> Program:
+        """Return the same program under another name.
+
+        :param variant: The name of its variant.
+        """
+        return replace(
+            self, what=msgspec.structs.replace(self.what, variant=variant)
+        )
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The beginning of its command line on this machine."""
+        return self.launch or (str(self.binary),)
 
     @classmethod
     def of(cls, build: Build) -> Program:
@@ -71,6 +89,8 @@ class Program:
         version: str,
         build: str = "",
         made_of: MadeOf | None = None,
+        libraries: Mapping[str, Path] | None = None,
+        launch: tuple[str, ...] = (),
     ) -> Program:
         """Make a binary into a program.
 
@@ -79,9 +99,12 @@ class Program:
         :param version: QEMU's version string.
         :param build: The key in the build store; empty without one.
         :param made_of: The parts from which it was built, if known.
+        :param libraries: Its libraries; None takes those of this machine.
+        :param launch: How it is started here, if not by its path.
         :raise SourceError: When it is not a program of this machine.
         """
-        libraries = _libraries(binary)
+        if libraries is None:
+            libraries = libraries_of(binary)
         return cls(
             what=ProgramInput(
                 variant=variant,
@@ -96,6 +119,7 @@ class Program:
             ),
             binary=binary,
             libraries=libraries,
+            launch=launch,
         )
 
     @property
@@ -177,10 +201,19 @@ def _content(what: ProgramInput) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _libraries(binary: Path) -> dict[str, Path]:
+def libraries_of(
+    binary: Path, command: Sequence[str] = ("ldd",)
+) -> dict[str, Path]:
+    """Find the libraries of a dynamic program.
+
+    :param binary: The program.
+    :param command: What lists them: ldd, or a loader of its own.
+    :raise SourceError: When it is no dynamic program of this machine, or
+        lacks a library.
+    """
     try:
         ldd = subprocess.run(
-            ["ldd", str(binary)],
+            [*command, str(binary)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -193,8 +226,16 @@ def _libraries(binary: Path) -> dict[str, Path]:
     for line in ldd.stdout.splitlines():
         library = _LIBRARY.match(line)
         if library:
-            name = Path(library[1]).name if library[1] else LOADER
+            alone = not library[1] or library[1].startswith("/")
+            name = LOADER if alone else Path(library[1]).name
             found[name] = Path(library[2])
+    missing = re.findall(r"^\s*(\S+) => not found", ldd.stdout, re.MULTILINE)
+    if missing:
+        raise SourceError(
+            f"{binary} lacks the library {', '.join(missing)}",
+            "Install it, or name the root of the system that the QEMU is "
+            "from.",
+        )
     if ldd.returncode or LOADER not in found:
         raise SourceError(
             f"{binary} is not a dynamic program of this machine",

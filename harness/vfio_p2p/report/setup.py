@@ -16,7 +16,7 @@ from vfio_p2p.bundle.provenance import (
     SealedProvenance,
 )
 from vfio_p2p.report.run import Run
-from vfio_p2p.variant import INSTALLED
+from vfio_p2p.variant import INSTALLED, is_as_it_is
 
 P2PSIM = "p2psim"
 
@@ -214,9 +214,12 @@ def _with_reason(value: str, reason: str | None) -> str:
 
 
 def _program(name: str, program: ProgramInput) -> list[tuple[str, str]]:
-    if program.variant == INSTALLED:
+    if is_as_it_is(program.variant):
+        where = "as it is"
+        if program.variant == INSTALLED:
+            where = "installed on the host"
         return [
-            (name, f"{program.version}, installed on the host"),
+            (name, f"{program.version}, {where}"),
             ("binary, SHA-256", program.sha256),
         ]
     return [

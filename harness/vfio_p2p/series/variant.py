@@ -11,7 +11,7 @@ from vfio_p2p.errors import UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.series.base import Base
 from vfio_p2p.series.patch import Patch
-from vfio_p2p.variant import INSTALLED, SERIES_LENGTH, parse_tree
+from vfio_p2p.variant import SERIES_LENGTH, is_as_it_is, parse_tree
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ def parse_variant(base: Base, text: str) -> Variant:
     :raise PatchError: When a patch cannot be read.
     """
     name = parse_tree(text, len(base.patches) or SERIES_LENGTH)
-    if name.tree == INSTALLED:
+    if is_as_it_is(name.tree):
         raise UsageError(
-            f"the variant {INSTALLED!r} is not built",
+            f"the variant {name.tree!r} is not built",
             "It is the QEMU that the hosts of a place have. Give it to "
             "'run', 'validate' or 'compare', with --at PLACE.",
         )

@@ -4,7 +4,7 @@
 from vfio_p2p.trace.console import ConsoleLog, continued, read_console
 from vfio_p2p.trace.device import DeviceLog, LogEntry
 from vfio_p2p.trace.devicelog import read_device_log
-from vfio_p2p.trace.formats import VERSIONS, Kind
+from vfio_p2p.trace.formats import VERSIONS, Kind, missing_events
 from vfio_p2p.trace.qmp import EventReader, is_events
 from vfio_p2p.trace.reader import TraceReader
 from vfio_p2p.trace.record import Backend, Clock, Record, Summary, printable
@@ -23,6 +23,7 @@ __all__ = [
     "TraceReader",
     "continued",
     "is_events",
+    "missing_events",
     "printable",
     "read_console",
     "read_device_log",

@@ -20,7 +20,7 @@ with the releases that Debian has.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cache, lru_cache
@@ -73,6 +73,33 @@ class Kind(Enum):
     REMARK = auto()         # anything else that QEMU or libvirt says
     UNKNOWN = auto()        # a known event in an unknown format
     DROPPED = auto()        # QEMU reports that it lost events
+
+
+def missing_events(version: str, names: Iterable[str]) -> list[str]:
+    """Return the events that a QEMU should have and lacks.
+
+    :param version: What QEMU prints; one that is newer than all `VERSIONS`
+        is taken for the newest.
+    :param names: The events that it has.
+    """
+    found = re.search(r"(?<![\d.])\d{1,4}\.\d{1,4}(?!\d)", version)
+    release = release_number(found[0] if found else VERSIONS[-1])
+    at = max(
+        (x for x in VERSIONS if release_number(x) <= release),
+        key=release_number,
+        default=VERSIONS[0],
+    )
+    has = set(names)
+    index = VERSIONS.index
+    return sorted(
+        {
+            fmt.event
+            for fmt in FORMATS
+            if fmt.kind is not Kind.OTHER
+            and index(fmt.since) <= index(at) <= index(fmt.versions[1])
+            and fmt.event not in has
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side, side_of
 from vfio_p2p.trace import printable
 from vfio_p2p.variant import (
-    INSTALLED,
     SERIES_LENGTH,
     has_series,
+    is_as_it_is,
     parse_tree,
 )
 from vfio_p2p.verdict.ending import (
@@ -105,7 +105,7 @@ def patches_of(inputs: Inputs) -> int:
             f"a tree named {variant!r} is not known",
             "Use the vfio-p2p that wrote the bundle, or a newer one.",
         ) from None
-    if variant != INSTALLED:
+    if not is_as_it_is(variant):
         return patches
     both = (inputs.source.version, inputs.destination.version)
     return patches if all(map(has_series, both)) else 0

@@ -12,18 +12,13 @@ import re
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.errors import HostError, UsageError
 from vfio_p2p.machine.host_protocol import Completed, Host
+from vfio_p2p.qemu.examined import OLDEST, blindness, version_line
 from vfio_p2p.variant import INSTALLED
 
 # An emulated host takes a second.
 _LIMIT_S = 60.0
-_OLDEST = (8, 1)
-_VERSION = re.compile(r"QEMU emulator version (\d{1,4})\.(\d{1,4})(?!\d)")
 _SHA256 = re.compile(rb"[0-9a-f]{64}")
 
-# The events without which no order of states can be seen.
-_EVENTS = ("vfio_vmstate_change", "vm_state_notify", "migrate_set_state")
-# Only a QEMU that writes events to its log has this item (util/log.c).
-_LOG_ITEM = "trace:"
 # A QEMU without GnuTLS says this of any credentials (crypto/tlscredsx509.c).
 # Others say that the folder is not there.
 _NO_TLS = "requires GNUTLS"
@@ -105,41 +100,38 @@ async def check_tls(host: Host, pair: str, path: str) -> None:
 
 async def _version(host: Host, path: str) -> str:
     done = await host.run([path, "--version"], limit_s=_LIMIT_S)
-    lines = done.stdout.decode(errors="backslashreplace").splitlines()
-    line = lines[0].strip() if lines else ""
-    found = _VERSION.match(line)
-    if done.status or not found or not line.isprintable():
+    found = version_line(done.stdout.decode(errors="backslashreplace"))
+    if done.status or found is None:
         raise UsageError(
             f"{host.name}: {path} does not tell QEMU's version: "
             f"{_said(done)!r}",
             "Name a qemu-system-x86_64 that runs there: try "
             f"'{path} --version'.",
         )
-    if (int(found[1]), int(found[2])) < _OLDEST:
+    line, release = found
+    if release < OLDEST:
         raise UsageError(
-            f"{host.name}: {path} is QEMU {found[1]}.{found[2]}, and 8.1 is "
-            "the first release that can be judged",
+            f"{host.name}: {path} is QEMU {release[0]}.{release[1]}, and 8.1 "
+            "is the first release that can be judged",
             "Install a later QEMU there.",
         )
     return line
 
 
 async def _check_traces(host: Host, path: str) -> None:
-    items = await host.run([path, "-d", "help"], limit_s=_LIMIT_S)
-    events = await host.run([path, "-trace", "help"], limit_s=_LIMIT_S)
-    names = events.stdout.decode(errors="backslashreplace").split()
-    logged = _LOG_ITEM in items.stdout.decode(errors="backslashreplace")
-    missing = [x for x in _EVENTS if x not in names]
-    if logged and not missing:
-        return
-    why = "was built without the trace backend 'log'"
-    if logged:
-        why = f"has no trace event {', '.join(missing)}"
-    raise UsageError(
-        f"{host.name}: {path} {why}, so that nothing could be seen of a run",
-        "Install a QEMU there that was built with "
-        "--enable-trace-backends=log, as Debian's is.",
-    )
+    items, events = [
+        (await host.run([path, *words], limit_s=_LIMIT_S)).stdout.decode(
+            errors="backslashreplace"
+        )
+        for words in (["-d", "help"], ["-trace", "help"])
+    ]
+    if why := blindness(items, events):
+        raise UsageError(
+            f"{host.name}: {path} {why}, so that nothing could be seen of a "
+            "run",
+            "Install a QEMU there that was built with "
+            "--enable-trace-backends=log, as Debian's is.",
+        )
 
 
 async def _ask(host: Host, path: str, *arguments: str) -> Completed:

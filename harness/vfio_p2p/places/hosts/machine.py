@@ -141,7 +141,7 @@ class Machine:
         key = program.content[:16]
         if key not in self._launchers:
             await self._put_firmware(folder, firmware)
-            argv: tuple[str, ...] = (str(program.binary),)
+            argv = program.argv
             if not self.host.local:
                 await self._make_room(folder)
                 argv = await self._copied(program, folder / key)
@@ -241,6 +241,8 @@ class Machine:
                 "Check that the host has tar, and room for temporary files.",
             )
         lib = here / "lib"
+        if not program.libraries:
+            return (str(here / program.binary.name),)
         return (
             str(lib / LOADER),
             "--library-path",

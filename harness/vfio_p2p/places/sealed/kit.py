@@ -24,7 +24,7 @@ from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress
-from vfio_p2p.qemu.apt import AptRoot
+from vfio_p2p.qemu.apt import AptRoot, unpack
 
 _NEEDED_BYTES = 1 << 30
 _PACKAGES = "packages.json"
@@ -183,19 +183,6 @@ def kernel_packages(
     return [
         name.format(release=release, version=version) for name in templates
     ]
-
-
-def unpack(archives: Iterable[Path], root: Path) -> None:
-    """Unpack Debian packages; nothing is installed.
-
-    :param archives: Their files.
-    :param root: The folder that they are unpacked in.
-    :raise MissingToolError: When the machine has no dpkg-deb.
-    :raise HostError: When a package is damaged.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    for archive in archives:
-        _call(["dpkg-deb", "-x", str(archive), str(root)], "dpkg")
 
 
 def _make(

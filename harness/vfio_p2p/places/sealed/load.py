@@ -13,6 +13,15 @@ from vfio_p2p.side import Side
 
 _BINARY = "qemu-system-x86_64"
 
+_LOADER = "lib/ld.so"
+
+# A static program needs no loader, and the runner starts all of them by one.
+_STATIC = b"""\
+#!/bin/busybox sh
+shift 2
+exec "$@"
+"""
+
 # For people in a shell; the runner needs no shell to start a program.
 _RUN = b"""\
 #!/bin/sh
@@ -55,6 +64,8 @@ def write_initramfs(
 def _add_program(
     layer: Layer, side: Side, files: Mapping[str, bytes]
 ) -> None:
+    if _LOADER not in files:
+        files = {**files, _LOADER: _STATIC}
     for name, data in files.items():
         # The runner starts both by one name.
         target = name if name.startswith("lib/") else _BINARY

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a QEMU that was not built here has to say before it is run.
+
+These functions take what QEMU has printed, wherever it was started.
+"""
+
+from __future__ import annotations
+
+import re
+
+# The first release whose migrations can be judged.
+OLDEST = (8, 1)
+
+# The events without which no order of states can be seen.
+EVENTS = ("vfio_vmstate_change", "vm_state_notify", "migrate_set_state")
+
+_VERSION = re.compile(r"QEMU emulator version (\d{1,4})\.(\d{1,4})(?!\d)")
+# Only a QEMU that writes events to its log has this item (util/log.c).
+_LOG_ITEM = "trace:"
+
+
+def version_line(said: str) -> tuple[str, tuple[int, int]] | None:
+    """Find QEMU's version in what ``--version`` prints.
+
+    :param said: What it prints.
+    :return: The line and the release; None if that is no QEMU.
+    """
+    lines = said.splitlines()
+    line = lines[0].strip() if lines else ""
+    found = _VERSION.match(line)
+    if found is None or not line.isprintable():
+        return None
+    return line, (int(found[1]), int(found[2]))
+
+
+def blindness(items: str, events: str) -> str:
+    """Say why nothing could be seen of a run.
+
+    :param items: What ``-d help`` prints.
+    :param events: What ``-trace help`` prints.
+    :return: What the QEMU lacks, a clause; empty if it lacks nothing.
+    """
+    if _LOG_ITEM not in items:
+        return "was built without the trace backend 'log'"
+    names = set(events.split())
+    missing = [x for x in EVENTS if x not in names]
+    if missing:
+        return f"has no trace event {', '.join(missing)}"
+    return ""
