@@ -16,6 +16,7 @@ from vfio_p2p.scenario.step import Status
 QemuName = Annotated[
     str, Meta(pattern=r"^(source|destination)(-\d{1,3})?\Z")
 ]
+Release = Annotated[str, Meta(pattern=r"^\d{1,4}\.\d{1,4}\Z")]
 DeviceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.:-]{0,31}\Z")]
 
 
@@ -137,13 +138,33 @@ class Expect(Strict, frozen=True, kw_only=True):
     :param patched: The result with all six patches, ours or upstream's.
     :param followups: The result with these patches and a follow-up, by its
         name, if it differs.
+    :param since: The result of a QEMU with upstream's series, from a release
+        on, if it differs from `patched`.
     """
 
     base: Expectation = Expectation()
     patched: Expectation = Expectation()
     followups: dict[Name, Expectation] = msgspec.field(default_factory=dict)
+    since: dict[Release, Expectation] = msgspec.field(default_factory=dict)
 
     @property
     def each(self) -> tuple[Expectation, ...]:
         """All of these results."""
-        return (self.base, self.patched, *self.followups.values())
+        return (
+            self.base,
+            self.patched,
+            *self.followups.values(),
+            *self.since.values(),
+        )
+
+    def upstream(self, version: tuple[int, int] | None) -> Expectation:
+        """Return the result with upstream's series.
+
+        :param version: The numbers of the release; None if not known.
+        """
+        found = self.patched
+        if version is not None:
+            reached = [x for x in self.since if release(x) <= version]
+            if reached:
+                found = self.since[max(reached, key=release)]
+        return found

@@ -28,6 +28,7 @@ from vfio_p2p.variant import (
     has_series,
     is_as_it_is,
     parse_tree,
+    release_of,
 )
 from vfio_p2p.verdict.ending import (
     started_late,
@@ -134,7 +135,12 @@ def assess(
     expected = expect.base
     if patches >= SERIES_LENGTH:
         on_top = parse_tree(variant).on_top if followup is None else followup
-        expected = expect.followups.get(on_top, expect.patched)
+        expected = expect.followups.get(
+            on_top,
+            expect.upstream(
+                release_of(bundle.manifest.inputs.source.version)
+            ),
+        )
     found = _judge(run, patches, expected)
     if bundle.manifest.result.outcome is Outcome.TIMEOUT:
         found = _named(found, stuck(run))
