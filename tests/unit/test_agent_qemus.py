@@ -292,7 +292,7 @@ def test_a_log_is_rotated(tmp_path: Path) -> None:
             log.write_text("new\n")
             assert follower.read(4) == b"old\n"
             assert follower.answer() == {
-                "key": "log", "cut": "the log was rotated"
+                "key": "log", "cut": "the log was rotated", "lost": False
             }
             assert follower.read(4) == b"new\n"
 

@@ -187,7 +187,7 @@ def log_of(roots: Roots, pid: int, argv: list[str]) -> dict[str, str]:
         return {"path": _seen(process, path), "how": "-D"}
     link = _link(process / "fd/2")
     if link.startswith("pipe:["):
-        path = _log_behind(roots, link)
+        path = _log_behind(roots, link, guest_of(argv))
         if path:
             return {"path": path, "how": "virtlogd"}
         return {"path": "", "how": "a pipe whose reader is not known"}
@@ -219,7 +219,7 @@ def _seen(process: Path, path: str) -> str:
     return other if os.path.exists(other) else path
 
 
-def _log_behind(roots: Roots, pipe: str) -> str:
+def _log_behind(roots: Roots, pipe: str, guest: str) -> str:
     """Return the log that virtlogd writes what it reads from a pipe to."""
     for name in files.names(roots.proc):
         if not name.isdigit():
@@ -232,9 +232,16 @@ def _log_behind(roots: Roots, pipe: str) -> str:
         logs = {
             int(x): y for x, y in links.items() if y.endswith(".log")
         }
-        # It opens the log of a guest right before or after its pipe.
+        # It names the log after the guest.  At first, the log's descriptor is
+        # also next to its pipe's; after a rotation it may be any.
         for reader in readers:
-            near = sorted(logs, key=lambda x: abs(x - reader))
+            near = sorted(
+                logs,
+                key=lambda x: (
+                    os.path.basename(logs[x]) != f"{guest}.log",
+                    abs(x - reader),
+                ),
+            )
             if near:
                 return logs[near[0]]
     return ""

@@ -54,14 +54,15 @@ class Stream:
 
     :param log: The file for its log, once a migration has begun.
     :param events: The file for its QMP events, once a migration has begun.
-    :param statuses: The statuses of the last migration.
+    :param witnesses: The statuses of the last migration, as the log tells
+        them, and as events do.
     :param ended: Whether the QEMU has ended.
     :param cut: Whether the log was too long to be kept whole.
     """
 
     log: IO[bytes] | None = None
     events: IO[str] | None = None
-    statuses: list[str] = field(default_factory=list)
+    witnesses: dict[str, list[str]] = field(default_factory=dict)
     ended: bool = False
     cut: bool = False
     size_bytes: int = 0
@@ -73,6 +74,11 @@ class Stream:
     _pieces: LogPieces = field(default_factory=LogPieces)
 
     @property
+    def statuses(self) -> list[str]:
+        """The statuses of the last migration, by the witness who saw most."""
+        return max(self.witnesses.values(), key=len, default=[])
+
+    @property
     def status(self) -> str:
         """The last status that was told; empty if none was."""
         return self.statuses[-1] if self.statuses else ""
@@ -82,10 +88,18 @@ class Stream:
         """Whether nothing more of this migration can come."""
         return self.ended or self.status in _OVER
 
-    def told(self, status: str) -> None:
-        """Note a status; a second witness of the same counts once."""
-        if status != self.status:
-            self.statuses.append(status)
+    def told(self, witness: str, status: str) -> None:
+        """Note a status.
+
+        The log lags behind events or the other way round, and each must not
+        be taken for the next step of the other.
+
+        :param witness: Who tells it.
+        :param status: The status.
+        """
+        statuses = self.witnesses.setdefault(witness, [])
+        if [status] != statuses[-1:]:
+            statuses.append(status)
 
     def find_statuses(self, data: bytes) -> Iterator[str]:
         """Yield the statuses in the lines of the log that are whole now."""
@@ -157,7 +171,7 @@ class Capture:
         else:
             stream.write(data)
         for status in stream.find_statuses(data):
-            self._status(side, status, now_ns)
+            self._status(side, "log", status, now_ns)
 
     def event(self, side: Side, event: Mapping[str, Any], now_ns: int) -> None:
         """Take a QMP event.
@@ -169,7 +183,7 @@ class Capture:
         self._note(side, event, now_ns)
         match event:
             case {"event": "MIGRATION", "data": {"status": str(status)}}:
-                self._status(side, status, now_ns)
+                self._status(side, "events", status, now_ns)
 
     def answer(
         self, side: Side, answer: Mapping[str, Any], now_ns: int
@@ -193,11 +207,17 @@ class Capture:
         self.streams[side].ended = True
         self._check(now_ns)
 
-    def _status(self, side: Side, status: str, now_ns: int) -> None:
+    def replaced(self, side: Side) -> None:
+        """Take notice that another QEMU has come in place of one."""
+        self.streams[side] = Stream()
+
+    def _status(
+        self, side: Side, witness: str, status: str, now_ns: int
+    ) -> None:
         stream = self.streams[side]
         if self.phase is Phase.IDLE and stream.over and status not in _OVER:
-            stream.statuses.clear()
-        stream.told(status)
+            stream.witnesses.clear()
+        stream.told(witness, status)
         if self.phase is Phase.IDLE and self._begins(side, status):
             self.phase = Phase.RUNNING
             self._on_begin(self)

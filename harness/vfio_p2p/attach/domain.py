@@ -2,15 +2,17 @@
 """The monitor of a domain of libvirt, through libvirt.
 
 libvirt holds the monitor of its QEMUs.  It passes commands on, and events.
-On the destination of a migration it passes nothing on until the migration is
-over.
+On the destination of a migration, it passes events on at once, and no command
+until the migration is over.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,20 +20,35 @@ from vfio_p2p.attach.monitor import COMMAND_S, OnEvent
 from vfio_p2p.errors import (
     CommandError,
     ConnectionLostError,
+    HarnessError,
     HostError,
     MissingToolError,
     SkipError,
     StepTimeoutError,
+    UsageError,
 )
 
 try:
     import libvirt
     import libvirt_qemu
-    import libvirtaio
 except ImportError:
     libvirt = None
 
 PACKAGE = "python3-libvirt"
+_INSTALL = (
+    "Install the extra 'libvirt' with 'pip install \"vfio-p2p[libvirt]\"', "
+    "which needs libvirt-dev, pkg-config and gcc; or, for a vfio-p2p that "
+    f"runs with the system's Python, the Debian package {PACKAGE}."
+)
+_TRY = "'virsh -c URI list' tries a URI."
+_WRITE = (
+    "Name a socket that permits writing (libvirt-sock, and not "
+    "libvirt-sock-ro) with --libvirt URI, and run this as root or as a "
+    "member of the group libvirt."
+)
+# A libvirt that has said nothing for 15 s is gone.
+_KEEPALIVE = (5, 3)
+_lock = threading.Lock()
 _registered = False
 
 
@@ -39,19 +56,82 @@ class DomainMonitor:
     """A domain's monitor; use `domain_monitor`.
 
     :param name: What messages call it.
-    :param domain: The domain, as libvirt's binding has it.
+    :param connection: The connection, as libvirt's binding has it.
+    :param domain: The name of the domain.
     """
 
-    def __init__(self, name: str, domain: Any) -> None:
+    def __init__(self, name: str, connection: Any, domain: str) -> None:
         self.name = name
-        self._domain = domain
-        self._closed = asyncio.Event()
+        self.domain = domain
+        self.closed = False
+        self._connection = connection
+        self._found: Any = None
         self._busy = asyncio.Lock()
+        self._changed = asyncio.Event()
 
-    @property
-    def uuid(self) -> str:
-        """The UUID of the domain."""
-        return str(self._domain.UUIDString())
+    async def running(self) -> str:
+        """Take the domain, and return its UUID.
+
+        :raise SkipError: When there is no such domain, or it does not run,
+            or it is being migrated to.
+        """
+        try:
+            found = await self._call(
+                self._connection.lookupByName, self.domain
+            )
+            active = await self._call(found.isActive)
+            arriving = await self._call(_is_arriving, found)
+        except libvirt.libvirtError as err:
+            what = err.get_error_message()
+            if err.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise ConnectionLostError(
+                    self.name, f"libvirt: {what}"
+                ) from err
+            raise SkipError(
+                f"{self.name}: libvirt: {what}",
+                "'virsh -c URI list --all' lists the domains of a libvirt, "
+                "and --libvirt URI names it.",
+            ) from err
+        if not active:
+            raise SkipError(
+                f"{self.name}: the domain {self.domain} is shut off",
+                f"Start it with 'virsh start {self.domain}', or wait for it "
+                "with --follow.",
+            )
+        if arriving:
+            raise SkipError(
+                f"{self.name}: the domain {self.domain} is being migrated to",
+                "libvirt passes no command on until that is over. Then start "
+                "this again, or wait with --follow.",
+            )
+        self._found = found
+        return str(found.UUIDString())
+
+    async def arriving(self) -> str:
+        """Wait until the domain is being migrated to; return its UUID.
+
+        No command can be executed until the migration is over.
+
+        :raise ConnectionLostError: When libvirt is gone.
+        """
+        while not self.closed:
+            self._changed.clear()
+            if uuid := await self.arrives():
+                return uuid
+            await self._changed.wait()
+        raise ConnectionLostError(self.name, "libvirt is gone")
+
+    async def arrives(self) -> str:
+        """Return the domain's UUID if it is being migrated to now."""
+        # Usually there is no such domain before.
+        with suppress(libvirt.libvirtError):
+            found = await self._call(
+                self._connection.lookupByName, self.domain
+            )
+            if await self._call(_is_arriving, found):
+                self._found = found
+                return str(found.UUIDString())
+        return ""
 
     async def execute(
         self,
@@ -66,13 +146,15 @@ class DomainMonitor:
             request["arguments"] = dict(arguments)
         try:
             async with asyncio.timeout(limit_s), self._busy:
-                text = await asyncio.to_thread(
+                text = await self._call(
                     libvirt_qemu.qemuMonitorCommand,
-                    self._domain,
+                    self._found,
                     json.dumps(request),
                     0,
                 )
         except libvirt.libvirtError as err:
+            if (refused := _refused(self.name, err)) is not None:
+                raise refused from err
             raise ConnectionLostError(
                 self.name, f"libvirt: {err.get_error_message()}"
             ) from err
@@ -85,95 +167,181 @@ class DomainMonitor:
             )
         return answer.get("return")
 
-    async def lost(self) -> None:
-        """Wait until libvirt is gone; see `Monitor`."""
-        await self._closed.wait()
+    def changed(self) -> None:
+        """Take notice that the domain has begun to run, or has ended."""
+        self._changed.set()
 
     def close(self) -> None:
         """Take notice that libvirt is gone."""
-        self._closed.set()
+        self.closed = True
+        self._changed.set()
+
+    @staticmethod
+    async def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.to_thread(function, *arguments)
+
+
+def _is_arriving(domain: Any) -> bool:
+    state, reason = domain.state()
+    return state == libvirt.VIR_DOMAIN_PAUSED and reason in (
+        libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
+        libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
+    )
 
 
 @asynccontextmanager
 async def domain_monitor(
     name: str, uri: str, domain: str, on_event: OnEvent
 ) -> AsyncIterator[DomainMonitor]:
-    """Reach the monitor of a domain for as long as the block lasts.
+    """Reach libvirt for as long as the block lasts.
+
+    The domain need not exist yet.
 
     :param name: What messages call it.
     :param uri: The URI of libvirt; empty for libvirt's default.
     :param domain: The name of the domain.
-    :param on_event: Called with each QMP event.
+    :param on_event: Called with each QMP event of the domain.
     :raise MissingToolError: When libvirt's binding is missing.
-    :raise HostError: When libvirt cannot be reached.
-    :raise SkipError: When there is no such domain, or it does not run.
+    :raise UsageError: When the URI is wrong, or permits no writing.
+    :raise SkipError: When no libvirt listens there.
+    :raise HostError: When libvirt cannot be reached otherwise.
     """
-    _register()
-    connection = await _open(uri)
-    try:
-        try:
-            found = await asyncio.to_thread(connection.lookupByName, domain)
-            active = await asyncio.to_thread(found.isActive)
-        except libvirt.libvirtError as err:
-            raise SkipError(
-                f"{uri or 'libvirt'}: {err.get_error_message()}",
-                "'virsh list' lists the domains that run.",
-            ) from err
-        if not active:
-            raise SkipError(
-                f"the domain {domain} does not run",
-                "Start it first.",
-            )
-        monitor = DomainMonitor(name, found)
+    async with _connected(name, uri) as connection:
+        monitor = DomainMonitor(name, connection, domain)
         loop = asyncio.get_running_loop()
 
         def on_qmp(
             conn: Any, dom: Any, event: str, sec: int, usec: int,
             details: str | None, opaque: Any,
         ) -> None:
+            if dom.name() != domain:
+                return
             document: dict[str, Any] = {
                 "timestamp": {"seconds": sec, "microseconds": usec},
                 "event": event,
             }
             if details:
                 document["data"] = json.loads(details)
-            loop.call_soon_threadsafe(on_event, document)
+            _tell(loop, on_event, document)
+
+        def on_change(
+            conn: Any, dom: Any, event: int, detail: int, opaque: Any
+        ) -> None:
+            if dom.name() == domain:
+                _tell(loop, monitor.changed)
 
         def on_close(conn: Any, reason: int, opaque: Any) -> None:
-            loop.call_soon_threadsafe(monitor.close)
+            _tell(loop, monitor.close)
 
-        number = libvirt_qemu.qemuMonitorEventRegister(
-            connection, found, None, on_qmp, None, 0
-        )
-        connection.registerCloseCallback(on_close, None)
-        connection.setKeepAlive(5, 3)
+        try:
+            qmp_id = libvirt_qemu.qemuMonitorEventRegister(
+                connection, None, None, on_qmp, None, 0
+            )
+            changes_id = connection.domainEventRegisterAny(
+                None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_change, None
+            )
+            connection.registerCloseCallback(on_close, None)
+            connection.setKeepAlive(*_KEEPALIVE)
+        except libvirt.libvirtError as err:
+            raise _refused(name, err) or _unreachable(name, uri, err) from err
         try:
             yield monitor
         finally:
             # libvirt may be gone.
             with suppress(libvirt.libvirtError):
                 connection.unregisterCloseCallback()
-                libvirt_qemu.qemuMonitorEventDeregister(connection, number)
+                connection.domainEventDeregisterAny(changes_id)
+                libvirt_qemu.qemuMonitorEventDeregister(connection, qmp_id)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any
+) -> None:
+    """Call a function in the loop, which may have been closed meanwhile."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *args)
+
+
+@asynccontextmanager
+async def _connected(name: str, uri: str) -> AsyncIterator[Any]:
+    """Connect to libvirt for as long as the block lasts."""
+    if libvirt is None:
+        raise MissingToolError("libvirt's Python binding", PACKAGE, _INSTALL)
+    _run_events()
+    try:
+        connection = await asyncio.to_thread(libvirt.open, uri or None)
+    except libvirt.libvirtError as err:
+        raise _unreachable(name, uri, err) from err
+    try:
+        yield connection
     finally:
         with suppress(libvirt.libvirtError):
             await asyncio.to_thread(connection.close)
 
 
-def _register() -> None:
+def _run_events() -> None:
+    """Let a thread of its own serve libvirt's events.
+
+    libvirt knows one event loop for the whole process, which must be there
+    before the first connection and can never be replaced; an asyncio loop
+    comes and goes.
+    """
     global _registered
-    if libvirt is None:
-        raise MissingToolError("libvirt's Python binding", PACKAGE)
-    if not _registered:
-        libvirt.registerErrorHandler(lambda opaque, error: None, None)
+    with _lock:
+        if _registered:
+            return
         _registered = True
-    libvirtaio.virEventRegisterAsyncIOImpl()
+        # Otherwise, it prints each error.
+        libvirt.registerErrorHandler(lambda opaque, error: None, None)
+        libvirt.virEventRegisterDefaultImpl()
+
+    def serve() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=serve, name="libvirt", daemon=True).start()
 
 
-async def _open(uri: str) -> Any:
-    try:
-        return await asyncio.to_thread(libvirt.open, uri or None)
-    except libvirt.libvirtError as err:
-        raise HostError(
-            f"{uri or 'libvirt'}: {err.get_error_message()}",
-            "Check the URI with 'virsh -c URI list'.",
-        ) from err
+def _refused(name: str, err: Any) -> UsageError | None:
+    """Return the error if libvirt does not permit what we need."""
+    if err.get_error_code() in (
+        libvirt.VIR_ERR_OPERATION_DENIED,
+        libvirt.VIR_ERR_ACCESS_DENIED,
+        libvirt.VIR_ERR_AUTH_FAILED,
+        libvirt.VIR_ERR_AUTH_CANCELLED,
+        libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+    ):
+        return UsageError(
+            f"{name}: libvirt: {err.get_error_message()}", _WRITE
+        )
+    return None
+
+
+def _unreachable(name: str, uri: str, err: Any) -> HarnessError:
+    """Return the error for a libvirt that could not be connected to."""
+    if (refused := _refused(name, err)) is not None:
+        return refused
+    what = f"{name}: {uri or 'libvirt'}: {err.get_error_message()}"
+    code = err.get_error_code()
+    if code == libvirt.VIR_ERR_SYSTEM_ERROR:
+        number = err.get_int1()
+        if number in (errno.EACCES, errno.EPERM):
+            return UsageError(what, _WRITE)
+        if number in (errno.ENOENT, errno.ECONNREFUSED):
+            return SkipError(
+                what,
+                f"Start libvirt's daemon, or name another libvirt with "
+                f"--libvirt URI. {_TRY}",
+            )
+    elif code in (
+        libvirt.VIR_ERR_NO_CONNECT,
+        libvirt.VIR_ERR_NO_SUPPORT,
+        libvirt.VIR_ERR_INVALID_ARG,
+        libvirt.VIR_ERR_INTERNAL_ERROR,
+    ):
+        return UsageError(
+            what,
+            "Give a URI of libvirt's QEMU driver, such as qemu:///system or "
+            f"qemu:///session. {_TRY}",
+        )
+    return HostError(what, f"Check the URI. {_TRY}")

@@ -60,8 +60,9 @@ class Monitor(Protocol):
         :raise StepTimeoutError: When it takes longer.
         """
 
-    async def lost(self) -> None:
-        """Wait until the connection is gone."""
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
 
 
 class QmpMonitor:
@@ -95,10 +96,10 @@ class QmpMonitor:
         except TimeoutError:
             raise StepTimeoutError(self.name, command, limit_s) from None
 
-    async def lost(self) -> None:
-        """Wait until the connection is gone; see `Monitor`."""
-        while self._client.runstate is Runstate.RUNNING:
-            await self._client.runstate_changed()
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone; see `Monitor`."""
+        return self._client.runstate is not Runstate.RUNNING
 
 
 @asynccontextmanager

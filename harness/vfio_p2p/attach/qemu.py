@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from vfio_p2p.attach.domain import domain_monitor
+from vfio_p2p.attach.domain import DomainMonitor, domain_monitor
 from vfio_p2p.attach.monitor import Monitor, OnEvent, connected
 from vfio_p2p.attach.target import Target, TargetKind
-from vfio_p2p.attach.tracing import Tracing
+from vfio_p2p.attach.tracing import Tracing, enabled_events
 from vfio_p2p.errors import (
     HarnessError,
     HostError,
@@ -32,6 +32,12 @@ _LISTENS_AT = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 # Well below the lease of the agent.
 _BEAT_S = 2.0
+# How long a QEMU may take to say what it is after a migration to it.
+_ASK_S = 5.0
+# libvirt says so in the log of a domain before it starts QEMU.
+_STARTS = "starting up libvirt version"
+# What is read of a log that may have begun before QEMU.
+_BACK_BYTES = 1 << 20
 
 
 class Socket(msgspec.Struct, frozen=True):
@@ -106,25 +112,30 @@ async def qemus_of(host: Host) -> list[Process]:
 
 
 async def find_process(
-    host: Host, target: Target, uuid: str = ""
+    host: Host, target: Target, uuid: str = "", *, incoming: bool = False
 ) -> Process:
     """Find the process that a user has named.
 
     :param host: Its host.
     :param target: What names it; a domain is found by its UUID.
     :param uuid: The UUID of the domain.
+    :param incoming: Whether it is the one that is being migrated to, if a
+        domain has two QEMUs on one host.
     :raise SkipError: When there is none.
     """
     if target.kind is TargetKind.PID:
         answer = await host.agent(["qemus", "--pid", target.value])
         return msgspec.convert(answer, Process)
-    for process in await qemus_of(host):
-        if target.kind is TargetKind.DOMAIN:
-            if uuid and uuid in process.argv:
-                return process
-        elif any(
-            _same(target, monitor) for monitor in process.monitors
-        ):
+    found = await qemus_of(host)
+    if target.kind is TargetKind.DOMAIN:
+        # The one that is being migrated to is younger.
+        mine = sorted(
+            (x for x in found if uuid in x.argv), key=lambda x: x.started
+        )
+        if mine:
+            return mine[-1 if incoming else 0]
+    for process in found:
+        if any(_same(target, monitor) for monitor in process.monitors):
             return process
     raise SkipError(
         f"{host.name}: no QEMU that can be seen has {target}",
@@ -158,6 +169,9 @@ class AttachedQemu:
     :param why: Why there is no monitor, if so.
     :param version: QEMU's version; empty if it does not tell.
     :param gone: Set when its process has ended, and its log was read.
+    :param lost: Whether some of its log was removed before it was read.
+    :param arrived: Whether it was started to be migrated to by libvirt, which
+        passes no command on until the migration is over.
     """
 
     name: str
@@ -170,6 +184,29 @@ class AttachedQemu:
     why: str = ""
     version: str = ""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: bool = False
+    arrived: bool = False
+
+    async def runs(self) -> bool:
+        """Return whether its process is still there.
+
+        :raise HostError: When its host does not answer.
+        """
+        target = Target(TargetKind.PID, str(self.process.pid))
+        try:
+            found = await find_process(self.host, target)
+        except SkipError:
+            return False
+        return found.started == self.process.started
+
+    async def introduce(self) -> None:
+        """Ask what could not be asked before a migration was over."""
+        if self.arrived and self.monitor and not self.version:
+            # It may have ended, and libvirt may not be ready.
+            with suppress(VMError, TimeoutError):
+                async with asyncio.timeout(_ASK_S):
+                    self.version = await _version(self.monitor)
+                    self.events = await enabled_events(self.monitor)
 
 
 @asynccontextmanager
@@ -181,7 +218,6 @@ async def attached(
     libvirt: str = "",
     on_log: OnLog,
     on_event: OnEvent,
-    back_bytes: int = 0,
     trace: bool = True,
 ) -> AsyncIterator[AttachedQemu]:
     """Listen to a QEMU for as long as the block lasts.
@@ -194,7 +230,6 @@ async def attached(
     :param libvirt: The URI of libvirt, for a domain.
     :param on_log: Called with each piece of its log.
     :param on_event: Called with each QMP event.
-    :param back_bytes: How much of the log before now to read.
     :param trace: Whether to switch trace events on.
     :raise SkipError: When there is no such QEMU.
     :raise HostError: When it cannot be listened to.
@@ -206,7 +241,7 @@ async def attached(
             domain = await stack.enter_async_context(
                 domain_monitor(name, libvirt, target.value, on_event)
             )
-            monitor, uuid = domain, domain.uuid
+            monitor, uuid = domain, await domain.running()
         process = await find_process(host, target, uuid)
         if monitor is None:
             free, why = _free(process, target)
@@ -219,16 +254,46 @@ async def attached(
         )
         if monitor:
             qemu.version = await _version(monitor)
-        await stack.enter_async_context(
-            _following(qemu, on_log, back_bytes)
-        )
+        await stack.enter_async_context(_following(qemu, on_log))
         if monitor and trace and process.log.path:
             tracing = Tracing(
                 monitor, host.name, process.pid, process.started
             )
-            stack.push_async_callback(_put_back, tracing)
+            stack.push_async_callback(_put_back, qemu, tracing)
             qemu.tracing = tracing
             qemu.events = await tracing.start()
+        yield qemu
+
+
+@asynccontextmanager
+async def arriving(
+    name: str, host: Host, monitor: DomainMonitor, on_log: OnLog
+) -> AsyncIterator[AttachedQemu]:
+    """Wait for a QEMU that libvirt starts to migrate to, and listen to it.
+
+    Its log is read from its beginning.  Nothing is asked or changed, as that
+    would have to wait for the end of the migration.
+
+    :param name: Its side, for messages.
+    :param host: Its host.
+    :param monitor: The monitor of its domain.
+    :param on_log: Called with each piece of its log.
+    :raise SkipError: When its process cannot be seen.
+    :raise HostError: When it cannot be listened to.
+    :raise ConnectionLostError: When libvirt is gone.
+    """
+    target = Target(TargetKind.DOMAIN, monitor.domain)
+    process = None
+    while process is None:
+        uuid = await monitor.arriving()
+        try:
+            process = await find_process(host, target, uuid, incoming=True)
+        except SkipError:
+            # The migration may have failed meanwhile, and the next may come.
+            if await monitor.arrives():
+                raise
+    qemu = AttachedQemu(name, host, process, monitor, None, arrived=True)
+    async with _following(qemu, on_log, _BACK_BYTES, _STARTS):
         yield qemu
 
 
@@ -288,22 +353,30 @@ async def _socket_monitor(
         )
 
 
-async def _put_back(tracing: Tracing) -> None:
+async def _put_back(qemu: AttachedQemu, tracing: Tracing) -> None:
     # QEMU may be gone, and its events with it.
     with suppress(VMError):
         await tracing.restore()
         return
-    tracing.forget()
+    # If only its monitor is gone, the note says what the next command has to
+    # put back.
+    with suppress(HostError):
+        if qemu.gone.is_set() or not await qemu.runs():
+            tracing.forget()
 
 
 @asynccontextmanager
 async def _following(
-    qemu: AttachedQemu, on_log: OnLog, back_bytes: int
+    qemu: AttachedQemu, on_log: OnLog, back_bytes: int = 0, since: str = ""
 ) -> AsyncIterator[None]:
     """Hear of the log of a QEMU, and of its end."""
     process, logs = qemu.process, {}
     if process.log.path:
-        logs["log"] = {"path": process.log.path, "back_bytes": back_bytes}
+        logs["log"] = {
+            "path": process.log.path,
+            "back_bytes": back_bytes,
+            "since": since,
+        }
     async with qemu.host.agent_session(["follow"]) as session:
         await session.send(
             {"pid": process.pid, "started": process.started, "files": logs}
@@ -316,7 +389,7 @@ async def _following(
             )
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_read(session, on_log, qemu.gone)),
+                group.create_task(_read(session, on_log, qemu)),
                 group.create_task(_beat(session)),
             ]
             try:
@@ -327,14 +400,16 @@ async def _following(
 
 
 async def _read(
-    session: AgentSession, on_log: OnLog, gone: asyncio.Event
+    session: AgentSession, on_log: OnLog, qemu: AttachedQemu
 ) -> None:
     while True:
         answer: dict[str, Any] = await session.receive()
         if "data" in answer:
             on_log(base64.b64decode(answer["data"]))
+        if answer.get("lost"):
+            qemu.lost = True
         if "gone" in answer:
-            gone.set()
+            qemu.gone.set()
 
 
 async def _beat(session: AgentSession) -> None:

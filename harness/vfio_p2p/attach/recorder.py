@@ -18,15 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from vfio_p2p.attach.capture import Capture, Phase
+from vfio_p2p.attach.domain import DomainMonitor, domain_monitor
 from vfio_p2p.attach.drive import Drive, driving
-from vfio_p2p.attach.qemu import AttachedQemu, attached, explain
-from vfio_p2p.attach.target import Target
+from vfio_p2p.attach.qemu import (
+    AttachedQemu,
+    arriving,
+    attached,
+    explain,
+)
+from vfio_p2p.attach.target import Target, TargetKind
 from vfio_p2p.bundle.manifest import RESULT, Inputs, ProgramInput, trace_file
 from vfio_p2p.bundle.provenance import AttachedMachine, AttachedProvenance
 from vfio_p2p.bundle.write import seal, writing
-from vfio_p2p.errors import HarnessError, VMError
+from vfio_p2p.errors import (
+    ConnectionLostError,
+    HarnessError,
+    InputError,
+    VMError,
+)
 from vfio_p2p.machine.files import remove_tree
-from vfio_p2p.machine.host import HostSpec, open_host
+from vfio_p2p.machine.host import Host, HostSpec, open_host
 from vfio_p2p.machine.qemu import TRANSCRIPT
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
@@ -54,12 +65,26 @@ class Attachment:
     host: HostSpec = field(default_factory=HostSpec)
     libvirt: str = ""
 
+    def arrives(self, side: Side) -> bool:
+        """Return whether there is a QEMU only while there is a migration.
+
+        libvirt starts that of a destination when a migration begins.
+
+        :param side: The side of this QEMU.
+        """
+        return (
+            side is Side.DESTINATION and self.target.kind is TargetKind.DOMAIN
+        )
+
 
 class Listener:
     """Told of what happens; all of its methods do nothing."""
 
     def attached(self, side: Side, qemu: AttachedQemu) -> None:
         """A QEMU is listened to."""
+
+    def awaited(self, side: Side, target: Target) -> None:
+        """A QEMU will be listened to as soon as a migration to it begins."""
 
     def log(self, side: Side, data: bytes) -> None:
         """A QEMU has written to its log."""
@@ -111,6 +136,7 @@ class Recorder:
         :return: The bundles, in order.
         :raise HarnessError: When a QEMU cannot be attached to, or is gone
             before anything was recorded.
+        :raise InputError: When waiting would not help.
         """
         while True:
             try:
@@ -119,9 +145,9 @@ class Recorder:
                 why = explain(err)
                 if why is None:
                     raise
-                if not self.follow:
-                    if self.bundles:
-                        return self.bundles
+                if not self.follow and self.bundles:
+                    return self.bundles
+                if not self.follow or isinstance(why, InputError):
                     raise why from err
                 self.listener.lost(why)
             if self.count and len(self.bundles) >= self.count:
@@ -135,8 +161,21 @@ class Recorder:
         self.qemus = {}
         async with AsyncExitStack() as stack:
             cut = stack.enter_context(_Cutter(self))
+            arrivals: list[tuple[Side, Host, DomainMonitor]] = []
             for side, wanted in self.attachments.items():
                 host = await stack.enter_async_context(open_host(wanted.host))
+                if wanted.arrives(side):
+                    monitor = await stack.enter_async_context(
+                        domain_monitor(
+                            str(side),
+                            wanted.libvirt,
+                            wanted.target.value,
+                            partial(cut.event, side),
+                        )
+                    )
+                    arrivals.append((side, host, monitor))
+                    self.listener.awaited(side, wanted.target)
+                    continue
                 self.qemus[side] = await stack.enter_async_context(
                     attached(
                         str(side),
@@ -153,7 +192,27 @@ class Recorder:
                 await stack.enter_async_context(
                     driving(self.qemus, self.drive)
                 )
-            await cut.run()
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._receive(*x, cut)) for x in arrivals
+                ]
+                try:
+                    await cut.run()
+                finally:
+                    for task in tasks:
+                        task.cancel()
+
+    async def _receive(
+        self, side: Side, host: Host, monitor: DomainMonitor, cut: _Cutter
+    ) -> None:
+        """Listen to one QEMU after another that is migrated to."""
+        while True:
+            async with arriving(
+                str(side), host, monitor, partial(cut.log, side)
+            ) as qemu:
+                self.qemus[side] = qemu
+                self.listener.attached(side, qemu)
+                await cut.left(side)
 
     def add(self, bundle: Path) -> None:
         """Take notice of a bundle that is whole."""
@@ -170,7 +229,7 @@ class _Migration:
 
     :param path: Its final folder.
     :param capture: What is written into it.
-    :param logs: The sides whose logs can be read.
+    :param logs: The sides whose logs can be read, as far as is known.
     """
 
     def __init__(
@@ -192,6 +251,11 @@ class _Migration:
     def keep(self, inputs: Inputs, result: Result) -> None:
         """Make the bundle whole."""
         self._files.close()
+        for side in Side:
+            log = self.folder / trace_file(str(side))
+            # That of a QEMU that never came, or has no log.
+            if log.is_file() and not log.stat().st_size:
+                log.unlink()
         (self.folder / RESULT).write_bytes(result.to_json())
         seal(self.folder, inputs)
         self._publishing.close()
@@ -211,6 +275,8 @@ class _Cutter:
         self._migration: _Migration | None = None
         self._capture = self._new()
         self._ended: set[Side] = set()
+        self._downtime_ms: int | None = None
+        self._asked = False
 
     def __enter__(self) -> _Cutter:
         return self
@@ -235,10 +301,11 @@ class _Cutter:
     def _begin(self, capture: Capture) -> None:
         """Open the files of a migration."""
         recorder = self._recorder
+        logs = {x for x, y in recorder.qemus.items() if y.process.log.path}
+        # A QEMU that arrives may still be on its way.
+        logs |= recorder.attachments.keys() - recorder.qemus.keys()
         self._migration = _Migration(
-            next_bundle(recorder.out),
-            capture,
-            {x for x, y in recorder.qemus.items() if y.process.log.path},
+            next_bundle(recorder.out), capture, logs
         )
         recorder.listener.began()
 
@@ -249,20 +316,21 @@ class _Cutter:
         while True:
             await asyncio.sleep(_TICK_S)
             if time.monotonic() - asked_s >= _POLL_S:
-                await self._ask()
+                await self._poll()
                 asked_s = time.monotonic()
-            for side, qemu in recorder.qemus.items():
+            for side, qemu in list(recorder.qemus.items()):
                 if qemu.gone.is_set() and side not in self._ended:
                     self._ended.add(side)
                     self._capture.ended(side, time.time_ns())
+            await self._ask()
             if self._capture.done(time.time_ns()):
                 await self._finish()
                 if recorder.count and len(recorder.bundles) >= recorder.count:
                     return
-            if self._ended and self._capture.phase is Phase.IDLE:
+            if self._capture.phase is Phase.IDLE and await self._is_over():
                 return
 
-    async def _ask(self) -> None:
+    async def _poll(self) -> None:
         """Ask the source how far the migration is."""
         if self._capture.phase is not Phase.RUNNING:
             return
@@ -272,15 +340,58 @@ class _Cutter:
             self._capture.answer(Side.SOURCE, answer, time.time_ns())
             self._recorder.listener.answer(Side.SOURCE, answer)
 
+    async def _is_over(self) -> bool:
+        """Return whether a QEMU is gone that does not come by itself.
+
+        :raise ConnectionLostError: When only its monitor is gone.
+        """
+        recorder = self._recorder
+        for side, qemu in list(recorder.qemus.items()):
+            if qemu.gone.is_set():
+                if not recorder.attachments[side].arrives(side):
+                    return True
+            elif (
+                qemu.monitor
+                and qemu.monitor.closed
+                # Its end may not have been noticed yet.
+                and await qemu.runs()
+            ):
+                raise ConnectionLostError(
+                    str(side), "the connection to its monitor is gone"
+                )
+        return False
+
+    async def left(self, side: Side) -> None:
+        """Wait until a QEMU is gone, and its migration is recorded."""
+        await self._recorder.qemus[side].gone.wait()
+        while (
+            side not in self._ended or self._capture.phase is not Phase.IDLE
+        ):
+            await asyncio.sleep(_TICK_S)
+        self._ended.discard(side)
+        self._capture.replaced(side)
+        del self._recorder.qemus[side]
+
+    async def _ask(self) -> None:
+        """Ask the source for its own figure before somebody ends it."""
+        source = self._recorder.qemus.get(Side.SOURCE)
+        if (
+            source
+            and not self._asked
+            and self._capture.phase is Phase.ENDING
+            and Side.SOURCE not in self._ended
+        ):
+            self._asked = True
+            self._downtime_ms = (await _query(source)).get("downtime")
+
     async def _finish(self) -> None:
         recorder, migration = self._recorder, self._migration
         assert migration
-        source = recorder.qemus.get(Side.SOURCE)
-        downtime_ms: int | None = None
-        if source and Side.SOURCE not in self._ended:
-            downtime_ms = (await _query(source)).get("downtime")
-        result = self._capture.result(downtime_ms)
+        for qemu in recorder.qemus.values():
+            await qemu.introduce()
+        result = self._capture.result(self._downtime_ms)
         ended = self._capture
+        self._downtime_ms, self._asked = None, False
         self._capture, self._migration = self._new(), None
         for side in self._ended:
             self._capture.ended(side, time.time_ns())
@@ -311,7 +422,7 @@ def _inputs(
             log=qemu.process.log.how,
             timestamps=qemu.process.timestamps,
             events=qemu.events,
-            cut=capture.streams[side].cut,
+            cut=capture.streams[side].cut or qemu.lost,
         )
         for side, qemu in qemus.items()
     }

@@ -79,7 +79,7 @@ class Tracing:
         on: list[str] = []
         switches: list[str] = []
         for pattern in patterns:
-            states = await self._states(pattern)
+            states = await _states(self._monitor, pattern)
             on += states
             off = [x for x, enabled in states.items() if not enabled]
             # Each command takes a while where QEMU is far away.  What is
@@ -116,26 +116,41 @@ class Tracing:
         """Drop the note, since QEMU is gone or as it was."""
         self._path.unlink(missing_ok=True)
 
-    async def _states(self, pattern: str) -> dict[str, bool]:
-        """Return whether events are on, without those that cannot be."""
-        # QEMU refuses an exact name that it does not know.
-        found = await self._monitor.execute(
-            "trace-event-get-state", {"name": f"{pattern.rstrip('*')}*"}
-        )
-        match found:
-            case [*entries]:
-                return {
-                    x["name"]: x["state"] == _ENABLED
-                    for x in entries
-                    if x["state"] != _UNAVAILABLE
-                    and fnmatchcase(x["name"], pattern)
-                }
-        raise CommandError(
-            self._monitor.name, "trace-event-get-state: not a list"
-        )
-
     async def _set(self, name: str, *, on: bool) -> None:
         await self._monitor.execute(
             "trace-event-set-state",
             {"name": name, "enable": on, "ignore-unavailable": True},
         )
+
+
+async def enabled_events(
+    monitor: Monitor, patterns: Iterable[str] = TRACE_EVENTS
+) -> tuple[str, ...]:
+    """Return the names of the events that are on.
+
+    :param monitor: The monitor of a QEMU.
+    :param patterns: Names, with ``*`` for any text.
+    :raise CommandError: When QEMU refuses.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        states = await _states(monitor, pattern)
+        found += [name for name, on in states.items() if on]
+    return tuple(found)
+
+
+async def _states(monitor: Monitor, pattern: str) -> dict[str, bool]:
+    """Return whether events are on, without those that cannot be."""
+    # QEMU refuses an exact name that it does not know.
+    found = await monitor.execute(
+        "trace-event-get-state", {"name": f"{pattern.rstrip('*')}*"}
+    )
+    match found:
+        case [*entries]:
+            return {
+                x["name"]: x["state"] == _ENABLED
+                for x in entries
+                if x["state"] != _UNAVAILABLE
+                and fnmatchcase(x["name"], pattern)
+            }
+    raise CommandError(monitor.name, "trace-event-get-state: not a list")

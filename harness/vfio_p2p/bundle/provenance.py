@@ -56,7 +56,8 @@ class AttachedMachine(msgspec.Struct, frozen=True, kw_only=True):
         why there was none.
     :param timestamps: Whether its messages have times.
     :param events: The trace events that were on.
-    :param cut: Whether the log was too long to be kept whole.
+    :param cut: Whether the log was not kept whole: it was too long, or was
+        removed before it was read.
     """
 
     hostname: str

@@ -147,11 +147,20 @@ class Lines(JudgingListener):
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__()
         self._show = show
+        self._waiting = ""
 
     def attached(self, side: Side, qemu: AttachedQemu) -> None:
         """Say what was found; see `Listener`."""
+        self._waiting = ""
         for line in described(side, qemu):
             self._show(line)
+
+    def awaited(self, side: Side, target: Target) -> None:
+        """Say what is waited for; see `Listener`."""
+        self._show(
+            f"{side}: waits for libvirt to start {printable(str(target))} "
+            "for a migration"
+        )
 
     def began(self) -> None:
         """Say that a migration has begun; see `Listener`."""
@@ -162,8 +171,10 @@ class Lines(JudgingListener):
         self._show(f"{bundle}: {said(found)}")
 
     def lost(self, why: HarnessError) -> None:
-        """Say what is waited for; see `Listener`."""
-        self._show(f"waiting: {printable(why.what)}")
+        """Say once what is waited for; see `Listener`."""
+        if why.what != self._waiting:
+            self._waiting = why.what
+            self._show(f"waiting: {printable(why.what)}")
 
 
 class ViewedLines(Lines):
@@ -224,6 +235,11 @@ def described(side: Side, qemu: AttachedQemu) -> Iterator[str]:
             )
     if qemu.monitor is None:
         yield f"  monitor: none, {qemu.why}; no event can be switched on"
+    elif qemu.arrived:
+        yield (
+            "  trace events: those of its command line; libvirt passes no "
+            "command on until the migration is over"
+        )
     elif qemu.tracing:
         yield f"  trace events: {len(qemu.events)} are on"
 
