@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import re
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from xml.etree import ElementTree
 
 from vfio_p2p.attach.monitor import COMMAND_S, OnEvent
 from vfio_p2p.errors import (
@@ -27,6 +29,7 @@ from vfio_p2p.errors import (
     StepTimeoutError,
     UsageError,
 )
+from vfio_p2p.machine.qemu import TRACE_EVENTS
 
 try:
     import libvirt
@@ -35,6 +38,7 @@ except ImportError:
     libvirt = None
 
 PACKAGE = "python3-libvirt"
+_QEMU_SPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 _INSTALL = (
     "Install the extra 'libvirt' with 'pip install \"vfio-p2p[libvirt]\"', "
     "which needs libvirt-dev, pkg-config and gcc; or, for a vfio-p2p that "
@@ -82,16 +86,7 @@ class DomainMonitor:
             active = await self._call(found.isActive)
             arriving = await self._call(_is_arriving, found)
         except libvirt.libvirtError as err:
-            what = err.get_error_message()
-            if err.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise ConnectionLostError(
-                    self.name, f"libvirt: {what}"
-                ) from err
-            raise SkipError(
-                f"{self.name}: libvirt: {what}",
-                "'virsh -c URI list --all' lists the domains of a libvirt, "
-                "and --libvirt URI names it.",
-            ) from err
+            raise _no_domain(self.name, err) from err
         if not active:
             raise SkipError(
                 f"{self.name}: the domain {self.domain} is shut off",
@@ -254,6 +249,59 @@ async def domain_monitor(
                 libvirt_qemu.qemuMonitorEventDeregister(connection, qmp_id)
 
 
+async def destination_xml(name: str, uri: str, domain: str) -> str:
+    """Return the XML of a domain for the destination of a migration.
+
+    It is the domain's own, with trace events on QEMU's command line.
+
+    :param name: What messages call it.
+    :param uri: The URI of libvirt; empty for libvirt's default.
+    :param domain: The name of the domain.
+    :raise MissingToolError: When libvirt's binding is missing.
+    :raise UsageError: When the URI is wrong, or permits no writing.
+    :raise SkipError: When no libvirt listens there, or there is no such
+        domain.
+    :raise HostError: When libvirt cannot be reached otherwise.
+    """
+    async with _connected(name, uri) as connection:
+        try:
+            found = await asyncio.to_thread(connection.lookupByName, domain)
+            # Without VIR_DOMAIN_XML_SECURE, passwords would be missing there.
+            text = await asyncio.to_thread(
+                found.XMLDesc,
+                libvirt.VIR_DOMAIN_XML_MIGRATABLE
+                | libvirt.VIR_DOMAIN_XML_SECURE,
+            )
+        except libvirt.libvirtError as err:
+            raise _no_domain(name, err) from err
+    return with_trace_events(text)
+
+
+def with_trace_events(
+    text: str, events: Iterable[str] = TRACE_EVENTS
+) -> str:
+    """Add trace events to QEMU's command line in the XML of a domain.
+
+    :param text: The XML.
+    :param events: Names of events, with ``*`` for any text.
+    """
+    # All else keeps its prefix.
+    for prefix, space in re.findall(r"xmlns:(\w+)=['\"]([^'\"]+)", text):
+        ElementTree.register_namespace(prefix, space)
+    ElementTree.register_namespace("qemu", _QEMU_SPACE)
+    root = ElementTree.fromstring(text)
+    line = root.find(f"{{{_QEMU_SPACE}}}commandline")
+    if line is None:
+        line = ElementTree.SubElement(root, f"{{{_QEMU_SPACE}}}commandline")
+    for event in events:
+        for word in ("-trace", f"enable={event}"):
+            ElementTree.SubElement(
+                line, f"{{{_QEMU_SPACE}}}arg", {"value": word}
+            )
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
 def _tell(
     loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any
 ) -> None:
@@ -315,6 +363,20 @@ def _refused(name: str, err: Any) -> UsageError | None:
             f"{name}: libvirt: {err.get_error_message()}", _WRITE
         )
     return None
+
+
+def _no_domain(name: str, err: Any) -> HarnessError:
+    """Return the error for a domain that could not be asked for."""
+    what = err.get_error_message()
+    if err.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+        return _refused(name, err) or ConnectionLostError(
+            name, f"libvirt: {what}"
+        )
+    return SkipError(
+        f"{name}: libvirt: {what}",
+        "'virsh -c URI list --all' lists the domains of a libvirt, and "
+        "--libvirt URI names it.",
+    )
 
 
 def _unreachable(name: str, uri: str, err: Any) -> HarnessError:

@@ -277,6 +277,7 @@ class _Cutter:
         self._ended: set[Side] = set()
         self._downtime_ms: int | None = None
         self._asked = False
+        self._over = asyncio.Event()
 
     def __enter__(self) -> _Cutter:
         return self
@@ -292,11 +293,18 @@ class _Cutter:
         """Take a piece of a log."""
         self._recorder.listener.log(side, data)
         self._capture.log(side, data, time.time_ns())
+        self._look()
 
     def event(self, side: Side, event: Mapping[str, Any]) -> None:
         """Take a QMP event."""
         self._recorder.listener.event(side, event)
         self._capture.event(side, event, time.time_ns())
+        self._look()
+
+    def _look(self) -> None:
+        # libvirt ends the source at once.
+        if self._capture.phase is Phase.ENDING and not self._asked:
+            self._over.set()
 
     def _begin(self, capture: Capture) -> None:
         """Open the files of a migration."""
@@ -314,7 +322,9 @@ class _Cutter:
         recorder = self._recorder
         asked_s = time.monotonic()
         while True:
-            await asyncio.sleep(_TICK_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), _TICK_S)
+            await self._ask()
             if time.monotonic() - asked_s >= _POLL_S:
                 await self._poll()
                 asked_s = time.monotonic()
@@ -322,7 +332,6 @@ class _Cutter:
                 if qemu.gone.is_set() and side not in self._ended:
                     self._ended.add(side)
                     self._capture.ended(side, time.time_ns())
-            await self._ask()
             if self._capture.done(time.time_ns()):
                 await self._finish()
                 if recorder.count and len(recorder.bundles) >= recorder.count:
@@ -374,14 +383,12 @@ class _Cutter:
 
     async def _ask(self) -> None:
         """Ask the source for its own figure before somebody ends it."""
+        if not self._over.is_set():
+            return
+        self._over.clear()
+        self._asked = True
         source = self._recorder.qemus.get(Side.SOURCE)
-        if (
-            source
-            and not self._asked
-            and self._capture.phase is Phase.ENDING
-            and Side.SOURCE not in self._ended
-        ):
-            self._asked = True
+        if source and Side.SOURCE not in self._ended:
             self._downtime_ms = (await _query(source)).get("downtime")
 
     async def _finish(self) -> None:

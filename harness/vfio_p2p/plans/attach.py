@@ -9,10 +9,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vfio_p2p.attach.domain import destination_xml
 from vfio_p2p.attach.drive import Drive
 from vfio_p2p.attach.qemu import Process, explain, qemus_of
 from vfio_p2p.attach.recorder import Attachment, Listener, Recorder, sweep
-from vfio_p2p.attach.target import Target
+from vfio_p2p.attach.target import Target, TargetKind
 from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import alone_in
@@ -156,6 +157,36 @@ def list_qemus(where: Where) -> list[Process]:
         return found
 
     return asyncio.run(ask())
+
+
+@dataclass(frozen=True)
+class XmlRequest:
+    """A domain that will be migrated.
+
+    :param source: What names it.
+    :param libvirt: The URI of libvirt.
+    """
+
+    source: Target | None
+    libvirt: str = ""
+
+
+def xml_for_destination(request: XmlRequest) -> str:
+    """Return the XML with which a domain traces on its destination.
+
+    :param request: The domain.
+    :raise UsageError: When it is no domain.
+    :raise HarnessError: When libvirt does not answer.
+    """
+    source = request.source
+    if source is None or source.kind is not TargetKind.DOMAIN:
+        raise UsageError(
+            "only a domain of libvirt has an XML",
+            "Name the source with domain:NAME.",
+        )
+    return asyncio.run(
+        destination_xml(str(Side.SOURCE), request.libvirt, source.value)
+    )
 
 
 def record(
