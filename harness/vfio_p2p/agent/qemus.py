@@ -94,6 +94,9 @@ def describe(roots: Roots, pid: int, argv: list[str]) -> dict[str, Any]:
         **users.describe(roots, pid),
         "argv": argv,
         "started": started(roots, pid),
+        "threads": sorted(
+            int(x) for x in files.names(process / "task") if x.isdigit()
+        ),
         "guest": guest_of(argv),
         "devices": list(vfio_devices(argv)),
         "incoming": (["", *values(argv, "incoming")])[-1],

@@ -72,6 +72,7 @@ class Process(msgspec.Struct, frozen=True):
     :param user: Its user.
     :param argv: Its command line.
     :param started: When it began, in ticks since its host did.
+    :param threads: The numbers of its threads.
     :param guest: The name of its guest.
     :param devices: Its VFIO devices, by the names that its traces have.
     :param incoming: Where it waits for a migration, as ``-incoming`` has
@@ -87,6 +88,7 @@ class Process(msgspec.Struct, frozen=True):
     user: str
     argv: list[str]
     started: int
+    threads: list[int]
     guest: str
     devices: list[str]
     incoming: str
@@ -112,15 +114,14 @@ async def qemus_of(host: Host) -> list[Process]:
 
 
 async def find_process(
-    host: Host, target: Target, uuid: str = "", *, incoming: bool = False
+    host: Host, target: Target, uuid: str = "", thread: int | None = None
 ) -> Process:
     """Find the process that a user has named.
 
     :param host: Its host.
     :param target: What names it; a domain is found by its UUID.
     :param uuid: The UUID of the domain.
-    :param incoming: Whether it is the one that is being migrated to, if a
-        domain has two QEMUs on one host.
+    :param thread: The number of a thread of the domain's QEMU, if known.
     :raise SkipError: When there is none.
     """
     if target.kind is TargetKind.PID:
@@ -128,12 +129,12 @@ async def find_process(
         return msgspec.convert(answer, Process)
     found = await qemus_of(host)
     if target.kind is TargetKind.DOMAIN:
-        # The one that is being migrated to is younger.
-        mine = sorted(
-            (x for x in found if uuid in x.argv), key=lambda x: x.started
-        )
+        mine = [x for x in found if uuid in x.argv]
+        # Two QEMUs of one host have the same UUID if its domains migrate
+        # from one libvirt to another; who is migrated to is the youngest.
+        mine.sort(key=lambda x: (thread in x.threads, x.started))
         if mine:
-            return mine[-1 if incoming else 0]
+            return mine[-1]
     for process in found:
         if any(_same(target, monitor) for monitor in process.monitors):
             return process
@@ -237,12 +238,14 @@ async def attached(
     async with AsyncExitStack() as stack:
         monitor: Monitor | None = None
         uuid = why = ""
+        thread = None
         if target.kind is TargetKind.DOMAIN:
             domain = await stack.enter_async_context(
                 domain_monitor(name, libvirt, target.value, on_event)
             )
             monitor, uuid = domain, await domain.running()
-        process = await find_process(host, target, uuid)
+            thread = await _thread(domain)
+        process = await find_process(host, target, uuid, thread)
         if monitor is None:
             free, why = _free(process, target)
             if free:
@@ -287,7 +290,7 @@ async def arriving(
     while process is None:
         uuid = await monitor.arriving()
         try:
-            process = await find_process(host, target, uuid, incoming=True)
+            process = await find_process(host, target, uuid)
         except SkipError:
             # The migration may have failed meanwhile, and the next may come.
             if await monitor.arrives():
@@ -295,6 +298,14 @@ async def arriving(
     qemu = AttachedQemu(name, host, process, monitor, None, arrived=True)
     async with _following(qemu, on_log, _BACK_BYTES, _STARTS):
         yield qemu
+
+
+async def _thread(monitor: Monitor) -> int | None:
+    """Return the number of a thread of a QEMU, in its namespace."""
+    match await monitor.execute("query-cpus-fast"):
+        case [{"thread-id": int(thread)}, *_]:
+            return thread
+    return None
 
 
 async def _version(monitor: Monitor) -> str:
