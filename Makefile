@@ -69,6 +69,10 @@ unit: setup $(VENV)/dev.stamp
 # test.
 functional: setup $(VENV)/dev.stamp
 	@sh tools/install-packages.sh packages-test.txt
+	@if pkg-config --exists libvirt; then \
+		$(BIN)/python -m pip install --quiet --require-hashes \
+			--no-build-isolation -r requirements-libvirt.txt; \
+	fi
 	$(BIN)/vfio-p2p build
 	$(BIN)/vfio-p2p testbed image
 	$(BIN)/vfio-p2p testbed image --device mtty
@@ -88,7 +92,7 @@ docs: setup $(VENV)/docs.stamp
 requirements: setup
 	$(BIN)/python -m pip install --quiet pip-tools
 	for list in requirements requirements-dev requirements-docs \
-			images/testbed/requirements; do \
+			requirements-libvirt images/testbed/requirements; do \
 		$(BIN)/pip-compile --quiet --generate-hashes --no-header \
 			--no-emit-index-url --no-emit-find-links \
 			--allow-unsafe --strip-extras \
