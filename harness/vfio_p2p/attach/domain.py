@@ -13,7 +13,13 @@ import errno
 import json
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from xml.etree import ElementTree
@@ -68,6 +74,8 @@ class DomainMonitor:
         self.name = name
         self.domain = domain
         self.closed = False
+        #: Whether events come on another way.
+        self.muted = False
         self._connection = connection
         self._found: Any = None
         self._busy = asyncio.Lock()
@@ -134,19 +142,33 @@ class DomainMonitor:
         arguments: Mapping[str, object] | None = None,
         *,
         limit_s: float = COMMAND_S,
+        files: Sequence[int] = (),
     ) -> Any:
-        """Execute a QMP command; see `Monitor`."""
+        """Execute a QMP command; see `Monitor`.
+
+        :param files: Descriptors to pass to QEMU.
+        """
         request: dict[str, object] = {"execute": command}
         if arguments:
             request["arguments"] = dict(arguments)
         try:
             async with asyncio.timeout(limit_s), self._busy:
-                text = await self._call(
-                    libvirt_qemu.qemuMonitorCommand,
-                    self._found,
-                    json.dumps(request),
-                    0,
-                )
+                if files:
+                    # What QEMU passes back is none of ours.
+                    text, _ = await self._call(
+                        libvirt_qemu.qemuMonitorCommandWithFiles,
+                        self._found,
+                        json.dumps(request),
+                        list(files),
+                        0,
+                    )
+                else:
+                    text = await self._call(
+                        libvirt_qemu.qemuMonitorCommand,
+                        self._found,
+                        json.dumps(request),
+                        0,
+                    )
         except libvirt.libvirtError as err:
             if (refused := _refused(self.name, err)) is not None:
                 raise refused from err
@@ -209,7 +231,7 @@ async def domain_monitor(
             conn: Any, dom: Any, event: str, sec: int, usec: int,
             details: str | None, opaque: Any,
         ) -> None:
-            if dom.name() != domain:
+            if dom.name() != domain or monitor.muted:
                 return
             document: dict[str, Any] = {
                 "timestamp": {"seconds": sec, "microseconds": usec},

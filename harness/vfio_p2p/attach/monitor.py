@@ -9,6 +9,7 @@ that is served leaves.  So a socket that somebody holds is never connected to.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
@@ -104,12 +105,15 @@ class QmpMonitor:
 
 @asynccontextmanager
 async def connected(
-    name: str, address: str | tuple[str, int], on_event: OnEvent
+    name: str,
+    address: str | tuple[str, int] | socket.socket,
+    on_event: OnEvent,
 ) -> AsyncIterator[QmpMonitor]:
     """Connect to a QMP socket that nobody holds.
 
     :param name: What messages call it.
-    :param address: The path of its socket here, or its host and port.
+    :param address: The path of its socket here, its host and port, or a
+        socket that is connected to it.
     :param on_event: Called with each event.
     :raise HostError: When there is no QMP.
     """

@@ -15,6 +15,7 @@ import msgspec
 
 from vfio_p2p.attach.domain import DomainMonitor, domain_monitor
 from vfio_p2p.attach.monitor import Monitor, OnEvent, connected
+from vfio_p2p.attach.second import best_monitor
 from vfio_p2p.attach.target import Target, TargetKind
 from vfio_p2p.attach.tracing import Tracing, enabled_events
 from vfio_p2p.errors import (
@@ -243,8 +244,11 @@ async def attached(
             domain = await stack.enter_async_context(
                 domain_monitor(name, libvirt, target.value, on_event)
             )
-            monitor, uuid = domain, await domain.running()
+            uuid = await domain.running()
             thread = await _thread(domain)
+            monitor = await stack.enter_async_context(
+                best_monitor(domain, on_event)
+            )
         process = await find_process(host, target, uuid, thread)
         if monitor is None:
             free, why = _free(process, target)
