@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from vfio_p2p.agent.failure import AgentError
+from vfio_p2p.agent.follow import FollowedFile
 from vfio_p2p.agent.monitors import monitors_of
 from vfio_p2p.agent.qemus import (
     guest_of,
@@ -215,7 +216,11 @@ class Follower:
     """An agent that follows files."""
 
     def __init__(
-        self, *files: Path, back_bytes: int = 0, pid: int | None = None
+        self,
+        *files: Path,
+        back_bytes: int = 0,
+        since: str = "",
+        pid: int | None = None,
     ) -> None:
         pid = pid or os.getpid()
         self.process = subprocess.Popen(
@@ -228,7 +233,9 @@ class Follower:
             "pid": pid,
             "started": started(Roots(), pid),
             "files": {
-                x.name: {"path": str(x), "back_bytes": back_bytes}
+                x.name: {
+                    "path": str(x), "back_bytes": back_bytes, "since": since
+                }
                 for x in files
             }
         }
@@ -295,6 +302,114 @@ def test_a_log_is_rotated(tmp_path: Path) -> None:
                 "key": "log", "cut": "the log was rotated", "lost": False
             }
             assert follower.read(4) == b"new\n"
+
+
+def test_a_log_is_rotated_in_between(tmp_path: Path) -> None:
+    """It is followed through the files that are no longer the newest."""
+    log = tmp_path / "log"
+    log.write_text("one\n")
+    followed = FollowedFile("log", str(log), back_bytes=100)
+    followed.open()
+    for number, text in enumerate(("two\n", "three\n", "four\n"), 1):
+        rotate(log)
+        log.write_text(text)
+        os.utime(log, ns=(0, time.time_ns() + number * 1_000_000_000))
+    read, cuts = read_all(followed)
+    assert read == b"one\ntwo\nthree\nfour\n"
+    assert cuts == [False, False, False]
+    followed.close()
+
+
+def test_a_part_of_a_log_is_lost(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("one\n")
+    followed = FollowedFile("log", str(log), back_bytes=100)
+    followed.open()
+    rotate(log)
+    rotate(log)
+    (tmp_path / "log.1").unlink()
+    (tmp_path / "log.0").write_text("two\n")
+    log.write_text("three\n")
+    read, cuts = read_all(followed)
+    assert read.startswith(b"one\n")
+    assert read.endswith(b"three\n")
+    assert any(cuts)
+    followed.close()
+
+
+def rotate(log: Path) -> None:
+    """Rename a log, and those that were renamed before."""
+    for number in range(8, -1, -1):
+        old = log.with_name(f"{log.name}.{number}")
+        if old.exists():
+            old.rename(log.with_name(f"{log.name}.{number + 1}"))
+    if log.exists():
+        log.rename(log.with_name(f"{log.name}.0"))
+
+
+def read_all(followed: FollowedFile) -> tuple[bytes, list[bool]]:
+    """Return what a file has, and whether something was lost at each cut."""
+    data, cuts = b"", []
+    for _ in range(50):
+        for answer in followed.read():
+            if "data" in answer:
+                data += base64.b64decode(answer["data"])
+            else:
+                cuts.append(answer["lost"])
+    return data, cuts
+
+
+START = "starting up"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("old\nnow: starting up\nnew\n", "now: starting up\nnew\n"),
+        ("1: starting up\n2: starting up\n", "2: starting up\n"),
+        ("nothing of it\n", "nothing of it\n"),
+    ],
+)
+def test_a_log_since_a_line(tmp_path: Path, text: str, found: str) -> None:
+    log = tmp_path / "log"
+    log.write_text(text)
+    with Follower(log, back_bytes=1000, since=START) as follower:
+        follower.answer()
+        assert follower.read(len(found)) == found.encode()
+
+
+def test_a_log_since_a_line_that_was_rotated(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("old\nnow: starting up\nnew\n")
+    rotate(log)
+    log.write_text("newer\n")
+    followed = FollowedFile("log", str(log), 1000, START)
+    followed.open()
+    assert read_all(followed)[0] == b"now: starting up\nnew\nnewer\n"
+    followed.close()
+
+
+def test_the_log_of_a_guest_at_virtlogd(tmp_path: Path) -> None:
+    """It is known by its name, wherever its descriptor is."""
+    for pid, links in (
+        ("12", {"2": "pipe:[7]"}),
+        ("13", {"4": "pipe:[7]", "5": "/l/b.log", "6": "pipe:[8]",
+                "9": "/l/a.log"}),
+    ):  # fmt: skip
+        folder = tmp_path / pid / "fd"
+        folder.mkdir(parents=True)
+        (tmp_path / pid / "comm").write_text("virtlogd\n")
+        for name, target in links.items():
+            (folder / name).symlink_to(target)
+    roots = Roots(proc=tmp_path)
+
+    def found(name: str) -> str:
+        return log_of(roots, 12, [QEMU, "-name", f"guest={name}"])["path"]
+
+    assert found("a") == "/l/a.log"
+    assert found("b") == "/l/b.log"
+    # The name of a log may be shortened.
+    assert found("other") == "/l/b.log"
 
 
 def test_a_log_is_truncated(tmp_path: Path) -> None:

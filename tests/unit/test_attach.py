@@ -159,6 +159,26 @@ def test_two_witnesses_are_one_migration() -> None:
     )
 
 
+def test_a_log_that_lags_behind_events() -> None:
+    kept = Kept(SOURCE)
+    for status in ("setup", "active", "completed"):
+        event = {"event": "MIGRATION", "data": {"status": status}}
+        kept.capture.event(SOURCE, event, 0)
+    kept.status(SOURCE, "setup", "active", "completed")
+    assert kept.capture.result().migration["source"] == (
+        "setup", "active", "completed",
+    )
+
+
+def test_another_qemu_comes() -> None:
+    """A destination whose migration has failed is replaced by libvirt."""
+    kept = Kept(*BOTH)
+    kept.capture.ended(DESTINATION, 0)
+    assert kept.capture.streams[DESTINATION].over
+    kept.capture.replaced(DESTINATION)
+    assert not kept.capture.streams[DESTINATION].over
+
+
 def test_a_status_in_two_pieces() -> None:
     kept = Kept(SOURCE)
     kept.capture.log(SOURCE, b"migrate_set_state new sta", 0)

@@ -170,7 +170,7 @@ class DomainMonitor:
                         0,
                     )
         except libvirt.libvirtError as err:
-            if (refused := _refused(self.name, err)) is not None:
+            if (refused := _refused(f"{self.name}: libvirt", err)) is not None:
                 raise refused from err
             raise ConnectionLostError(
                 self.name, f"libvirt: {err.get_error_message()}"
@@ -260,7 +260,7 @@ async def domain_monitor(
             connection.registerCloseCallback(on_close, None)
             connection.setKeepAlive(*_KEEPALIVE)
         except libvirt.libvirtError as err:
-            raise _refused(name, err) or _unreachable(name, uri, err) from err
+            raise _unreachable(name, uri, err) from err
         try:
             yield monitor
         finally:
@@ -372,7 +372,7 @@ def _run_events() -> None:
     threading.Thread(target=serve, name="libvirt", daemon=True).start()
 
 
-def _refused(name: str, err: Any) -> UsageError | None:
+def _refused(where: str, err: Any) -> UsageError | None:
     """Return the error if libvirt does not permit what we need."""
     if err.get_error_code() in (
         libvirt.VIR_ERR_OPERATION_DENIED,
@@ -381,21 +381,19 @@ def _refused(name: str, err: Any) -> UsageError | None:
         libvirt.VIR_ERR_AUTH_CANCELLED,
         libvirt.VIR_ERR_AUTH_UNAVAILABLE,
     ):
-        return UsageError(
-            f"{name}: libvirt: {err.get_error_message()}", _WRITE
-        )
+        return UsageError(f"{where}: {err.get_error_message()}", _WRITE)
     return None
 
 
 def _no_domain(name: str, err: Any) -> HarnessError:
     """Return the error for a domain that could not be asked for."""
-    what = err.get_error_message()
+    where, what = f"{name}: libvirt", err.get_error_message()
     if err.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-        return _refused(name, err) or ConnectionLostError(
+        return _refused(where, err) or ConnectionLostError(
             name, f"libvirt: {what}"
         )
     return SkipError(
-        f"{name}: libvirt: {what}",
+        f"{where}: {what}",
         "'virsh -c URI list --all' lists the domains of a libvirt, and "
         "--libvirt URI names it.",
     )
@@ -403,9 +401,10 @@ def _no_domain(name: str, err: Any) -> HarnessError:
 
 def _unreachable(name: str, uri: str, err: Any) -> HarnessError:
     """Return the error for a libvirt that could not be connected to."""
-    if (refused := _refused(name, err)) is not None:
+    where = f"{name}: {uri or 'libvirt'}"
+    if (refused := _refused(where, err)) is not None:
         return refused
-    what = f"{name}: {uri or 'libvirt'}: {err.get_error_message()}"
+    what = f"{where}: {err.get_error_message()}"
     code = err.get_error_code()
     if code == libvirt.VIR_ERR_SYSTEM_ERROR:
         number = err.get_int1()
