@@ -170,6 +170,13 @@ def test_a_log_that_lags_behind_events() -> None:
     )
 
 
+def test_a_destination_of_a_migration_that_is_cancelled() -> None:
+    kept = Kept(*BOTH)
+    kept.status(SOURCE, "setup", "active", "cancelling", "cancelled")
+    kept.status(DESTINATION, "setup", "active", "failed")
+    assert kept.capture.result().outcome is Outcome.CANCELLED
+
+
 def test_another_qemu_comes() -> None:
     """A destination whose migration has failed is replaced by libvirt."""
     kept = Kept(*BOTH)

@@ -302,6 +302,8 @@ async def test_two_qemus_of_one_uuid(
     assert (await find_process(host, target, "uuid", thread)).pid == pid
     with pytest.raises(SkipError):
         await find_process(host, target, "another")
+    with pytest.raises(SkipError):
+        await find_process(host, target, "uuid", others={7, 8})
 
 
 def test_who_arrives() -> None:

@@ -274,10 +274,11 @@ class Capture:
 
 def _outcome(streams: Iterable[Stream]) -> Outcome:
     told = [x.status for x in streams if x.status]
-    if "failed" in told or "failing" in told:
-        return Outcome.FAILED
+    # The destination of a migration that is cancelled fails.
     if "cancelled" in told or "cancelling" in told:
         return Outcome.CANCELLED
+    if "failed" in told or "failing" in told:
+        return Outcome.FAILED
     if told and told[0] == "completed":
         return Outcome.MIGRATED
     return Outcome.LOST

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +115,11 @@ async def qemus_of(host: Host) -> list[Process]:
 
 
 async def find_process(
-    host: Host, target: Target, uuid: str = "", thread: int | None = None
+    host: Host,
+    target: Target,
+    uuid: str = "",
+    thread: int | None = None,
+    others: Collection[int] = (),
 ) -> Process:
     """Find the process that a user has named.
 
@@ -123,6 +127,7 @@ async def find_process(
     :param target: What names it; a domain is found by its UUID.
     :param uuid: The UUID of the domain.
     :param thread: The number of a thread of the domain's QEMU, if known.
+    :param others: The processes of other QEMUs of the same UUID.
     :raise SkipError: When there is none.
     """
     if target.kind is TargetKind.PID:
@@ -130,7 +135,7 @@ async def find_process(
         return msgspec.convert(answer, Process)
     found = await qemus_of(host)
     if target.kind is TargetKind.DOMAIN:
-        mine = [x for x in found if uuid in x.argv]
+        mine = [x for x in found if uuid in x.argv and x.pid not in others]
         # Two QEMUs of one host have the same UUID if its domains migrate
         # from one libvirt to another; who is migrated to is the youngest.
         mine.sort(key=lambda x: (thread in x.threads, x.started))
@@ -274,7 +279,11 @@ async def attached(
 
 @asynccontextmanager
 async def arriving(
-    name: str, host: Host, monitor: DomainMonitor, on_log: OnLog
+    name: str,
+    host: Host,
+    monitor: DomainMonitor,
+    on_log: OnLog,
+    others: Collection[int] = (),
 ) -> AsyncIterator[AttachedQemu]:
     """Wait for a QEMU that libvirt starts to migrate to, and listen to it.
 
@@ -285,6 +294,7 @@ async def arriving(
     :param host: Its host.
     :param monitor: The monitor of its domain.
     :param on_log: Called with each piece of its log.
+    :param others: The processes of its host that it is not.
     :raise SkipError: When its process cannot be seen.
     :raise HostError: When it cannot be listened to.
     :raise ConnectionLostError: When libvirt is gone.
@@ -294,7 +304,9 @@ async def arriving(
     while process is None:
         uuid = await monitor.arriving()
         try:
-            process = await find_process(host, target, uuid)
+            process = await find_process(
+                host, target, uuid, others=others
+            )
         except SkipError:
             # The migration may have failed meanwhile, and the next may come.
             if await monitor.arrives():

@@ -206,9 +206,15 @@ class Recorder:
         self, side: Side, host: Host, monitor: DomainMonitor, cut: _Cutter
     ) -> None:
         """Listen to one QEMU after another that is migrated to."""
+        # On one host, the source has the same UUID.
+        others = {
+            x.process.pid
+            for x in self.qemus.values()
+            if x.host.name == host.name
+        }
         while True:
             async with arriving(
-                str(side), host, monitor, partial(cut.log, side)
+                str(side), host, monitor, partial(cut.log, side), others
             ) as qemu:
                 self.qemus[side] = qemu
                 self.listener.attached(side, qemu)
