@@ -17,7 +17,7 @@ from vfio_p2p.attach.recorder import Attachment
 from vfio_p2p.attach.second import best_monitor
 from vfio_p2p.attach.target import Target, TargetKind
 from vfio_p2p.cli import main
-from vfio_p2p.errors import CommandError, ConnectionLostError, SkipError
+from vfio_p2p.errors import CommandError, SkipError, VMError
 from vfio_p2p.side import Side
 
 QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
@@ -220,7 +220,7 @@ async def test_the_domain_of_a_destination(fake: SimpleNamespace) -> None:
 async def test_libvirt_is_gone(fake: SimpleNamespace) -> None:
     found = monitor(None)
     found.close()
-    with pytest.raises(ConnectionLostError):
+    with pytest.raises(VMError, match="is gone"):
         await found.arriving()
 
 
@@ -280,7 +280,7 @@ def process(pid: int, started: int, *threads: int) -> Process:
     return Process(
         pid=pid, name="qemu", user="root", argv=["qemu", "-uuid", "uuid"],
         started=started, threads=[*threads], guest="a", devices=[],
-        incoming=False, log=Log("", ""), timestamps=True, monitors=[],
+        incoming="", log=Log("", ""), timestamps=True, monitors=[],
         complete=True,
     )  # fmt: skip
 

@@ -24,6 +24,7 @@ class Told:
     """A monitor that notes what it is told."""
 
     name = "source"
+    closed = False
 
     def __init__(self, status: str = "active", refuses: str = "") -> None:
         self.told: list[str] = []
@@ -55,7 +56,7 @@ def attached(
     name: str = "source",
 ) -> AttachedQemu:
     process = Process(
-        1, "qemu", "root", ["qemu"], 1, "", [], incoming, Log("", ""), True,
+        1, "qemu", "root", ["qemu"], 1, [], "", [], incoming, Log("", ""), True,
         [], True,
     )  # fmt: skip
     return AttachedQemu(

@@ -24,7 +24,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from xml.etree import ElementTree
 
-from vfio_p2p.attach.monitor import COMMAND_S, OnEvent
+from vfio_p2p.attach.monitor import AGAIN, COMMAND_S, LOST, OnEvent
 from vfio_p2p.errors import (
     CommandError,
     ConnectionLostError,
@@ -34,6 +34,7 @@ from vfio_p2p.errors import (
     SkipError,
     StepTimeoutError,
     UsageError,
+    VMError,
 )
 from vfio_p2p.machine.qemu import TRACE_EVENTS
 
@@ -115,14 +116,14 @@ class DomainMonitor:
 
         No command can be executed until the migration is over.
 
-        :raise ConnectionLostError: When libvirt is gone.
+        :raise VMError: When libvirt is gone.
         """
         while not self.closed:
             self._changed.clear()
             if uuid := await self.arrives():
                 return uuid
             await self._changed.wait()
-        raise ConnectionLostError(self.name, "libvirt is gone")
+        raise VMError(self.name, LOST, AGAIN)
 
     async def arrives(self) -> str:
         """Return the domain's UUID if it is being migrated to now."""

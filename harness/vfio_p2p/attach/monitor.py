@@ -37,6 +37,12 @@ OnEvent = Callable[[dict[str, Any]], None]
 COMMAND_S = 30.0
 _CONNECT_S = 30.0
 
+LOST = "the connection to its monitor is gone"
+AGAIN = (
+    "Start this again, or wait with --follow. Trace events that are still on "
+    "are put back then."
+)
+
 
 class Monitor(Protocol):
     """A way to talk to a QEMU, whoever else does."""

@@ -297,7 +297,7 @@ async def arriving(
     :param others: The processes of its host that it is not.
     :raise SkipError: When its process cannot be seen.
     :raise HostError: When it cannot be listened to.
-    :raise ConnectionLostError: When libvirt is gone.
+    :raise VMError: When libvirt is gone.
     """
     target = Target(TargetKind.DOMAIN, monitor.domain)
     process = None
@@ -311,7 +311,9 @@ async def arriving(
             # The migration may have failed meanwhile, and the next may come.
             if await monitor.arrives():
                 raise
-    qemu = AttachedQemu(name, host, process, monitor, None, arrived=True)
+    qemu = AttachedQemu(
+        name, host, target, process, monitor, None, arrived=True
+    )
     async with _following(qemu, on_log, _BACK_BYTES, _STARTS):
         yield qemu
 

@@ -20,6 +20,7 @@ from typing import Any
 from vfio_p2p.attach.capture import Capture, Phase
 from vfio_p2p.attach.domain import DomainMonitor, domain_monitor
 from vfio_p2p.attach.drive import Drive, driving
+from vfio_p2p.attach.monitor import AGAIN, LOST
 from vfio_p2p.attach.qemu import (
     AttachedQemu,
     arriving,
@@ -30,12 +31,7 @@ from vfio_p2p.attach.target import Target, TargetKind
 from vfio_p2p.bundle.manifest import RESULT, Inputs, ProgramInput, trace_file
 from vfio_p2p.bundle.provenance import AttachedMachine, AttachedProvenance
 from vfio_p2p.bundle.write import seal, writing
-from vfio_p2p.errors import (
-    ConnectionLostError,
-    HarnessError,
-    InputError,
-    VMError,
-)
+from vfio_p2p.errors import HarnessError, InputError, VMError
 from vfio_p2p.machine.files import remove_tree
 from vfio_p2p.machine.host import Host, HostSpec, open_host
 from vfio_p2p.machine.qemu import TRANSCRIPT
@@ -358,7 +354,7 @@ class _Cutter:
     async def _is_over(self) -> bool:
         """Return whether a QEMU is gone that does not come by itself.
 
-        :raise ConnectionLostError: When only its monitor is gone.
+        :raise VMError: When only its monitor is gone.
         """
         recorder = self._recorder
         for side, qemu in list(recorder.qemus.items()):
@@ -371,9 +367,7 @@ class _Cutter:
                 # Its end may not have been noticed yet.
                 and await qemu.runs()
             ):
-                raise ConnectionLostError(
-                    str(side), "the connection to its monitor is gone"
-                )
+                raise VMError(str(side), LOST, AGAIN)
         return False
 
     async def left(self, side: Side) -> None:
