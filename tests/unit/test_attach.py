@@ -16,7 +16,7 @@ from vfio_p2p.attach.target import Target, TargetKind, parse_target
 from vfio_p2p.attach.tracing import Tracing, note_path
 from vfio_p2p.attach.view import QemuView
 from vfio_p2p.bundle.manifest import Inputs, ProgramInput
-from vfio_p2p.bundle.provenance import AttachedProvenance
+from vfio_p2p.bundle.provenance import AttachedMachine, AttachedProvenance
 from vfio_p2p.bundle.write import seal
 from vfio_p2p.cli import main
 from vfio_p2p.errors import CommandError, ConnectionLostError, UsageError
@@ -317,12 +317,19 @@ def test_what_is_seen() -> None:
     ]
 
 
-def recorded(folder: Path, *sides: Side) -> Path:
-    """Make a bundle as it is left by a recording of these sides."""
+def recorded(folder: Path, *sides: Side, devices: str = "") -> Path:
+    """Make a bundle as it is left by a recording of these sides.
+
+    :param devices: Names of the devices that each QEMU was started with; if
+        given, the logs begin when that was over.
+    """
     for side in sides:
         (folder / side).mkdir(parents=True)
         log = DATA / f"qemu-10.0.13-two-devices.{side}.log"
-        (folder / side / "trace.log").write_bytes(log.read_bytes())
+        lines = log.read_bytes().splitlines(keepends=True)
+        if devices:
+            lines = [x for x in lines if b"vfio_migration_realize" not in x]
+        (folder / side / "trace.log").write_bytes(b"".join(lines))
     result = Result(outcome=Outcome.MIGRATED)
     (folder / "result.json").write_bytes(result.to_json())
     program = ProgramInput(
@@ -333,7 +340,11 @@ def recorded(folder: Path, *sides: Side) -> Path:
         destination=program,
         scenario="",
         seed=0,
-        place=AttachedProvenance(),
+        place=AttachedProvenance(
+            source=AttachedMachine(
+                hostname="a", devices=tuple(devices.split())
+            )
+        ),
     )
     seal(folder, inputs)
     return folder
@@ -355,6 +366,28 @@ def test_what_was_recorded_is_read(
         assert "pass" in out
     assert main(["check", str(bundle)]) == 0
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("devices", "code", "said"),
+    [
+        ("src0 src1", 0, "pass"),
+        ("src0 src1 src2", 3, "3 devices expected, the log shows src0, src1"),
+        ("src0", 3, "the number of devices is unknown"),
+    ],
+)
+def test_devices_that_were_there_before(
+    tmp_path: Path,
+    devices: str,
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """QEMU's log names them at its start, which no recording has."""
+    bundle = recorded(tmp_path / "x", SOURCE, devices=devices)
+    assert main(["check", str(bundle)]) == code
+    assert said in capsys.readouterr().out
+    assert main(["report", str(bundle)]) == code
 
 
 def test_a_recording_that_is_not_whole(

@@ -15,6 +15,7 @@ Other folders have one or two logs, of any names.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -63,12 +64,15 @@ class LogFiles:
     :param destination: The log of the destination, if it is another one.
     :param beside: Other figures, if a recording has them.
     :param devices: The number of devices, if only a recording tells it.
+    :param plugged: The devices that each QEMU was started with, in order, if
+        a recording tells them.
     """
 
     source: Path
     destination: Path | None
     beside: Beside = field(default_factory=Beside)
     devices: int | None = None
+    plugged: Mapping[Side, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def log_files(path: Path) -> LogFiles:
                     ),
                 ),
                 _devices(manifest) if source.name == _QMP else None,
+                _plugged(manifest),
             )
         return LogFiles(source, destination or path / _MISSING)
     found = logs_in(path)
@@ -170,6 +175,19 @@ def _devices(manifest: Manifest) -> int | None:
         return None
     machine = place.source or place.destination
     return len(machine.devices) or None if machine else None
+
+
+def _plugged(manifest: Manifest) -> dict[Side, tuple[str, ...]]:
+    """Return the recorded devices, which a trace names at QEMU's start."""
+    place = manifest.inputs.place
+    if not isinstance(place, AttachedProvenance):
+        return {}
+    machines = {Side.SOURCE: place.source, Side.DESTINATION: place.destination}
+    return {
+        side: machine.devices
+        for side, machine in machines.items()
+        if machine is not None
+    }
 
 
 def _witness(run: Path, side: Side) -> Path | None:
@@ -227,7 +245,7 @@ def read_host_run(path: Path) -> HostRun:
         one migration.
     """
     files = log_files(path)
-    found = read_migrations(files.source, files.destination)
+    found = read_migrations(files.source, files.destination, files.plugged)
     if len(found.migrations) > 1:
         raise TraceError(
             f"{printable(str(path))} has {len(found.migrations)} migrations",

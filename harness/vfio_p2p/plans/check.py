@@ -92,24 +92,18 @@ def check_logs(request: LogsRequest) -> JudgedLogs:
     :raise TraceError: When a log cannot be read or is not a trace.
     :raise BundleError: When the logs are in a bundle that is damaged.
     """
-    source, destination = request.source, request.destination
-    beside = Beside()
-    devices = request.devices
-    if source.is_dir():
-        files = log_files(source)
-        source = files.source
-        destination = destination or files.destination
-        beside = files.beside
-        devices = devices or files.devices
-    found = read_migrations(source, destination)
+    files = log_files(request.source)
+    found = read_migrations(
+        files.source, request.destination or files.destination, files.plugged
+    )
     criteria = Criteria(
-        devices=devices,
+        devices=request.devices or files.devices,
         p2p=True if request.expect_p2p else None,
     )
     return JudgedLogs(
         tuple(
             JudgedMigration(
-                judge(x.source, x.destination, criteria), x, beside
+                judge(x.source, x.destination, criteria), x, files.beside
             )
             for x in found.migrations
         ),

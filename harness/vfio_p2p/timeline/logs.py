@@ -7,7 +7,7 @@ destination that its devices went to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -86,12 +86,14 @@ class _Log:
     :param processes: The QEMUs that wrote it.
     :param amounts: The data that were counted, by thread and device.
     :param events: If it is a log of QMP events, its path.
+    :param plugged: The devices that its QEMU was started with, if known.
     """
 
     summary: Summary
     processes: list[Writer]
     amounts: dict[_Key, Amounts] = field(default_factory=dict)
     events: Path | None = None
+    plugged: tuple[str, ...] = ()
 
     def timeline(self, process: Writer | None, side: Side) -> Timeline:
         """Make the timeline of one of its QEMUs."""
@@ -111,7 +113,12 @@ class _Log:
             ):
                 _add(amounts.setdefault(device, Amounts()), amount)
         unsure = "" if process is None or process.sure else _UNSURE
-        return replace(found, amounts=amounts, unsure=unsure)
+        found = replace(found, amounts=amounts, unsure=unsure)
+        if found.plugged or several or not set(found.devices) <= {
+            *self.plugged
+        }:
+            return found
+        return replace(found, plugged=self.plugged)
 
     def of(self, side: Side) -> list[Writer]:
         """Return the QEMUs that were on a side; all if there is only one."""
@@ -121,17 +128,24 @@ class _Log:
 
 
 def read_migrations(
-    source: Path, destination: Path | None = None
+    source: Path,
+    destination: Path | None = None,
+    plugged: Mapping[Side, tuple[str, ...]] | None = None,
 ) -> LoggedMigrations:
     """Read the migrations of one or two logs.
 
     :param source: The log of the source, or of both sides.
     :param destination: The log of the destination, if it is another one.
+    :param plugged: The devices that each side was started with, in order, for
+        logs that begin later; empty where that is not known.
     :raise TraceError: When a log cannot be read, is no trace, or holds the
         lines of QEMUs that cannot be told apart.
     """
     first = _read(source)
     second = first if destination is None else _read(destination)
+    if plugged is not None:
+        second.plugged = plugged.get(Side.DESTINATION, ())
+        first.plugged = plugged.get(Side.SOURCE, ())
     notes = [
         f"{printable(log.summary.name)}: {len(log.processes)} QEMUs wrote "
         f"this log ({_named(log.processes)})"
