@@ -36,9 +36,10 @@ from vfio_p2p.uapi import P2P_STATES, DeviceState
 # In struct VFIODevice of QEMU 8.2 to 11.1, where only pointers are before it.
 NAME_OFFSET = 72
 _SET_STATE = "vfio_migration_set_state"
-# Exported variables of QEMU 10.0 and newer, and functions that are probed.
+# A variable of QEMU 10.0 and newer, whatever a distribution calls its release.
+_NEW = "hw_compat_9_2"
+# The tables that are read, and the functions that are probed.
 _NEEDED = (
-    "hw_compat_9_2",
     "MigrationStatus_lookup",
     "RunState_lookup",
     "migrate_set_state",
@@ -56,10 +57,9 @@ _SIZE_AT = 16
 _MOST_VALUES = 256
 _BASES = frozenset(0x40 + base for base in range(8) if base != 4)
 _HINT = (
-    "A witness by uprobes needs QEMU 10.0 or newer that exports its "
-    "functions, as one with modules does ('nm -D' lists them), or that was "
-    "not stripped. Otherwise use QEMU's own trace events: see 'vfio-p2p "
-    "record --help'."
+    "Uprobes need QEMU 10.0 or newer that was built with --enable-modules, "
+    "or that was not stripped. Without them, 'vfio-p2p record' uses QEMU's "
+    "own trace events."
 )
 _OFFSET_HINT = (
     "Give --name-offset; 'gdb -batch -ex \"print (long) &((VFIODevice *) "
@@ -85,9 +85,16 @@ def bpftrace_program(
     :raise SourceError: When the file lacks what the program needs.
     """
     missing = [name for name in _NEEDED if name not in elf.symbols]
-    if missing:
+    if _NEW not in elf.symbols and _NEEDED[0] not in missing:
         raise SourceError(
-            f"{elf.name} does not export {', '.join(missing)}", _HINT
+            f"{elf.name} is older than QEMU 10.0, and does not export "
+            f"{', '.join(missing) or _NEW}",
+            _HINT,
+        )
+    if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise SourceError(
+            f"{elf.name} does not export {missing[0]}{more}", _HINT
         )
     if not re.fullmatch(r"/[\w./+-]+", path):
         raise SourceError(

@@ -36,6 +36,7 @@ COMMANDS = {
     "watch": "see a migration of QEMUs that run already",
     "record": "keep the migrations of QEMUs that run already",
     "migrate": "migrate a QEMU that runs already, and record it",
+    "trace-script": "a bpftrace program that witnesses a QEMU's migrations",
     "report": "report on runs: text, HTML, JUnit, JSON, Perfetto",
     "scenario": "the scenarios that come with the tool: list, show",
     "rules": "list the rules that runs are checked against",
