@@ -31,6 +31,7 @@ from collections.abc import Mapping
 
 from vfio_p2p.attach.elf import Elf
 from vfio_p2p.errors import SourceError
+from vfio_p2p.trace import printable
 from vfio_p2p.uapi import P2P_STATES, DeviceState
 
 # In struct VFIODevice of QEMU 8.2 to 11.1, where only pointers are before it.
@@ -85,7 +86,7 @@ def bpftrace_program(
     :raise SourceError: When the file lacks what the program needs.
     """
     missing = [name for name in _NEEDED if name not in elf.symbols]
-    if _NEW not in elf.symbols and _NEEDED[0] not in missing:
+    if _NEW not in elf.symbols and "vm_state_notify" in elf.symbols:
         raise SourceError(
             f"{elf.name} is older than QEMU 10.0, and does not export "
             f"{', '.join(missing) or _NEW}",
@@ -98,9 +99,9 @@ def bpftrace_program(
         )
     if not re.fullmatch(r"/[\w./+-]+", path):
         raise SourceError(
-            f"bpftrace cannot read a path such as {elf.name}",
-            "Copy or link the file to a path of letters, digits, '.', '+', "
-            "'-' and '_'.",
+            f"bpftrace has no use for the path {printable(path)}",
+            "Give --path with an absolute path of letters, digits, '.', '+', "
+            "'-' and '_', to which the file can be linked.",
         )
     if name_offset is None:
         name_offset = NAME_OFFSET

@@ -30,8 +30,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         nargs="?",
         type=Path,
         metavar="BINARY",
-        help="the file of QEMU, with the path that it has where the program "
-        "is run",
+        help="the file of QEMU",
     )
     which.add_argument(
         "--pid",
@@ -48,6 +47,13 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         help="write the program to a file instead of standard output",
     )
     parser.add_argument(
+        "--path",
+        default="",
+        metavar="PATH",
+        help="where that file is on the machine on which the program is run "
+        "(default: where it is here)",
+    )
+    parser.add_argument(
         "--name-offset",
         type=_offset,
         metavar="BYTES",
@@ -57,9 +63,13 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     parser.set_defaults(request=request, run=run)
 
 
-def request(args: argparse.Namespace) -> tuple[TraceScriptRequest, Path | None]:
+def request(
+    args: argparse.Namespace,
+) -> tuple[TraceScriptRequest, Path | None]:
     """Read the arguments."""
-    wanted = TraceScriptRequest(args.binary, args.pid, args.name_offset)
+    wanted = TraceScriptRequest(
+        args.binary, args.pid, args.path, args.name_offset
+    )
     return wanted, args.out
 
 

@@ -21,12 +21,15 @@ class TraceScriptRequest:
 
     :param binary: Its file; None if `pid` says which.
     :param pid: Its process on this machine; None is every one of the file.
+    :param path: Its path where the program is to run; empty if it is the
+        same there.
     :param name_offset: Where struct VFIODevice has a device's name, in bytes;
         None if it is as in QEMU's releases.
     """
 
     binary: Path | None = None
     pid: int | None = None
+    path: str = ""
     name_offset: int | None = None
 
 
@@ -46,7 +49,7 @@ def trace_script(request: TraceScriptRequest) -> str:
         path = _program_of(request.pid)
     return bpftrace_program(
         Elf(path),
-        str(path.absolute()),
+        request.path or str(path.absolute()),
         pid=request.pid,
         name_offset=request.name_offset,
     )
