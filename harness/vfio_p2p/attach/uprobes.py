@@ -279,6 +279,7 @@ tracepoint:syscalls:sys_exit_ioctl
             $state = *uptr((uint32 *)(@feature[tid] + 8));
             $fd = *uptr((int32 *)(@feature[tid] + 12));
             if ($fd >= 0) {
+                @open[pid, $fd] = 1;
                 @data[pid, $fd] = @name[tid];
             }
         }
@@ -310,7 +311,7 @@ uretprobe:%{path}:vfio_migration_set_state
 }
 
 tracepoint:syscalls:sys_enter_read
-/@data[pid, args->fd] != ""/
+/@open[pid, args->fd]/
 {
     @reading[tid] = args->fd + 1;
 }
@@ -333,7 +334,7 @@ tracepoint:syscalls:sys_exit_read
 }
 
 tracepoint:syscalls:sys_enter_close
-/@data[pid, args->fd] != ""/
+/@open[pid, args->fd]/
 {
     $name = @data[pid, args->fd];
     if (@caller[tid] == 3) {
@@ -344,6 +345,7 @@ tracepoint:syscalls:sys_enter_close
         printf("%s uprobe qemu[%d]: vfio_load_cleanup  (%s)\\n",
                strftime("%s.%f", nsecs), pid, $name);
     }
+    delete(@open[pid, args->fd]);
     delete(@data[pid, args->fd]);
 }
 
@@ -353,6 +355,6 @@ END
     clear(@state); clear(@run); clear(@status); clear(@caller);
     clear(@running); clear(@reason); clear(@type); clear(@inside);
     clear(@name); clear(@asked); clear(@command); clear(@feature);
-    clear(@data); clear(@now); clear(@reading);
+    clear(@open); clear(@data); clear(@now); clear(@reading);
 }
 """
