@@ -56,8 +56,8 @@ def attached(
     name: str = "source",
 ) -> AttachedQemu:
     process = Process(
-        1, "qemu", "root", ["qemu"], 1, [], "", [], incoming, Log("", ""), True,
-        [], True,
+        1, "qemu", "root", ["qemu"], 1, [], "", [], incoming, Log("", ""),
+        True, [], True,
     )  # fmt: skip
     return AttachedQemu(
         name, cast(Host, None), parse_target(target), process, monitor, None,
