@@ -99,11 +99,16 @@ def test_inputs_that_are_not_whole(missing: str) -> None:
 
 
 def test_digests_of_all_scenarios_are_what_they_were() -> None:
-    # The summaries were reworded since; nothing else may differ.
+    # The summaries were reworded, and what QEMU 11.1 does otherwise is new;
+    # nothing else may differ.
     path = FOLDER.with_name("scenarios-be555e3.json")
     recorded = json.loads(path.read_bytes())
     assert len(recorded) == 141
     assert {
-        name: msgspec.structs.replace(load(name), summary="").digest
-        for name in recorded
+        name: msgspec.structs.replace(
+            scenario,
+            summary="",
+            expect=msgspec.structs.replace(scenario.expect, since={}),
+        ).digest
+        for name, scenario in ((x, load(x)) for x in recorded)
     } == recorded
