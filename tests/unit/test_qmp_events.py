@@ -211,6 +211,32 @@ def test_without_resume() -> None:
     assert judgement.verdict is Verdict.PASS, judgement.as_json()
 
 
+@pytest.mark.parametrize("ran", [False, True])
+def test_a_vm_that_never_ran(ran: bool) -> None:
+    """QEMU sends no STOP for it, and asks no device to prepare."""
+    told = [
+        event("MIGRATION", 1000, status="setup"),
+        device_event("a", "PRE_COPY", 2000),
+        event("MIGRATION", 3000, status="device"),
+        device_event("a", "STOP_COPY", 4000),
+        *([event("STOP", 5000)] if ran else []),
+        event("MIGRATION", 6000, status="completed"),
+        device_event("a", "STOP", 7000),
+    ]
+    side = timeline_of(log(told))
+    if ran:
+        assert [str(x) for x in side.epochs] == [
+            "epoch 1 (stop, finish-migrate)"
+        ]
+        assert side.arcs[1].cause is Cause.MAIN
+    else:
+        assert not side.epochs
+        assert side.arcs[1].cause is Cause.COMPLETE
+        judgement = judge(side, None, Criteria(devices=1, p2p=None))
+        assert judgement.verdict is Verdict.INCONCLUSIVE
+        assert not judgement.findings
+
+
 def test_a_device_that_was_reset_in_the_cleanup() -> None:
     qemu = boot(FakeQemu(devices("a"), "10.0"))
     qemu.setup()

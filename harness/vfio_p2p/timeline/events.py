@@ -17,7 +17,7 @@ no event.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from vfio_p2p.errors import TraceError
@@ -124,6 +124,7 @@ class _Builder:
     open: _Open | None = None
     status: str = ""
     why: str = ""
+    notified: bool = False
 
     def add(self, record: Record) -> None:
         """Take the next event."""
@@ -131,6 +132,7 @@ class _Builder:
             case Kind.NOTIFY:
                 self._end_epoch()
                 self.why = ""
+                self.notified = True
                 if record.fields["running"]:
                     self.open = _Open(True, "running", record)
             case Kind.STATUS:
@@ -150,6 +152,34 @@ class _Builder:
     def finish(self) -> None:
         """End the log."""
         self._end_epoch()
+        statuses = {str(x.fields["status"]) for x in self.marks}
+        if not self.notified and "completed" in statuses:
+            self._never_ran()
+
+    def _never_ran(self) -> None:
+        """Take back the stops of a VM that was migrated and never ran.
+
+        QEMU sends STOP for each stop of a VM that ran, after its devices were
+        asked.  Where it never did, a device without prepare was asked by the
+        function that reads its data.
+        """
+        taken = [
+            epoch
+            for epoch in self.epochs
+            if not epoch.running
+            and all(step.pass_ is Pass.MAIN for step in epoch.steps)
+        ]
+        arcs = {
+            id(arc) for x in taken for step in x.steps for arc in step.arcs
+        }
+        self.arcs = [
+            replace(arc, cause=Cause.COMPLETE) if id(arc) in arcs else arc
+            for arc in self.arcs
+        ]
+        left = [x for x in self.epochs if x not in taken]
+        self.epochs = [
+            replace(x, number=number) for number, x in enumerate(left, 1)
+        ]
 
     def _changed(self, record: Record) -> None:
         device = record.device
