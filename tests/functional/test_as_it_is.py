@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMUs that were built elsewhere, in the testbed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from avocado import Test
+from testbed import program, run
+from vfio_p2p.verdict.assess import assess
+
+_LIMIT_S = 800.0
+
+
+class AsItIs(Test):
+    """``run --qemu``."""
+
+    timeout = 1200
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the command in a folder of its own."""
+        return subprocess.run(
+            [sys.executable, "-m", "vfio_p2p", *words],
+            cwd=self.workdir,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+
+    def run_of(self, qemu: str, scenario: str) -> dict[str, Any]:
+        """Make a run, and return what is reported of it."""
+        done = self.command("run", scenario, "--qemu", qemu, "--json")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        (found,) = json.loads(done.stdout)["runs"]
+        return dict(found)
+
+    def test_a_build_folder(self) -> None:
+        """It does the same as the build that it is."""
+        qemu = program("patched")
+        folder = Path(self.workdir, "own", "build")
+        folder.mkdir(parents=True)
+        shutil.copy(qemu.binary, folder)
+        found = self.run_of(str(folder.parent), "two-devices")
+        self.assertTrue(found["variant"].startswith("binary-10.0."))
+        known = run(qemu, "two-devices", Path(self.workdir, "known"))
+        self.assertEqual(found["blackout_ns"], assess(known).blackout_ns)
+
+    def test_what_debian_has_built(self) -> None:
+        found = self.run_of("debian:trixie", "two-devices")
+        self.assertIn("Debian", found["qemu"])
+        self.assertEqual(found["verdict"], "pass")
+
+    def test_what_cannot_be_run(self) -> None:
+        script = Path(self.workdir, "script")
+        script.write_text("#!/bin/sh\nexec qemu-system-x86_64\n")
+        for path, said in (
+            (str(script), "is a script"),
+            (sys.executable, "does not tell QEMU's version"),
+            ("/nonexistent", "no such file"),
+            ("debian:1.0", "have no QEMU 1.0"),
+        ):
+            done = self.command("run", "two-devices", "--qemu", path)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(said, done.stderr)
+            self.assertEqual(len(done.stderr.strip().splitlines()[-2:]), 2)
+            self.assertNotIn("Traceback", done.stderr)
