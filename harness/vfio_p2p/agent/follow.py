@@ -37,6 +37,7 @@ from vfio_p2p.agent.roots import Roots
 
 _POLL_S = 0.02
 _LOOK_S = 0.5
+_LOWEST = 19
 _PIECE_BYTES = 1 << 16
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK
 # How often to look again for a file that may be between two names.
@@ -52,6 +53,8 @@ def run(arguments: list[str], roots: Roots) -> None:
     :param roots: Where the process is.
     :raise AgentError: When a file cannot be read.
     """
+    # QEMU may need the processors, and files can wait.
+    os.nice(_LOWEST)
     serve(
         "follow", arguments, lambda x, y: _follow(x, _checked(y), roots)
     )
