@@ -207,6 +207,9 @@ class Libvirt(Test):
     timeout = 900
 
     def setUp(self) -> None:
+        self.daemons: list[Daemon] = []
+        self.commands: list[Command] = []
+        self.home = Path(self.workdir)
         for program in ("libvirtd", "virsh"):
             if not _find(program):
                 self.cancel(f"{program} is not installed")
@@ -214,8 +217,6 @@ class Libvirt(Test):
             self.cancel("libvirt's Python binding is not installed")
         self.home = Path(tempfile.mkdtemp(prefix="v-", dir="/tmp"))
         self.home.chmod(0o755)
-        self.daemons: list[Daemon] = []
-        self.commands: list[Command] = []
         self.out = Path(self.workdir, "out")
         self.environment = {
             **os.environ, "XDG_STATE_HOME": str(Path(self.workdir, "state"))
@@ -227,7 +228,9 @@ class Libvirt(Test):
             command.close()
         for daemon in self.daemons:
             daemon.close()
-        shutil.rmtree(self.home)
+        # A test that was cancelled has no folder of its own.
+        if self.home != Path(self.workdir):
+            shutil.rmtree(self.home)
 
     def start(self, source: str = "file", destination: str = "logd") -> None:
         """Start both daemons, and the domain of the source.
