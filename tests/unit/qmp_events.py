@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from qemu_log import FakeQemu
 from vfio_p2p.timeline import Side, Timeline, build_events
@@ -14,6 +15,15 @@ from vfio_p2p.trace import EventReader, Kind
 _CALLS = {
     Kind.ATTEMPT, Kind.CHANGED, Kind.PREPARE, Kind.MAIN
 }  # fmt: skip
+
+
+DATA = Path(__file__).with_name("data") / "events"
+
+
+def file(release: str, scenario: str, side: Side = Side.SOURCE) -> Path:
+    """Return the path of the events of a sealed run."""
+    tail = ".transcript.jsonl" if release == "10.0.13" else ".jsonl"
+    return DATA / f"qemu-{release}-{scenario}.{side}{tail}"
 
 
 def event(name: str, time_ns: int, **data: str) -> dict[str, object]:

@@ -41,6 +41,7 @@ _MISSING = f"{Side.DESTINATION}/{_TRACE}"
 # What a trace has that can be judged, and a transcript.
 _TRACES = (b"vfio_migration", b"vfio_vmstate_change", b"vm_state_notify")
 _EVENTS = (b"VFIO_MIGRATION",)
+_CHUNK_BYTES = 1 << 20
 _PACKED = r"(?:\.(?:gz|xz|bz2|zst))?"
 _LOG = re.compile(
     rf"[^.].*\.(?:log(?:\.\d{{1,3}})?|trace|txt|out|err|stderr){_PACKED}"
@@ -104,9 +105,10 @@ def is_host_run(folder: Path) -> bool:
 
     :param folder: Any path.
     """
-    return _witness(folder, Side.SOURCE) is not None or (
-        folder.is_dir() and 0 < len(logs_in(folder)) <= 2
-    )
+    source = folder / Side.SOURCE
+    if (source / _TRACE).is_file() or _has(source / _QMP, _EVENTS):
+        return True
+    return folder.is_dir() and 0 < len(logs_in(folder)) <= 2
 
 
 def is_log(path: Path) -> bool:
@@ -199,11 +201,18 @@ def _witness(run: Path, side: Side) -> Path | None:
 
 
 def _has(path: Path, words: tuple[bytes, ...]) -> bool:
+    """Return whether a file has one of some words; most have one early."""
+    rest = max(map(len, words)) - 1
+    data = b""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                data = data[-rest:] + chunk
+                if any(word in data for word in words):
+                    return True
     except OSError:
-        return False
-    return any(word in data for word in words)
+        pass
+    return False
 
 
 def _named(path: Path, side: Side) -> bool:
