@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vfio_p2p.errors import MissingToolError
+from vfio_p2p.errors import HostError, MissingToolError
 from vfio_p2p.machine.session import kill_session, session_members
 
 # setpriv arms the signal and then becomes this shell. A parent that died
@@ -119,3 +119,29 @@ def owned(
         end_session(process)
         if process.stdout:
             process.stdout.close()
+
+
+def run_tool(argv: Sequence[str], package: str, hint: str) -> None:
+    """Run a program to its end; it dies when we die.
+
+    :param argv: Program and arguments.
+    :param package: The Debian package that has the program.
+    :param hint: What the user can do if it fails.
+    :raise MissingToolError: When there is no such program.
+    :raise HostError: When it fails; the message has its last line.
+    """
+    try:
+        done = subprocess.run(
+            bound(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError as err:
+        raise MissingToolError(argv[0], package) from err
+    if done.returncode:
+        lines = done.stdout.strip().splitlines() or ["it printed nothing"]
+        raise HostError(f"{Path(argv[0]).name} failed: {lines[-1]}", hint)

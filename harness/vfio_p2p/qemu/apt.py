@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vfio_p2p.errors import HostError, MissingToolError
+from vfio_p2p.errors import HostError
 from vfio_p2p.machine.files import exclusive, used, using, write_whole
-from vfio_p2p.machine.process import bound
+from vfio_p2p.machine.process import run_tool
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.qemu.apt_sources import find_archive, run_apt
 
@@ -290,24 +290,11 @@ def unpack(archives: Iterable[Path], root: Path) -> None:
     """
     root.mkdir(parents=True, exist_ok=True)
     for archive in archives:
-        try:
-            done = subprocess.run(
-                bound(["dpkg-deb", "-x", str(archive), str(root)]),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        except FileNotFoundError as err:
-            raise MissingToolError("dpkg-deb", "dpkg") from err
-        if done.returncode:
-            lines = done.stdout.strip().splitlines() or ["it printed nothing"]
-            raise HostError(
-                f"dpkg-deb failed: {lines[-1]}",
-                f"Remove {archive}, and start the command again.",
-            )
+        run_tool(
+            ["dpkg-deb", "-x", str(archive), str(root)],
+            "dpkg",
+            f"Remove {archive}, and start the command again.",
+        )
 
 
 def _complaint(result: subprocess.CompletedProcess[str]) -> str:

@@ -9,7 +9,6 @@ in the archive does not change the results of runs from one day to the next.
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
@@ -19,9 +18,9 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p import resources
-from vfio_p2p.errors import HostError, MissingToolError, TestbedError
+from vfio_p2p.errors import TestbedError
 from vfio_p2p.machine.files import exclusive, publishing, room_for, used
-from vfio_p2p.machine.process import bound
+from vfio_p2p.machine.process import run_tool
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu.apt import AptRoot, unpack
@@ -202,7 +201,7 @@ def _make(
     progress(1, steps, "testbed: unpacking")
     unpack(archives, folder / "root")
     progress(2, steps, "testbed: wheels")
-    _call(
+    run_tool(
         [
             sys.executable, "-m", "pip", "install", "--quiet",
             "--no-deps", "--no-compile", "--require-hashes",
@@ -215,28 +214,8 @@ def _make(
             f"--requirement={recipe_folder() / 'requirements.txt'}",
         ],
         "python3-pip",
+        "Check the network and the settings of apt and pip, and start the "
+        "command again.",
     )  # fmt: skip
     progress(3, steps, "testbed: parts")
     return packages
-
-
-def _call(argv: list[str], package: str) -> None:
-    try:
-        done = subprocess.run(
-            bound(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    except FileNotFoundError as err:
-        raise MissingToolError(argv[0], package) from err
-    if done.returncode:
-        lines = done.stdout.strip().splitlines() or ["it printed nothing"]
-        raise HostError(
-            f"{Path(argv[0]).name} failed: {lines[-1]}",
-            "Check the network and the settings of apt and pip, and start "
-            "the command again.",
-        )
