@@ -60,7 +60,7 @@ def find_binary(path: Path) -> tuple[Program, tuple[str, ...]]:
             libraries = libraries_of(
                 binary, [*launch[:-1], "--list"]
             ) | {LOADER: own}
-    version = _check(binary, launch)
+    version, events = _check(binary, launch)
     program = Program.at(
         binary,
         variant="",
@@ -69,7 +69,6 @@ def find_binary(path: Path) -> tuple[Program, tuple[str, ...]]:
         launch=launch,
     )
     name = binary_name(version, program.what.sha256)
-    events = _ask(binary, launch, "-trace", "help").split()
     absent = missing_events(version, events)
     remarks: tuple[str, ...] = ()
     if absent:
@@ -165,8 +164,11 @@ def _library_folders(root: Path) -> Iterator[Path]:
             )
 
 
-def _check(binary: Path, launch: Sequence[str]) -> str:
-    """See that runs can be made and judged; return the version."""
+def _check(binary: Path, launch: Sequence[str]) -> tuple[str, list[str]]:
+    """See that runs can be made and judged.
+
+    :return: The version, and the names of the trace events.
+    """
     found = version_line(_ask(binary, launch, "--version"))
     if found is None:
         raise UsageError(f"{binary} does not tell QEMU's version", _HINT)
@@ -177,10 +179,8 @@ def _check(binary: Path, launch: Sequence[str]) -> str:
             "first release that can be judged",
             _HINT,
         )
-    why = blindness(
-        _ask(binary, launch, "-d", "help"),
-        _ask(binary, launch, "-trace", "help"),
-    )
+    events = _ask(binary, launch, "-trace", "help")
+    why = blindness(_ask(binary, launch, "-d", "help"), events)
     if why:
         raise UsageError(
             f"{binary} {why}, so that nothing could be seen of a run",
@@ -193,7 +193,7 @@ def _check(binary: Path, launch: Sequence[str]) -> str:
         )
     if "q35" not in _ask(binary, launch, "-machine", "help").split():
         raise UsageError(f"{binary} has no machine q35", _HINT)
-    return line
+    return line, events.split()
 
 
 def _ask(binary: Path, launch: Sequence[str], *arguments: str) -> str:

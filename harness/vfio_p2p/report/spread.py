@@ -107,18 +107,18 @@ def outliers(group: RunGroup) -> Iterator[Outlier]:
 
     :param group: The runs.
     """
-    times = _times(group.runs)
-    blackouts = times.get(BLACKOUT, [])
+    blackouts = group.blackouts
     if len(blackouts) < FEWEST:
         return
     low, middle, high = np.percentile(blackouts, (25, 50, 75))
     limit_ns = max(high + _FAR * (high - low), _LEAST * middle)
-    medians = {x: int(np.median(y)) for x, y in times.items()}
-    for run in group.runs:
+    far = [x for x in group.runs if (x.blackout_ns or 0) > limit_ns]
+    if not far:
+        return
+    medians = {x: int(np.median(y)) for x, y in _times(group.runs).items()}
+    for run in far:
         found = figures(run)
-        whole_ns = found.pop(BLACKOUT, None)
-        if whole_ns is None or whole_ns <= limit_ns:
-            continue
+        whole_ns = found.pop(BLACKOUT)
         found.pop(P2P, None)
         phase, more_ns = max(
             ((x, y - medians[x]) for x, y in found.items()),

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cache, lru_cache
 
+from vfio_p2p.variant import release_of
+
 VERSIONS = (
     "8.1",
     "8.2",
@@ -82,8 +84,7 @@ def missing_events(version: str, names: Iterable[str]) -> list[str]:
         is taken for the newest.
     :param names: The events that it has.
     """
-    found = re.search(r"(?<![\d.])\d{1,4}\.\d{1,4}(?!\d)", version)
-    release = release_number(found[0] if found else VERSIONS[-1])
+    release = release_of(version) or release_number(VERSIONS[-1])
     at = max(
         (x for x in VERSIONS if release_number(x) <= release),
         key=release_number,
