@@ -354,10 +354,9 @@ class Attach(Test):
         self.end()
         return len(found)
 
-    def test_a_folder_that_is_taken(self) -> None:
-        self.both()
-        self.record()
-        done = subprocess.run(
+    def refused(self) -> subprocess.CompletedProcess[str]:
+        """Record the source alone, which is to end at once."""
+        return subprocess.run(
             [
                 sys.executable, "-m", "vfio_p2p", "record",
                 str(self.home / "source"), "--out", str(self.out),
@@ -368,23 +367,18 @@ class Attach(Test):
             timeout=_LIMIT_S,
             check=False,
         )
+
+    def test_a_folder_that_is_taken(self) -> None:
+        self.both()
+        self.record()
+        done = self.refused()
         self.assertEqual(done.returncode, 4)
         self.assertIn("writes bundles into it", done.stderr)
 
     def test_a_monitor_that_is_taken(self) -> None:
         self.both()
         other = Qmp(str(self.home / "source"))
-        done = subprocess.run(
-            [
-                sys.executable, "-m", "vfio_p2p", "record",
-                str(self.home / "source"), "--out", str(self.out),
-            ],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-            check=False,
-        )
+        done = self.refused()
         self.assertEqual(done.returncode, 4)
         self.assertIn("is taken", done.stderr)
         # Nobody waits behind the other client.

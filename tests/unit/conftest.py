@@ -14,6 +14,7 @@ import pytest
 from bench import Bench, alive
 from hypothesis import settings
 from vfio_p2p.machine import qemu
+from workshops import FakeWorkshop, bundle_of
 
 # No deadline: a loaded machine must not make a test fail.
 settings.register_profile("vfio-p2p", deadline=None, derandomize=True)
@@ -60,3 +61,10 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait only briefly for a QEMU that never ends."""
     monkeypatch.setattr(qemu, "_EXIT_S", 0.1)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWorkshop:
+    """A workshop whose runs leave good bundles below the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return FakeWorkshop(make=bundle_of)

@@ -11,12 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
 from vfio_p2p.cli import main
 from vfio_p2p.errors import SourceError, UsageError
 from vfio_p2p.places.sealed.cpio import Layer
 from vfio_p2p.places.sealed.load import _add_program
-from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.qemu import binary, debian
 from vfio_p2p.qemu.binary import NAME, find_binary
 from vfio_p2p.qemu.program import libraries_of
@@ -27,22 +25,6 @@ from vfio_p2p.variant import binary_name, is_as_it_is, is_tree, parse_tree
 from workshops import FakeWorkshop
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWorkshop:
-    monkeypatch.chdir(tmp_path)
-
-    def make(cell: Cell, path: Path) -> None:
-        make_bundle(
-            path,
-            scenario=cell.job.scenario,
-            variant=cell.variant,
-            seed=cell.job.seed,
-            version=cell.job.source.version,
-        )
-
-    return FakeWorkshop(make=make)
 
 
 def test_names() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.cli import main
 from vfio_p2p.errors import BuildError
@@ -19,21 +18,6 @@ from vfio_p2p.verdict.assess import Assessment
 from workshops import FakeWorkshop
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def workshop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> FakeWorkshop:
-    monkeypatch.chdir(tmp_path)
-
-    def make(cell: Cell, path: Path) -> None:
-        make_bundle(
-            path, scenario=cell.job.scenario, variant=cell.variant,
-            seed=cell.job.seed,
-        )  # fmt: skip
-
-    return FakeWorkshop(make=make)
 
 
 def files(folder: Path) -> list[str]:

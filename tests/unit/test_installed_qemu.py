@@ -7,12 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
 from vfio_p2p.cli import main
 from vfio_p2p.errors import UsageError
 from vfio_p2p.machine.host import LocalHost
 from vfio_p2p.places.hosts.installed import check_tls, examine
-from vfio_p2p.plans.matrix import Cell
 from workshops import FakeWorkshop
 
 Capture = pytest.CaptureFixture[str]
@@ -24,22 +22,6 @@ GOOD = {
     "-trace": EVENTS.replace(" ", "\n"),
     "-machine": "-object: Unable to access credentials /nonexistent",
 }
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWorkshop:
-    monkeypatch.chdir(tmp_path)
-
-    def make(cell: Cell, path: Path) -> None:
-        make_bundle(
-            path,
-            scenario=cell.job.scenario,
-            variant=cell.variant,
-            seed=cell.job.seed,
-            version=cell.job.source.version,
-        )
-
-    return FakeWorkshop(make=make)
 
 
 def test_it_is_run_and_not_built(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builds import build_of, source_of
+from bundles import make_bundle
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.devices import Driver
@@ -46,6 +47,17 @@ def program_of(variant: str, version: str = "10.0.99") -> ProgramInput:
         version=version,
         sha256="0" * 64,
         libraries={},
+    )
+
+
+def bundle_of(cell: Cell, path: Path) -> None:
+    """Make the bundle of a run in which all is well."""
+    make_bundle(
+        path,
+        scenario=cell.job.scenario,
+        variant=cell.variant,
+        seed=cell.job.seed,
+        version=cell.job.source.version,
     )
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,8 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"not a number up to 1000000: {text}")
 
 
-def request(args: argparse.Namespace) -> AttachRequest:
-    """Read the options of `add_targets` and `add_recording`."""
+def one_recording(args: argparse.Namespace) -> AttachRequest:
+    """Read the options of `add_targets` and `add_out`."""
     return AttachRequest(
         source=args.source,
         destination=args.destination,
@@ -132,10 +133,17 @@ def request(args: argparse.Namespace) -> AttachRequest:
         libvirt=args.libvirt,
         destination_libvirt=args.destination_libvirt,
         out=args.out,
+        trace=not args.no_trace,
+    )
+
+
+def request(args: argparse.Namespace) -> AttachRequest:
+    """Read the options of `add_targets` and `add_recording`."""
+    return replace(
+        one_recording(args),
         count=args.count,
         follow=args.follow,
         keep=args.keep,
-        trace=not args.no_trace,
         metrics=args.metrics,
     )
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from vfio_p2p.attach.drive import Drive
 from vfio_p2p.cli import attaching, options
 from vfio_p2p.cli.attaching import ViewedLines
 from vfio_p2p.cli.context import Context
-from vfio_p2p.cli.host_where import where
 from vfio_p2p.plans.attach import AttachRequest, record
 from vfio_p2p.scenario.course import Migration
 
@@ -56,15 +56,8 @@ def add_parser(commands: options.Commands, summary: str) -> None:
 
 def request(args: argparse.Namespace) -> AttachRequest:
     """Read the arguments."""
-    return AttachRequest(
-        source=args.source,
-        destination=args.destination,
-        where=where(args),
-        destination_ssh=args.destination_ssh,
-        libvirt=args.libvirt,
-        destination_libvirt=args.destination_libvirt,
-        out=args.out,
-        trace=not args.no_trace,
+    return replace(
+        attaching.one_recording(args),
         drive=Drive(
             uri=args.uri,
             migration=Migration(
