@@ -45,7 +45,7 @@ def qemu_argv(
     argv = [
         *launcher.argv,
         *("-name", name),
-        *("-machine", "q35,accel=tcg"),
+        *("-machine", f"{course.guest.machine},accel=tcg"),
         *("-m", str(course.guest.ram_mib)),
         *("-L", str(launcher.firmware)),
         *("-nodefaults", "-no-user-config", "-display", "none"),
@@ -59,6 +59,8 @@ def qemu_argv(
             *("-bios", HEARTBEAT),
             *("-fw_cfg", f"name=opt/vfio-p2p/heartbeat,string={numbers}"),
         ]
+    for name, value in course.globals.items():
+        argv += ["-global", f"{name}={value}"]
     if course.unplugged():
         # Unplugging through ACPI needs a guest that acknowledges it.
         argv += [

@@ -29,6 +29,9 @@ LatencyUs = Annotated[int, Meta(ge=0, le=60_000_000)]
 # They become a part of QEMU's -device, where "," begins another property.
 PropertyName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*\Z")]
 PropertyValue = Annotated[str, Meta(pattern=r"^[\w.:/+-]+\Z")]
+# The same for -machine and -global.
+MachineName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]{0,62}\Z")]
+GlobalName = Annotated[str, Meta(pattern=r"^[\w-]+\.[\w-]+\Z")]
 
 # The memory that both sides together may take of the testbed's VM.  In tests,
 # 608 MiB of device memory with 32 MiB of RAM fit, and 768 MiB with 128 MiB
@@ -107,6 +110,8 @@ class Device(Strict, frozen=True, kw_only=True):
     :param faults: Lines of p2psim's attribute ``faults``.
     :param fault_side: The side whose device has the faults; required with
         `faults`.
+    :param properties: Properties of QEMU's vfio-pci, which override those
+        that the place or the course gives the device.
     """
 
     count: Count = 1
@@ -123,6 +128,7 @@ class Device(Strict, frozen=True, kw_only=True):
     peer_completion_us: Annotated[int, Meta(ge=0, le=60_000_000)] = 10
     faults: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
     fault_side: Side | None = None
+    properties: dict[PropertyName, PropertyValue] = {}
 
     def __post_init__(self) -> None:
         if len(set(self.flags)) != len(self.flags):
@@ -178,6 +184,8 @@ class Guest(Strict, frozen=True, kw_only=True):
     """The VM that migrates.
 
     :param ram_mib: The VM's memory.
+    :param machine: QEMU's machine type; with a version, as in
+        ``pc-q35-10.0``, two releases of QEMU can have the same machine.
     :param paused: Whether the VM is left paused at the start (``-S``).
     :param program: The program that the VM runs.
     :param heartbeat_period_us: The time between two heartbeats.  Each of them
@@ -187,6 +195,7 @@ class Guest(Strict, frozen=True, kw_only=True):
     """
 
     ram_mib: Annotated[int, Meta(ge=16, le=1024)] = 64
+    machine: MachineName = "q35"
     paused: bool = False
     program: GuestProgram = GuestProgram.FIRMWARE
     # The range that 16 bits of the PIT's clock can count, and that the guest
@@ -259,9 +268,11 @@ class Course(Strict, frozen=True, kw_only=True):
     :param devices: The devices that each side has.
     :param guest: The VM that migrates.
     :param migration: Capabilities and parameters of the migration.
-    :param properties: Properties of QEMU's vfio-pci, which override those
-        that a place gives its devices, e.g. ``x-no-mmap = "off"``.  Only
-        PCI functions can play such a course.
+    :param properties: Properties of QEMU's vfio-pci for every device, which
+        override those that a place gives its devices, e.g.
+        ``x-no-mmap = "off"``.
+    :param globals: Defaults of properties in QEMU, on both sides, by
+        ``DRIVER.PROPERTY``, e.g. ``migration.switchover-ack-legacy``.
     :param steps: The steps, in order.
     :param limits: The time limits.
     """
@@ -271,6 +282,9 @@ class Course(Strict, frozen=True, kw_only=True):
     guest: Guest = Guest()
     migration: Migration = Migration()
     properties: dict[PropertyName, PropertyValue] = msgspec.field(
+        default_factory=dict
+    )
+    globals: dict[GlobalName, PropertyValue] = msgspec.field(
         default_factory=dict
     )
     steps: tuple[Step, ...] = PLAIN
@@ -335,8 +349,14 @@ class Course(Strict, frozen=True, kw_only=True):
         that older scenarios keep their digests.
         """
         every = msgspec.to_builtins(self)
-        if not self.properties:
-            del every["properties"]
+        for name in ("properties", "globals"):
+            if not every[name]:
+                del every[name]
+        for device in every["devices"]:
+            if not device["properties"]:
+                del device["properties"]
+        if self.guest.machine == Guest().machine:
+            del every["guest"]["machine"]
         return msgspec.json.format(
             msgspec.json.encode(every, order="sorted"), indent=1
         )
