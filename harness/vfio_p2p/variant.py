@@ -15,6 +15,8 @@ from vfio_p2p.names import suggest
 
 SERIES_LENGTH = 6
 
+# The source as it is.
+STOCK = "stock"
 # A QEMU that is not built from a tree: the hosts of a place have it.
 INSTALLED = "installed"
 # A QEMU that was built elsewhere: users name it by its path, or by Debian's
@@ -62,7 +64,7 @@ def tree_names(length: int = SERIES_LENGTH) -> tuple[str, ...]:
     :param length: How many patches the series has.
     """
     return (
-        "stock",
+        STOCK,
         "base",
         *(f"patch-{n + 1}" for n in range(length)),
         "patched",
@@ -106,7 +108,7 @@ def parse_tree(name: str, length: int = SERIES_LENGTH) -> TreeName:
         return TreeName(tree, int(number[1]), on_top)
     if tree == "base":
         return TreeName(tree, 0, on_top)
-    return TreeName("stock" if tree == "stock" else "patched", length, on_top)
+    return TreeName(STOCK if tree == STOCK else "patched", length, on_top)
 
 
 def is_tree(name: str) -> bool:

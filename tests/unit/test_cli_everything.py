@@ -15,6 +15,7 @@ from vfio_p2p.errors import BuildError
 from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.matrix import Cell
+from vfio_p2p.progress import SILENT
 from vfio_p2p.scenario.load import names
 from vfio_p2p.series import load_mutants
 from vfio_p2p.verdict.assess import Assessment
@@ -26,7 +27,8 @@ OURS = {
     for x in load_mutants()
     if x.base == "v10.0" and not x.waits_for
 }
-TREES = ("v10.0 patched", "v10.2 stock")
+TREES = ("v10.0 patched", "v10.2 stock", "v11.1 stock")
+ELEVEN = FakeWorkshop().examine("debian:11.1", SILENT).variant
 
 
 @dataclass
@@ -61,6 +63,12 @@ def validate(machine: Machine, out: Path, *words: str) -> int:
     return main(["validate", "--all", *words, "--out", str(out)], machine)
 
 
+def prefix_of(tree: str) -> str:
+    """Return the beginning of the names of a tree's bundles."""
+    base, _, variant = tree.partition(" ")
+    return f"{base}-{ELEVEN if base == 'v11.1' else variant}"
+
+
 def report(out: Path) -> Any:
     """Return the report for programs."""
     return json.loads((out / "report.json").read_bytes())
@@ -78,7 +86,7 @@ def test_everything_passes(
     assert len(machine.names) == len(set(machine.names))
     for tree in TREES:
         for name in names():
-            assert f"{tree.replace(' ', '-')}-{name}-s42" in machine.names
+            assert f"{prefix_of(tree)}-{name}-s42" in machine.names
     mutant_runs = sum(len(x.scenarios) for x in OURS.values())
     assert len(machine.ran) == len(TREES) * len(names()) + mutant_runs
 
@@ -88,6 +96,8 @@ def test_everything_passes(
         runs = [x for x in document["runs"] if x["tree"] == tree]
         assert [run["scenario"] for run in runs] == names()
     assert document["trees"][1]["qemu"] == "QEMU 10.2.99"
+    assert "11.1.3 (debian:11.1)" in document["trees"][2]["qemu"]
+    assert document["trees"][2]["origin"] == "debian:11.1"
     assert {x["fate"] for x in document["mutants"]} == {"killed"}
     assert document["unproven"] == []
 
@@ -128,12 +138,13 @@ def test_one_run_that_fails_is_shown_in_full(
     counts = {
         tuple(line.split())
         for line in out.splitlines()
-        if line.startswith(" v10.")
+        if line.startswith((" v10.", " v11."))
     }
     number = len(names())
     assert counts == {
         ("v10.0", "patched", f"{number}", f"{number - 1}", *"---1"),
         ("v10.2", "stock", f"{number}", f"{number - 1}", *"--1-"),
+        ("v11.1", "stock", f"{number}", f"{number}", *"----"),
     }
 
 
@@ -191,7 +202,7 @@ def test_a_scenario_of_any_tree_proves_a_rule(
     machine: Machine, tmp_path: Path, tree: str
 ) -> None:
     machine.also = tuple(x for x in EVERY_RULE if x != "conservation")
-    name = f"{tree.replace(' ', '-')}-two-devices-s42"
+    name = f"{prefix_of(tree)}-two-devices-s42"
     machine.found[name] = replace(PASS, known=broken("conservation"))
     assert validate(machine, tmp_path) == 0
 

@@ -53,7 +53,8 @@ def test_validate_names_the_place(
     ("release", "base", "said"),
     [
         ("9.2", "v8.1", "base v8.1 with the series"),
-        ("11.1", "v10.2", "base v10.2 with the series"),
+        ("12.0", "v11.1", "base v11.1 with the series"),
+        ("11.1", "v11.1", ""),
         ("8.1", "v8.1", ""),
     ],
 )

@@ -23,7 +23,7 @@ from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import Build, Source
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
-from vfio_p2p.variant import binary_name
+from vfio_p2p.variant import DEBIAN, binary_name
 from vfio_p2p.verdict.assess import Assessment
 
 PASS = Assessment(Verdict.PASS, "migrated")
@@ -72,6 +72,7 @@ class FakeWorkshop:
     :param make: Makes the bundle of a run; None leaves no bundle.
     :param release: The release of the source that is found by its path, and
         of the QEMU that is installed.
+    :param newest: The newest release that Debian has.
     """
 
     refuses: dict[str, Exception] = field(default_factory=dict)
@@ -79,6 +80,7 @@ class FakeWorkshop:
     judge: Judge = lambda cell: PASS
     make: Callable[[Cell, Path], object] | None = None
     release: str = "10.0"
+    newest: str = "11.1"
     built: list[tuple[str, str]] = field(default_factory=list)
     ran: list[Cell] = field(default_factory=list)
 
@@ -139,9 +141,16 @@ class FakeWorkshop:
 
     def examine(self, name: str, reporter: Reporter) -> ProgramInput:
         """Return an invented identity of a binary, which tells its name."""
-        version = f"QEMU emulator version {self.release}.3 ({name})"
+        release = self.release
+        if name.startswith(f"{DEBIAN}1"):
+            release = name.removeprefix(DEBIAN)
+        version = f"QEMU emulator version {release}.3 ({name})"
         sha256 = hashlib.sha256(name.encode()).hexdigest()
         return program_of(binary_name(version, sha256), version)
+
+    def newest_release(self, reporter: Reporter) -> str:
+        """Return what the field says."""
+        return self.newest
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """Every place is ready."""

@@ -14,6 +14,7 @@ from vfio_p2p.plans.followups import validate_followups
 from vfio_p2p.plans.modes import ModeRequest
 from vfio_p2p.plans.mutants import MutantsRequest, validate_mutants
 from vfio_p2p.plans.patches import validate_patches
+from vfio_p2p.plans.releases import validate_releases
 from vfio_p2p.plans.runs import JSON, JUNIT
 from vfio_p2p.plans.validate import SCENARIOS, ValidateRequest, validate
 from vfio_p2p.progress import Reporter
@@ -26,6 +27,7 @@ _MODES = {
     "mutants": "Each mutant has its own: see 'vfio-p2p series list'.",
     "followups": "Each follow-up has its own: see 'vfio-p2p series list'.",
     "all": "It runs every scenario that comes with the tool.",
+    "releases": "It runs every scenario that comes with the tool.",
 }
 
 
@@ -73,6 +75,13 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "each QEMU that has upstream's series, each mutant, and whether each "
         "rule is broken by something; if interrupted, it resumes where it "
         "stopped",
+    )
+    what.add_argument(
+        "--releases",
+        action="store_true",
+        help="judge each release that Debian has, as it was released, with "
+        "every scenario; 'vfio-p2p report --format markdown' makes a table "
+        "of the result; if interrupted, it resumes where it stopped",
     )
     what.add_argument(
         "--followups",
@@ -174,4 +183,6 @@ def _judge(
             return validate_followups(mode, reporter, workshop)
         case "all":
             return validate_everything(mode, reporter, workshop)
+        case "releases":
+            return validate_releases(mode, reporter, workshop)
     return validate(plain, reporter, workshop)

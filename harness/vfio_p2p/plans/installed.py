@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.errors import UsageError
@@ -14,12 +14,15 @@ from vfio_p2p.plans.sources import Chosen, choose, choose_variants
 from vfio_p2p.plans.workshop import Workshop
 from vfio_p2p.progress import Reporter
 from vfio_p2p.scenario.model import Scenario
-from vfio_p2p.series import Base, Variant, nearest_base
+from vfio_p2p.series import Base, Variant, find_base, nearest_base
 from vfio_p2p.side import Side
 from vfio_p2p.variant import (
+    DEBIAN,
     INSTALLED,
     QEMU,
+    STOCK,
     has_series,
+    is_as_it_is,
     is_named_binary,
     release_of,
 )
@@ -108,6 +111,37 @@ def choose_subject(
     :raise UsageError: When a name is unknown, or a QEMU cannot be used.
     :raise InputError: When the place cannot be used.
     """
+    base = find_base(origin.base) if origin.base else None
+    if base is None or not base.binary or origin.source is not None:
+        return _choose(origin, names, setting, reporter, workshop)
+    meant = {x: _binary(base, x) for x in names or (STOCK,)}
+    found = _choose(Origin(), meant.values(), setting, reporter, workshop)
+    named = {name: found.named[x] for name, x in meant.items()}
+    return replace(found, named=named)
+
+
+def _binary(base: Base, name: str) -> str:
+    """Return what a variant means on a base that Debian has no source of."""
+    if name == STOCK:
+        return f"{DEBIAN}{base.qemu}"
+    if is_as_it_is(name) or is_named_binary(name):
+        return name
+    raise UsageError(
+        f"the variant {name!r} of base {base.name} cannot be built, as "
+        f"Debian has no source of QEMU {base.qemu}",
+        f"Give a source of your own with '--source', or take {STOCK!r}, "
+        "which is Debian's binary.",
+    )
+
+
+def _choose(
+    origin: Origin,
+    names: Iterable[str],
+    setting: Setting,
+    reporter: Reporter,
+    workshop: Workshop,
+) -> UnderTest:
+    """Do as `choose_subject`, for a base whose source can be had."""
     wanted = tuple(dict.fromkeys(names))
     built = [x for x in wanted if x != INSTALLED and not is_named_binary(x)]
     if wanted and not built:

@@ -22,6 +22,7 @@ from vfio_p2p.series import (
     recognise,
     stock_base,
 )
+from vfio_p2p.variant import STOCK
 
 # Mutants and follow-ups go on top of this tree.
 TREE = "patched"
@@ -43,7 +44,7 @@ class Chosen:
     @property
     def default_variants(self) -> tuple[str, ...]:
         """The names of the variants for users who name none."""
-        return _DEFAULT_VARIANTS if self.base.patches else ("stock",)
+        return _DEFAULT_VARIANTS if self.base.patches else (STOCK,)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import Build, Source, build, find_source
 from vfio_p2p.qemu.binary import find_binary
-from vfio_p2p.qemu.debian import debian_root
+from vfio_p2p.qemu.debian import debian_root, newest_release
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.series import Patch, Variant, apply_patches
 from vfio_p2p.side import Side
@@ -98,6 +98,14 @@ class Workshop(Protocol):
         :param name: ``qemu:PATH`` or ``debian:VERSION``.
         :param reporter: Told of a download, and what is remarkable of it.
         :raise UsageError: When it cannot be used.
+        """
+
+    def newest_release(self, reporter: Reporter) -> str:
+        """Look for the newest release of QEMU that Debian has built.
+
+        :param reporter: Told of the look-up.
+        :return: The release, e.g. ``11.1``.
+        :raise HostError: When Debian's archive cannot be read.
         """
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
@@ -191,6 +199,13 @@ class Local:
         for remark in remarks:
             reporter.remark(remark)
         return self._programs.add(program)
+
+    def newest_release(self, reporter: Reporter) -> str:
+        """See `Workshop.newest_release`."""
+        task = reporter.task("releases")
+        found = newest_release(task)
+        task.end(f"the newest is {found}")
+        return found
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """See `Workshop.prepare`."""

@@ -114,6 +114,26 @@ def debian_root(wanted: str, progress: Progress) -> Path:
     )
 
 
+def newest_release(progress: Progress) -> str:
+    """Return the newest release of QEMU that Debian has built.
+
+    :param progress: Told of the look-up.
+    :return: Its first two numbers, e.g. ``11.1``.
+    :raise HostError: When the archive cannot be read.
+    """
+    newest = BINARY_SUITES[0]
+    progress(0, 0, f"looking for QEMU in {newest}")
+    apt = AptRoot.open(_with_main(newest))
+    version = apt.solve_packages([f"{PACKAGE}/{newest}"])[PACKAGE]
+    release = re.match(r"(?:\d+:)?(\d+\.\d+)", version)
+    if release is None:
+        raise HostError(
+            f"Debian's {newest} has QEMU {version}, which tells no release",
+            "Name a version with '--qemu debian:VERSION'.",
+        )
+    return release[1]
+
+
 def _with_main(suite: str) -> tuple[str, ...]:
     # A suite of backports depends on the release that it is for.
     return (suite.removesuffix("-backports"), suite)

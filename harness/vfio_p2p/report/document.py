@@ -137,6 +137,15 @@ class Document(Value, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(run.scenario for run in self.runs))
 
 
+def with_tree(run: Run, name: str) -> Run:
+    """Return a run that is of a tree with this name.
+
+    :param run: The run.
+    :param name: The name of a `JudgedTree`.
+    """
+    return msgspec.structs.replace(run, tree=name)
+
+
 def unbroken(runs: Iterable[Run], also: Iterable[str] = ()) -> list[str]:
     """The rules that nothing broke, in the order of the oracle's table.
 

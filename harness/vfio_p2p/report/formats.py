@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vfio_p2p.report import html, junit, mail, perfetto, text
+from vfio_p2p.report import (
+    html,
+    junit,
+    mail,
+    markdown,
+    perfetto,
+    text,
+)
 from vfio_p2p.report.document import Document, to_json
 
 
@@ -23,6 +30,7 @@ FORMATS: dict[str, Renderer] = {
     "text": mail.render,
     "table": text.render,
     "html": html.render,
+    "markdown": markdown.render,
     "junit": junit.render,
     "json": to_json,
     "perfetto": perfetto.render,

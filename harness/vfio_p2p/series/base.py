@@ -25,6 +25,8 @@ class Base:
                    it is.
     :param mutants: The folder of the mutants.
     :param followups: The folder of the follow-ups.
+    :param binary: Whether Debian has that QEMU as a binary only, and no
+                   source that can be downloaded.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Base:
     folder: Path | None
     mutants: Path
     followups: Path
+    binary: bool = False
 
     @cached_property
     def pre(self) -> tuple[Patch, ...]:
@@ -94,6 +97,7 @@ def load_bases(folder: Path | None = None) -> tuple[Base, ...]:
             None if x.folder is None else folder / x.folder,
             folder / data.mutants,
             folder / data.followups,
+            x.binary,
         )
         for x in data.base
     )

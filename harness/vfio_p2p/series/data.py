@@ -24,6 +24,7 @@ class BaseData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     qemu: str
     folder: str | None = None
+    binary: bool = False
 
 
 class MutantData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

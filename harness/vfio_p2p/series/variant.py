@@ -11,7 +11,12 @@ from vfio_p2p.errors import UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.series.base import Base
 from vfio_p2p.series.patch import Patch
-from vfio_p2p.variant import SERIES_LENGTH, is_as_it_is, parse_tree
+from vfio_p2p.variant import (
+    SERIES_LENGTH,
+    STOCK,
+    is_as_it_is,
+    parse_tree,
+)
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,13 @@ def parse_variant(base: Base, text: str) -> Variant:
             "It is the QEMU that the hosts of a place have. Give it to "
             "'run', 'validate' or 'compare', with --at PLACE.",
         )
-    if name.tree != "stock" and not base.patches:
+    if name.tree != STOCK and not base.patches:
         raise UsageError(
             f"base {base.name} has no variant {name.tree!r}",
             "Use the variant 'stock': that QEMU contains the series already.",
         )
     patches: tuple[Patch, ...] = ()
-    if name.tree != "stock":
+    if name.tree != STOCK:
         patches = base.pre + base.patches[: name.patches]
     if not name.on_top:
         return Variant(name.tree, patches)

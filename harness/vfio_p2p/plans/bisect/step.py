@@ -22,9 +22,10 @@ from vfio_p2p.qemu import build, find_source
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
+from vfio_p2p.variant import STOCK
 
 # The tree is built as it is, whatever part of the series it contains.
-_AS_IT_IS = Variant("stock", ())
+_AS_IT_IS = Variant(STOCK, ())
 
 
 class Probe(msgspec.Struct, frozen=True):

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
 from vfio_p2p.oracle.verdict import Verdict, decided, worst
 from vfio_p2p.plans.judging import mutants as judging
 from vfio_p2p.plans.judging.mutants import MutantRuns
-from vfio_p2p.report.document import Document, common, unbroken
+from vfio_p2p.report.document import (
+    Document,
+    common,
+    unbroken,
+    with_tree,
+)
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.sections import JudgedTree
 
@@ -31,7 +34,7 @@ def document(
         if the base has none.
     """
     runs = [
-        replace(run, tree=tree.name) for tree, found in trees for run in found
+        with_tree(run, tree.name) for tree, found in trees for run in found
     ]
     trials = [judging.trial(one) for one in mutants]
     verdicts = [
