@@ -18,6 +18,7 @@ from vfio_p2p.bundle.manifest import (
     device_log_of,
     stderr_file,
     trace_file,
+    transcript_file,
 )
 from vfio_p2p.bundle.provenance import Provenance, SealedProvenance
 from vfio_p2p.bundle.write import seal, writing
@@ -25,6 +26,7 @@ from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Outcome, Scenario
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import side_of
+from vfio_p2p.tells import Tells
 
 NAMES = (
     DIGEST,
@@ -95,6 +97,8 @@ def make_bundle(
     version: str = "10.0.99",
     place: Provenance = SEALED,
     logs_by_side: bool = False,
+    tells: Tells = Tells.LOG,
+    transcripts: Mapping[str, bytes] = {},
 ) -> Path:
     """Make a whole bundle; parts that are not given are normal.
 
@@ -103,6 +107,7 @@ def make_bundle(
     :param logs: Of devices, to replace what they would say; None: no log.
     :param qemus: All that are not as usual, or not usual, by name.
     :param printed: What QEMUs print, by name.
+    :param transcripts: What QEMUs said over QMP, by name.
     """
     scenario = scenario or load("two-devices")
     usual = {"source": good_source(), "destination": good_destination()}
@@ -130,6 +135,7 @@ def make_bundle(
         version=version,
         sha256="0" * 64,
         libraries={"libc.so.6": "1" * 64},
+        tells=tells,
     )
     with writing(path) as partial:
         files = {
@@ -142,6 +148,7 @@ def make_bundle(
                 if log is not None
             },
             **{stderr_file(name): x for name, x in printed.items()},
+            **{transcript_file(name): x for name, x in transcripts.items()},
             SCENARIO: scenario.to_json(),
             RESULT: result.to_json(),
             "console.txt": b"Linux\n",

@@ -11,6 +11,7 @@ import msgspec
 from vfio_p2p.bundle.provenance import Provenance, SealedProvenance
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
+from vfio_p2p.tells import Tells
 
 # All formats up to this one can be read.  Format 1 had one QEMU for both
 # sides, and 2 could not be of a host with real devices.
@@ -51,6 +52,14 @@ def trace_file(qemu: str) -> str:
     :param qemu: The name of its folder, e.g. ``source``.
     """
     return f"{qemu}/trace.log"
+
+
+def transcript_file(qemu: str) -> str:
+    """The path of what was said over QMP.
+
+    :param qemu: The name of the QEMU's folder, e.g. ``source``.
+    """
+    return f"{qemu}/qmp.jsonl"
 
 
 def console_file(qemu: str) -> str:
@@ -116,6 +125,7 @@ class ProgramInput(msgspec.Struct, frozen=True, kw_only=True):
     :param libraries: SHA-256 by name of the libraries that it runs with.
     :param made_of: The parts from which it was built; None if they are not
         known.
+    :param tells: How it tells of its migrations.
     """
 
     variant: str
@@ -124,6 +134,7 @@ class ProgramInput(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     libraries: dict[str, str]
     made_of: MadeOf | None = None
+    tells: Tells = Tells.LOG
 
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):

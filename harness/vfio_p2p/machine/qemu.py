@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,7 @@ from vfio_p2p.machine.errors import (
 )
 from vfio_p2p.machine.qmp import TranscribedClient
 from vfio_p2p.machine.session import kill_session
+from vfio_p2p.tells import Tells
 
 # The trace events that the oracle reads.  They are patterns because QEMU
 # complains on stderr about a name that it does not know, but not about a
@@ -87,12 +88,18 @@ class Qemu:
         and messages are added.
     :param directory: An existing folder for the files ``trace.log``,
         ``qmp.jsonl`` and ``stderr.txt``.
+    :param tells: How it tells of its migrations.
     """
 
     def __init__(
-        self, side: str, argv: Sequence[str], directory: Path
+        self,
+        side: str,
+        argv: Sequence[str],
+        directory: Path,
+        tells: Tells = Tells.LOG,
     ) -> None:
         self.side = side
+        self.tells = tells
         self.directory = directory
         self._argv = tuple(argv)
         self._process: asyncio.subprocess.Process | None = None
@@ -163,12 +170,7 @@ class Qemu:
                 *("-chardev", f"socket,id=qmp,fd={theirs.fileno()}"),
                 *("-mon", "chardev=qmp,mode=control"),
                 *("-msg", "timestamp=on"),
-                *("-D", str(self.directory / TRACE_LOG)),
-                *(
-                    word
-                    for event in TRACE_EVENTS
-                    for word in ("-trace", event)
-                ),
+                *self._tracing(),
             )
             try:
                 self._process = await asyncio.create_subprocess_exec(
@@ -199,6 +201,19 @@ class Qemu:
                 raise LaunchError(
                     self.side, self.stderr(), self.status
                 ) from None
+
+    def _tracing(self) -> Iterator[str]:
+        """Yield the options for the trace."""
+        path = self.directory / TRACE_LOG
+        match self.tells:
+            case Tells.LOG:
+                yield from ("-D", str(path))
+            case Tells.SIMPLE:
+                yield from ("-trace", f"file={path}")
+            case Tells.EVENTS:
+                return
+        for event in TRACE_EVENTS:
+            yield from ("-trace", event)
 
     async def execute(
         self,

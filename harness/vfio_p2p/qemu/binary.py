@@ -15,8 +15,16 @@ from pathlib import Path
 
 from vfio_p2p.errors import UsageError
 from vfio_p2p.machine.process import bound
-from vfio_p2p.qemu.examined import OLDEST, blindness, version_line
+from vfio_p2p.qemu.examined import (
+    EVENTS_SINCE,
+    NO_FILE,
+    OLDEST,
+    unseen,
+    version_line,
+    writes_log,
+)
 from vfio_p2p.qemu.program import LOADER, Program, libraries_of
+from vfio_p2p.tells import Tells
 from vfio_p2p.trace import missing_events
 from vfio_p2p.variant import binary_name
 
@@ -25,6 +33,13 @@ NAME = "qemu-system-x86_64"
 # Where a folder may have it: a build folder, a source tree, a root.
 _FOLDERS = ("", "build", "usr/bin", "bin", "usr/local/bin")
 _LIMIT_S = 60.0
+# It fails at once, as there is no such object, but after the trace's options
+# were read.
+_TRACED = (
+    *("-machine", "none", "-nodefaults", "-no-user-config"),
+    *("-display", "none", "-S", "-trace", "file=/dev/null"),
+    *("-object", "vfio-p2p-no-such-object,id=x"),
+)
 _HINT = f"Name a {NAME} of QEMU 8.1 or later, or a folder that has one."
 
 # From elf(5).
@@ -60,15 +75,22 @@ def find_binary(path: Path) -> tuple[Program, tuple[str, ...]]:
             libraries = libraries_of(
                 binary, [*launch[:-1], "--list"]
             ) | {LOADER: own}
-    version, events = _check(binary, launch)
+    version, tells = _check(binary, launch)
     program = Program.at(
         binary,
         variant="",
         version=version,
+        tells=tells,
         libraries=libraries,
         launch=launch,
     )
     name = binary_name(version, program.what.sha256)
+    if tells is Tells.EVENTS:
+        return program.named(name), (
+            f"{binary} was built without the trace backends 'log' and "
+            "'simple', so the order is judged by QMP's events alone",
+        )
+    events = _ask(binary, launch, "-trace", "help").split()
     absent = missing_events(version, events)
     remarks: tuple[str, ...] = ()
     if absent:
@@ -164,10 +186,10 @@ def _library_folders(root: Path) -> Iterator[Path]:
             )
 
 
-def _check(binary: Path, launch: Sequence[str]) -> tuple[str, list[str]]:
+def _check(binary: Path, launch: Sequence[str]) -> tuple[str, Tells]:
     """See that runs can be made and judged.
 
-    :return: The version, and the names of the trace events.
+    :return: The version, and how it tells of its migrations.
     """
     found = version_line(_ask(binary, launch, "--version"))
     if found is None:
@@ -179,12 +201,13 @@ def _check(binary: Path, launch: Sequence[str]) -> tuple[str, list[str]]:
             "first release that can be judged",
             _HINT,
         )
-    events = _ask(binary, launch, "-trace", "help")
-    why = blindness(_ask(binary, launch, "-d", "help"), events)
+    tells = _tells(binary, launch, release)
+    why = ""
+    if tells is not Tells.EVENTS:
+        why = unseen(_ask(binary, launch, "-trace", "help"))
     if why:
         raise UsageError(
-            f"{binary} {why}, so that nothing could be seen of a run",
-            "Build it with --enable-trace-backends=log, as Debian does.",
+            f"{binary} {why}, so that nothing could be seen of a run", _HINT
         )
     if "tcg" not in _ask(binary, launch, "-accel", "help").split():
         raise UsageError(
@@ -193,7 +216,25 @@ def _check(binary: Path, launch: Sequence[str]) -> tuple[str, list[str]]:
         )
     if "q35" not in _ask(binary, launch, "-machine", "help").split():
         raise UsageError(f"{binary} has no machine q35", _HINT)
-    return line, events.split()
+    return line, tells
+
+
+def _tells(
+    binary: Path, launch: Sequence[str], release: tuple[int, int]
+) -> Tells:
+    """Find out how a QEMU can tell of its migrations."""
+    if writes_log(_ask(binary, launch, "-d", "help")):
+        return Tells.LOG
+    if release < EVENTS_SINCE:
+        raise UsageError(
+            f"{binary} was built without the trace backend 'log', and before "
+            "9.1 QMP has no events about devices, so that nothing could be "
+            "seen of a run",
+            "Build it with --enable-trace-backends=log, as Debian does.",
+        )
+    if NO_FILE in _ask(binary, launch, *_TRACED):
+        return Tells.EVENTS
+    return Tells.SIMPLE
 
 
 def _ask(binary: Path, launch: Sequence[str], *arguments: str) -> str:
@@ -215,7 +256,7 @@ def _ask(binary: Path, launch: Sequence[str], *arguments: str) -> str:
     except OSError as err:
         raise UsageError(f"{binary}: {err.strerror}", _HINT) from err
     # QEMU exits with 1 after the help of -d.
-    if done.returncode and arguments != ("-d", "help"):
+    if done.returncode and arguments not in (("-d", "help"), _TRACED):
         lines = done.stdout.strip().splitlines() or ["it printed nothing"]
         how = f"exit status {done.returncode}"
         if done.returncode < 0:

@@ -15,6 +15,10 @@ OLDEST = (8, 1)
 EVENTS = ("vfio_vmstate_change", "vm_state_notify", "migrate_set_state")
 
 _VERSION = re.compile(r"QEMU emulator version (\d{1,4})\.(\d{1,4})(?!\d)")
+# The first release with the event VFIO_MIGRATION.
+EVENTS_SINCE = (9, 1)
+# Said by a QEMU whose trace backends write no file (trace/control.c).
+NO_FILE = "not supported by the selected tracing backends"
 # Only a QEMU that writes events to its log has this item (util/log.c).
 _LOG_ITEM = "trace:"
 
@@ -33,17 +37,32 @@ def version_line(said: str) -> tuple[str, tuple[int, int]] | None:
     return line, (int(found[1]), int(found[2]))
 
 
+def writes_log(items: str) -> bool:
+    """Return whether a QEMU writes trace events to its log.
+
+    :param items: What ``-d help`` prints.
+    """
+    return _LOG_ITEM in items
+
+
+def unseen(events: str) -> str:
+    """Say which events a trace would lack that no verdict can do without.
+
+    :param events: What ``-trace help`` prints.
+    :return: What the QEMU lacks, a clause; empty if it lacks nothing.
+    """
+    names = set(events.split())
+    missing = [x for x in EVENTS if x not in names]
+    return f"has no trace event {', '.join(missing)}" if missing else ""
+
+
 def blindness(items: str, events: str) -> str:
-    """Say why nothing could be seen of a run.
+    """Say why a log would show nothing of a run.
 
     :param items: What ``-d help`` prints.
     :param events: What ``-trace help`` prints.
     :return: What the QEMU lacks, a clause; empty if it lacks nothing.
     """
-    if _LOG_ITEM not in items:
+    if not writes_log(items):
         return "was built without the trace backend 'log'"
-    names = set(events.split())
-    missing = [x for x in EVENTS if x not in names]
-    if missing:
-        return f"has no trace event {', '.join(missing)}"
-    return ""
+    return unseen(events)

@@ -17,6 +17,7 @@ import msgspec
 from vfio_p2p.bundle.manifest import AppliedPatch, MadeOf, ProgramInput
 from vfio_p2p.errors import MissingToolError, SourceError
 from vfio_p2p.qemu.builder import Build
+from vfio_p2p.tells import Tells
 
 # The name of the dynamic loader, wherever a distribution has it.
 LOADER = "ld.so"
@@ -89,6 +90,7 @@ class Program:
         version: str,
         build: str = "",
         made_of: MadeOf | None = None,
+        tells: Tells = Tells.LOG,
         libraries: Mapping[str, Path] | None = None,
         launch: tuple[str, ...] = (),
     ) -> Program:
@@ -99,6 +101,7 @@ class Program:
         :param version: QEMU's version string.
         :param build: The key in the build store; empty without one.
         :param made_of: The parts from which it was built, if known.
+        :param tells: How it tells of its migrations.
         :param libraries: Its libraries; None takes those of this machine.
         :param launch: How it is started here, if not by its path.
         :raise SourceError: When it is not a program of this machine.
@@ -116,6 +119,7 @@ class Program:
                     for name, path in libraries.items()
                 },
                 made_of=made_of,
+                tells=tells,
             ),
             binary=binary,
             libraries=libraries,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.scenario.course import Course, GuestProgram
+from vfio_p2p.tells import Tells
 
 # This file replaces the firmware and is in the same folder; see images/guest.
 HEARTBEAT = "vfio-p2p-heartbeat.bin"
@@ -20,10 +21,12 @@ class Launcher:
     :param argv: The program and its first arguments, e.g. a dynamic loader
         and the binary.
     :param firmware: The folder with ``bios-256k.bin`` and `HEARTBEAT`.
+    :param tells: How the QEMU tells of its migrations.
     """
 
     argv: tuple[str, ...]
     firmware: Path
+    tells: Tells = Tells.LOG
 
 
 def qemu_argv(
@@ -66,8 +69,11 @@ def qemu_argv(
         argv += [
             *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
         ]
+    # A trace tells more, and an event for each arc takes its time.
+    events = "" if launcher.tells is Tells.LOG else ",migration-events=on"
     for device in _devices(course, devices):
-        argv += ["-device", device]
+        told = events if device.startswith("vfio-pci,") else ""
+        argv += ["-device", f"{device}{told}"]
     if incoming:
         argv += ["-incoming", "defer"]
     elif guest.paused:

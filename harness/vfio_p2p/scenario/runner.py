@@ -143,7 +143,7 @@ async def run(
             devices[side],
             incoming=name != Side.SOURCE,
         )
-        return Qemu(name, argv, directory)
+        return Qemu(name, argv, directory, launchers[side].tells)
 
     # The path of a socket must be short (sun_path), and `out` may be long.
     with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as private:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import assert_never
 
 from vfio_p2p.machine.errors import (
+    CommandError,
     ConnectionLostError,
     MigrationFailedError,
     StepTimeoutError,
     VMError,
 )
-from vfio_p2p.machine.qemu import TRACE_LOG, Qemu
+from vfio_p2p.machine.qemu import Qemu
 from vfio_p2p.scenario import snapshot
+from vfio_p2p.scenario.cleanup import POLL_S, cleaned_up, cleanups, traced
 from vfio_p2p.scenario.course import Course
 from vfio_p2p.scenario.relay import relay
 from vfio_p2p.scenario.step import (
@@ -38,9 +40,7 @@ from vfio_p2p.scenario.step import (
     Wait,
 )
 from vfio_p2p.side import Side
-
-_POLL_S = 0.1
-_CLEANUP = b"vfio_save_cleanup "
+from vfio_p2p.tells import Tells
 
 
 @dataclass
@@ -276,7 +276,7 @@ class Session:
             source,
             destination,
             len(source.statuses),
-            _log(source).count(_CLEANUP),
+            cleanups(source),
         )
         await self._execute(Side.SOURCE, "migrate", uri=f"unix:{path}")
         # A migration that QEMU refused does not count.
@@ -317,10 +317,12 @@ class Session:
 
     async def _traced(self, vm: Qemu, text: str) -> None:
         """Wait until the log contains a text."""
+        if vm.tells is not Tells.LOG:
+            raise CommandError(vm.side, "this QEMU writes no log to wait for")
         async with vm.step("trace", self._limits.migrate_s):
-            while text.encode() not in _log(vm):
+            while text.encode() not in traced(vm):
                 await vm.check_alive("trace")
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
 
     async def _await(self, role: Side, status: Status) -> None:
         """Wait for a status of the migration, and for what goes with it."""
@@ -335,7 +337,9 @@ class Session:
             await self._reaches(leg, leg.source, status)
         if status not in FINAL:
             return
-        await self._cleaned_up(leg)
+        devices = len(self._course.each_device())
+        due = leg.cleaned + devices - len(self._course.unplugged())
+        await cleaned_up(leg.source, due, self._limits.settle_s)
         if status is Status.COMPLETED:
             await self._settled(leg)
         else:
@@ -386,24 +390,6 @@ class Session:
         if errors:
             raise min(errors, key=_distance)
 
-    async def _cleaned_up(self, leg: Leg) -> None:
-        """Wait for the source's cleanup, which follows its last status.
-
-        QMP does not report the cleanup.  A ``quit`` before it would close
-        the devices in another order than a management tool does, which
-        waits a moment.  The cleanup is over when the trace has a line
-        vfio_save_cleanup for each device; QEMU 8.1 to 11.1 all print it as
-        the last thing (savevm_state_cleanup only marks the beginning).
-        """
-        step = "cleanup of the migration"
-        vm = leg.source
-        devices = len(self._course.each_device())
-        due = leg.cleaned + devices - len(self._course.unplugged())
-        async with vm.step(step, self._limits.settle_s):
-            while _log(vm).count(_CLEANUP) < due:
-                await vm.check_alive(step)
-                await asyncio.sleep(_POLL_S)
-
     async def _settled(self, leg: Leg) -> None:
         """Read QMP's downtime until two answers agree.
 
@@ -424,7 +410,7 @@ class Session:
                             leg.total_time_ms = total
                             return
                 last = info
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
 
     async def _gone(self) -> None:
         """Wait until a destination exits whose source has given up.
@@ -449,11 +435,6 @@ class Session:
             await leg.destination.ended(
                 "exit after the migration", self._limits.quit_s
             )
-
-
-def _log(vm: Qemu) -> bytes:
-    path = vm.directory / TRACE_LOG
-    return path.read_bytes() if path.exists() else b""
 
 
 def _distance(err: Exception) -> int:

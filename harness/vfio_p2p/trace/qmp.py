@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import msgspec
@@ -131,12 +132,18 @@ class EventReader:
     :param stream: The file, opened in binary mode; it is not closed.
     :param name: What to call the file in messages.
     :param shift_ns: What is added to every time, in nanoseconds.
+    :param names: The names that devices have in a trace, by their ids.
     """
 
     def __init__(
-        self, stream: BinaryIO, name: str, shift_ns: int = 0
+        self,
+        stream: BinaryIO,
+        name: str,
+        shift_ns: int = 0,
+        names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name = name
+        self._names = names
         self._stream = stream
         self._shift_ns = shift_ns
         self._tally = Tally(name)
@@ -262,6 +269,7 @@ class EventReader:
             name = path
         if not isinstance(name, str) or not isinstance(state, str):
             return Kind.UNKNOWN, {}
+        name = self._names.get(name, name)
         if state == PREPARE:
             self._since(_ELEVEN)
             return Kind.ATTEMPT, {

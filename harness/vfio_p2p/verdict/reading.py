@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from vfio_p2p.bundle.manifest import (
+    ProgramInput,
     console_file,
     device_log,
     device_log_of,
     trace_file,
+    transcript_file,
 )
-from vfio_p2p.bundle.provenance import HostProvenance
+from vfio_p2p.bundle.provenance import HostProvenance, SealedProvenance
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.clock import ClockOffset
 from vfio_p2p.downtime import (
@@ -36,11 +38,13 @@ from vfio_p2p.scenario import model
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.scenario.step import Status
 from vfio_p2p.side import Side, side_of
-from vfio_p2p.timeline import Timeline
+from vfio_p2p.tells import Tells
+from vfio_p2p.timeline import Timeline, build_events
 from vfio_p2p.timeline import build as build_timeline
 from vfio_p2p.trace import (
     ConsoleLog,
     DeviceLog,
+    EventReader,
     Kind,
     TraceReader,
     read_console,
@@ -161,8 +165,8 @@ class RunReading:
         beside = Beside(
             qmp_downtime_ms=self.bundle.manifest.result.qmp_downtime_ms,
             stop_to_resume_ns=stop_to_resume_ns(
-                files.get("source/qmp.jsonl", b""),
-                files.get("destination/qmp.jsonl", b""),
+                files.get(transcript_file(Side.SOURCE), b""),
+                files.get(transcript_file(Side.DESTINATION), b""),
                 clock.offset_ns if clock else 0,
             ),
         )
@@ -184,14 +188,18 @@ class RunReading:
         """
         known = self._timelines.get((name, side))
         if known is None:
-            log = trace_file(name)
-            # A missing file counts as an empty log, which proves nothing.
-            data = self.bundle.files.get(log, b"")
             clock = self._clock(name)
             shift_ns = -clock.offset_ns if clock else 0
-            known = build_timeline(
-                TraceReader(io.BytesIO(data), log, shift_ns), side
-            )
+            if self._program(name).tells is Tells.EVENTS:
+                known = self._of_events(name, side, shift_ns)
+            else:
+                log = trace_file(name)
+                # A missing file counts as an empty log, which proves
+                # nothing.
+                data = self.bundle.files.get(log, b"")
+                known = build_timeline(
+                    TraceReader(io.BytesIO(data), log, shift_ns), side
+                )
             known = replace(
                 known,
                 logs=dict(self._logs(known, name, shift_ns)),
@@ -200,6 +208,30 @@ class RunReading:
             )
             self._timelines[name, side] = known
         return known
+
+    def _program(self, name: str) -> ProgramInput:
+        """Return the program of a QEMU, which is named after its side."""
+        inputs = self.bundle.manifest.inputs
+        if side_of(name) is Side.SOURCE:
+            return inputs.source
+        return inputs.destination
+
+    def _of_events(self, name: str, side: Side, shift_ns: int) -> Timeline:
+        """Return the timeline of a QEMU that has no trace."""
+        prefix = "vfio"
+        place = self.bundle.manifest.inputs.place
+        if isinstance(place, SealedProvenance) and place.driver == "p2psim":
+            prefix = side_of(name).prefix
+        names = {
+            f"vfio{number}": f"{prefix}{number}"
+            for number, _, _ in self._devices
+        }
+        path = transcript_file(name)
+        data = io.BytesIO(self.bundle.files.get(path, b""))
+        reader = EventReader(data, path, shift_ns, names)
+        return replace(
+            build_events(reader, side), plugged=tuple(names.values())
+        )
 
     def _clock(self, name: str) -> ClockOffset | None:
         """Return the offset of a QEMU's clock to that of the source's host.

@@ -22,25 +22,32 @@ from vfio_p2p.scenario.argv import Launcher
 from vfio_p2p.scenario.course import Course, course_from_json
 from vfio_p2p.scenario.runner import run
 from vfio_p2p.side import Side
+from vfio_p2p.tells import Tells
 
 COURSE = Path("/job/course.json")
 DRIVER = Path("/modules/driver")
 OUT = Path("/out")
-# A QEMU brings the loader and the libraries of the machine that built it, so
-# that the image may have others.
-LAUNCHERS = {
-    side: Launcher(
+QEMU = Path("/qemu")
+# In the folder of a QEMU that does not write the usual log.
+TELLS = "tells"
+ERROR = "error.txt"
+
+
+def _launcher(side: Side) -> Launcher:
+    # A QEMU brings the loader and the libraries of the machine that built it,
+    # so that the image may have others.
+    folder = QEMU / side
+    tells = folder / TELLS
+    return Launcher(
         argv=(
-            f"/qemu/{side}/lib/ld.so",
+            f"{folder}/lib/ld.so",
             "--library-path",
-            f"/qemu/{side}/lib",
-            f"/qemu/{side}/qemu-system-x86_64",
+            f"{folder}/lib",
+            f"{folder}/qemu-system-x86_64",
         ),
         firmware=Path("/usr/share/seabios"),
+        tells=Tells(tells.read_text()) if tells.exists() else Tells.LOG,
     )
-    for side in Side
-}
-ERROR = "error.txt"
 
 
 def _devices(
@@ -78,7 +85,8 @@ def run_job(course: Course, driver: Driver, out: Path) -> None:
             for device in devices[Side.SOURCE]:
                 device.start_traffic()
 
-        asyncio.run(run(course, LAUNCHERS, properties, out, start_traffic))
+        launchers = {side: _launcher(side) for side in Side}
+        asyncio.run(run(course, launchers, properties, out, start_traffic))
         logs = out / "devices"
         logs.mkdir()
         for of_side in devices.values():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vfio_p2p.places.sealed.cpio import Layer
 from vfio_p2p.places.sealed.image import Image
+from vfio_p2p.places.sealed.inside import TELLS
 from vfio_p2p.side import Side
 
 _BINARY = "qemu-system-x86_64"
@@ -68,5 +69,6 @@ def _add_program(
         files = {**files, _LOADER: _STATIC}
     for name, data in files.items():
         # The runner starts both by one name.
-        target = name if name.startswith("lib/") else _BINARY
+        known = name.startswith("lib/") or name == TELLS
+        target = name if known else _BINARY
         layer.add(f"qemu/{side}/{target}", data, executable=True)

@@ -22,7 +22,7 @@ from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S
 from vfio_p2p.places.sealed.image import Image, get_image
-from vfio_p2p.places.sealed.inside import ERROR
+from vfio_p2p.places.sealed.inside import ERROR, TELLS
 from vfio_p2p.places.sealed.load import write_initramfs
 from vfio_p2p.places.sealed.mailbox import collect
 from vfio_p2p.places.sealed.outer import (
@@ -35,8 +35,9 @@ from vfio_p2p.places.sealed.outer import (
     sealed_arguments,
 )
 from vfio_p2p.progress import Progress, silent
-from vfio_p2p.qemu.program import Programs
+from vfio_p2p.qemu.program import Program, Programs
 from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.tells import Tells
 
 # The mailbox, the initramfs, and the bundle.
 _NEEDED_BYTES = 160 << 20
@@ -125,7 +126,7 @@ class SealedPlace:
             write_initramfs(
                 work / INITRAMFS,
                 image,
-                *(program.files() for program in programs),
+                *(_files(program) for program in programs),
                 course=job.scenario.course.to_json(),
             )
             try:
@@ -151,6 +152,14 @@ class SealedPlace:
         if self._image is None:
             self._image = get_image(progress, self._driver)
         return self._image
+
+
+def _files(program: Program) -> dict[str, bytes]:
+    """Return the files of a program, and how it is to be heard."""
+    files = program.files()
+    if program.what.tells is not Tells.LOG:
+        files[TELLS] = program.what.tells.encode()
+    return files
 
 
 def _take(work: Path, partial: Path) -> None:

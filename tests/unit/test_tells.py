@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs of a QEMU that has no trace backend `log`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bundles import good_destination, good_source, make_bundle
+from qmp_events import events_of, log
+from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.qemu import binary
+from vfio_p2p.scenario.argv import Launcher, qemu_argv
+from vfio_p2p.scenario.load import load
+from vfio_p2p.tells import Tells
+from vfio_p2p.verdict import Assessment, assess
+
+LOGS = {
+    **good_source().device_logs(),
+    **good_destination().device_logs(),
+}
+
+
+def said() -> dict[str, bytes]:
+    """Return the events of a run that is as it should be."""
+    qemus = {"source": good_source(), "destination": good_destination()}
+    return {
+        name: log(list(events_of(qemu))).replace(prefix, b'"vfio')
+        for (name, qemu), prefix in zip(
+            qemus.items(), (b'"src', b'"dst'), strict=True
+        )
+    }
+
+
+def judged(
+    path: Path, tells: Tells, transcripts: dict[str, bytes]
+) -> Assessment:
+    """Judge a run whose traces are empty."""
+    bundle = make_bundle(
+        path,
+        qemus={"source": b"", "destination": b""},
+        tells=tells,
+        transcripts=transcripts,
+        logs=LOGS,
+    )
+    return assess(open_bundle(bundle))
+
+
+def test_events_take_the_place_of_a_trace(tmp_path: Path) -> None:
+    found = judged(tmp_path / "run", Tells.EVENTS, said())
+    assert found.verdict is Verdict.PASS, found
+    assert found.blackout_ns is not None
+
+
+def test_nothing_passes_without_them(tmp_path: Path) -> None:
+    for name, tells, transcripts in (
+        ("log", Tells.LOG, said()),
+        ("simple", Tells.SIMPLE, said()),
+        ("none", Tells.EVENTS, {}),
+        ("one", Tells.EVENTS, {**said(), "source": b""}),
+        ("other", Tells.EVENTS, {**said(), "destination": b""}),
+    ):
+        found = judged(tmp_path / name, tells, transcripts)
+        assert found.verdict is Verdict.INCONCLUSIVE, (name, found)
+
+
+@pytest.mark.parametrize("tells", Tells)
+def test_only_they_switch_the_events_on(tells: Tells) -> None:
+    launcher = Launcher(("qemu",), Path("/firmware"), tells)
+    devices = ["sysfsdev=/a", "sysfsdev=/b"]
+    argv = qemu_argv(
+        launcher, load("two-devices"), "source", devices, incoming=False
+    )
+    told = [x for x in argv if x.endswith(",migration-events=on")]
+    assert len(told) == (0 if tells is Tells.LOG else 2)
+    assert all(x.startswith("vfio-pci,") for x in told)
+
+
+@pytest.mark.parametrize(
+    ("items", "said", "tells"),
+    [
+        ("trace:PATTERN   enable trace events", "", Tells.LOG),
+        ("cpu", "invalid object type", Tells.SIMPLE),
+        (
+            "cpu",
+            "error: --trace file=...: option not supported by the selected "
+            "tracing backends",
+            Tells.EVENTS,
+        ),
+    ],
+)
+def test_a_binary_is_asked(
+    monkeypatch: pytest.MonkeyPatch, items: str, said: str, tells: Tells
+) -> None:
+    def answer(path: Path, launch: tuple[str, ...], *words: str) -> str:
+        return items if words == ("-d", "help") else said
+
+    monkeypatch.setattr(binary, "_ask", answer)
+    found = binary._tells(Path("qemu"), ("qemu",), (10, 2))
+    assert found is tells
+    if tells is not Tells.LOG:
+        with pytest.raises(binary.UsageError, match=r"before 9\.1"):
+            binary._tells(Path("qemu"), ("qemu",), (9, 0))
