@@ -35,7 +35,9 @@ from vfio_p2p.agent.failure import HOST, INPUT, AgentError
 from vfio_p2p.agent.qemus import started
 from vfio_p2p.agent.roots import Roots
 
-_POLL_S = 0.02
+# Each look costs the host, and each piece its SSH server, processor time that
+# QEMU may need.
+_POLL_S = 0.2
 _LOOK_S = 0.5
 _LOWEST = 19
 _PIECE_BYTES = 1 << 16
