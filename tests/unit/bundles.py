@@ -14,6 +14,7 @@ from vfio_p2p.bundle.manifest import (
     SCENARIO,
     Inputs,
     ProgramInput,
+    clock_file,
     device_log,
     device_log_of,
     stderr_file,
@@ -99,6 +100,7 @@ def make_bundle(
     logs_by_side: bool = False,
     tells: Tells = Tells.LOG,
     transcripts: Mapping[str, bytes] = {},
+    clocks: Mapping[str, bytes] = {},
 ) -> Path:
     """Make a whole bundle; parts that are not given are normal.
 
@@ -108,6 +110,7 @@ def make_bundle(
     :param qemus: All that are not as usual, or not usual, by name.
     :param printed: What QEMUs print, by name.
     :param transcripts: What QEMUs said over QMP, by name.
+    :param clocks: The offsets of traces' clocks, by name.
     """
     scenario = scenario or load("two-devices")
     usual = {"source": good_source(), "destination": good_destination()}
@@ -149,6 +152,7 @@ def make_bundle(
             },
             **{stderr_file(name): x for name, x in printed.items()},
             **{transcript_file(name): x for name, x in transcripts.items()},
+            **{clock_file(name): x for name, x in clocks.items()},
             SCENARIO: scenario.to_json(),
             RESULT: result.to_json(),
             "console.txt": b"Linux\n",

@@ -9,12 +9,13 @@ import pytest
 from bundles import good_destination, good_source, make_bundle
 from qmp_events import events_of, log
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.errors import BundleError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.qemu import binary
 from vfio_p2p.scenario.argv import Launcher, qemu_argv
 from vfio_p2p.scenario.load import load
 from vfio_p2p.tells import Tells
-from vfio_p2p.verdict import Assessment, assess
+from vfio_p2p.verdict import Assessment, assess, read_run
 
 LOGS = {
     **good_source().device_logs(),
@@ -102,3 +103,19 @@ def test_a_binary_is_asked(
     if tells is not Tells.LOG:
         with pytest.raises(binary.UsageError, match=r"before 9\.1"):
             binary._tells(Path("qemu"), ("qemu",), (9, 0))
+
+
+def test_a_trace_by_the_time_since_the_start(tmp_path: Path) -> None:
+    def first_ns(path: Path, clocks: dict[str, bytes]) -> int:
+        bundle = open_bundle(make_bundle(path, clocks=clocks))
+        source, _ = read_run(bundle).timelines
+        assert source.epochs[0].notify is not None
+        at_ns = source.epochs[0].notify.time_ns
+        assert at_ns is not None
+        return at_ns
+
+    usual = first_ns(tmp_path / "usual", {})
+    ahead = first_ns(tmp_path / "ahead", {"source": b"-12345\n"})
+    assert ahead - usual == -12345
+    with pytest.raises(BundleError, match=r"clock\.txt is damaged"):
+        first_ns(tmp_path / "bad", {"source": b"soon"})

@@ -62,6 +62,16 @@ def transcript_file(qemu: str) -> str:
     return f"{qemu}/qmp.jsonl"
 
 
+def clock_file(qemu: str) -> str:
+    """The path of the offset of a trace's clock.
+
+    It is how far the wall clock was ahead of the trace's, in nanoseconds.
+
+    :param qemu: The name of the QEMU's folder, e.g. ``source``.
+    """
+    return f"{qemu}/clock.txt"
+
+
 def console_file(qemu: str) -> str:
     """The path of the log of a guest's console.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -56,6 +57,10 @@ TRACE_EVENTS = (
 TRACE_LOG = "trace.log"
 TRANSCRIPT = "qmp.jsonl"
 STDERR = "stderr.txt"
+# How far the wall clock is ahead of the clock of `Tells.SIMPLE`, in
+# nanoseconds.
+CLOCK = "clock.txt"
+_CLOCK_LOOKS = 16
 
 # How long a QEMU whose QMP session has ended may take to exit.
 _EXIT_S = 5.0
@@ -66,6 +71,17 @@ _KILL_S = 0.01
 
 # A message with one of these is followed by a stack or a register dump.
 _DEATHS = ("hardware error: ", "ssertion ")
+
+
+def _ahead_ns() -> int:
+    """Return how far the wall clock is ahead of the monotonic clock."""
+    found = []
+    for _ in range(_CLOCK_LOOKS):
+        before = time.monotonic_ns()
+        now = time.time_ns()
+        after = time.monotonic_ns()
+        found.append((after - before, now - (before + after) // 2))
+    return min(found)[1]
 
 
 def _last_words(stderr: str) -> str:
@@ -204,16 +220,16 @@ class Qemu:
 
     def _tracing(self) -> Iterator[str]:
         """Yield the options for the trace."""
-        path = self.directory / TRACE_LOG
-        match self.tells:
-            case Tells.LOG:
-                yield from ("-D", str(path))
-            case Tells.SIMPLE:
-                yield from ("-trace", f"file={path}")
-            case Tells.EVENTS:
-                return
-        for event in TRACE_EVENTS:
-            yield from ("-trace", event)
+        path = str(self.directory / TRACE_LOG)
+        if self.tells is Tells.LOG:
+            yield from ("-D", path)
+        if self.tells is not Tells.EVENTS:
+            for event in TRACE_EVENTS:
+                yield from ("-trace", event)
+        if self.tells is Tells.SIMPLE:
+            (self.directory / CLOCK).write_text(f"{_ahead_ns()}\n")
+            # Any -trace after it would take the file away.
+            yield from ("-trace", f"file={path}")
 
     async def execute(
         self,

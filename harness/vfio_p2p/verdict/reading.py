@@ -15,6 +15,7 @@ from functools import cached_property
 
 from vfio_p2p.bundle.manifest import (
     ProgramInput,
+    clock_file,
     console_file,
     device_log,
     device_log_of,
@@ -32,7 +33,7 @@ from vfio_p2p.downtime import (
     phases,
     stop_to_resume_ns,
 )
-from vfio_p2p.errors import UnevenError
+from vfio_p2p.errors import BundleError, UnevenError
 from vfio_p2p.oracle.traffic import Flow, flows
 from vfio_p2p.scenario import model
 from vfio_p2p.scenario.result import Result
@@ -197,8 +198,10 @@ class RunReading:
                 # A missing file counts as an empty log, which proves
                 # nothing.
                 data = self.bundle.files.get(log, b"")
+                ahead_ns = self._ahead_ns(name)
                 known = build_timeline(
-                    TraceReader(io.BytesIO(data), log, shift_ns), side
+                    TraceReader(io.BytesIO(data), log, shift_ns + ahead_ns),
+                    side,
                 )
             known = replace(
                 known,
@@ -232,6 +235,20 @@ class RunReading:
         return replace(
             build_events(reader, side), plugged=tuple(names.values())
         )
+
+    def _ahead_ns(self, name: str) -> int:
+        """Return how far the wall clock was ahead of the trace's.
+
+        The backend ``simple`` has the time since the host's start.
+        """
+        path = clock_file(name)
+        try:
+            return int(self.bundle.files.get(path, b"0"))
+        except ValueError as err:
+            raise BundleError(
+                f"{self.bundle.path}: {path} is damaged: {err}",
+                "Make the run again.",
+            ) from err
 
     def _clock(self, name: str) -> ClockOffset | None:
         """Return the offset of a QEMU's clock to that of the source's host.
