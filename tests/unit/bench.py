@@ -25,7 +25,9 @@ FAKE = Path(__file__).with_name("fake_qmp.py")
 SOURCE = Side.SOURCE.value
 DESTINATION = Side.DESTINATION.value
 SIDES = (SOURCE, DESTINATION)
-DEVICES = {side: ["sysfsdev=/a", "sysfsdev=/b"] for side in Side}
+DEVICES = {
+    side: [{"sysfsdev": "/a"}, {"sysfsdev": "/b"}] for side in Side
+}
 SCENARIO = Scenario(
     name="fake",
     devices=(Device(count=2),),

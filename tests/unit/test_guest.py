@@ -30,7 +30,7 @@ def scenario(guest: str, port: bool = False) -> Scenario:
 def options(what: Scenario, *, incoming: bool) -> dict[str, str]:
     """Return the options that choose the guest's program."""
     program = Launcher(("qemu",), Path("/firmware"))
-    argv = qemu_argv(program, what, "x", ["p"], incoming=incoming)
+    argv = qemu_argv(program, what, "x", [{"host": "p"}], incoming=incoming)
     return {
         argv[i]: argv[i + 1]
         for i, word in enumerate(argv)

@@ -79,7 +79,7 @@ def test_addresses() -> None:
 
 
 def test_functions_come_and_go(kernel: Kernel) -> None:
-    with function_devices(Side.SOURCE, SPECS, {}) as devices:
+    with function_devices(Side.SOURCE, SPECS) as devices:
         names = [device.name for device in devices]
         assert names == ["0000:01:00.1", "0000:01:00.2"]
         assert kernel.told.index(
@@ -96,14 +96,14 @@ def test_functions_come_and_go(kernel: Kernel) -> None:
     assert list((kernel.root / "CONFIGFS").iterdir()) == []
 
 
-def test_properties_override_those_that_are_needed(kernel: Kernel) -> None:
-    with function_devices(
-        Side.DESTINATION, SPECS[:1], {"x-no-mmap": "off"}
-    ) as (device,):
-        assert device.qemu_properties == (
-            "host=0000:02:00.1,enable-migration=on,x-no-mmap=off,"
-            "x-pre-copy-dirty-page-tracking=off"
-        )
+def test_properties_of_a_function(kernel: Kernel) -> None:
+    with function_devices(Side.DESTINATION, SPECS[:1]) as (device,):
+        assert device.qemu_properties == {
+            "host": "0000:02:00.1",
+            "enable-migration": "on",
+            "x-no-mmap": "on",
+            "x-pre-copy-dirty-page-tracking": "off",
+        }
 
 
 def test_what_is_needed_is_what_hosts_need() -> None:
@@ -119,7 +119,7 @@ def test_faults_have_a_side(kernel: Kernel, side: Side) -> None:
     spec = Device(
         faults=("arc RUNNING PRE_COPY 1 late 1",), fault_side=Side.SOURCE
     )
-    with function_devices(side, (spec,), {}):
+    with function_devices(side, (spec,)):
         pass
     found = [x for x in kernel.told if "/faults " in x]
     assert len(found) == (side is Side.SOURCE)
@@ -129,7 +129,7 @@ def test_a_function_that_is_refused(kernel: Kernel) -> None:
     kernel.refuses = "0000:01:00.2/size_bytes"
     with (
         pytest.raises(HostError, match="refused"),
-        function_devices(Side.SOURCE, SPECS, {}),
+        function_devices(Side.SOURCE, SPECS),
     ):
         pytest.fail("there is only one")
     assert kernel.told[-1] == "PCI/devices/0000:01:00.0/sriov_numvfs 0"
@@ -140,7 +140,7 @@ def test_a_function_that_is_not_bound(kernel: Kernel) -> None:
     kernel.unbound = {"0000:01:00.2"}
     with (
         pytest.raises(HostError, match=r"did not bind 0000:01:00\.2"),
-        function_devices(Side.SOURCE, SPECS, {}),
+        function_devices(Side.SOURCE, SPECS),
     ):
         pytest.fail("there is only one")
 
@@ -149,7 +149,7 @@ def test_no_controller(kernel: Kernel) -> None:
     (kernel.root / "PCI/devices/0000:01:00.0").rmdir()
     with (
         pytest.raises(HostError, match=r"no PCI device 0000:01:00\.0"),
-        function_devices(Side.SOURCE, SPECS, {}),
+        function_devices(Side.SOURCE, SPECS),
     ):
         pytest.fail("there is none")
 

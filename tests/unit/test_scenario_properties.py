@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from vfio_p2p.errors import ScenarioError
+from vfio_p2p.scenario.argv import Launcher, qemu_argv
 from vfio_p2p.scenario.load import load, parse
 from vfio_p2p.scenario.model import from_json
 
@@ -53,3 +56,63 @@ def test_bad_properties(line: str) -> None:
     with pytest.raises(ScenarioError, match="properties") as caught:
         parse(text.encode(), "x.toml")
     assert caught.value.exit_code == 2
+
+
+def test_who_has_the_last_word() -> None:
+    """First the place, then the scenario, then its single devices."""
+    text = """\
+name = "three"
+
+[[devices]]
+count = 2
+
+[[devices]]
+properties = {enable-migration = "auto", x-no-mmap = "off"}
+
+[properties]
+enable-migration = "off"
+migration-events = "on"
+"""
+    (found,) = parse(text.encode(), "x.toml")
+    given = [
+        {"sysfsdev": f"/{x}", "enable-migration": "on"} for x in "abc"
+    ]
+    launcher = Launcher(("qemu",), Path("/firmware"))
+    argv = qemu_argv(
+        launcher, found.course, "source", given, incoming=False
+    )
+    made = [x for x in argv if x.startswith("vfio-pci,")]
+    assert made == [
+        "vfio-pci,id=vfio0,sysfsdev=/a,enable-migration=off,"
+        "migration-events=on",
+        "vfio-pci,id=vfio1,sysfsdev=/b,enable-migration=off,"
+        "migration-events=on",
+        "vfio-pci,id=vfio2,sysfsdev=/c,enable-migration=auto,"
+        "migration-events=on,x-no-mmap=off",
+    ]
+
+
+@pytest.mark.parametrize("name", ["host", "sysfsdev", "id", "bus", "addr"])
+@pytest.mark.parametrize("table", ["[properties]", "[devices.properties]"])
+def test_which_device_it_is(name: str, table: str) -> None:
+    text = f'{GOOD}{table}\n{name} = "0000:01:00.0"\n'
+    with pytest.raises(ScenarioError, match=name) as caught:
+        parse(text.encode(), "x.toml")
+    assert caught.value.line == 6
+    assert "which device" in str(caught.value)
+
+
+def test_machine_and_globals() -> None:
+    text = """
+[guest]
+machine = "pc-q35-10.0"
+
+[globals]
+"migration.switchover-ack-legacy" = "on"
+"""
+    (found,) = parse((GOOD + text).encode(), "x.toml")
+    launcher = Launcher(("qemu",), Path("/firmware"))
+    argv = qemu_argv(launcher, found.course, "x", [{}, {}], incoming=True)
+    assert "pc-q35-10.0,accel=tcg" in argv
+    number = argv.index("migration.switchover-ack-legacy=on")
+    assert argv[number - 1] == "-global"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 from bundles import make_bundle
 from vfio_p2p.bundle.provenance import (
     FunctionProvenance,
@@ -64,12 +65,29 @@ def test_kvm_does_not_need_what_tcg_needs() -> None:
     assert "enable-migration" in driver.properties_with("kvm")
 
 
-def test_the_testbed_refuses_them() -> None:
+def test_only_functions_can_be_mapped() -> None:
     place = open_place(
         "sealed", driver=Driver.P2PSIM, programs=KnownPrograms()
     )
     assert "x-no-mmap" in place.refusal(MAPPED)
     assert place.refusal(PLAIN) == ""
+    (device,) = MAPPED.devices
+    own = msgspec.structs.replace(
+        MAPPED,
+        properties={"x-no-mmap": "on"},
+        devices=(
+            msgspec.structs.replace(device, properties=MAPPED.properties),
+        ),
+    )
+    assert "x-no-mmap" in place.refusal(own)
+    other = msgspec.structs.replace(
+        MAPPED, properties={"migration-events": "on"}
+    )
+    assert place.refusal(other) == ""
+    functions = open_place(
+        "sealed", driver=Driver.P2PVF, programs=KnownPrograms()
+    )
+    assert functions.refusal(MAPPED) == ""
 
 
 def test_reports_say_so(tmp_path: Path) -> None:

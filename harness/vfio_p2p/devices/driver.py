@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Protocol
 
@@ -28,8 +29,11 @@ class VfioDevice(Protocol):
         """The name of the device in QEMU's traces."""
 
     @property
-    def qemu_properties(self) -> str:
-        """The properties of QEMU's vfio-pci that select the device."""
+    def qemu_properties(self) -> Mapping[str, str]:
+        """The properties of QEMU's vfio-pci that the device needs.
+
+        They select the device; a scenario may override the others.
+        """
 
     def log(self) -> bytes:
         """Read the device's own log; empty if the device keeps none."""

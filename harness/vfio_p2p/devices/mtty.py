@@ -36,18 +36,19 @@ class MttyDevice:
         return DEVICES / self.name
 
     @property
-    def qemu_properties(self) -> str:
-        """The properties of QEMU's vfio-pci that select the device.
+    def qemu_properties(self) -> dict[str, str]:
+        """The properties of QEMU's vfio-pci that the device needs.
 
         The device offers DMA logging, but a kernel without IOMMUFD, such as
         the testbed's, cannot report the logged pages (include/linux/
         iova_bitmap.h).  So QEMU has to use the container's dirty tracking,
         and then migration must be enabled explicitly, as with p2psim.
         """
-        return (
-            f"sysfsdev={self.sysfs},enable-migration=on,"
-            "x-device-dirty-page-tracking=off"
-        )
+        return {
+            "sysfsdev": str(self.sysfs),
+            "enable-migration": "on",
+            "x-device-dirty-page-tracking": "off",
+        }
 
     def log(self) -> bytes:
         """Return nothing: mtty keeps no log."""

@@ -14,7 +14,7 @@ MAX_DEVICES = 24 // 2 // 2
 
 # A device of a scenario that keeps these defaults can be a device of mtty.
 _ORDINARY = Device()
-_GRANTED = ("count", "root_port")
+_GRANTED = ("count", "root_port", "properties")
 _DROPPED = ("profile", "latency_us")
 
 _SUFFIX = "-mtty"

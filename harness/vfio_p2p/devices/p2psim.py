@@ -37,14 +37,17 @@ class SimulatedDevice:
     has_peers: bool = False
 
     @property
-    def qemu_properties(self) -> str:
-        """The properties of QEMU's vfio-pci that select the device.
+    def qemu_properties(self) -> dict[str, str]:
+        """The properties of QEMU's vfio-pci that the device needs.
 
         Migration must be enabled explicitly: with ``auto``, QEMU refuses
         devices without dirty tracking of their own (hw/vfio/migration.c).
         """
         migration = "auto" if self.dma_logging else "on"
-        return f"sysfsdev={self.sysfs},enable-migration={migration}"
+        return {
+            "sysfsdev": str(self.sysfs),
+            "enable-migration": migration,
+        }
 
     def log(self) -> bytes:
         """Read the device's own log, with the kernel's clock."""

@@ -8,7 +8,7 @@ interface.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,17 +47,14 @@ class FunctionDevice:
     """A virtual function that is bound to p2pvf.
 
     :param name: Its PCI address, which is also its name in QEMU's traces.
-    :param properties: Properties of vfio-pci, beside the address.
     """
 
     name: str
-    properties: Mapping[str, str]
 
     @property
-    def qemu_properties(self) -> str:
-        """The properties of QEMU's vfio-pci that select the device."""
-        every = {"host": self.name, **self.properties}
-        return ",".join(map("=".join, every.items()))
+    def qemu_properties(self) -> dict[str, str]:
+        """The properties of QEMU's vfio-pci that the device needs."""
+        return {"host": self.name, **PROPERTIES}
 
     def log(self) -> bytes:
         """Read the device's own log, with the kernel's clock."""
@@ -91,16 +88,12 @@ def function_settings(spec: Device, side: Side) -> list[tuple[str, str]]:
 
 @contextmanager
 def function_devices(
-    side: Side,
-    specs: tuple[Device, ...],
-    properties: Mapping[str, str],
+    side: Side, specs: tuple[Device, ...]
 ) -> Iterator[tuple[FunctionDevice, ...]]:
     """Make the functions of one side, and remove them afterwards.
 
     :param side: The side.
     :param specs: What the devices are to be, in their order.
-    :param properties: Properties of vfio-pci, which override those that the
-        devices need.
     :raise HostError: When the kernel refuses a function.
     """
     pf = PCI / "devices" / PFS[side]
@@ -116,8 +109,7 @@ def function_devices(
     configs = []
     try:
         devices = tuple(
-            FunctionDevice(address_of(side, x), {**PROPERTIES, **properties})
-            for x in range(len(specs))
+            FunctionDevice(address_of(side, x)) for x in range(len(specs))
         )
         for device, spec in zip(devices, specs, strict=True):
             config = CONFIGFS / device.name

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,19 @@ class Launcher:
     tells: Tells = Tells.LOG
 
 
+def joined(properties: Mapping[str, str]) -> str:
+    """Write properties as QEMU's ``-device`` takes them.
+
+    :param properties: The properties.
+    """
+    return ",".join(map("=".join, properties.items()))
+
+
 def qemu_argv(
     launcher: Launcher,
     course: Course,
     name: str,
-    devices: Sequence[str],
+    devices: Sequence[Mapping[str, str]],
     *,
     incoming: bool,
 ) -> list[str]:
@@ -42,7 +50,8 @@ def qemu_argv(
     :param launcher: The QEMU under test.
     :param course: The course of the run.
     :param name: The name that QEMU is given.
-    :param devices: The properties of vfio-pci for each device.
+    :param devices: The properties of vfio-pci that the place gives to each
+        device; the course may override them.
     :param incoming: Whether QEMU waits for a migration.
     """
     argv = [
@@ -81,11 +90,14 @@ def qemu_argv(
     return argv
 
 
-def _devices(course: Course, devices: Sequence[str]) -> Iterator[str]:
+def _devices(
+    course: Course, devices: Sequence[Mapping[str, str]]
+) -> Iterator[str]:
     unplugged = course.unplugged()
-    for number, (spec, properties) in enumerate(
+    for number, (spec, given) in enumerate(
         zip(course.each_device(), devices, strict=True)
     ):
+        properties = joined(course.vfio_properties(given, spec))
         where = ""
         if spec.root_port:
             yield f"pcie-root-port,id=port{number},chassis={number}"

@@ -9,6 +9,7 @@ module of the model goes into the testbed's VM.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -29,6 +30,8 @@ LatencyUs = Annotated[int, Meta(ge=0, le=60_000_000)]
 # They become a part of QEMU's -device, where "," begins another property.
 PropertyName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*\Z")]
 PropertyValue = Annotated[str, Meta(pattern=r"^[\w.:/+-]+\Z")]
+# Which device it is, and where in the VM, is not for a scenario to say.
+_TAKEN = ("addr", "bus", "fd", "host", "id", "sysfsdev", "vf-token")
 # The same for -machine and -global.
 MachineName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]{0,62}\Z")]
 GlobalName = Annotated[str, Meta(pattern=r"^[\w-]+\.[\w-]+\Z")]
@@ -79,6 +82,15 @@ def check_arc(key: str, arc: str) -> None:
     ):
         raise ValueError(
             f"{key}: {arc!r} is not an arc such as 'RUNNING>RUNNING_P2P'"
+        )
+
+
+def _check_properties(properties: Mapping[str, str]) -> None:
+    taken = [name for name in properties if name in _TAKEN]
+    if taken:
+        raise ValueError(
+            f"properties: {taken[0]} says which device it is, or where, and "
+            "is not for a scenario to set"
         )
 
 
@@ -149,6 +161,7 @@ class Device(Strict, frozen=True, kw_only=True):
             raise ValueError("faults: fault_side must say which side has them")
         if self.fault_side is not None and not self.faults:
             raise ValueError("fault_side: there are no faults")
+        _check_properties(self.properties)
 
     @property
     def migration_flags(self) -> uapi.MigrationFlags:
@@ -291,6 +304,7 @@ class Course(Strict, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
+        _check_properties(self.properties)
         self._check_steps()
         self._check_memory()
         self._check_guest()
@@ -366,6 +380,19 @@ class Course(Strict, frozen=True, kw_only=True):
         return tuple(
             device for device in self.devices for _ in range(device.count)
         )
+
+    def vfio_properties(
+        self, given: Mapping[str, str], device: Device | None = None
+    ) -> dict[str, str]:
+        """Return the properties of vfio-pci that a device gets.
+
+        :param given: Those that the place gives the device, which the
+            scenario overrides.
+        :param device: The device, whose own properties come last; None
+            leaves them out.
+        """
+        own = device.properties if device else {}
+        return {**given, **self.properties, **own}
 
     def unplugged(self) -> set[int]:
         """Return the numbers of the single devices that steps unplug."""

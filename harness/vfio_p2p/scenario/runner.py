@@ -119,7 +119,7 @@ async def run_with(
 async def run(
     course: Course,
     launchers: Mapping[Side, Launcher],
-    devices: Mapping[Side, Sequence[str]],
+    devices: Mapping[Side, Sequence[Mapping[str, str]]],
     out: Path,
     before_migration: Callable[[], None] | None = None,
 ) -> Result:
@@ -128,7 +128,8 @@ async def run(
     :param course: The course of the run.
     :param launchers: How to start QEMU, by the side whose devices it gets.
         To end QEMU with this process, see `vfio_p2p.machine.process.bound`.
-    :param devices: The properties of vfio-pci for each device, by side.
+    :param devices: The properties of vfio-pci that select each device, by
+        side.
     :param out: An existing empty folder for the files of the run.
     :param before_migration: Called when both sides are up, before the first
         migration.

@@ -44,7 +44,6 @@ from vfio_p2p.places.hosts.station import (
     check_named,
     encrypting,
     examine_qemus,
-    joined,
     listening,
     stations_of,
     wire_of,
@@ -54,7 +53,7 @@ from vfio_p2p.places.place import LIMIT_S
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu.program import Programs
 from vfio_p2p.qemu.recipe import BuildRecipe
-from vfio_p2p.scenario.argv import Launcher
+from vfio_p2p.scenario.argv import Launcher, joined
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
@@ -433,7 +432,7 @@ class RealPlace:
             folder=Path(await host.private_folder()),
             launcher=launcher,
             devices=tuple(
-                joined({"host": function.address, **properties})
+                {"host": function.address, **properties}
                 for function in at.functions[:count]
             ),
             arguments=(

@@ -64,7 +64,7 @@ class Stage:
     host: Host
     folder: Path
     launcher: Launcher
-    devices: tuple[str, ...]
+    devices: tuple[Mapping[str, str], ...]
     arguments: tuple[str, ...] = ()
     console: Listening | None = None
 

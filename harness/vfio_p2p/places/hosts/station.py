@@ -89,17 +89,18 @@ class Station:
     def properties(
         self, scenario: Scenario, accelerator: Accelerator
     ) -> dict[str, str]:
-        """The properties of QEMU's vfio-pci.
+        """The properties of QEMU's vfio-pci, without a device's own.
 
         :param scenario: The scenario, which has the last word.
         :param accelerator: What runs the guest.
         """
         needed = self.driver.properties_with(accelerator)
-        return {
-            **{name: x.value for name, x in needed.items()},
-            **self.entry.properties,
-            **scenario.properties,
-        }
+        return scenario.vfio_properties(
+            {
+                **{name: x.value for name, x in needed.items()},
+                **self.entry.properties,
+            }
+        )
 
     def reasons(
         self, scenario: Scenario, accelerator: Accelerator
@@ -129,14 +130,6 @@ class Crew:
     machine: Machine
     known: Inventory
     functions: tuple[PciFunction, ...]
-
-
-def joined(properties: Mapping[str, str]) -> str:
-    """Write properties as QEMU's ``-device`` takes them.
-
-    :param properties: The properties.
-    """
-    return ",".join(map("=".join, properties.items()))
 
 
 def stations_of(

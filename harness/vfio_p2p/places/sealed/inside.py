@@ -60,7 +60,7 @@ def _devices(
         case Driver.MTTY:
             return mtty_devices(side.prefix, specs)
         case Driver.P2PVF:
-            return function_devices(side, specs, course.properties)
+            return function_devices(side, specs)
 
 
 def run_job(course: Course, driver: Driver, out: Path) -> None:

@@ -39,6 +39,8 @@ from vfio_p2p.qemu.program import Program, Programs
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.tells import Tells
 
+# With "off", QEMU maps BARs into the VM, as far as they can be mapped.
+_MAPPING = "x-no-mmap"
 # The mailbox, the initramfs, and the bundle.
 _NEEDED_BYTES = 160 << 20
 
@@ -82,11 +84,14 @@ class SealedPlace:
 
     def refusal(self, scenario: Scenario) -> str:
         """Refuse what only PCI functions can play; see `Place`."""
-        if scenario.properties and self._driver is not Driver.P2PVF:
-            return (
-                "it sets properties that only PCI functions have "
-                f"({', '.join(scenario.properties)})"
-            )
+        if self._driver is Driver.P2PVF:
+            return ""
+        for device in scenario.devices:
+            if scenario.vfio_properties({}, device).get(_MAPPING) == "off":
+                return (
+                    f"its devices' BARs are to be mapped ({_MAPPING} = "
+                    f"\"off\"), and those of {self._driver} cannot be"
+                )
         return ""
 
     def opened(self) -> AbstractAsyncContextManager[None]:
