@@ -179,14 +179,18 @@ class ScenarioError(InputError):
     :param path: The file.
     :param line: The number of the line, from 1, if known.
     :param why: What is wrong; names the key.
+    :param hint: What the user can do about it.
     """
 
-    def __init__(self, path: Path | str, line: int | None, why: str) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        line: int | None,
+        why: str,
+        hint: str = "'vfio-p2p scenario show two-devices' prints an example.",
+    ) -> None:
         where = f"{path}:{line}" if line else f"{path}"
-        super().__init__(
-            f"{where}: {why}",
-            "'vfio-p2p scenario show two-devices' prints an example.",
-        )
+        super().__init__(f"{where}: {why}", hint)
         self.path = path
         self.line = line
 

@@ -349,6 +349,20 @@ async def test_a_scenario_that_cannot_be_played_is_skipped(
     assert runs[0].run.verdict is Verdict.SKIP
 
 
+async def test_a_release_that_a_scenario_is_not_for(tmp_path: Path) -> None:
+    older = msgspec.structs.replace(CELLS[0].job.source, version="9.2.0")
+    scenario = msgspec.structs.replace(
+        CELLS[0].job.scenario, since="10.0"
+    )
+    ours = Job.of(CELLS[0].job.source, scenario, 1)
+    theirs = Job.of(CELLS[0].job.source, scenario, 2, destination=older)
+    place = FakePlace()
+    runs = await run_matrix(place, [Cell(ours), Cell(theirs)], tmp_path, 1)
+    assert [x.run.verdict for x in runs] == [Verdict.PASS, Verdict.SKIP]
+    assert place.order == [1]
+    assert "10.0 and later, not for 9.2" in runs[1].assessment.notes[0]
+
+
 async def test_all_jobs_run_while_the_place_is_open(tmp_path: Path) -> None:
     def check(seed: int) -> None:
         assert place.opens == ["begin"]

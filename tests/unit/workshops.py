@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from vfio_p2p.plans.record import check_history
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import Build, Source
+from vfio_p2p.qemu.abilities import Abilities
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
 from vfio_p2p.variant import DEBIAN, binary_name
@@ -73,6 +74,7 @@ class FakeWorkshop:
     :param release: The release of the source that is found by its path, and
         of the QEMU that is installed.
     :param newest: The newest release that Debian has.
+    :param knows: What every QEMU knows; None asks none.
     """
 
     refuses: dict[str, Exception] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class FakeWorkshop:
     make: Callable[[Cell, Path], object] | None = None
     release: str = "10.0"
     newest: str = "11.1"
+    knows: Abilities | None = None
     built: list[tuple[str, str]] = field(default_factory=list)
     ran: list[Cell] = field(default_factory=list)
 
@@ -151,6 +154,12 @@ class FakeWorkshop:
     def newest_release(self, reporter: Reporter) -> str:
         """Return what the field says."""
         return self.newest
+
+    def abilities(
+        self, program: ProgramInput, types: Iterable[str]
+    ) -> Abilities | None:
+        """Return what a test says that every QEMU knows."""
+        return self.knows
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """Every place is ready."""

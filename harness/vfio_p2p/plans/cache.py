@@ -39,6 +39,7 @@ class CacheKind(StrEnum):
     KITS = "kits"               # the parts of the testbed, unpacked
     IMAGES = "images"           # the testbed's kernel and initramfs
     RESULTS = "results"         # bundles of sealed runs
+    ABILITIES = "abilities"     # what QEMUs said that they know
     LOGS = "logs"               # of builds and runs that failed
     BISECT = "bisect"           # what an interrupted bisection left
     LOCKS = "locks"             # locks of entries that are gone
@@ -128,6 +129,7 @@ _SHELVES = (
     _Shelf(CacheKind.KITS, "testbed/linux/*", "{path}.lock"),
     _Shelf(CacheKind.IMAGES, "testbed/images/*", "{path}.lock"),
     _Shelf(CacheKind.RESULTS, "results/*/*", "{parent}/../lock"),
+    _Shelf(CacheKind.ABILITIES, "abilities/*"),
     _Shelf(CacheKind.LOGS, "logs/*"),
     _Shelf(CacheKind.LOGS, "testbed/*.log"),
     _Shelf(CacheKind.BISECT, "bisect/*", "{path}.lock"),

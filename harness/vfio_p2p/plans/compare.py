@@ -184,6 +184,7 @@ def _made(
             scenarios[side],
             seed,
             "-b" if alike and differ and side == sides[1] else "",
+            side.scenario or SCENARIO,
         )
         for seed in setting.every_seed
         for side in scenarios

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from vfio_p2p.plans.judging import everything as judging
+from vfio_p2p.plans.lacking import check_abilities
 from vfio_p2p.plans.modes import ModeRequest, check_fixed
 from vfio_p2p.plans.mutants import build_mutants, mutant_cells, mutant_runs
 from vfio_p2p.plans.runs import forget_reports, write_reports
@@ -61,6 +62,7 @@ def validate_everything(
     tried = mutant_cells(
         ours, built, scenarios, setting.seed, workshop, first.prefix
     )
+    check_abilities([cell.job for cell in tried.values()], workshop)
     results = workshop.run(
         [*plain.values(), *tried.values()], setting, reporter
     )

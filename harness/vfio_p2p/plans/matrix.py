@@ -149,7 +149,7 @@ async def run_matrix(
     async def one(cell: Cell) -> CellResult:
         nonlocal done
         async with room:
-            if why := place.refusal(cell.job.scenario):
+            if why := _refusal(place, cell.job):
                 result = CellResult.without_run(cell, _skipped(why))
             else:
                 result = await _run(place, cell, out, record)
@@ -187,8 +187,16 @@ def _order(cells: Sequence[Cell], *, exact: bool) -> list[int]:
     return sorted(numbers, key=lambda x: cells[x].job.seed)
 
 
+def _refusal(place: Place, job: Job) -> str:
+    """Say why a job is not run; empty if it can be."""
+    for program in (job.source, job.destination):
+        if why := job.scenario.not_for(program.version):
+            return why
+    return place.refusal(job.scenario)
+
+
 def _skipped(why: str) -> Assessment:
-    """Make the verdict on a run that a place cannot make."""
+    """Make the verdict on a run that is not made."""
     return Assessment(Verdict.SKIP, "skipped", notes=(f"not run: {why}",))
 
 

@@ -10,6 +10,7 @@ from vfio_p2p.errors import UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.plans.judging import mutants as judging
 from vfio_p2p.plans.judging.mutants import MutantRuns
+from vfio_p2p.plans.lacking import check_abilities
 from vfio_p2p.plans.matrix import Cell, CellResult
 from vfio_p2p.plans.modes import check_fixed
 from vfio_p2p.plans.runs import (
@@ -76,17 +77,15 @@ def validate_mutants(
     tried = mutant_cells(
         mutants, built, scenarios, setting.seed, workshop
     )
-    results = workshop.run(
-        [
-            *(
-                Cell(job_of(plain, scenario, setting.seed, workshop))
-                for scenario in scenarios.values()
-            ),
-            *tried.values(),
-        ],
-        setting,
-        reporter,
-    )
+    cells = [
+        *(
+            Cell(job_of(plain, scenario, setting.seed, workshop))
+            for scenario in scenarios.values()
+        ),
+        *tried.values(),
+    ]
+    check_abilities([cell.job for cell in cells], workshop)
+    results = workshop.run(cells, setting, reporter)
     controls = results[: len(scenarios)]
     document = judging.document(
         [result.run for result in controls],

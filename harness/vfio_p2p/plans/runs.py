@@ -12,6 +12,7 @@ from vfio_p2p.machine.files import write_whole
 from vfio_p2p.places import Job
 from vfio_p2p.plans.devices import check_qemu
 from vfio_p2p.plans.installed import AsItIs, UnderTest
+from vfio_p2p.plans.lacking import NO_FILES, check_abilities
 from vfio_p2p.plans.matrix import Cell, CellResult
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.plans.sources import Chosen, build_all
@@ -38,12 +39,14 @@ class Wanted:
     :param scenario: What happens in the run.
     :param seed: Its seed.
     :param suffix: See `vfio_p2p.plans.matrix.Cell`.
+    :param file: The name or file of the scenario, for messages.
     """
 
     variant: Variant
     scenario: Scenario
     seed: int
     suffix: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def jobs_of(
     :param reporter: Told how far each build is.
     :param workshop: Builds.
     :raise BuildError: When a tree does not build.
+    :raise InputError: When a QEMU does not know what a scenario names.
     """
     builds: dict[str, Build] = {}
     if chosen is not None:
@@ -114,7 +118,7 @@ def jobs_of(
             chosen.source, list(trees.values()), reporter, workshop
         ):
             builds[build.variant] = build
-    return [
+    jobs = [
         as_they_are[one.variant.name].job(one.scenario, one.seed)
         if one.variant.name in as_they_are
         else job_of(
@@ -122,6 +126,9 @@ def jobs_of(
         )
         for one in wanted
     ]
+    files = {x.scenario.name: x.file for x in wanted if x.file}
+    check_abilities(jobs, workshop, files)
+    return jobs
 
 
 def run_trees(
@@ -166,15 +173,17 @@ def judge_trees(
     reporter: Reporter,
     workshop: Workshop,
     as_they_are: Mapping[str, AsItIs] = NONE_AS_IT_IS,
+    files: Mapping[str, str] = NO_FILES,
 ) -> TreeRuns:
     """Run every tree with every seed of a setting.
 
     Parameters are those of `run_trees`, but for:
 
     :param trees: Which variant runs which scenario.
+    :param files: The name or file of each scenario, by its name.
     """
     wanted = [
-        Wanted(tree, scenario, seed)
+        Wanted(tree, scenario, seed, file=files.get(scenario.name, ""))
         for tree, scenario in trees
         for seed in setting.every_seed
     ]

@@ -12,8 +12,9 @@ import msgspec
 
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import check_replaceable, claimed, pack
-from vfio_p2p.errors import HostError
+from vfio_p2p.errors import HostError, SkipError
 from vfio_p2p.machine.files import publishing, remove_tree
+from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.devices import check_qemu, load_for
 from vfio_p2p.plans.installed import choose_subject
 from vfio_p2p.plans.matrix import Cell, CellResult
@@ -58,6 +59,8 @@ def run_one(
     :raise InputError: When a name, an option or a file is wrong.
     :raise BuildError: When the tree does not build.
     :raise HostError: When the run could not be made.
+    :raise SkipError: When the scenario is not for this QEMU, or the place
+        cannot play it.
     """
     setting = request.setting
     scenario = load_for(request.scenario, setting, reporter)
@@ -74,7 +77,7 @@ def run_one(
     (job,) = jobs_of(
         subject.chosen,
         subject.as_they_are,
-        [Wanted(variant, scenario, setting.seed)],
+        [Wanted(variant, scenario, setting.seed, file=request.scenario)],
         reporter,
         workshop,
     )
@@ -120,6 +123,11 @@ def _run(
             remove_tree(private)
     if result.bundle is None:
         what, *hints = result.assessment.notes
+        if result.assessment.verdict is Verdict.SKIP:
+            raise SkipError(
+                f"{cell.job.scenario.name} was {what}",
+                "Choose another QEMU, place or scenario.",
+            )
         hint = " ".join(hints).replace(str(made), str(out))
         raise HostError(what, hint)
     return result

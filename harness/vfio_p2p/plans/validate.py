@@ -76,6 +76,12 @@ def validate(
         reporter,
         workshop,
         subject.as_they_are,
+        {
+            scenario.name: text
+            for scenario, text in zip(
+                scenarios, dict.fromkeys(request.scenarios), strict=True
+            )
+        },
     )
     made = made.gated(request.most_p2p_ms)
     document = document_of(subject, made)

@@ -9,7 +9,7 @@ and nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,7 @@ from vfio_p2p.plans.record import check_history, recording
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import Build, Source, build, find_source
+from vfio_p2p.qemu.abilities import Abilities, abilities_of
 from vfio_p2p.qemu.binary import find_binary
 from vfio_p2p.qemu.debian import debian_root, newest_release
 from vfio_p2p.qemu.program import KnownPrograms, Program
@@ -106,6 +107,17 @@ class Workshop(Protocol):
         :param reporter: Told of the look-up.
         :return: The release, e.g. ``11.1``.
         :raise HostError: When Debian's archive cannot be read.
+        """
+
+    def abilities(
+        self, program: ProgramInput, types: Iterable[str]
+    ) -> Abilities | None:
+        """Ask a QEMU what it knows.
+
+        :param program: The QEMU, as jobs name it.
+        :param types: The types whose properties are wanted, besides vfio-pci.
+        :return: None if it is not on this machine.
+        :raise UsageError: When it does not answer.
         """
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
@@ -206,6 +218,15 @@ class Local:
         found = newest_release(task)
         task.end(f"the newest is {found}")
         return found
+
+    def abilities(
+        self, program: ProgramInput, types: Iterable[str]
+    ) -> Abilities | None:
+        """See `Workshop.abilities`."""
+        if program.variant == INSTALLED:
+            return None
+        found = self._programs.find(program)
+        return abilities_of(found.argv, found.content, types)
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """See `Workshop.prepare`."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from vfio_p2p.errors import ScenarioError, UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.scenario.case import Cases
 from vfio_p2p.scenario.model import Scenario, check_format
+from vfio_p2p.scenario.positions import Key, line_of
 from vfio_p2p.scenario.profile import Profile
 from vfio_p2p.scenario.strict import TomlDocument, read
 
@@ -74,6 +76,41 @@ def load(what: str | Path) -> Scenario:
     raise UsageError(
         f"{path}: no case {case!r}" if case else f"{path} defines only cases",
         f"Choose one as {path}:CASE.  {suggest(case, found)}",
+    )
+
+
+def wrong(
+    what: str | Path, keys: Sequence[Key], why: str, hint: str
+) -> ScenarioError:
+    """Return the error for a value of a scenario that is wrong.
+
+    :param what: The name or file of the scenario, as `load` takes it.
+    :param keys: The path of keys and indices that leads to the value in a
+        file without cases.
+    :param why: What is wrong.
+    :param hint: What the user can do about it.
+    :raise UsageError: When there is no such scenario or file.
+    """
+    path, case = locate(what)
+    file = TomlDocument.of(read(path), path)
+    every = [x.get("name") for x in file.tree.get("cases", ())]
+    paths: list[list[Key]] = [list(keys)]
+    if case in every:
+        # What a case says of its own comes before what its file says.
+        own: list[Key] = ["cases", every.index(case)]
+        paths = [
+            own + list(keys),
+            # Its capabilities and parameters are in no table [migration].
+            own + list(keys[1:]),
+            *paths,
+            own,
+        ]
+    found = next((x for x in paths if file.has(x)), paths[-1])
+    return ScenarioError(
+        path,
+        line_of(file.text, found),
+        f"{'.'.join(map(str, found))}: {why}",
+        hint,
     )
 
 

@@ -44,6 +44,7 @@ from vfio_p2p.scenario.expect import (
     release,
 )
 from vfio_p2p.scenario.step import Cancel, Migrate, Step
+from vfio_p2p.variant import release_of
 
 __all__ = [
     "FORMAT",
@@ -105,15 +106,26 @@ class Scenario(Course, frozen=True, kw_only=True):
 
     :param format: The version of the format.
     :param summary: What the scenario is for, one line.
+    :param since: The first release of QEMU that the scenario is for, e.g.
+        ``10.2``.  Runs of older ones are skipped.
+    :param until: The last release that it is for.  Runs of newer ones are
+        skipped.
     :param expect: What is expected of its run.
     """
 
     format: Annotated[int, Meta(ge=1)] = FORMAT
     summary: str = ""
+    since: str = ""
+    until: str = ""
     expect: Expect = Expect()
 
     def __post_init__(self) -> None:
         check_format(self.format)
+        for key in ("since", "until"):
+            try:
+                release(getattr(self, key) or "0.0")
+            except ValueError as err:
+                raise ValueError(f"{key}: {err}") from None
         super().__post_init__()
         done = {type(step) for step in self.steps}
         for expected in self.expect.each:
@@ -138,9 +150,29 @@ class Scenario(Course, frozen=True, kw_only=True):
         every = msgspec.json.decode(super().to_json())
         if not self.expect.since:
             del every["expect"]["since"]
+        for key in ("since", "until"):
+            if not every[key]:
+                del every[key]
         return msgspec.json.format(
             msgspec.json.encode(every, order="sorted"), indent=1
         )
+
+    def not_for(self, version: str) -> str:
+        """Say why the scenario is not for a QEMU.
+
+        :param version: What the QEMU says of its version.
+        :return: A clause; empty if it is for that release, or the release
+            is not known.
+        """
+        number = release_of(version)
+        if number is None:
+            return ""
+        text = ".".join(map(str, number))
+        if self.since and number < release(self.since):
+            return f"it is for QEMU {self.since} and later, not for {text}"
+        if self.until and number > release(self.until):
+            return f"it is for QEMU {self.until} and older, not for {text}"
+        return ""
 
     @property
     def course(self) -> Course:

@@ -32,8 +32,12 @@ class Status(StrEnum):
     ACTIVE = "active"
     PRE_SWITCHOVER = "pre-switchover"
     DEVICE = "device"
+    # Since QEMU 10.2: the devices are loaded at the start of postcopy.
+    POSTCOPY_DEVICE = "postcopy-device"
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
+    # Since QEMU 11.0: it has failed, and the cleanup is under way.
+    FAILING = "failing"
     FAILED = "failed"
     COMPLETED = "completed"
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,6 +88,19 @@ class TomlDocument:
         except ValueError as err:
             # Python refuses to convert thousands of digits to a number.
             raise ScenarioError(path, None, f"not TOML: {err}") from None
+
+    def has(self, keys: Sequence[Key]) -> bool:
+        """Whether there is a value.
+
+        :param keys: The path of keys and indices that leads to it.
+        """
+        node: Any = self.tree
+        for key in keys:
+            try:
+                node = node[key]
+            except (KeyError, IndexError, TypeError):
+                return False
+        return True
 
     def wrong(self, keys: list[Key], why: str) -> ScenarioError:
         """Return the error for a value that is wrong.
