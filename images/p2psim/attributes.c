@@ -104,6 +104,8 @@ P2PSIM_ATTR(_name)
 P2PSIM_ATTR_NUMBER(size_bytes, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(initial_bytes, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(dirty_bytes, "%u", kstrtou32);
+P2PSIM_ATTR_NUMBER(reinit_drain, "%u", kstrtou32);
+P2PSIM_ATTR_NUMBER(reinit_query, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(seed, "%llu", kstrtou64);
 P2PSIM_ATTR_NUMBER(peer_id, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(peer_period_us, "%u", kstrtou32);
@@ -187,6 +189,19 @@ static int print_dma_logging(char *page, const struct p2psim_config *config)
 }
 
 P2PSIM_ATTR(dma_logging);
+
+static int parse_precopy_info_v2(char *text, struct p2psim_config *config)
+{
+	return kstrtobool(text, &config->precopy_info_v2);
+}
+
+static int print_precopy_info_v2(char *page,
+				 const struct p2psim_config *config)
+{
+	return sysfs_emit(page, "%d\n", config->precopy_info_v2);
+}
+
+P2PSIM_ATTR(precopy_info_v2);
 
 /* "FROM TO MICROSECONDS", or nothing */
 static int parse_latency(char *line, struct p2psim_config *config)
@@ -397,6 +412,9 @@ struct configfs_attribute *p2psim_attrs[] = {
 	&p2psim_attr_dirty_bytes,
 	&p2psim_attr_seed,
 	&p2psim_attr_dma_logging,
+	&p2psim_attr_precopy_info_v2,
+	&p2psim_attr_reinit_drain,
+	&p2psim_attr_reinit_query,
 	&p2psim_attr_latency_us,
 	&p2psim_attr_peer_group,
 	&p2psim_attr_peer_id,

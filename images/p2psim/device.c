@@ -65,6 +65,7 @@ static int p2psim_open_device(struct vfio_device *vdev)
 	guard(mutex)(&sim->state_lock);
 	guard(mutex)(&sim->data_lock);
 	sim->memory = memory;
+	sim->info_v2 = false;
 	p2psim_refresh(sim);
 	p2psim_log(sim->log, "open");
 	return 0;
@@ -253,6 +254,18 @@ static long p2psim_ioctl(struct vfio_device *vdev, unsigned int cmd,
 	}
 }
 
+/* The core handles the features of migration that it knows */
+static int p2psim_device_feature(struct vfio_device *vdev, u32 flags,
+				 void __user *arg, size_t argsz)
+{
+	switch (flags & VFIO_DEVICE_FEATURE_MASK) {
+	case VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2:
+		return p2psim_set_info_v2(to_sim(vdev), flags, argsz);
+	default:
+		return -ENOTTY;
+	}
+}
+
 /* No dma_unmap: the device pins nothing */
 static const struct vfio_device_ops p2psim_device_ops = {
 	.name = "p2psim",
@@ -263,6 +276,7 @@ static const struct vfio_device_ops p2psim_device_ops = {
 	.read = p2psim_read,
 	.write = p2psim_write,
 	.ioctl = p2psim_ioctl,
+	.device_feature = p2psim_device_feature,
 	.bind_iommufd = vfio_iommufd_emulated_bind,
 	.unbind_iommufd = vfio_iommufd_emulated_unbind,
 	.attach_ioas = vfio_iommufd_emulated_attach_ioas,

@@ -92,7 +92,7 @@ struct p2psim_log *p2psim_log_create(const char *name)
 		return NULL;
 	mutex_init(&log->lock);
 	log->used = scnprintf(log->text, LOG_BYTES,
-			      "p2psim-log version=3 clock=CLOCK_REALTIME\n");
+			      "p2psim-log version=4 clock=CLOCK_REALTIME\n");
 	/* debugfs may be off: its errors are not ours */
 	log->dir = debugfs_create_dir(name, log_root);
 	debugfs_create_file("log", 0444, log->dir, log, &log_fops);

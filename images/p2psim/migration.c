@@ -279,6 +279,23 @@ static int p2psim_get_data_size(struct vfio_device *vdev,
 	return 0;
 }
 
+/* The SET of a feature without data; what there is of data is ignored */
+int p2psim_set_info_v2(struct p2psim_device *sim, u32 flags, size_t argsz)
+{
+	int ret;
+
+	if (!sim->config.precopy_info_v2)
+		return -ENOTTY;
+	if (!(sim->vdev.migration_flags & VFIO_MIGRATION_PRE_COPY))
+		return -EINVAL;
+	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_SET, 0);
+	if (ret != 1)
+		return ret;
+	guard(mutex)(&sim->data_lock);
+	sim->info_v2 = true;
+	return 0;
+}
+
 const struct vfio_migration_ops p2psim_migration_ops = {
 	.migration_set_state = p2psim_set_state,
 	.migration_get_state = p2psim_get_state,

@@ -26,6 +26,12 @@
 #include <linux/vfio_pci_core.h>
 #endif
 
+/* Linux 7.1 has these; older ones leave features they do not know to us */
+#ifndef VFIO_PRECOPY_INFO_REINIT
+#define VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2	12
+#define VFIO_PRECOPY_INFO_REINIT		BIT(0)
+#endif
+
 #define P2PSIM_STATES		(VFIO_DEVICE_STATE_PRE_COPY_P2P + 1)
 #define P2PSIM_SIZE_MIN		4096u
 #define P2PSIM_SIZE_MAX		(64u << 20)
@@ -79,6 +85,10 @@ struct p2psim_fault {
  * @dirty_bytes: memory that is dirty again after each drained precopy pass
  * @seed: what fresh memory is generated from
  * @dma_logging: offer DMA logging
+ * @precopy_info_v2: offer VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2
+ * @reinit_drain: with how many drains of precopy there is new initial data
+ * @reinit_query: with how many queries since the last read there is; 0 for
+ *                either one is never
  * @latency_us: time each arc takes, by state left and state entered
  * @peer_group: devices of a group can send to one another; "" is no group
  * @peer_id: number of the device in its group
@@ -95,6 +105,9 @@ struct p2psim_config {
 	u32 dirty_bytes;
 	u64 seed;
 	bool dma_logging;
+	bool precopy_info_v2;
+	u32 reinit_drain;
+	u32 reinit_query;
 	u32 latency_us[P2PSIM_STATES][P2PSIM_STATES];
 	char peer_group[P2PSIM_NAME_BYTES + 1];
 	u32 peer_id;
@@ -152,6 +165,7 @@ struct p2psim_heartbeat {
  * @window: offset in @memory of the BAR's window
  * @pci: PCI configuration space
  * @heart: the guest's heartbeat; does not migrate
+ * @info_v2: the user has opted in to flags of precopy info, since open
  * @session: data transfer in progress or NULL
  */
 struct p2psim_device {
@@ -180,6 +194,7 @@ struct p2psim_device {
 	u32 window;
 	u8 pci[P2PSIM_PCI_SIZE];
 	struct p2psim_heartbeat heart;
+	bool info_v2;
 	struct p2psim_session *session;
 };
 
@@ -223,6 +238,7 @@ bool p2psim_is_saving(enum vfio_device_mig_state state);
 bool p2psim_is_sending(enum vfio_device_mig_state state);
 bool p2psim_is_answering(enum vfio_device_mig_state state);
 void p2psim_refresh(struct p2psim_device *sim);
+int p2psim_set_info_v2(struct p2psim_device *sim, u32 flags, size_t argsz);
 
 /* peer.c */
 int p2psim_peer_create(struct p2psim_device *sim);

@@ -172,15 +172,36 @@ static int save_next(struct p2psim_session *s)
 	return 1;
 }
 
+/* The first @bytes of memory come next in precopy, sent before or not */
+static void again(struct p2psim_session *s, u32 bytes)
+{
+	s->pos = 0;
+	s->end = bytes;
+	bitmap_set(s->unsent, 0, DIV_ROUND_UP(bytes, BLOCK_BYTES));
+}
+
+/* As when the device was given something new that its peer must prepare for */
+static void renew_initial(struct p2psim_session *s)
+{
+	u32 bytes = s->sim->config.initial_bytes;
+
+	s->renewed = true;
+	again(s, bytes);
+	/* For a user who has not opted in, it is dirt like any other */
+	s->initial = s->sim->info_v2;
+	s->reinit = s->sim->info_v2;
+	p2psim_log(s->sim->log, "reinit initial_bytes=%u announced=%d", bytes,
+		   s->reinit);
+}
+
 /* A reader has seen precopy drained: time for new dirt */
 static void save_drained(struct p2psim_session *s)
 {
-	u32 dirty = s->sim->config.dirty_bytes;
-
 	s->initial = false;
-	s->pos = 0;
-	s->end = dirty;
-	bitmap_set(s->unsent, 0, DIV_ROUND_UP(dirty, BLOCK_BYTES));
+	again(s, s->sim->config.dirty_bytes);
+	s->drains++;
+	if (!s->renewed && s->drains == s->sim->config.reinit_drain)
+		renew_initial(s);
 }
 
 static ssize_t save_read(struct file *filp, char __user *buf, size_t count,
@@ -195,6 +216,7 @@ static ssize_t save_read(struct file *filp, char __user *buf, size_t count,
 	guard(mutex)(&s->sim->data_lock);
 	if (s->ended)
 		return -ENODEV;
+	s->queries = 0;
 	while (done < count) {
 		n = cut_short(s, count - done);
 		if (!n)
@@ -234,8 +256,12 @@ static long save_precopy_info(struct p2psim_session *s, void __user *arg)
 	scoped_guard(mutex, &s->sim->data_lock) {
 		if (s->ended || s->sim->state == VFIO_DEVICE_STATE_STOP_COPY)
 			return -EINVAL;
+		s->queries++;
+		if (!s->renewed && s->queries == s->sim->config.reinit_query)
+			renew_initial(s);
 		bytes = unread_bytes(s) + framed_bytes(s->end - s->pos);
-		info.flags = 0;
+		info.flags = s->reinit ? VFIO_PRECOPY_INFO_REINIT : 0;
+		s->reinit = false;
 		info.initial_bytes = s->initial ? bytes : 0;
 		info.dirty_bytes = s->initial ? 0 : bytes;
 	}

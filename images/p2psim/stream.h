@@ -79,6 +79,10 @@ enum load_phase {
  * @initial: saving: precopy is still at its initial data
  * @pos: saving: where precopy goes on; loading: where the data goes
  * @end: saving: where precopy is drained; loading: bytes of the end frame
+ * @drains: saving: how often precopy was seen drained
+ * @queries: saving: how often precopy info was asked for since the last read
+ * @renewed: saving: there was new initial data
+ * @reinit: saving: ... which the user does not know yet
  * @complete: saving: the end frame is in @buf, or was
  * @crc: saving: checksum sent
  * @fault: saving: what goes wrong in this session, or NULL
@@ -100,6 +104,10 @@ struct p2psim_session {
 	bool initial;
 	u32 pos;
 	u32 end;
+	u32 drains;
+	u32 queries;
+	bool renewed;
+	bool reinit;
 	bool complete;
 	u32 crc;
 	const struct p2psim_fault *fault;

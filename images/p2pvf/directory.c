@@ -23,7 +23,8 @@ struct p2pvf_directory {
 /* The rest is about going live, which binding does, and about traffic */
 static const char *const attributes[] = {
 	"flags", "size_bytes", "initial_bytes", "dirty_bytes", "seed",
-	"latency_us", "faults",
+	"latency_us", "faults", "precopy_info_v2", "reinit_drain",
+	"reinit_query",
 };
 
 static struct p2pvf_directory *to_directory(struct config_item *item)

@@ -66,6 +66,7 @@ static int go_live(struct p2pvf_device *vf)
 	memset(sim->tries, 0, sizeof(sim->tries));
 	sim->saves = 0;
 	sim->resets = 0;
+	sim->info_v2 = false;
 	p2psim_refresh(sim);
 	log_live(sim);
 	p2psim_log(sim->log, "open");
@@ -144,6 +145,17 @@ static ssize_t p2pvf_write(struct vfio_device *vdev, const char __user *buf,
 	return done;
 }
 
+static int p2pvf_device_feature(struct vfio_device *vdev, u32 flags,
+				void __user *arg, size_t argsz)
+{
+	switch (flags & VFIO_DEVICE_FEATURE_MASK) {
+	case VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2:
+		return p2psim_set_info_v2(&to_p2pvf(vdev)->sim, flags, argsz);
+	default:
+		return vfio_pci_core_ioctl_feature(vdev, flags, arg, argsz);
+	}
+}
+
 const struct vfio_device_ops p2pvf_device_ops = {
 	.name = "p2pvf-vfio-pci",
 	.init = p2pvf_init_device,
@@ -151,7 +163,7 @@ const struct vfio_device_ops p2pvf_device_ops = {
 	.open_device = p2pvf_open_device,
 	.close_device = p2pvf_close_device,
 	.ioctl = p2pvf_ioctl,
-	.device_feature = vfio_pci_core_ioctl_feature,
+	.device_feature = p2pvf_device_feature,
 	.read = vfio_pci_core_read,
 	.write = p2pvf_write,
 	.mmap = vfio_pci_core_mmap,

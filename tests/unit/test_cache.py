@@ -36,6 +36,7 @@ ENTRIES = {
     "testbed/linux/l1/mtty.c": "testbed/linux/l1",
     "testbed/images/i1/vmlinuz": "testbed/images/i1",
     "results/ab/abcd/manifest.json": "results/ab/abcd",
+    "abilities/q1.json": "abilities/q1.json",
     "logs/w1-b1.log": "logs/w1-b1.log",
     "testbed/p2psim.log": "testbed/p2psim.log",
     "bisect/x1/tree/file": "bisect/x1",

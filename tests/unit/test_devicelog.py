@@ -202,7 +202,7 @@ def test_damage(lines: list[str], why: str) -> None:
     [
         (b"", ":1: this is not the log of a p2psim device"),
         (b"1 open\n", ":1: this is not the log"),
-        (HEADER.format(4).encode(), ":1: version 4 .* newer .* up to 3"),
+        (HEADER.format(5).encode(), ":1: version 5 .* newer .* up to 4"),
         (HEADER.format(1).replace("REALTIME", "BOOTTIME").encode(), "clock"),
         (HEADER.format(1)[:-1].encode(), ":1: the line has no end"),
         (HEADER.format(1).encode() + b"1 open", ":2: the line has no end"),

@@ -93,6 +93,10 @@ def settings_of(spec: Device) -> Iterator[tuple[str, str]]:
     yield "initial_bytes", str(spec.initial_bytes)
     yield "dirty_bytes", str(spec.dirty_bytes)
     yield "dma_logging", str(int(spec.dma_logging))
+    if spec.precopy_info_v2:
+        yield "precopy_info_v2", "1"
+        yield "reinit_drain", str(spec.reinit_drain)
+        yield "reinit_query", str(spec.reinit_query)
     for arc, latency_us in spec.latency_us.items():
         start, end = arc.split(">")
         yield "latency_us", f"{start} {end} {latency_us}"

@@ -58,6 +58,8 @@ class Criteria:
     :param sequences: All states that a device is to be asked for, by its
         side and its name, without requests for the state that it is in.  On
         two hosts, both sides can have devices of one name.
+    :param ack: Whether the migration has the capability switchover-ack; None
+        if only the traces tell.
     :param release: The release of QEMU under judgement, e.g. ``10.0.13``;
         empty if only the traces tell.
     """
@@ -78,6 +80,7 @@ class Criteria:
     sequences: Mapping[tuple[Side, str], tuple[DeviceState, ...]] = field(
         default_factory=dict
     )
+    ack: bool | None = None
     release: str = ""
 
     @classmethod

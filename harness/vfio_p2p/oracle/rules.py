@@ -8,6 +8,7 @@ by subject.  `evidence` decides whether a log has enough to be checked at all.
 
 from __future__ import annotations
 
+from vfio_p2p.oracle.ack import switchover_ack
 from vfio_p2p.oracle.failure import cancelled, run_state, swallowed
 from vfio_p2p.oracle.flow import destination, left, stop_late
 from vfio_p2p.oracle.guest import heartbeat
@@ -229,6 +230,20 @@ RULES: tuple[Rule | PairRule, ...] = (
         sides=(Side.DESTINATION,),
         logs=True,
         check=heartbeat,
+    ),
+    PairRule(
+        name="switchover-ack",
+        reason=(
+            "A device that is stopped before its counterpart has prepared "
+            "itself, which initial data are for, adds that time to the "
+            "downtime."
+        ),
+        source="hw/vfio/migration.c, vfio_switchover_ack_needed(); "
+        "qapi/migration.json, switchover-ack",
+        sides=(Side.DESTINATION,),
+        needs=MigrationFlags.STOP_COPY | MigrationFlags.PRE_COPY,
+        requests=True,
+        check=switchover_ack,
     ),
     Rule(
         name="cancelled",

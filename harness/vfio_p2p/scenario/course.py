@@ -113,6 +113,13 @@ class Device(Strict, frozen=True, kw_only=True):
         the uAPI's names of states.  Other arcs take no time.
     :param dma_logging: Whether the device offers DMA logging.  QEMU then adds
         a migration blocker where it would refuse the device otherwise.
+    :param precopy_info_v2: Whether the device offers the feature
+        VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 of Linux 7.1, with which it can
+        announce new initial data.
+    :param reinit_drain: With how many drains of precopy the device has new
+        initial data: `initial_bytes` again; 0 means never.
+    :param reinit_query: With how many queries of precopy info since the last
+        read of its data the device has new initial data; 0 means never.
     :param root_port: Whether the device is behind a PCIe root port of its own,
         one level deeper in the qdev tree.  It can then be unplugged.
     :param peers: The devices of its side that the device sends to.
@@ -134,6 +141,9 @@ class Device(Strict, frozen=True, kw_only=True):
     profile: Annotated[str, Meta(max_length=1024)] = ""
     latency_us: dict[str, LatencyUs] = {}
     dma_logging: bool = False
+    precopy_info_v2: bool = False
+    reinit_drain: Annotated[int, Meta(ge=0, le=1000)] = 0
+    reinit_query: Annotated[int, Meta(ge=0, le=1000)] = 0
     root_port: bool = False
     peers: Peers = Peers.NONE
     peer_period_us: Annotated[int, Meta(ge=10, le=60_000_000)] = 500
@@ -162,6 +172,16 @@ class Device(Strict, frozen=True, kw_only=True):
         if self.fault_side is not None and not self.faults:
             raise ValueError("fault_side: there are no faults")
         _check_properties(self.properties)
+        self._check_precopy()
+
+    def _check_precopy(self) -> None:
+        for key in ("reinit_drain", "reinit_query"):
+            if getattr(self, key) and not self.precopy_info_v2:
+                raise ValueError(
+                    f"{key}: it can be announced only with precopy_info_v2"
+                )
+        if self.precopy_info_v2 and not self.has_precopy:
+            raise ValueError("precopy_info_v2: the flags lack pre_copy")
 
     @property
     def migration_flags(self) -> uapi.MigrationFlags:
@@ -274,6 +294,15 @@ class Outcome(StrEnum):
     LOST = "connection-lost"
 
 
+# Keys of devices that the format did not have at first.
+_LATER: dict[str, object] = {
+    "properties": {},
+    "precopy_info_v2": False,
+    "reinit_drain": 0,
+    "reinit_query": 0,
+}
+
+
 class Course(Strict, frozen=True, kw_only=True):
     """Devices, a guest, and the steps of a run.
 
@@ -367,8 +396,9 @@ class Course(Strict, frozen=True, kw_only=True):
             if not every[name]:
                 del every[name]
         for device in every["devices"]:
-            if not device["properties"]:
-                del device["properties"]
+            for name, unused in _LATER.items():
+                if device[name] == unused:
+                    del device[name]
         if self.guest.machine == Guest().machine:
             del every["guest"]["machine"]
         return msgspec.json.format(

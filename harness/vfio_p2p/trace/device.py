@@ -166,6 +166,18 @@ class Fault(LogEntry):
 
 
 @dataclass(frozen=True, slots=True)
+class Reinit(LogEntry):
+    """The device has new initial data.
+
+    :param initial_bytes: How much memory it offers as initial data again.
+    :param announced: Whether its user has opted in to being told.
+    """
+
+    initial_bytes: int
+    announced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Quiet(LogEntry):
     """An arc waited until `outstanding` transactions were over."""
 

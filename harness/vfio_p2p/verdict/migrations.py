@@ -169,6 +169,7 @@ def _criteria(
             x.name for x in known if x.spec.peers is not model.Peers.NONE
         ),
         deep=frozenset(x.name for x in known if x.spec.root_port),
+        ack=run.scenario.migration.capabilities.get("switchover-ack", False),
         flags={x.name: x.spec.migration_flags for x in known},
         sequences={
             (timeline.side, device.name): sequence.requests

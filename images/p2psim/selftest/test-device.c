@@ -21,7 +21,8 @@ void test_configfs(void)
 		{ "size_bytes", "-1" }, { "size_bytes", "x" },
 		{ "initial_bytes", "65537" }, { "dirty_bytes", "65537" },
 		{ "seed", "0x10000000000000000" }, { "live", "maybe" },
-		{ "dma_logging", "maybe" },
+		{ "dma_logging", "maybe" }, { "precopy_info_v2", "maybe" },
+		{ "reinit_drain", "-1" }, { "reinit_query", "x" },
 		{ "latency_us", "RUNNING STOP" },
 		{ "latency_us", "RUNNING STOP x" },
 		{ "latency_us", "RUNNING STOP -1" },
@@ -42,7 +43,8 @@ void test_configfs(void)
 	};
 	static const char *const writable[] = {
 		"flags", "size_bytes", "initial_bytes", "dirty_bytes", "seed",
-		"dma_logging", "latency_us", "peer_group", "peer_id", "peers",
+		"dma_logging", "precopy_info_v2", "reinit_drain",
+		"reinit_query", "latency_us", "peer_group", "peer_id", "peers",
 		"peer_period_us", "peer_completion_us", "faults",
 	};
 	size_t i;
@@ -64,6 +66,9 @@ void test_configfs(void)
 	attribute_is("a", "dirty_bytes", "0\n");
 	attribute_is("a", "seed", "1\n");
 	attribute_is("a", "dma_logging", "0\n");
+	attribute_is("a", "precopy_info_v2", "0\n");
+	attribute_is("a", "reinit_drain", "0\n");
+	attribute_is("a", "reinit_query", "0\n");
 	attribute_is("a", "latency_us", "");
 	attribute_is("a", "peer_group", "\n");
 	attribute_is("a", "peer_id", "0\n");
@@ -371,7 +376,7 @@ void test_heartbeat(void)
 
 void test_log(void)
 {
-	const char *head = "p2psim-log version=3 clock=CLOCK_REALTIME\n";
+	const char *head = "p2psim-log version=4 clock=CLOCK_REALTIME\n";
 	unsigned long long count;
 	struct sim sim;
 	char *log, *last;
