@@ -103,11 +103,11 @@ def test_the_least_recently_used_entries_are_pruned(home: Path) -> None:
 
 
 def test_old_entries_are_pruned(home: Path) -> None:
-    done = prune(CacheLimits(older_than_s=14.5 * DAY_S), home=home)
+    done = prune(CacheLimits(older_than_s=15.5 * DAY_S), home=home)
     assert names(done.removed, home) == ["work/gone.lock", "locks/f1"]
     # Both limits hold.
     done = prune(
-        CacheLimits(older_than_s=13.5 * DAY_S, keep_bytes=KEEP_BYTES),
+        CacheLimits(older_than_s=14.5 * DAY_S, keep_bytes=KEEP_BYTES),
         home=home,
     )
     assert names(done.removed, home) == ["bisect/x1"]

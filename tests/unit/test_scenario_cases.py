@@ -147,3 +147,65 @@ def test_library_has_cases() -> None:
     assert found
     for scenario in found:
         assert any(device.faults for device in scenario.devices)
+
+
+KEYS = """\
+name = "all"
+since = "10.0"
+
+[[devices]]
+precopy_info_v2 = true
+
+[properties]
+migration-events = "on"
+
+[migration]
+capabilities = {multifd = true}
+parameters = {multifd-channels = 4}
+
+[[cases]]
+name = "own"
+since = "11.1"
+until = "11.2"
+count = 3
+reinit_drain = 1
+properties = {x-no-mmap = "on"}
+globals = {"migration.x" = "on"}
+capabilities = {switchover-ack = true}
+parameters = {multifd-channels = 2}
+expect.since."11.1" = {outcome = "cancelled"}
+
+[[cases]]
+name = "plain"
+"""
+
+
+def test_what_a_case_adds() -> None:
+    text = KEYS.replace("outcome = \"cancelled\"", "breaks = [\"order\"]")
+    own, plain = parse(text.encode(), "x.toml")
+    (device,) = own.devices
+    assert (device.count, device.reinit_drain) == (3, 1)
+    assert device.precopy_info_v2
+    assert own.properties == {"migration-events": "on", "x-no-mmap": "on"}
+    assert own.globals == {"migration.x": "on"}
+    assert own.migration.capabilities == {
+        "multifd": True, "switchover-ack": True,
+    }
+    assert own.migration.parameters == {"multifd-channels": 2}
+    assert (own.since, own.until) == ("11.1", "11.2")
+    assert own.expect.since["11.1"].breaks == ("order",)
+    (device,) = plain.devices
+    assert (device.count, device.reinit_drain) == (1, 0)
+    assert plain.properties == {"migration-events": "on"}
+    assert (plain.since, plain.until) == ("10.0", "")
+    assert plain.migration.parameters == {"multifd-channels": 4}
+
+
+def test_wrong_values_of_a_case() -> None:
+    found = refusal(KEYS.replace("reinit_drain = 1", "reinit_drain = -1"))
+    assert "reinit_drain" in str(found)
+    assert found.line == 15
+    found = refusal(KEYS)
+    assert "no step can lead to cancelled" in str(found)
+    found = refusal(KEYS.replace("precopy_info_v2 = true", ""))
+    assert "only with precopy_info_v2" in str(found)

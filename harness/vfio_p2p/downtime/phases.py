@@ -221,7 +221,9 @@ def _final_query(
     queries = [
         r
         for r in source.others
-        if r.event == _PENDING and r.line > stopped
+        if r.event == _PENDING
+        and r.fields.get("final")
+        and r.line > stopped
     ]
     versions = source.summary.versions
     index = VERSIONS.index

@@ -27,6 +27,8 @@ Count = Annotated[int, Meta(ge=1, le=32)]
 Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
 Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 LatencyUs = Annotated[int, Meta(ge=0, le=60_000_000)]
+# How often something happens before there are new initial data.
+Occasion = Annotated[int, Meta(ge=0, le=1000)]
 # They become a part of QEMU's -device, where "," begins another property.
 PropertyName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]*\Z")]
 PropertyValue = Annotated[str, Meta(pattern=r"^[\w.:/+-]+\Z")]
@@ -142,8 +144,8 @@ class Device(Strict, frozen=True, kw_only=True):
     latency_us: dict[str, LatencyUs] = {}
     dma_logging: bool = False
     precopy_info_v2: bool = False
-    reinit_drain: Annotated[int, Meta(ge=0, le=1000)] = 0
-    reinit_query: Annotated[int, Meta(ge=0, le=1000)] = 0
+    reinit_drain: Occasion = 0
+    reinit_query: Occasion = 0
     root_port: bool = False
     peers: Peers = Peers.NONE
     peer_period_us: Annotated[int, Meta(ge=10, le=60_000_000)] = 500

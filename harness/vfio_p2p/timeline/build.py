@@ -210,11 +210,14 @@ class _Builder:
     def ignores(self, record: Record) -> bool:
         """Return whether a record is one of the many queries in precopy.
 
-        Only those after the stop are part of a downtime.  The first one shows
+        Only those after the stop are part of a downtime, and only those that
+        ask for an acknowledgement have to be waited for.  The first one shows
         that they are traced at all.
         """
         if record.event == "vfio_state_pending":
-            return not record.fields.get("final")
+            return not (
+                record.fields.get("final") or record.fields.get("ack")
+            )
         if record.event != "vfio_query_precopy_size":
             return False
         first, self.queried = not self.queried, True

@@ -277,8 +277,10 @@ def _counted(
         if event in _COUNTED or event.startswith("vfio_load_state"):
             key = record.thread, record.device
             _count(amounts.setdefault(key, Amounts()), record)
-        # What the last query of QEMU 11.1 tells is part of a downtime.
-        if event not in _COUNTED or record.fields.get("final"):
+        # What the last query of QEMU 11.1 tells is part of a downtime, and
+        # others ask for an acknowledgement.
+        told = record.fields
+        if event not in _COUNTED or told.get("final") or told.get("ack"):
             yield record
 
 

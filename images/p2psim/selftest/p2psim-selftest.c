@@ -25,6 +25,7 @@ int main(void)
 	test_heartbeat();
 	test_log();
 	test_precopy();
+	test_reinit();
 	test_transfer();
 	test_bad_streams();
 	test_peers();

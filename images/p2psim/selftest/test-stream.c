@@ -13,6 +13,12 @@
 #include "tests.h"
 #include "vfio.h"
 
+/* The kernel's headers may be older than these */
+#ifndef VFIO_PRECOPY_INFO_REINIT
+#define VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2	12
+#define VFIO_PRECOPY_INFO_REINIT		(1 << 0)
+#endif
+
 static void info_is(int data_fd, __u64 initial, __u64 dirty,
 		    const char *when)
 {
@@ -126,6 +132,94 @@ void test_precopy(void)
 	free(stream.data);
 	sim_close(&sim);
 	sim_delete("pre");
+}
+
+static void reinit_is(int data_fd, bool reinit, __u64 initial, __u64 dirty,
+		      const char *when)
+{
+	struct vfio_precopy_info info;
+
+	is(sim_precopy_info(data_fd, &info), 0, "precopy info %s", when);
+	is(info.flags, reinit ? VFIO_PRECOPY_INFO_REINIT : 0, "flags %s", when);
+	is(info.initial_bytes, initial, "initial bytes %s", when);
+	is(info.dirty_bytes, dirty, "dirty bytes %s", when);
+}
+
+/* Saved, with new initial data, by a user who has opted in or has not */
+static void test_renewed(const char *setting, bool opted_in)
+{
+	const __u64 initial = FRAME_BYTES + 5000, dirty = FRAME_BYTES + 3000;
+	bool drains = !strncmp(setting, "reinit_drain", 12);
+	struct stream stream = {};
+	struct sim sim;
+	int data_fd;
+
+	sim_create("pre", "size_bytes=20000", "initial_bytes=5000",
+		   "dirty_bytes=3000", "precopy_info_v2=1", setting, NULL);
+	sim_open(&sim, "pre");
+	if (opted_in)
+		is(sim_feature_set(&sim,
+				   VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2), 0,
+		   "opting in to flags");
+	if (sim_set_state(&sim, VFIO_DEVICE_STATE_PRE_COPY, &data_fd))
+		die("PRE_COPY");
+	reinit_is(data_fd, false, HEADER_BYTES + initial, 0, "at first");
+	is(stream_drain(data_fd, &stream, 1000), -ENOMSG, "initial data");
+	if (!drains)
+		reinit_is(data_fd, false, 0, dirty, "when asked once");
+	reinit_is(data_fd, opted_in, opted_in ? initial : 0,
+		  opted_in ? 0 : initial, "with new initial data");
+	reinit_is(data_fd, false, opted_in ? initial : 0,
+		  opted_in ? 0 : initial, "when that was said");
+	is(stream_drain(data_fd, &stream, 1000), -ENOMSG, "new initial data");
+	reinit_is(data_fd, false, 0, dirty, "afterwards");
+	reinit_is(data_fd, false, 0, dirty, "only once in a session");
+	is(sim_set_state(&sim, VFIO_DEVICE_STATE_STOP_COPY, NULL), 0,
+	   "STOP_COPY");
+	is(stream_drain(data_fd, &stream, 1000), 0, "the end");
+	is(sim_logged("pre", opted_in ? "reinit initial_bytes=5000 announced=1" :
+					"reinit initial_bytes=5000 announced=0"),
+	   1, "it is in the log");
+	is(sim_set_state(&sim, VFIO_DEVICE_STATE_RUNNING, NULL), 0,
+	   "RUNNING again");
+	close(data_fd);
+	load_elsewhere(&sim, &stream, 20000, 999, setting);
+	free(stream.data);
+	sim_close(&sim);
+	sim_delete("pre");
+}
+
+void test_reinit(void)
+{
+	struct sim sim;
+
+	sim_create("plain", NULL);
+	sim_open(&sim, "plain");
+	is(sim_feature_set(&sim, VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2),
+	   -ENOTTY, "no flags of precopy info by default");
+	sim_close(&sim);
+	sim_delete("plain");
+
+	sim_create("stop", "flags=stop_copy p2p", "precopy_info_v2=1", NULL);
+	sim_open(&sim, "stop");
+	is(sim_feature_set(&sim, VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2),
+	   -EINVAL, "no flags of precopy info without precopy");
+	sim_close(&sim);
+	sim_delete("stop");
+
+	sim_create("pre", "precopy_info_v2=1", NULL);
+	sim_open(&sim, "pre");
+	is(sim_feature_probe(&sim, VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2), 0,
+	   "probing for flags of precopy info");
+	ok(sim_feature_get(&sim, VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2, NULL,
+			   0) < 0, "nothing to get there");
+	sim_close(&sim);
+	sim_delete("pre");
+
+	test_renewed("reinit_drain=1", true);
+	test_renewed("reinit_drain=1", false);
+	test_renewed("reinit_query=2", true);
+	test_renewed("reinit_query=2", false);
 }
 
 void test_transfer(void)

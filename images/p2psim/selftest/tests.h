@@ -16,6 +16,7 @@ void test_arcs(void);
 
 /* test-stream.c */
 void test_precopy(void);
+void test_reinit(void);
 void test_transfer(void);
 void test_bad_streams(void);
 

@@ -270,6 +270,12 @@ int sim_feature_probe(struct sim *sim, __u32 number)
 	return feature(sim, VFIO_DEVICE_FEATURE_PROBE | number, NULL, 0);
 }
 
+/* A feature without data */
+int sim_feature_set(struct sim *sim, __u32 number)
+{
+	return feature(sim, VFIO_DEVICE_FEATURE_SET | number, NULL, 0);
+}
+
 int sim_set_state(struct sim *sim, __u32 state, int *data_fd)
 {
 	struct vfio_device_feature_mig_state mig = {
