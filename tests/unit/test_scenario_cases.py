@@ -204,7 +204,7 @@ def test_what_a_case_adds() -> None:
 def test_wrong_values_of_a_case() -> None:
     found = refusal(KEYS.replace("reinit_drain = 1", "reinit_drain = -1"))
     assert "reinit_drain" in str(found)
-    assert found.line == 15
+    assert found.line == 19
     found = refusal(KEYS)
     assert "no step can lead to cancelled" in str(found)
     found = refusal(KEYS.replace("precopy_info_v2 = true", ""))

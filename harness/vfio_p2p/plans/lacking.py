@@ -25,7 +25,7 @@ NO_FILES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
-class Lack:
+class Unheard:
     """A name in a scenario that a QEMU does not know.
 
     :param keys: The path of keys and indices that leads to it.
@@ -78,7 +78,7 @@ def check_abilities(
                 )
 
 
-def lacks(course: Course, known: Abilities) -> Iterator[Lack]:
+def lacks(course: Course, known: Abilities) -> Iterator[Unheard]:
     """Yield what a scenario names that a QEMU does not know.
 
     :param course: The scenario.
@@ -87,43 +87,43 @@ def lacks(course: Course, known: Abilities) -> Iterator[Lack]:
     keys: tuple[Key, ...]
     machine = course.guest.machine
     if machine not in known.machines:
-        yield Lack(
+        yield Unheard(
             ("guest", "machine"), "machine type", machine, known.machines
         )
     of_vfio = known.properties[VFIO]
     for name in course.properties:
         if name not in of_vfio:
             keys = ("properties", name)
-            yield Lack(keys, "property", name, of_vfio, f" of {VFIO}")
+            yield Unheard(keys, "property", name, of_vfio, f" of {VFIO}")
     for number, device in enumerate(course.devices):
         for name in device.properties:
             if name not in of_vfio:
                 keys = ("devices", number, "properties", name)
-                yield Lack(keys, "property", name, of_vfio, f" of {VFIO}")
+                yield Unheard(keys, "property", name, of_vfio, f" of {VFIO}")
     for name in course.globals:
         kind, _, wanted = name.partition(".")
         of_kind = known.properties[kind]
         keys = ("globals", name)
         if not of_kind:
-            yield Lack(keys, "driver", kind, frozenset())
+            yield Unheard(keys, "driver", kind, frozenset())
         elif wanted not in of_kind:
-            yield Lack(keys, "property", wanted, of_kind, f" of {kind}")
+            yield Unheard(keys, "property", wanted, of_kind, f" of {kind}")
     for name in course.migration.capabilities:
         if name not in known.capabilities:
             keys = ("migration", "capabilities", name)
-            yield Lack(
+            yield Unheard(
                 keys, "migration capability", name, known.capabilities
             )
     for name in course.migration.parameters:
         if name not in known.parameters:
             keys = ("migration", "parameters", name)
-            yield Lack(keys, "migration parameter", name, known.parameters)
+            yield Unheard(keys, "migration parameter", name, known.parameters)
     for number, step in enumerate(course.steps):
         status = (isinstance(step, Wait) and step.status) or ""
         if status and status not in known.statuses:
             keys = ("steps", number, "status")
             what = "status of a migration"
-            yield Lack(keys, what, str(status), known.statuses)
+            yield Unheard(keys, what, str(status), known.statuses)
 
 
 def _types(course: Course) -> frozenset[str]:
@@ -132,7 +132,7 @@ def _types(course: Course) -> frozenset[str]:
 
 
 def _error(
-    lack: Lack, scenario: Scenario, qemu: str, file: str
+    lack: Unheard, scenario: Scenario, qemu: str, file: str
 ) -> HarnessError:
     why = f"{qemu} has no {lack.what} {lack.name!r}{lack.of}"
     # A QEMU has too many properties to print them all.
