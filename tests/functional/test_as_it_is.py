@@ -70,3 +70,24 @@ class AsItIs(Test):
             self.assertIn(said, done.stderr)
             self.assertEqual(len(done.stderr.strip().splitlines()[-2:]), 2)
             self.assertNotIn("Traceback", done.stderr)
+
+    def test_what_a_qemu_does_not_know(self) -> None:
+        """A built QEMU and one that Debian has built are asked alike."""
+        built = str(program("patched").binary)
+        file = Path(self.workdir, "x.toml")
+        for qemu, table, name, known in (
+            (built, "properties", "x-migration-load-config-after-iter", False),
+            (built, "properties", "x-migration-multifd-transfer", True),
+            (built, "globals", '"migration.switchover-ack-legacy"', False),
+            ("debian:11.1", "globals", '"migration.nonesuch"', False),
+        ):
+            file.write_text(
+                f'name = "x"\n[[devices]]\n[{table}]\n{name} = "off"\n'
+            )
+            if known:
+                found = self.run_of(qemu, str(file))
+                self.assertEqual(found["verdict"], "pass")
+                continue
+            done = self.command("run", str(file), "--qemu", qemu)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(f"{file}:4: {table}.", done.stderr)

@@ -26,6 +26,7 @@ from vfio_p2p.trace.device import (
     Open,
     Peer,
     Quiet,
+    Reinit,
     Request,
     RequestResult,
     Saved,
@@ -91,13 +92,14 @@ CALL = (
         ("heartbeat when=close count=3 first=5 first_ns=10 last=8 last_ns=40 "
          "gap_start_ns=20 gap_end_ns=40 missed=1 repeated=0 untimely=2",
          Heartbeat, ("close", 3, 5, 10, 8, 40, 20, 40, 1, 0, 2), 3),
+        ("reinit initial_bytes=4096 announced=1", Reinit, (4096, True), 4),
     ],
 )  # fmt: skip
 def test_every_event(
     text: str, kind: type, values: tuple[object, ...], since: int
 ) -> None:
     line = f"1767225604164402556 {text}"
-    (entry,) = read(line, version=3).entries
+    (entry,) = read(line, version=4).entries
     assert type(entry) is kind
     assert fields(entry) == values
     assert (entry.file, entry.line) == (NAME, 2)

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vfio_p2p.devices import kernelfs, p2psim
-from vfio_p2p.devices.p2psim import peers_of, simulated_devices
+from vfio_p2p.devices.p2psim import peers_of, settings_of, simulated_devices
 from vfio_p2p.errors import HostError
 from vfio_p2p.scenario.model import Device, Flag, Peers
 from vfio_p2p.side import Side
@@ -96,6 +97,33 @@ def test_a_device_with_dma_logging_may_be_left_out(
     ) as (device,):
         assert device.qemu_properties["enable-migration"] == "auto"
     assert ("dma_logging", "1") in [entry[1:] for entry in configfs.told]
+
+
+def test_new_initial_data_are_set_only_if_wanted() -> None:
+    plain = dict(settings_of(Device()))
+    assert not plain.keys() & {"precopy_info_v2", "reinit_drain"}
+    spec = Device(precopy_info_v2=True, reinit_query=2)
+    found = dict(settings_of(spec))
+    assert found.items() - plain.items() == {
+        ("precopy_info_v2", "1"), ("reinit_drain", "0"),
+        ("reinit_query", "2"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"reinit_drain": 1}, "only with precopy_info_v2"),
+        ({"reinit_query": 1}, "only with precopy_info_v2"),
+        (
+            {"precopy_info_v2": True, "flags": (Flag.STOP_COPY,)},
+            "lack pre_copy",
+        ),
+    ],
+)
+def test_new_initial_data_need(wrong: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Device(**wrong)
 
 
 N = Device()
