@@ -86,6 +86,7 @@ COLUMNS = (
                 "sequence",
                 "stream-end",
                 "swallowed",
+                "switchover-ack",
             }
         ),
         "",
