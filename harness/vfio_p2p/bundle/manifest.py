@@ -163,6 +163,34 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     place: Provenance
 
+    @property
+    def mixed(self) -> bool:
+        """Whether the two sides have different trees or versions."""
+        source, destination = self.source, self.destination
+        return (source.variant, source.version) != (
+            destination.variant,
+            destination.version,
+        )
+
+    @property
+    def variant(self) -> str:
+        """The name of the variant, or of both, e.g. ``base to patched``."""
+        source, destination = self.source, self.destination
+        if not self.mixed:
+            return source.variant
+        if source.variant != destination.variant:
+            return f"{source.variant} to {destination.variant}"
+        return " to ".join(
+            f"{x.variant} {x.version.rpartition('version ')[2]}"
+            for x in (source, destination)
+        )
+
+    @property
+    def version(self) -> str:
+        """The version string of QEMU, or both, joined by ``to``."""
+        versions = (self.source.version, self.destination.version)
+        return " to ".join(dict.fromkeys(versions))
+
 
 def format_of(data: bytes) -> int:
     """Return the format of a JSON document, whatever else is in it.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from vfio_p2p.oracle.evidence import doubts, older, unloaded, unseen
@@ -20,7 +20,7 @@ from vfio_p2p.oracle.model import (
 )
 from vfio_p2p.oracle.rules import RULES
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.timeline import Pass, Timeline, blackout
+from vfio_p2p.timeline import Pass, Side, Timeline, blackout
 from vfio_p2p.uapi import P2P_STATES
 
 
@@ -28,12 +28,15 @@ def judge(
     source: Timeline,
     destination: Timeline | None,
     criteria: Criteria,
+    of_destination: Criteria | None = None,
 ) -> Judgement:
     """Judge one migration.
 
     :param source: The timeline of the source.
     :param destination: The timeline of the destination, if it has a log.
     :param criteria: What the logs are judged by.
+    :param of_destination: What the log of the destination is judged by, if
+        that is another QEMU.
     """
     sides = [source] if destination is None else [source, destination]
     notes = [x for x in map(older, sides) if x is not None]
@@ -41,21 +44,19 @@ def judge(
         return Judgement(
             Verdict.INCONCLUSIVE, (), tuple(notes), None, ()
         )
-    if criteria.p2p is None and _prepares(sides):
-        # One prepare callback shows that the tree has the series, and so
-        # all of its promises must hold.
-        criteria = replace(criteria, p2p=True)
-    elif criteria.p2p is None and _alone_without_p2p(sides, criteria):
-        criteria = replace(criteria, p2p=False)
-    if criteria.p2p and criteria.stop_in_cleanup is None:
-        criteria = replace(criteria, stop_in_cleanup=True)
-    outcomes = [*_uneven(sides), *_outcomes(source, destination, criteria)]
+    by_side = {
+        side.side: _surer(x, sides)
+        for side, x in zip(
+            sides, (criteria, of_destination or criteria), strict=False
+        )
+    }
+    outcomes = [*_uneven(sides), *_outcomes(source, destination, by_side)]
     findings = [x for x in outcomes if isinstance(x, Finding)]
     notes = [x for x in outcomes if isinstance(x, Doubt)]
     if not criteria.ends:
         notes = []
     for side in sides:
-        notes += unseen(side, criteria)
+        notes += unseen(side, by_side[side.side])
     verdict = Verdict.PASS
     findings, notes = _doubt_lossy(sides, findings, notes)
     if findings:
@@ -81,6 +82,19 @@ def judge(
     )
 
 
+def _surer(criteria: Criteria, sides: list[Timeline]) -> Criteria:
+    """Take from the logs what the criteria leave open."""
+    if criteria.p2p is None and _prepares(sides):
+        # One prepare callback shows that the tree has the series, and so
+        # all of its promises must hold.
+        criteria = replace(criteria, p2p=True)
+    elif criteria.p2p is None and _alone_without_p2p(sides, criteria):
+        criteria = replace(criteria, p2p=False)
+    if criteria.p2p and criteria.stop_in_cleanup is None:
+        criteria = replace(criteria, stop_in_cleanup=True)
+    return criteria
+
+
 def _uneven(sides: list[Timeline]) -> list[Doubt]:
     """Doubt sides that have different numbers of devices."""
     if len({len(side.devices) for side in sides}) < 2:
@@ -97,17 +111,22 @@ def _uneven(sides: list[Timeline]) -> list[Doubt]:
 
 
 def _outcomes(
-    source: Timeline, destination: Timeline | None, criteria: Criteria
+    source: Timeline,
+    destination: Timeline | None,
+    by_side: Mapping[Side, Criteria],
 ) -> Iterator[Finding | Doubt]:
     """Yield what the rules find, and what cannot be trusted."""
     sides = [source] if destination is None else [source, destination]
     for side in sides:
+        criteria = by_side[side.side]
         yield from doubts(side, criteria)
         for rule in RULES:
             if isinstance(rule, Rule):
                 yield from apply(rule, side, criteria)
     if destination is None:
         return
+    # The findings of these rules are the destination's.
+    criteria = by_side[destination.side]
     for rule in RULES:
         if isinstance(rule, PairRule) and rule.concerns(
             destination, criteria

@@ -7,29 +7,21 @@ run ended with what the scenario expects of the tree under test.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import msgspec
-
-from vfio_p2p.bundle.manifest import SCENARIO, Inputs, stderr_file
+from vfio_p2p.bundle.manifest import SCENARIO, stderr_file
 from vfio_p2p.bundle.read import Bundle
-from vfio_p2p.errors import BundleError, UnevenError, UsageError
+from vfio_p2p.errors import UnevenError
 from vfio_p2p.oracle import Finding
 from vfio_p2p.oracle.traffic import Traffic
 from vfio_p2p.oracle.verdict import Verdict, worst
-from vfio_p2p.scenario import model
 from vfio_p2p.scenario.model import Outcome
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side, side_of
 from vfio_p2p.trace import printable
-from vfio_p2p.variant import (
-    SERIES_LENGTH,
-    has_series,
-    is_as_it_is,
-    parse_tree,
-    release_of,
-)
+from vfio_p2p.verdict.due import REFUSED, RunDue, due_of
 from vfio_p2p.verdict.ending import (
     started_late,
     stuck,
@@ -46,8 +38,18 @@ _REFUSALS = (
     "Multiple VFIO devices migration is supported only if all of them "
     "support P2P migration",
 )
-# QEMU refuses at its start or, if migration is only blocked, at "migrate".
-_REFUSED = (Outcome.REFUSED, Outcome.REJECTED)
+# How a run is summed up whose two QEMUs cannot be the same machine.
+NOT_ALIKE = "refused: another machine"
+# What QEMU says when it cannot be the machine that the other one is: of the
+# machine type (system/vl.c), and of the parts of a machine, if the two were
+# built with different devices (migration/savevm.c).
+_UNLIKE = (
+    "unsupported machine type",
+    "Unknown savevm section or instance",
+    "Machine type received is",
+)
+# The names that VFIO's own sections end with, in vmstate_register().
+_VFIO_SECTION = re.compile(r"Unknown savevm section or instance '[^']*vfio")
 # Runs that ended so did not come to their own end.
 _CUT_SHORT = (
     Outcome.TIMEOUT,
@@ -89,29 +91,6 @@ class Assessment:
     traffic: Traffic | None = None
 
 
-def patches_of(inputs: Inputs) -> int:
-    """Return how many patches of the series the QEMUs of a run have.
-
-    An installed QEMU has all of them if its release has; if the two sides
-    differ, both releases have to.
-
-    :param inputs: The inputs of the run.
-    :raise BundleError: When there is no such tree.
-    """
-    variant = inputs.source.variant
-    try:
-        patches = parse_tree(variant).patches
-    except UsageError:
-        raise BundleError(
-            f"a tree named {variant!r} is not known",
-            "Use the vfio-p2p that wrote the bundle, or a newer one.",
-        ) from None
-    if not is_as_it_is(variant):
-        return patches
-    both = (inputs.source.version, inputs.destination.version)
-    return patches if all(map(has_series, both)) else 0
-
-
 def assess(
     bundle: Bundle,
     followup: str | None = None,
@@ -129,22 +108,13 @@ def assess(
     """
     if run is None:
         run = read_run(bundle)
-    expect = bundle.scenario.expect
-    variant = bundle.manifest.inputs.source.variant
-    patches = patches_of(bundle.manifest.inputs)
-    expected = expect.base
-    if patches >= SERIES_LENGTH:
-        on_top = parse_tree(variant).on_top if followup is None else followup
-        expected = expect.followups.get(
-            on_top,
-            expect.upstream(
-                release_of(bundle.manifest.inputs.source.version)
-            ),
-        )
-    found = _judge(run, patches, expected)
+    due = due_of(bundle.manifest.inputs, bundle.scenario, followup)
+    found = _judge(run, due)
     if bundle.manifest.result.outcome is Outcome.TIMEOUT:
         found = _named(found, stuck(run))
-    return _adding_up(run, _but_known(found, expected.breaks))
+    return _adding_up(
+        run, _but_known(found, due.expected.breaks, due.excused)
+    )
 
 
 def _adding_up(run: RunReading, found: Assessment) -> Assessment:
@@ -171,17 +141,20 @@ def _adding_up(run: RunReading, found: Assessment) -> Assessment:
     )
 
 
-def _judge(
-    run: RunReading, patches: int, expected: model.Expectation
-) -> Assessment:
+def _judge(run: RunReading, due: RunDue) -> Assessment:
     """Judge a run as if its scenario expected no broken rule."""
     result = run.bundle.manifest.result
+    expected = due.expected
+    unlike = _unlike(run)
+    if unlike:
+        return Assessment(
+            Verdict.SKIP, NOT_ALIKE, notes=(printable(unlike),)
+        )
     if result.outcome is not expected.outcome:
         found = _unexpected(expected.outcome, result)
         # A broken order may be the reason for the wrong ending.  A run that
         # ended in another way also took another sequence of states.
-        other = msgspec.structs.replace(expected, sequences=())
-        judged = judge_run(run, other, patches, whole=False)
+        judged = judge_run(run, due, (), whole=False)
         found = replace(found, traffic=judged.traffic)
         if not judged.findings:
             return found
@@ -193,7 +166,7 @@ def _judge(
     if started_late(run):
         # It cannot be the time-out that is expected.
         return _unknown(result, f"{result.outcome}, while QEMU started")
-    if result.outcome in _REFUSED and not _refuses(
+    if result.outcome in REFUSED and not _refuses(
         result, expected.message, *_REFUSALS
     ):
         return _unknown(result, f"{result.outcome}, for another reason")
@@ -202,10 +175,17 @@ def _judge(
         return _failed(
             result, f"{result.outcome}, but not with {expected.message!r}"
         )
+    if result.outcome in REFUSED and due.governing not in (
+        None,
+        side_of(result.side),
+    ):
+        return _failed(
+            result, f"{result.outcome} by the {side_of(result.side)}"
+        )
     if result.outcome is Outcome.REFUSED:
         return Assessment(Verdict.PASS, str(result.outcome))
     whole = result.outcome not in _CUT_SHORT
-    judged = judge_run(run, expected, patches, whole=whole)
+    judged = judge_run(run, due, expected.sequences, whole=whole)
     findings = (*judged.findings, *wrong_ends(run, expected))
     verdict = Verdict.PASS
     if findings:
@@ -224,17 +204,26 @@ def _judge(
     return _at_exit(found, result, whole=whole)
 
 
-def _but_known(found: Assessment, rules: Sequence[str]) -> Assessment:
+def _but_known(
+    found: Assessment, rules: Sequence[str], excused: Sequence[str]
+) -> Assessment:
     """Separate expected findings from unexpected ones.
 
     An expected finding that did not occur is itself a finding, unless the
     run tells nothing about the tree under test.
+
+    :param rules: The rules that have to be broken.
+    :param excused: The rules that may be broken.
     """
-    if not rules or found.verdict is Verdict.ERROR:
+    if not (rules or excused) or found.verdict in (
+        Verdict.ERROR,
+        Verdict.SKIP,
+    ):
         return found
-    known = tuple(x for x in found.findings if x.rule in rules)
+    expected = {*rules, *excused}
+    known = tuple(x for x in found.findings if x.rule in expected)
     seen = {finding.rule for finding in known}
-    left = tuple(x for x in found.findings if x.rule not in rules)
+    left = tuple(x for x in found.findings if x.rule not in expected)
     missing = tuple(
         Finding(
             rule=_EXPECTED,
@@ -328,13 +317,33 @@ def _refuses(result: Result, *texts: str) -> bool:
     return any(x in said for x in texts)
 
 
+def _unlike(run: RunReading) -> str:
+    """Return what QEMU says if the two are not the same machine.
+
+    That says nothing of how VFIO devices migrate, unless it is a part of
+    theirs that one of the two does not know.
+
+    :return: Empty if it says nothing like that, or if both are one QEMU.
+    """
+    result = run.bundle.manifest.result
+    inputs = run.bundle.manifest.inputs
+    if result.outcome not in (Outcome.REFUSED, Outcome.FAILED) or (
+        inputs.source.sha256 == inputs.destination.sha256
+    ):
+        return ""
+    for line in f"{_said(result)}\n{_printed(run.bundle)}".splitlines():
+        if any(x in line for x in _UNLIKE) and not _VFIO_SECTION.search(line):
+            return line.strip()
+    return ""
+
+
 def _unexpected(expected: Outcome, result: Result) -> Assessment:
     """Separate mistakes of the tree under test from those of the machine."""
     crashed = _crashed(result)
     match result.outcome:
         case Outcome.MIGRATED:
             return _failed(result, f"migrated, but must be {expected}")
-        case outcome if outcome in _REFUSED and _refuses(result, *_REFUSALS):
+        case outcome if outcome in REFUSED and _refuses(result, *_REFUSALS):
             return _failed(result, f"{outcome}, but must be {expected}")
         case Outcome.FAILED:
             return _failed(result, "the migration failed")

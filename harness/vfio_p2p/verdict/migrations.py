@@ -7,8 +7,7 @@ its two QEMUs are judged against one another.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,8 +17,10 @@ from vfio_p2p.oracle.judge import apply
 from vfio_p2p.oracle.model import Rule
 from vfio_p2p.oracle.traffic import Traffic
 from vfio_p2p.scenario import model
+from vfio_p2p.side import side_of
 from vfio_p2p.timeline import Blackout, Side, Timeline
 from vfio_p2p.variant import SERIES_LENGTH
+from vfio_p2p.verdict.due import RunDue, SideDue
 from vfio_p2p.verdict.reading import NamedDevice, RunReading, completed
 
 _SEQUENCE = tuple(
@@ -49,21 +50,21 @@ class Judged:
 
 def judge_run(
     run: RunReading,
-    expected: model.Expectation,
-    patches: int,
+    due: RunDue,
+    sequences: Sequence[model.StateSequence],
     *,
     whole: bool = True,
 ) -> Judged:
     """Judge every migration of a run, or a run without one.
 
     :param run: The run.
-    :param expected: What the scenario expects of the run.
-    :param patches: How many patches of the series the tree has.
+    :param due: What its QEMUs are judged by.
+    :param sequences: The sequences of states that they have to request.
     :param whole: Whether the run came to its own end.  If not, both QEMUs
         are judged as far as they went.
     """
     result = run.bundle.manifest.result
-    due = partial(_criteria, run, expected, patches)
+    criteria = partial(_criteria, run, due, sequences)
     failed = not whole or result.outcome is model.Outcome.FAILED
     findings: list[Finding] = []
     notes: list[str] = []
@@ -76,12 +77,17 @@ def judge_run(
             if name not in result.killed
         ]
         if leg[0] in names:
+            first, second = (
+                replace(x, migrates=migrates, ends=not failed)
+                for x in criteria(leg)
+            )
             judgement = judge(
                 run.without_unplugged(leg[0], Side.SOURCE),
                 run.without_unplugged(leg[1], Side.DESTINATION)
                 if leg[1] in names
                 else None,
-                replace(due(leg), migrates=migrates, ends=not failed),
+                first,
+                second,
             )
             findings += judgement.findings
             notes += [f"{x.side}: {x.message}" for x in judgement.notes]
@@ -92,7 +98,7 @@ def judge_run(
             for name, side in zip(leg, Side, strict=True):
                 if name not in names:
                     findings += _in_sequence(
-                        run.timeline(name, side), due((name, name))
+                        run.timeline(name, side), criteria((name, name))[0]
                     )
     return Judged(
         _unique(findings),
@@ -127,11 +133,11 @@ def _unique(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def _criteria(
     run: RunReading,
-    expected: model.Expectation,
-    patches: int,
+    due: RunDue,
+    sequences: Sequence[model.StateSequence],
     leg: tuple[str, str],
-) -> Criteria:
-    """Return what the logs of a migration are judged by."""
+) -> tuple[Criteria, Criteria]:
+    """Return what the logs of each QEMU of a migration are judged by."""
     sides = [
         (name, run.timeline(name, side))
         for name, side in zip(leg, Side, strict=True)
@@ -140,17 +146,13 @@ def _criteria(
         device for _, timeline in sides for device in run.named(timeline)
     ]
     inputs = run.bundle.manifest.inputs
-    release = _release(run)
     # Real devices take no beats, so that the guest writes to its console.
     real = isinstance(inputs.place, HostProvenance)
-    return replace(
-        Criteria.of_patches(
-            patches,
-            len(run.staying),
-            p2p=any(spec.has_p2p for spec in run.specs),
-            migrates=False,
-        ),
-        release=release,
+    # A QEMU is the program of the side whose devices it has, and migrates
+    # them back as a source.
+    first, second = (due.sides[side_of(name)] for name in leg)
+    common = replace(
+        _of_tree(run, first),
         # Linux's mtty keeps no log.
         logs=inputs.place.driver in ("p2psim", "p2pvf"),
         runs=not run.scenario.guest.paused,
@@ -175,18 +177,32 @@ def _criteria(
             (timeline.side, device.name): sequence.requests
             for name, timeline in sides
             for device in run.named(timeline)
-            for sequence in _sequences(expected, patches, release)
+            for sequence in sequences
             if sequence.on == name
             and sequence.device in (None, device.table)
+            and _holds(sequence, due.sides[side_of(name)])
         },
+    )
+    other = _of_tree(run, second)
+    return common, replace(
+        common,
+        p2p=other.p2p,
+        stop_in_cleanup=other.stop_in_cleanup,
+        release=other.release,
     )
 
 
-def _release(run: RunReading) -> str:
-    """Return the version of the QEMU under test; empty if none is known."""
-    version = run.bundle.manifest.inputs.source.version
-    found = re.search(r"\d{1,4}\.\d{1,4}(?!\d).*", version)
-    return found[0] if found else ""
+def _of_tree(run: RunReading, due: SideDue) -> Criteria:
+    """Return what is due of a tree, without what is due of the run."""
+    return replace(
+        Criteria.of_patches(
+            due.patches,
+            len(run.staying),
+            p2p=any(spec.has_p2p for spec in run.specs),
+            migrates=False,
+        ),
+        release=due.release,
+    )
 
 
 def _beats(run: RunReading, name: str) -> bool:
@@ -200,12 +216,13 @@ def _beats(run: RunReading, name: str) -> bool:
     return not guest.paused and any(name == leg[0] for leg in run.legs)
 
 
-def _sequences(
-    expected: model.Expectation, patches: int, release: str
-) -> Iterator[model.StateSequence]:
-    """Yield the sequences that hold for this tree."""
-    # Nobody wrote down the sequences of a part of the series.
-    if release and patches in (0, SERIES_LENGTH):
-        for sequence in expected.sequences:
-            if sequence.holds_for(release):
-                yield sequence
+def _holds(sequence: model.StateSequence, due: SideDue) -> bool:
+    """Return whether a sequence holds for a tree.
+
+    Nobody wrote down the sequences of a part of the series.
+    """
+    return bool(
+        due.release
+        and due.patches in (0, SERIES_LENGTH)
+        and sequence.holds_for(due.release)
+    )
