@@ -24,10 +24,15 @@ from vfio_p2p.qemu import Build, Source
 from vfio_p2p.qemu.abilities import Abilities
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
-from vfio_p2p.variant import DEBIAN, binary_name
+from vfio_p2p.variant import DEBIAN, binary_name, release_of
 from vfio_p2p.verdict.assess import Assessment
 
 PASS = Assessment(Verdict.PASS, "migrated")
+
+_RELEASES = [
+    *((7, 2), (8, 0), (8, 1), (8, 2), (9, 0), (9, 1), (9, 2)),
+    *((10, 0), (10, 1), (10, 2), (11, 0), (11, 1)),
+]
 
 Judge = Callable[[Cell], Assessment]
 
@@ -160,6 +165,20 @@ class FakeWorkshop:
     ) -> Abilities | None:
         """Return what a test says that every QEMU knows."""
         return self.knows
+
+    def machines(self, what: ProgramInput) -> tuple[str, ...]:
+        """Say that it has the q35 of each release since 7.2, up to its own."""
+        number = release_of(what.version)
+        assert number
+        return (
+            "q35",
+            "none",
+            *(
+                f"pc-q35-{x[0]}.{x[1]}"
+                for x in _RELEASES
+                if x <= number
+            ),
+        )
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """Every place is ready."""

@@ -164,32 +164,40 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     place: Provenance
 
     @property
-    def mixed(self) -> bool:
-        """Whether the two sides have different trees or versions."""
-        source, destination = self.source, self.destination
-        return (source.variant, source.version) != (
-            destination.variant,
-            destination.version,
-        )
-
-    @property
     def variant(self) -> str:
-        """The name of the variant, or of both, e.g. ``base to patched``."""
-        source, destination = self.source, self.destination
-        if not self.mixed:
-            return source.variant
-        if source.variant != destination.variant:
-            return f"{source.variant} to {destination.variant}"
-        return " to ".join(
-            f"{x.variant} {x.version.rpartition('version ')[2]}"
-            for x in (source, destination)
-        )
+        """The name of the variant, or of both; see `variant_of`."""
+        return variant_of(self.source, self.destination)
 
     @property
     def version(self) -> str:
-        """The version string of QEMU, or both, joined by ``to``."""
-        versions = (self.source.version, self.destination.version)
-        return " to ".join(dict.fromkeys(versions))
+        """The version string of QEMU, or both; see `version_of`."""
+        return version_of(self.source, self.destination)
+
+
+def variant_of(source: ProgramInput, destination: ProgramInput) -> str:
+    """Name the variants of a run, e.g. ``base to patched``.
+
+    :param source: The QEMU of the source.
+    :param destination: The QEMU of the destination.
+    :return: One name, if both have the same name and the same version.
+    """
+    if source.variant != destination.variant:
+        return f"{source.variant} to {destination.variant}"
+    if source.version == destination.version:
+        return source.variant
+    return " to ".join(
+        f"{x.variant} {x.version.rpartition('version ')[2]}"
+        for x in (source, destination)
+    )
+
+
+def version_of(source: ProgramInput, destination: ProgramInput) -> str:
+    """Name the versions of a run's QEMUs, of equal ones only one.
+
+    :param source: The QEMU of the source.
+    :param destination: The QEMU of the destination.
+    """
+    return " to ".join(dict.fromkeys((source.version, destination.version)))
 
 
 def format_of(data: bytes) -> int:

@@ -118,6 +118,17 @@ def add_qemu(parser: argparse._ActionsContainer, *, several: bool) -> None:
     )
 
 
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the machine type."""
+    parser.add_argument(
+        "--machine",
+        metavar="M",
+        help="the machine type of the VM, as 'qemu-system-x86_64 -machine "
+        "help' lists them (default: that of the scenario; between two "
+        "QEMUs, the newest pc-q35-VERSION that both have)",
+    )
+
+
 def _qemu(text: str) -> str:
     """Return the name of the variant that the option stands for."""
     return text if is_named_binary(text) else f"{QEMU}{text}"

@@ -43,6 +43,13 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "Debian has",
     )
     parser.add_argument(
+        "--to-source",
+        type=Path,
+        metavar="DIR|TARBALL",
+        help="the QEMU that the destination's was built from, if it is "
+        "another one",
+    )
+    parser.add_argument(
         "--patch",
         action="append",
         default=[],
@@ -67,6 +74,7 @@ def request(args: argparse.Namespace) -> ReproduceRequest:
     return ReproduceRequest(
         bundle=args.bundle,
         source=args.source,
+        to_source=args.to_source,
         patches=tuple(args.patch),
         out=args.out,
         at=args.at,

@@ -18,8 +18,9 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     parser = commands.add_parser(
         "run",
         help=summary,
-        description="Run one scenario with one QEMU. In the sealed testbed "
-        "the same inputs leave the same bundle, to the byte.",
+        description="Run one scenario with one QEMU, or from one QEMU to "
+        "another one. In the sealed testbed the same inputs leave the same "
+        "bundle, to the byte.",
         epilog="'vfio-p2p scenario list' lists the scenarios that come with "
         "the tool.",
     )
@@ -35,6 +36,21 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         help="the tree to build and run (default: %(default)s)",
     )
     options.add_qemu(what, several=False)
+    parser.add_argument(
+        "--to",
+        metavar="V|BASE:V|PATH|debian:VERSION",
+        help="the QEMU of the destination, if it is another one: a variant of "
+        "the same source, one of the source that Debian has for another "
+        "base, as in v10.2:stock, or a QEMU as it is",
+    )
+    parser.add_argument(
+        "--to-source",
+        type=Path,
+        metavar="DIR|TARBALL",
+        help="with --to: the source of the destination's QEMU, if it is "
+        "another one",
+    )
+    options.add_machine(parser)
     options.add_run(parser)
     options.add_p2p_gate(parser)
     parser.add_argument(
@@ -42,7 +58,8 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         type=Path,
         metavar="BUNDLE",
         help="where to leave the bundle: a folder, or a file named *.zip "
-        "(default: out/VARIANT-SCENARIO-sSEED)",
+        "(default: out/VARIANT-SCENARIO-sSEED, or with --to "
+        "out/VARIANT-to-VARIANT-SCENARIO-sSEED)",
     )
     options.add_json(parser)
     parser.set_defaults(request=request, run=run)
@@ -55,6 +72,9 @@ def request(args: argparse.Namespace) -> RunRequest:
         origin=options.origin(args),
         setting=options.setting(args),
         variant=args.qemu[-1] if args.qemu else args.variant,
+        to=args.to,
+        to_source=args.to_source,
+        machine=args.machine,
         bundle=args.out,
         most_p2p_ms=args.fail_above_p2p,
     )

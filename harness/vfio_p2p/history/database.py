@@ -114,7 +114,8 @@ class Entry:
         if known.
     :param qemu_version: The version that QEMU itself reports.
     :param variant: Which patches were applied to that tree.
-    :param build: Its key in the build store.
+    :param build: Its key in the build store.  Where the two sides had
+        different QEMUs, version, variant and build are those of both.
     :param project_revision: The commit of this project; empty if unknown.
     :param scenario: The name of the scenario.
     :param scenario_digest: The digest of the scenario.

@@ -74,9 +74,11 @@ def entry_of(
         digest=bundle.digest,
         qemu_revision=qemu_revision,
         qemu_revision_s=qemu_revision_s,
-        qemu_version=inputs.source.version,
-        variant=inputs.source.variant,
-        build=inputs.source.build,
+        qemu_version=inputs.version,
+        variant=inputs.variant,
+        build=" to ".join(
+            dict.fromkeys((inputs.source.build, inputs.destination.build))
+        ),
         project_revision=project_revision,
         scenario=bundle.scenario.name,
         scenario_digest=inputs.scenario,

@@ -119,5 +119,5 @@ def check_bundle(path: Path) -> Document:
     """
     bundle = open_bundle(path)
     return Document.of(
-        (run_of(bundle),), qemu=bundle.manifest.inputs.source.version
+        (run_of(bundle),), qemu=bundle.manifest.inputs.version
     )

@@ -133,13 +133,17 @@ def runs_of_folder(
 def _kind(bundle: Bundle) -> tuple[str, ...]:
     """Return what is equal in all runs that may be samples of one set."""
     inputs = bundle.manifest.inputs
+    # An installed QEMU was not built here.
+    builds = dict.fromkeys(
+        (x.build or x.sha256)[:_SHOWN]
+        for x in (inputs.source, inputs.destination)
+    )
     return (
-        inputs.source.variant,
+        inputs.variant,
         bundle.scenario.name,
         f"({inputs.scenario[:_SHOWN]})",
-        inputs.source.version,
-        # An installed QEMU was not built here.
-        f"(build {(inputs.source.build or inputs.source.sha256)[:_SHOWN]})",
+        inputs.version,
+        f"(build {' to '.join(builds)})",
         "sealed" if inputs.place.exact else "measured",
     )
 
@@ -176,14 +180,14 @@ def of_bundles(side: Operand, judged: Sequence[Judged]) -> ComparedSide:
                 RunSample(seed, reading.breakdown, bundle.path.name)
             )
     first, _ = judged[0]
-    program, scenario = first.manifest.inputs.source, first.scenario
+    inputs, scenario = first.manifest.inputs, first.scenario
     name = side.text
     if not side.is_tree:
-        name = f"{program.variant} in {side.text}"
+        name = f"{inputs.variant} in {side.text}"
     return ComparedSide(
         what=ComparedRuns(
             name=name,
-            qemu=program.version,
+            qemu=inputs.version,
             scenario=scenario.name,
             latencies=latencies(scenario),
         ),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from vfio_p2p.bundle.manifest import variant_of, version_of
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.bundle.write import check_replaceable
 from vfio_p2p.errors import (
@@ -42,12 +43,14 @@ class Cell:
     :param job: What is run.
     :param prefix: Distinguishes its bundle from that of a variant with the
         same name of another QEMU.
+    :param to_prefix: The same for the destination's variant.
     :param suffix: Distinguishes its bundle from that of another scenario
         with the same name.
     """
 
     job: Job
     prefix: str = ""
+    to_prefix: str = ""
     suffix: str = ""
 
     @property
@@ -60,6 +63,8 @@ class Cell:
         """The name of its bundle."""
         job = self.job
         tree = f"{self.prefix}{self.variant}"
+        if job.source != job.destination:
+            tree += f"-to-{self.to_prefix}{job.destination.variant}"
         return f"{tree}-{job.scenario.name}{self.suffix}-s{job.seed}"
 
 
@@ -103,12 +108,13 @@ class CellResult:
         """
         job = cell.job
         run = failed_run(
-            cell.variant,
+            variant_of(job.source, job.destination),
             job.scenario.name,
             job.seed,
             found,
             latencies=latencies(job.scenario),
-            qemu=job.source.version,
+            qemu=version_of(job.source, job.destination),
+            machine=job.scenario.machine,
         )
         if bundle is None:
             return cls(cell, found, run)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vfio_p2p import resources
 from vfio_p2p.bundle.inputs import NONE, Difference, differences
-from vfio_p2p.bundle.manifest import Inputs, MadeOf
+from vfio_p2p.bundle.manifest import Inputs, MadeOf, ProgramInput
 from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import check_replaceable, claimed
@@ -22,11 +22,12 @@ from vfio_p2p.places.cache import check_same
 from vfio_p2p.plans.setting import OUT, SEALED
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
-from vfio_p2p.qemu import Build
+from vfio_p2p.qemu import Source
 from vfio_p2p.series import Patch, Variant
+from vfio_p2p.side import Side
 
-_SOURCE = "source.made_of.source"
-_PATCHES = "source.made_of.patches"
+_SOURCE = "made_of.source"
+_PATCHES = "made_of.patches"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class ReproduceRequest:
     :param bundle: Its folder or zip file.
     :param source: The QEMU source that it was built from; None takes the
         tarball that Debian has.
+    :param to_source: The source that the destination's QEMU was built from,
+        if it is another one; None takes `source` or the tarball.
     :param patches: Patch files that do not come with vfio-p2p.
     :param out: The folder for the new bundle; None is ``out/again/NAME``.
     :param at: The name of the place of the new run.
@@ -43,6 +46,7 @@ class ReproduceRequest:
 
     bundle: Path
     source: Path | None = None
+    to_source: Path | None = None
     patches: tuple[Path, ...] = ()
     out: Path | None = None
     at: str = SEALED
@@ -136,13 +140,16 @@ def _prepared(
         destination=recorded.destination,
     )
     found = differences(recorded.place, place.provenance(job), "place")
-    build = _build(recorded, found, request, reporter, workshop)
-    what = workshop.program(build)
-    job = Job.of(what, known.scenario, recorded.seed)
+    source, destination = _programs(
+        recorded, found, request, reporter, workshop
+    )
+    job = Job.of(
+        source, known.scenario, recorded.seed, destination=destination
+    )
     found = differences(recorded, job.inputs(place.provenance(job)))
-    # Both sides have the same program, or nothing would have been built, so
-    # it is named once.
-    found = [x for x in found if not x.name.startswith("destination.")]
+    if recorded.destination == recorded.source:
+        # Both sides have the same program, so it is named once.
+        found = [x for x in found if not x.name.startswith("destination.")]
     if any(x.matters for x in found):
         raise _Missing(found)
     return place, job
@@ -158,53 +165,104 @@ def _driver(known: Bundle, name: str) -> Driver:
         ) from None
 
 
-def _build(
+def _programs(
     recorded: Inputs,
     found: list[Difference],
     request: ReproduceRequest,
     reporter: Reporter,
     workshop: Workshop,
-) -> Build:
-    """Build the QEMU of both sides.
+) -> tuple[ProgramInput, ProgramInput]:
+    """Build the QEMU of each side.
 
     :param found: The other inputs that have changed or are missing.
+    :raise _Missing: When something is not available, after all of that has
+        been found out.
     """
-    made_of = recorded.source.made_of
-    if made_of is None:
-        raise _Missing((*found, Difference(_SOURCE, NONE, NONE)))
+    wanted = {Side.SOURCE: recorded.source}
     if recorded.destination != recorded.source:
-        gone = Difference("destination", recorded.destination.build, NONE)
-        raise _Missing((*found, gone))
-    patches = list(_patches(made_of, request.patches))
-    found = [*found, *(x for x in patches if isinstance(x, Difference))]
+        wanted[Side.DESTINATION] = recorded.destination
+    trees = {
+        side: _tree(side, program, request, reporter, workshop)
+        for side, program in wanted.items()
+    }
+    found = [*found, *(x for tree in trees.values() for x in tree.missing)]
+    if any(x.matters or _is_made_of(x) for x in found):
+        raise _Missing(found)
+    programs = {}
+    for side, tree in trees.items():
+        assert tree.source
+        task = reporter.task(tree.variant.name)
+        made = workshop.build(tree.source, tree.variant, task)
+        task.end("was there already" if made.reused else "built")
+        programs[side] = workshop.program(made)
+    source = programs[Side.SOURCE]
+    return source, programs.get(Side.DESTINATION, source)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The source and the patches of a QEMU, as far as they are there.
+
+    :param variant: Its variant.
+    :param source: Its source.
+    :param missing: What has changed or is missing.
+    """
+
+    variant: Variant
+    source: Source | None = None
+    missing: tuple[Difference, ...] = ()
+
+
+def _is_made_of(one: Difference) -> bool:
+    """Return whether something is missing that a QEMU is built from."""
+    _, _, name = one.name.partition(".")
+    return name.startswith((_SOURCE, _PATCHES))
+
+
+def _tree(
+    side: Side,
+    program: ProgramInput,
+    request: ReproduceRequest,
+    reporter: Reporter,
+    workshop: Workshop,
+) -> _Found:
+    """Look for everything that the QEMU of a side is built from."""
+    made_of = program.made_of
+    name = f"{side}.{_SOURCE}"
+    if made_of is None:
+        return _Found(
+            Variant(program.variant, ()),
+            missing=(Difference(name, NONE, NONE),),
+        )
+    patches = list(_patches(side, made_of, request.patches))
+    missing = [x for x in patches if isinstance(x, Difference)]
     variant = Variant(
-        recorded.source.variant,
-        tuple(x for x in patches if isinstance(x, Patch)),
+        program.variant, tuple(x for x in patches if isinstance(x, Patch))
     )
     release = ".".join(made_of.version.split(".")[:2])
-    try:
-        source = workshop.find_source(
-            request.source, release, reporter.task("source")
-        )
-    except HostError as err:
-        gone = Difference(_SOURCE, _told(made_of), f"{NONE}: {err.what}")
-        raise _Missing((*found, gone)) from err
-    if source.key != made_of.source:
-        present = f"{source.key} (QEMU {source.version})"
-        found = [*found, Difference(_SOURCE, _told(made_of), present)]
-    if any(
-        x.matters or x.name == _SOURCE or x.name.startswith(_PATCHES)
-        for x in found
-    ):
-        raise _Missing(found)
-    task = reporter.task(variant.name)
-    made = workshop.build(source, variant, task)
-    task.end("was there already" if made.reused else "built")
-    return made
+    given = [request.source]
+    if side is Side.DESTINATION:
+        # It may be of the source's tree, of Debian's, or of one of its own.
+        given = [request.to_source or request.source, None]
+    source = None
+    for path in dict.fromkeys(given):
+        try:
+            source = workshop.find_source(
+                path, release, reporter.task("source")
+            )
+        except HostError as err:
+            gone = Difference(name, _told(made_of), f"{NONE}: {err.what}")
+            return _Found(variant, None, (*missing, gone))
+        if source.key == made_of.source:
+            return _Found(variant, source, tuple(missing))
+    assert source
+    present = f"{source.key} (QEMU {source.version})"
+    missing.append(Difference(name, _told(made_of), present))
+    return _Found(variant, source, tuple(missing))
 
 
 def _patches(
-    made_of: MadeOf, more: Sequence[Path]
+    side: Side, made_of: MadeOf, more: Sequence[Path]
 ) -> Iterator[Patch | Difference]:
     """Find each patch by its hash; yield a difference for one that is not
     there.
@@ -220,7 +278,7 @@ def _patches(
         else:
             others = [x.sha256 for x in here if x.name == one.name]
             yield Difference(
-                f"{_PATCHES}.{one.name}",
+                f"{side}.{_PATCHES}.{one.name}",
                 one.sha256,
                 ", ".join(others) or NONE,
             )

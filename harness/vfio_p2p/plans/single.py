@@ -1,39 +1,60 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run one scenario with one tree, and keep its bundle."""
+"""Run one scenario with one QEMU or two, and keep its bundle."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from vfio_p2p.bundle.manifest import version_of
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import check_replaceable, claimed, pack
-from vfio_p2p.errors import HostError, SkipError
+from vfio_p2p.errors import HostError, SkipError, UsageError
 from vfio_p2p.machine.files import publishing, remove_tree
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.plans.devices import check_qemu, load_for
-from vfio_p2p.plans.installed import choose_subject
+from vfio_p2p.plans.devices import load_for
+from vfio_p2p.plans.ends import (
+    End,
+    ReadyEnd,
+    choose_ends,
+    job_between,
+    parse_end,
+    ready_ends,
+    source_end,
+)
+from vfio_p2p.plans.lacking import check_abilities
+from vfio_p2p.plans.machines import pinned, with_machine
 from vfio_p2p.plans.matrix import Cell, CellResult
-from vfio_p2p.plans.runs import Wanted, jobs_of
 from vfio_p2p.plans.setting import OUT, Origin, Setting
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
-from vfio_p2p.report.document import Document
+from vfio_p2p.report.document import Document, common
 from vfio_p2p.report.p2p import gated
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.side import Side
+from vfio_p2p.variant import INSTALLED
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A request to run one scenario on one tree.
+    """A request to run one scenario on one tree, or between two QEMUs.
 
     :param scenario: The name or file of the scenario.
     :param origin: The source.
     :param setting: Where and how the run is made; its folder is not used.
     :param variant: The name of the tree.
+    :param to: The QEMU of the destination, if it is another one; see
+        `vfio_p2p.plans.ends.parse_end`.
+    :param to_source: The source of the destination's QEMU, if it is another
+        one.
+    :param machine: The machine type of the guest.  None is that of the
+        scenario or, if that names none and the QEMUs differ, the newest that
+        both have.
     :param bundle: The folder or zip file for the bundle; None puts it into
         the folder ``out``, under the usual name.
     :param most_p2p_ms: How long an arc into a P2P state may take, in
@@ -44,6 +65,9 @@ class RunRequest:
     origin: Origin = Origin()
     setting: Setting = Setting()
     variant: str = "patched"
+    to: str | None = None
+    to_source: Path | None = None
+    machine: str | None = None
     bundle: Path | None = None
     most_p2p_ms: float | None = None
 
@@ -65,22 +89,20 @@ def run_one(
     setting = request.setting
     scenario = load_for(request.scenario, setting, reporter)
     setting.check()
-    subject = choose_subject(
-        request.origin, [request.variant], setting, reporter, workshop
+    chosen = choose_ends(
+        _ends(request), setting, reporter, workshop
     )
-    (variant,) = subject.variants
-    if subject.chosen:
-        check_qemu(setting.driver, subject.chosen.source.version)
-    usual = f"{variant.name}-{scenario.name}-s{setting.seed}"
+    first, last = chosen[0], chosen[-1]
+    names = dict.fromkeys([first.variant.name])
+    if first.end != last.end:
+        names |= {"to": None, last.variant.name: None}
+    usual = f"{'-'.join(names)}-{scenario.name}-s{setting.seed}"
     out = request.bundle or OUT / usual
     check_replaceable(out)
-    (job,) = jobs_of(
-        subject.chosen,
-        subject.as_they_are,
-        [Wanted(variant, scenario, setting.seed, file=request.scenario)],
-        reporter,
-        workshop,
-    )
+    ready = ready_ends(chosen, reporter, workshop)
+    scenario = _with_machine(scenario, ready, request.machine, workshop)
+    job = job_between(ready[0], ready[-1], scenario, setting.seed)
+    check_abilities([job], workshop, {scenario.name: request.scenario})
     cell = Cell(job)
     workshop.prepare(setting, reporter)
     waiting = partial(
@@ -93,10 +115,49 @@ def run_one(
         run = gated(run, request.most_p2p_ms * 1e6)
     return Document.of(
         (run,),
-        qemu=job.source.version,
-        base=subject.base,
-        origin=subject.origin,
+        qemu=version_of(job.source, job.destination),
+        base=common(x.base for x in chosen),
+        origin=common(x.origin for x in chosen),
     )
+
+
+def _ends(request: RunRequest) -> list[End]:
+    """Name the QEMUs: one for both sides, or that of each side."""
+    if request.to is None:
+        if request.to_source:
+            raise UsageError(
+                "--to-source has no effect without --to",
+                "Say with --to which variant of it is the destination.",
+            )
+        return [End(request.origin, request.variant)]
+    last = parse_end(request.to, request.origin, request.to_source)
+    shared = last.built and last.origin == request.origin
+    return [source_end(request.variant, request.origin, shared=shared), last]
+
+
+def _with_machine(
+    scenario: Scenario,
+    ready: Sequence[ReadyEnd],
+    wanted: str | None,
+    workshop: Workshop,
+) -> Scenario:
+    """Give a scenario the machine type that its two QEMUs need."""
+    if wanted is None and (len(ready) == 1 or scenario.machine):
+        return scenario
+    if any(x.what.variant.name == INSTALLED for x in ready):
+        # Only the hosts could ask it.
+        if wanted is None:
+            raise UsageError(
+                f"the machine types of the variant {INSTALLED!r} are not "
+                "known here",
+                "Name one that both QEMUs have, with --machine M.",
+            )
+        return with_machine(scenario, wanted)
+    programs = (
+        ready[0].programs[Side.SOURCE],
+        ready[-1].programs[Side.DESTINATION],
+    )
+    return pinned(scenario, [workshop.machines(x) for x in programs], wanted)
 
 
 def _run(

@@ -25,7 +25,7 @@ from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import Build, Source, build, find_source
 from vfio_p2p.qemu.abilities import Abilities, abilities_of
-from vfio_p2p.qemu.binary import find_binary
+from vfio_p2p.qemu.binary import find_binary, machine_types
 from vfio_p2p.qemu.debian import debian_root, newest_release
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.series import Patch, Variant, apply_patches
@@ -117,6 +117,13 @@ class Workshop(Protocol):
         :param program: The QEMU, as jobs name it.
         :param types: The types whose properties are wanted, besides vfio-pci.
         :return: None if it is not on this machine.
+        :raise UsageError: When it does not answer.
+        """
+
+    def machines(self, what: ProgramInput) -> tuple[str, ...]:
+        """Ask a QEMU for its machine types.
+
+        :param what: A QEMU that `program` or `examine` made known.
         :raise UsageError: When it does not answer.
         """
 
@@ -227,6 +234,10 @@ class Local:
             return None
         found = self._programs.find(program)
         return abilities_of(found.argv, found.content, types)
+
+    def machines(self, what: ProgramInput) -> tuple[str, ...]:
+        """See `Workshop.machines`."""
+        return machine_types(self._programs.find(what))
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """See `Workshop.prepare`."""

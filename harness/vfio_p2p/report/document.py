@@ -245,7 +245,7 @@ def _with_trees(runs: tuple[Run, ...]) -> tuple[Run, ...]:
     def name(run: Run) -> str:
         if len(builds[run.variant]) == 1:
             return run.variant
-        return f"{run.variant} ({build_of(run)[:_KEY_LENGTH]})"
+        return f"{run.variant} ({build_of(run, _KEY_LENGTH)})"
 
     return tuple(
         run if run.tree else msgspec.structs.replace(run, tree=name(run))

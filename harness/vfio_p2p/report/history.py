@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -91,8 +92,11 @@ def revision(entry: Entry) -> str:
 
     :param entry: A result of that QEMU.
     """
-    version = entry.qemu_version.rpartition("version ")[2]
-    return entry.qemu_revision[:12] or version.partition(" ")[0]
+    if entry.qemu_revision:
+        return entry.qemu_revision[:12]
+    # There are two if the sides had different releases.
+    versions = re.findall(r"version (\S+)", entry.qemu_version)
+    return " to ".join(versions) or entry.qemu_version.partition(" ")[0]
 
 
 def _canvas(trend: Trend) -> list[str]:

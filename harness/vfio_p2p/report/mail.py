@@ -28,6 +28,7 @@ _MOST_FINDINGS = 20
 _MOST_LINES = 6
 _MOST_COMMANDS = 6
 _MOST_NOTES = 5
+_KEY_LENGTH = 12
 
 _NAME = 21          # the width of the column of names
 _FIGURE = 12        # the width of a column of figures
@@ -64,6 +65,9 @@ def _setup(document: Document) -> list[str]:
         places = _unique(x for run in runs if (x := place_of(run)))
         lines += _field(name, places)
     lines += _field("latency", latencies(document))
+    lines += _field(
+        "machine", _unique(x.machine for x in document.runs if x.machine)
+    )
     kinds: dict[str, dict[int, None]] = {}
     for run in document.runs:
         for device in run.devices:
@@ -79,11 +83,11 @@ def _setup(document: Document) -> list[str]:
 
 
 def _tree(run: Run) -> str:
-    build = build_of(run)
+    build = build_of(run, _KEY_LENGTH)
     name = run.tree
     if build and run.variant not in name:
         name += f": {run.variant}"
-    return f"{name}, build {build[:12]}" if build else name
+    return f"{name}, build {build}" if build else name
 
 
 def _verdict(document: Document) -> list[str]:

@@ -209,8 +209,9 @@ class PairTraffic(Value, frozen=True, kw_only=True):
 class Run(Value, frozen=True, kw_only=True):
     """One run.
 
-    :param variant: The name of the tree under test; ``logs`` if the run is
-        only known by its logs.
+    :param variant: The name of the tree under test, or of those of both
+        sides, e.g. ``base to patched``; ``logs`` if the run is only known by
+        its logs.
     :param scenario: The name of the scenario.
     :param seed: The seed; null if the run was not sealed.
     :param verdict: The verdict on the run.
@@ -236,7 +237,9 @@ class Run(Value, frozen=True, kw_only=True):
         `Document.trees`.
     :param exact: Whether the run was sealed, so that the same inputs give
         the same figures.  Otherwise its figures were measured.
-    :param qemu: The version string of the source's QEMU.
+    :param qemu: The version string of QEMU, or of both sides' QEMUs.
+    :param machine: The machine type that the scenario names; empty if it
+        names none, so that each QEMU chooses.
     :param inputs: All that determined a sealed run; null if not known.
     :param devices: The devices that the run had.
     :param zero_ns: The wall-clock time from which all others count: that of
@@ -271,6 +274,7 @@ class Run(Value, frozen=True, kw_only=True):
     tree: str = ""
     exact: bool = True
     qemu: str = ""
+    machine: str = ""
     inputs: Inputs | None = None
     devices: tuple[DeviceCount, ...] = ()
     zero_ns: int | None = None

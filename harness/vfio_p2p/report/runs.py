@@ -62,7 +62,7 @@ def run_of(
     inputs = bundle.manifest.inputs
     reading = reading or read_run(bundle)
     run = _assessed(
-        inputs.source.variant,
+        inputs.variant,
         bundle.scenario.name,
         inputs.seed,
         assessment or assess(bundle, run=reading),
@@ -74,7 +74,8 @@ def run_of(
         latencies=latencies(bundle.scenario),
         tree=tree,
         exact=inputs.place.exact,
-        qemu=inputs.source.version,
+        qemu=inputs.version,
+        machine=bundle.scenario.machine,
         inputs=inputs,
         devices=_devices(bundle),
     )
@@ -95,6 +96,7 @@ def failed_run(
     *,
     latencies: str = "",
     qemu: str = "",
+    machine: str = "",
     tree: str = "",
 ) -> Run:
     """A run that left no bundle.
@@ -106,12 +108,14 @@ def failed_run(
     :param latencies: What `vfio_p2p.scenario.profile.latencies` says of
         the scenario.
     :param qemu: The version string of the QEMU.
+    :param machine: The machine type that the scenario names.
     :param tree: The set of runs that the run belongs to.
     """
     return replace(
         _assessed(variant, scenario, seed, assessment),
         latencies=latencies,
         qemu=qemu,
+        machine=machine,
         tree=tree,
     )
 

@@ -27,12 +27,16 @@ _TRANSPORTS = {
 }
 
 
-def build_of(run: Run) -> str:
+def build_of(run: Run, length: int = 32) -> str:
     """The key of the build under test; empty if it is not known.
 
     :param run: The run.
+    :param length: How much of the key is wanted, or of both sides' keys.
     """
-    return run.inputs.source.build if run.inputs else ""
+    if not run.inputs:
+        return ""
+    builds = (run.inputs.source.build, run.inputs.destination.build)
+    return "+".join(dict.fromkeys(x[:length] for x in builds if x))
 
 
 def driver_of(run: Run) -> str:
@@ -87,7 +91,10 @@ def can_be_reproduced(run: Run) -> bool:
     :param run: The run.
     """
     return bool(
-        run.bundle and run.inputs and run.inputs.source.made_of is not None
+        run.bundle
+        and run.inputs
+        and run.inputs.source.made_of is not None
+        and run.inputs.destination.made_of is not None
     )
 
 
@@ -125,6 +132,8 @@ def setup_of(run: Run) -> list[tuple[str, str]]:
     found = _program("QEMU", inputs.source)
     if inputs.destination != inputs.source:
         found += _program("destination's QEMU", inputs.destination)
+    if run.machine:
+        found.append(("machine type", run.machine))
     if isinstance(inputs.place, SealedProvenance):
         found += [
             ("testbed", inputs.place.outer),

@@ -126,6 +126,7 @@ def _runs(document: Document) -> list[str]:
         *(line for group in groups for line in _details(group)),
         *_measured(document.runs),
         *_latencies(document.runs),
+        *_machines(document.runs),
     ]
 
 
@@ -271,6 +272,16 @@ def _latencies(runs: Iterable[Run]) -> Iterator[str]:
             found.setdefault(run.latencies, {})[run.scenario] = None
     for text, names in found.items():
         yield printable(f"latencies of {', '.join(names)}: {text}")
+
+
+def _machines(runs: Iterable[Run]) -> Iterator[str]:
+    """The machine types that were not left to QEMU."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        if run.machine:
+            found.setdefault(run.machine, {})[run.scenario] = None
+    for text, names in found.items():
+        yield printable(f"machine type of {', '.join(names)}: {text}")
 
 
 def _patches(document: Document) -> list[str]:

@@ -175,6 +175,13 @@ class Scenario(Course, frozen=True, kw_only=True):
         return ""
 
     @property
+    def machine(self) -> str:
+        """The machine type, if it is not left to QEMU."""
+        return "" if self.guest.machine == Guest().machine else (
+            self.guest.machine
+        )
+
+    @property
     def course(self) -> Course:
         """The scenario without what its runner need not know."""
         return Course(
