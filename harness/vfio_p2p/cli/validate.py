@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vfio_p2p.cli import options
@@ -17,6 +18,7 @@ from vfio_p2p.plans.patches import validate_patches
 from vfio_p2p.plans.releases import validate_releases
 from vfio_p2p.plans.runs import JSON, JUNIT
 from vfio_p2p.plans.validate import SCENARIOS, ValidateRequest, validate
+from vfio_p2p.plans.versions import VersionsRequest, validate_versions
 from vfio_p2p.progress import Reporter
 from vfio_p2p.report.document import Document, to_json
 from vfio_p2p.report.formats import render
@@ -26,6 +28,7 @@ _MODES = {
     "per_patch": "It runs one device and two devices.",
     "mutants": "Each mutant has its own: see 'vfio-p2p series list'.",
     "followups": "Each follow-up has its own: see 'vfio-p2p series list'.",
+    "versions": "It runs one device and two devices.",
     "all": "It runs every scenario that comes with the tool.",
     "releases": "It runs every scenario that comes with the tool.",
 }
@@ -38,11 +41,13 @@ class _Request:
     :param mode: A key of the modes; empty for the plain matrix.
     :param plain: The request, of which a mode takes source and setting.
     :param mutants: The names of the mutants that were asked for.
+    :param machine: The machine type that was asked for.
     """
 
     mode: str
     plain: ValidateRequest
     mutants: tuple[str, ...]
+    machine: str | None = None
 
 
 def add_parser(commands: options.Commands, summary: str) -> None:
@@ -56,7 +61,15 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     )
     options.add_origin(parser)
     what = parser.add_mutually_exclusive_group()
-    options.add_variants(what)
+    options.add_variants(parser)
+    what.add_argument(
+        "--versions",
+        action="store_true",
+        help="judge migrations from each QEMU to each QEMU, named by "
+        "--variant (also BASE:V, as in v10.2:stock) and --qemu; by default "
+        "base and patched, v10.2:stock, debian:11.1, and the patched tree of "
+        "a --source of another release",
+    )
     what.add_argument(
         "--per-patch",
         action="store_true",
@@ -90,6 +103,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "without its patch and disappear with it",
     )
     options.add_qemu(parser, several=True)
+    options.add_machine(parser)
     parser.add_argument(
         "--mutant",
         action="append",
@@ -125,11 +139,13 @@ def request(args: argparse.Namespace) -> _Request:
         raise UsageError(
             "--mutant has no effect without --mutants", "Give --mutants, too."
         )
-    if mode and args.qemu:
+    for name in ("variant", "qemu"):
+        _check_names(mode, name, getattr(args, name))
+    if args.machine and mode != "versions":
         raise UsageError(
-            f"--qemu has no effect with --{mode.replace('_', '-')}, which "
-            "builds its QEMUs",
-            "Leave out one of them.",
+            "--machine has no effect without --versions",
+            "Give --versions, too, or make one run with 'vfio-p2p run "
+            "--machine'.",
         )
     if mode and args.fail_above_p2p is not None:
         raise UsageError(
@@ -146,7 +162,21 @@ def request(args: argparse.Namespace) -> _Request:
             most_p2p_ms=args.fail_above_p2p,
         ),
         mutants=tuple(args.mutant),
+        machine=args.machine,
     )
+
+
+def _check_names(mode: str, name: str, given: Sequence[str]) -> None:
+    """Refuse names of QEMUs in a mode that has QEMUs of its own.
+
+    :raise UsageError: When there are any.
+    """
+    if given and mode not in ("", "versions"):
+        raise UsageError(
+            f"--{name} has no effect with --{mode.replace('_', '-')}, which "
+            "builds its QEMUs",
+            "Leave out one of them.",
+        )
 
 
 def run(wanted: _Request, context: Context) -> int:
@@ -181,6 +211,17 @@ def _judge(
             )
         case "followups":
             return validate_followups(mode, reporter, workshop)
+        case "versions":
+            return validate_versions(
+                VersionsRequest(
+                    plain.origin,
+                    plain.setting,
+                    plain.variants,
+                    wanted.machine,
+                ),
+                reporter,
+                workshop,
+            )
         case "all":
             return validate_everything(mode, reporter, workshop)
         case "releases":

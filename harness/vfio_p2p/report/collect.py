@@ -48,7 +48,7 @@ def collect(inputs: Sequence[Path]) -> Document:
 
 def _renamed(document: Document, name: str) -> Document:
     # The sets of a report that has several keep their names.
-    if document.trees:
+    if document.trees or document.versions:
         return document
     runs = tuple(replace(run, tree=name) for run in document.runs)
     return replace(document, runs=runs)
@@ -62,6 +62,7 @@ def _merged(found: Sequence[Document]) -> Document:
         if all(rule in one.unproven for one in found)
     ]
     comparisons = [one.comparison for one in found if one.comparison]
+    versions = [one.versions for one in found if one.versions]
     return Document.of(
         _named_again([run for one in found for run in one.runs]),
         qemu=common(one.qemu for one in found),
@@ -74,6 +75,7 @@ def _merged(found: Sequence[Document]) -> Document:
         control={k: v for one in found for k, v in one.control.items()},
         mutants=[x for one in found for x in one.mutants],
         followups=[x for one in found for x in one.followups],
+        versions=versions[0] if len(versions) == 1 else None,
         comparison=comparisons[0] if len(comparisons) == 1 else None,
     )
 

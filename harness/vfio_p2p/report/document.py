@@ -19,7 +19,7 @@ import msgspec
 
 from vfio_p2p.errors import InputError
 from vfio_p2p.oracle import RULES
-from vfio_p2p.oracle.verdict import Verdict, worst
+from vfio_p2p.oracle.verdict import Verdict, decided, worst
 from vfio_p2p.report.older import upgraded
 from vfio_p2p.report.run import Run, Value
 from vfio_p2p.report.sections import (
@@ -28,6 +28,7 @@ from vfio_p2p.report.sections import (
     JudgedPatch,
     JudgedTree,
     MutantTrial,
+    VersionMatrix,
     counted,
 )
 from vfio_p2p.report.setup import build_of
@@ -59,6 +60,7 @@ class Document(Value, frozen=True, kw_only=True):
         names of the scenarios.
     :param mutants: The results of the mutants.
     :param followups: The results of the follow-ups.
+    :param versions: The migrations between QEMUs of different releases.
     :param comparison: The comparison of A with B.
     :param picture: The file with the picture that 'demo' drew.
     """
@@ -76,6 +78,7 @@ class Document(Value, frozen=True, kw_only=True):
     control: dict[str, Verdict] = msgspec.field(default_factory=dict)
     mutants: tuple[MutantTrial, ...] = ()
     followups: tuple[FollowupTrial, ...] = ()
+    versions: VersionMatrix | None = None
     comparison: ComparedSets | None = None
     picture: str = ""
 
@@ -94,6 +97,7 @@ class Document(Value, frozen=True, kw_only=True):
         control: Mapping[str, Verdict] | None = None,
         mutants: Sequence[MutantTrial] = (),
         followups: Sequence[FollowupTrial] = (),
+        versions: VersionMatrix | None = None,
         comparison: ComparedSets | None = None,
         picture: str = "",
     ) -> Document:
@@ -122,6 +126,7 @@ class Document(Value, frozen=True, kw_only=True):
             control=dict(control or {}),
             mutants=tuple(mutants),
             followups=tuple(followups),
+            versions=versions,
             comparison=comparison,
             picture=picture,
         )
@@ -226,7 +231,10 @@ def _contained(document: Document) -> list[Verdict]:
         *(patch.verdict for patch in document.patches),
         *(trial.verdict for trial in document.followups),
     ]
-    if not experiment and not document.followups:
+    if document.versions:
+        # What QEMU refuses does not make the verdict less sure.
+        parts.append(decided(run.verdict for run in document.runs))
+    elif not experiment and not document.followups:
         parts += [run.verdict for run in document.runs]
     if not parts and not (experiment and document.runs):
         parts.append(Verdict.INCONCLUSIVE)

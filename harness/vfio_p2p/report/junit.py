@@ -26,6 +26,7 @@ from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.groups import grouped
 from vfio_p2p.report.run import Run
+from vfio_p2p.report.sections import VersionMatrix
 from vfio_p2p.trace import printable
 
 
@@ -43,7 +44,9 @@ def render(document: Document) -> str:
 
 
 def _suites(document: Document) -> Iterator[TestSuite]:
-    if document.trees:
+    if document.versions:
+        yield _versions(document, document.versions)
+    elif document.trees:
         for tree in document.trees:
             runs = [x for x in document.runs if x.tree == tree.name]
             yield _runs(f"vfio-p2p {tree.name}", runs)
@@ -113,6 +116,29 @@ def _gap(run: Run) -> Iterator[tuple[str, str]]:
         yield "guest_gap_ns", str(gap.duration_ns)
         if gap.bound_ns is not None:
             yield "guest_gap_bound_ns", str(gap.bound_ns)
+
+
+def _versions(document: Document, matrix: VersionMatrix) -> TestSuite:
+    suite = TestSuite("vfio-p2p validate --versions")
+    said = {(x.tree, x.scenario): x for x in document.runs}
+    for trial in matrix.pairs:
+        name = f"{trial.source} to {trial.destination}"
+        run = said.get((name, trial.scenario))
+        why = trial.words
+        if run and not why:
+            why = "\n".join(
+                [f"{x.rule}: {x.message}" for x in run.findings]
+                + [*run.notes]
+            )
+        suite.add_testcase(
+            _case(
+                f"{name}, {trial.scenario}",
+                "versions",
+                trial.verdict,
+                "\n".join(map(printable, why.splitlines())),
+            )
+        )
+    return suite
 
 
 def _patches(document: Document) -> TestSuite:

@@ -9,6 +9,7 @@ from statistics import median
 
 from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report import versions
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.groups import grouped
 from vfio_p2p.report.p2p import RULE, P2pTime, p2p_times
@@ -17,6 +18,7 @@ from vfio_p2p.report.sections import (
     FollowupTrial,
     JudgedPatch,
     MutantTrial,
+    VersionMatrix,
 )
 from vfio_p2p.report.spread import FEWEST, Outlier, outliers, spreads
 
@@ -54,6 +56,8 @@ def section_tables(document: Document) -> Iterator[SectionTable]:
         yield mutant_table(document.mutants, tuple(_remarks(document)))
     if document.followups:
         yield followup_table(document.followups)
+    if document.versions:
+        yield from version_tables(document.versions)
     if found := p2p_table(document):
         yield found
     if found := spread_table(document):
@@ -136,6 +140,23 @@ def _followup_remarks(trials: Sequence[FollowupTrial]) -> Iterator[str]:
             yield f"{x.followup}, {x.scenario}: {x.detail}"
     for detail, names in untried.items():
         yield f"{', '.join(names)}: {detail}"
+
+
+def version_tables(matrix: VersionMatrix) -> Iterator[SectionTable]:
+    """Make a table of each scenario: sources down, destinations across.
+
+    :param matrix: The migrations between QEMUs.
+    """
+    for scenario in versions.scenarios_of(matrix):
+        rows = tuple(versions.rows_of(matrix, scenario))
+        yield SectionTable(
+            "versions",
+            f"Between releases, {scenario}",
+            ("from, to", *(x.name for x in matrix.qemus)),
+            tuple(cells for cells, _ in rows),
+            tuple(verdict for _, verdict in rows),
+            tuple(versions.remarks_of(matrix, scenario)),
+        )
 
 
 def p2p_table(document: Document) -> SectionTable | None:

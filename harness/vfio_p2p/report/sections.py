@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from vfio_p2p.downtime.compare import Change
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.report.run import Value
+from vfio_p2p.report.run import LengthNs, Value
 
 
 class JudgedTree(Value, frozen=True, kw_only=True):
@@ -124,6 +124,50 @@ class FollowupTrial(Value, frozen=True, kw_only=True):
     detail: str = ""
     without: str = ""
     mended: str = ""
+
+
+class Crossing(StrEnum):
+    """Whether a scenario could be judged between two QEMUs."""
+
+    JUDGED = "judged"
+    # QEMU refuses the devices, as the scenario expects of one of the trees.
+    REFUSED = "refused"
+    # One QEMU cannot be the machine that the other one is.
+    UNLIKE = "another machine"
+
+
+class PairTrial(Value, frozen=True, kw_only=True):
+    """The result of one scenario from one QEMU to another.
+
+    :param source: The name of the source's QEMU.
+    :param destination: The name of the destination's QEMU.
+    :param scenario: The name of the scenario.
+    :param machine: The machine type of the VM.
+    :param crossing: Whether it could be judged.
+    :param verdict: The verdict on the run.
+    :param blackout_ns: The blackout, in nanoseconds; null if there was none.
+    :param words: What QEMU said when it refused; empty if it did not.
+    """
+
+    source: str
+    destination: str
+    scenario: str
+    machine: str
+    crossing: Crossing
+    verdict: Verdict
+    blackout_ns: LengthNs | None = None
+    words: str = ""
+
+
+class VersionMatrix(Value, frozen=True, kw_only=True):
+    """Migrations from each of several QEMUs to each of them.
+
+    :param qemus: The QEMUs.
+    :param pairs: The results of all ordered pairs.
+    """
+
+    qemus: tuple[JudgedTree, ...]
+    pairs: tuple[PairTrial, ...]
 
 
 class ComparedRuns(Value, frozen=True, kw_only=True):

@@ -31,10 +31,12 @@ from vfio_p2p.report.section_tables import (
     patch_table,
     proof,
     section_tables,
+    version_tables,
 )
-from vfio_p2p.report.sections import Fate
+from vfio_p2p.report.sections import Fate, VersionMatrix
 from vfio_p2p.report.setup import remarks_of
 from vfio_p2p.report.tables import table_lines
+from vfio_p2p.report.versions import machines_of
 from vfio_p2p.trace import printable
 
 _SUBJECT_WIDTH = 31
@@ -67,14 +69,16 @@ def _sections(document: Document) -> Iterator[list[str]]:
         yield [*comparison_lines(document.comparison), ""]
     if document.patches:
         yield [*_patches(document), ""]
-    if document.trees:
+    if document.versions:
+        yield [*_versions(document, document.versions), ""]
+    elif document.trees:
         yield _trees(document)
     elif document.picture:
         yield [*demo.lines(document.runs), ""]
     elif not _has_own_runs(document):
         yield [*_runs(document), ""]
     for found in section_tables(document):
-        if found.name == "patches":
+        if found.name in ("patches", "versions"):
             continue
         if found.numbers:
             yield [f"{found.title}:", *_plain(found), ""]
@@ -323,6 +327,24 @@ def _section(document: Document, found: SectionTable) -> list[str]:
         "",
         *map(printable, found.remarks),
     ]
+
+
+def _versions(document: Document, matrix: VersionMatrix) -> list[str]:
+    """Show which QEMU migrates to which, and the runs that do not pass."""
+    lines = [printable(f"{x.name}: {x.qemu}") for x in matrix.qemus]
+    for found in version_tables(matrix):
+        lines += ["", f"{printable(found.title)}:"]
+        lines += table_lines(found.heads, found.rows)
+        for remark in found.remarks:
+            lines += ["", *wrap(printable(remark), _LEGEND_WIDTH)]
+    groups = grouped(
+        x
+        for x in document.runs
+        if x.verdict not in (Verdict.PASS, Verdict.SKIP)
+    )
+    lines += [line for group in groups for line in _details(group)]
+    told = "; ".join(machines_of(matrix))
+    return [*lines, "", *wrap(f"machine types: {told}", _LEGEND_WIDTH)]
 
 
 def _trees(document: Document) -> list[str]:
