@@ -96,6 +96,7 @@ def make_bundle(
     seed: int = 42,
     build: str = "0" * 32,
     version: str = "10.0.99",
+    to: ProgramInput | None = None,
     place: Provenance = SEALED,
     logs_by_side: bool = False,
     tells: Tells = Tells.LOG,
@@ -104,6 +105,7 @@ def make_bundle(
 ) -> Path:
     """Make a whole bundle; parts that are not given are normal.
 
+    :param to: The destination's QEMU, if it is another one.
     :param logs_by_side: Whether each side has the logs of its devices in a
         folder of its own, as at a place of real devices.
     :param logs: Of devices, to replace what they would say; None: no log.
@@ -164,7 +166,7 @@ def make_bundle(
             partial,
             Inputs(
                 source=program,
-                destination=program,
+                destination=to or program,
                 scenario=scenario.digest,
                 seed=seed,
                 place=place,

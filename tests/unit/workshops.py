@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from vfio_p2p.qemu import Build, Source
 from vfio_p2p.qemu.abilities import Abilities
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
-from vfio_p2p.variant import DEBIAN, binary_name, release_of
+from vfio_p2p.variant import binary_name, release_of
 from vfio_p2p.verdict.assess import Assessment
 
 PASS = Assessment(Verdict.PASS, "migrated")
@@ -47,11 +48,12 @@ def broken(*rules: str) -> tuple[Finding, ...]:
 
 def program_of(variant: str, version: str = "10.0.99") -> ProgramInput:
     """A program that nobody can run."""
+    content = f"{variant} {version}".encode()
     return ProgramInput(
         variant=variant,
         build="1" * 32,
         version=version,
-        sha256="0" * 64,
+        sha256=hashlib.sha256(content).hexdigest(),
         libraries={},
     )
 
@@ -64,6 +66,9 @@ def bundle_of(cell: Cell, path: Path) -> None:
         variant=cell.variant,
         seed=cell.job.seed,
         version=cell.job.source.version,
+        to=cell.job.destination
+        if cell.job.destination != cell.job.source
+        else None,
     )
 
 
@@ -149,9 +154,8 @@ class FakeWorkshop:
 
     def examine(self, name: str, reporter: Reporter) -> ProgramInput:
         """Return an invented identity of a binary, which tells its name."""
-        release = self.release
-        if name.startswith(f"{DEBIAN}1"):
-            release = name.removeprefix(DEBIAN)
+        told = re.fullmatch(r"debian:(\d+\.\d+)", name)
+        release = told[1] if told else self.release
         version = f"QEMU emulator version {release}.3 ({name})"
         sha256 = hashlib.sha256(name.encode()).hexdigest()
         return program_of(binary_name(version, sha256), version)

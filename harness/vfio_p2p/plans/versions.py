@@ -211,7 +211,7 @@ def _pair(
     said = ""
     if result.bundle is not None:
         ended = open_bundle(result.bundle).manifest.result
-        said = ended.stderr or ended.message
+        said = ended.message
     return PairRun(
         source,
         destination,

@@ -147,6 +147,7 @@ class PairTrial(Value, frozen=True, kw_only=True):
     :param verdict: The verdict on the run.
     :param blackout_ns: The blackout, in nanoseconds; null if there was none.
     :param words: What QEMU said when it refused; empty if it did not.
+    :param notes: The rules that were broken although it was refused.
     """
 
     source: str
@@ -157,6 +158,7 @@ class PairTrial(Value, frozen=True, kw_only=True):
     verdict: Verdict
     blackout_ns: LengthNs | None = None
     words: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class VersionMatrix(Value, frozen=True, kw_only=True):

@@ -69,6 +69,12 @@ def remarks_of(matrix: VersionMatrix, scenario: str) -> Iterator[str]:
             words.setdefault(trial.words, []).append(trial)
     for text, trials in words.items():
         yield f"refused from {_pairs(trials)}: {text}"
+    notes: dict[str, list[PairTrial]] = {}
+    for trial in matrix.pairs:
+        for note in trial.notes if trial.scenario == scenario else ():
+            notes.setdefault(note, []).append(trial)
+    for text, trials in notes.items():
+        yield f"after that, from {_pairs(trials)}: {text}"
 
 
 def machines_of(matrix: VersionMatrix) -> Iterator[str]:

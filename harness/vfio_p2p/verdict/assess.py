@@ -46,10 +46,11 @@ NOT_ALIKE = "refused: another machine"
 _UNLIKE = (
     "unsupported machine type",
     "Unknown savevm section or instance",
+    "Unknown section or instance",
     "Machine type received is",
 )
 # The names that VFIO's own sections end with, in vmstate_register().
-_VFIO_SECTION = re.compile(r"Unknown savevm section or instance '[^']*vfio")
+_VFIO_SECTION = re.compile(r"Unknown [a-z ]*section or instance '[^']*vfio")
 # Runs that ended so did not come to their own end.
 _CUT_SHORT = (
     Outcome.TIMEOUT,
@@ -147,8 +148,15 @@ def _judge(run: RunReading, due: RunDue) -> Assessment:
     expected = due.expected
     unlike = _unlike(run)
     if unlike:
+        # What a QEMU did wrong on the way is told all the same.
+        wrong = judge_run(run, due, (), whole=False).findings
         return Assessment(
-            Verdict.SKIP, NOT_ALIKE, notes=(printable(unlike),)
+            Verdict.SKIP,
+            NOT_ALIKE,
+            notes=(
+                printable(unlike),
+                *(f"{x.rule} ({x.side}): {x.message}" for x in wrong),
+            ),
         )
     if result.outcome is not expected.outcome:
         found = _unexpected(expected.outcome, result)

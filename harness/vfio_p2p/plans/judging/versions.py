@@ -22,6 +22,7 @@ from vfio_p2p.verdict.assess import NOT_ALIKE
 # What QEMU's error_report() and our runner put before its words.
 _PREFIX = re.compile(
     r"^(?:\w+: QEMU did not start: )?(?:\S+Z )?(?:\S*qemu\S*: )?"
+    r"(?:-device \S+: )?"
 )
 _REFUSED = (str(Outcome.REFUSED), str(Outcome.REJECTED))
 
@@ -50,8 +51,10 @@ def trial(found: PairRun) -> PairTrial:
     run = found.run
     crossing = Crossing.JUDGED
     words = ""
+    more: tuple[str, ...] = ()
     if run.summary == NOT_ALIKE and run.verdict is Verdict.SKIP:
-        crossing, words = Crossing.UNLIKE, next(iter(run.notes), "")
+        crossing, (words, *rest) = Crossing.UNLIKE, run.notes
+        more = tuple(rest)
     elif run.summary in _REFUSED and run.verdict is Verdict.PASS:
         crossing, words = Crossing.REFUSED, found.said
     return PairTrial(
@@ -63,6 +66,7 @@ def trial(found: PairRun) -> PairTrial:
         verdict=run.verdict,
         blackout_ns=run.blackout_ns,
         words=_PREFIX.sub("", words.splitlines()[0] if words else ""),
+        notes=more,
     )
 
 

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Migrations between two QEMUs, in the testbed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from avocado import Test
+from vfio_p2p.bundle.read import open_bundle
+
+_LIMIT_S = 800.0
+
+
+class Versions(Test):
+    """``run --to``."""
+
+    timeout = 1800
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the command in a folder of its own."""
+        return subprocess.run(
+            [sys.executable, "-m", "vfio_p2p", *words],
+            cwd=self.workdir,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
+
+    def run_of(self, status: int, *words: str) -> dict[str, Any]:
+        """Make a run, and return what is reported of it."""
+        done = self.command("run", *words, "--out", "made", "--json")
+        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+        (found,) = json.loads(done.stdout)["runs"]
+        return dict(found)
+
+    def test_each_side_does_what_its_tree_does(self) -> None:
+        """The P2P states are asked for where the series is, and only there.
+
+        The same bundle can be made again.
+        """
+        found = self.run_of(
+            0, "one-device", "--variant", "base", "--to", "patched"
+        )
+        self.assertEqual(found["variant"], "base to patched")
+        self.assertEqual(found["machine"], "pc-q35-10.0")
+        bundle = open_bundle(Path(self.workdir, "made"))
+        for side, due in (("source", False), ("destination", True)):
+            trace = bundle.files[f"{side}/trace.log"]
+            self.assertEqual(b"_P2P" in trace, due, side)
+        done = self.command("reproduce", "made", "--out", "again")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_either_side_refuses(self) -> None:
+        for words, side in (
+            (("--variant", "base", "--to", "patched"), "source"),
+            (("--variant", "patched", "--to", "base"), "destination"),
+        ):
+            found = self.run_of(0, "two-devices", *words)
+            self.assertEqual(found["summary"], "refused")
+            bundle = open_bundle(Path(self.workdir, "made"))
+            self.assertEqual(bundle.manifest.result.side, side)
+
+    def test_another_build_is_another_machine(self) -> None:
+        """Debian's has an HPET, which our builds lack: that is no defect."""
+        found = self.run_of(
+            0, "two-devices", "--to", "debian:trixie"
+        )
+        self.assertEqual(found["verdict"], "pass")
+        found = self.run_of(
+            4, "two-devices", "--qemu", "debian:trixie", "--to", "patched"
+        )
+        self.assertEqual(found["verdict"], "skip")
+        self.assertIn("Unknown savevm section", found["notes"][0])
