@@ -54,6 +54,7 @@ class Machine(FakeWorkshop):
         self.source: Source | None = Source(
             "5" * 64, "debian", "10.0.99", "x", folder, {}
         )
+        self.own: dict[str, Source | None] = {}
         self.binary = folder / "qemu"
         self.programs = KnownPrograms()
         found = shutil.which("true")
@@ -69,9 +70,10 @@ class Machine(FakeWorkshop):
         refresh: bool = False,
     ) -> Source:
         assert release == "10.0"
-        if self.source is None:
+        found = self.own[str(path)] if path else self.source
+        if found is None:
             raise HostError("Debian has no QEMU 10.0.x")
-        return self.source
+        return found
 
     def build(
         self,
@@ -211,6 +213,47 @@ def test_patch_that_is_another(
     assert machine.built == []
     path.write_bytes(own.data)
     assert call(machine, bundle, "--patch", str(path)) == 0
+
+
+@pytest.fixture
+async def mixed(tmp_path: Path, machine: Machine) -> Path:
+    """A bundle whose destination is a build of another tree."""
+    path = tmp_path / "bundles" / "one"
+    other = Source("6" * 64, "folder", "10.0.99", "y", tmp_path, {})
+    machine.own = {"tree": other}
+    assert machine.source
+    programs = [
+        machine.program(machine._build(tree, Variant(name, (patch(),))))
+        for tree, name in ((machine.source, "patched"), (other, "base"))
+    ]
+    job = Job.of(programs[0], SCENARIO, 42, destination=programs[1])
+    await machine.place("sealed", Driver.P2PSIM).run(job, path)
+    return path
+
+
+def test_two_qemus(
+    machine: Machine, mixed: Path, capsys: Capture
+) -> None:
+    # The sources are two: without the second, nothing is built.
+    name = "destination.made_of.source"
+    found = missing(machine, mixed, capsys)
+    assert list(found) == [name]
+    assert found[name][0].startswith("6" * 64)
+    assert found[name][1].startswith("5" * 64)
+    assert machine.built == []
+    assert call(machine, mixed, "--to-source", "tree") == 0
+    assert machine.built == [("10.0", "patched"), ("10.0", "base")]
+
+
+def test_one_own_tree_of_two_qemus(
+    machine: Machine, mixed: Path, capsys: Capture
+) -> None:
+    """The source's tree is not Debian's, so that it has to be named."""
+    machine.own["debian"] = machine.source
+    machine.source = machine.own["tree"]
+    name = "source.made_of.source"
+    assert list(missing(machine, mixed, capsys)) == [name]
+    assert call(machine, mixed, "--source", "debian") == 0
 
 
 def test_other_image_and_outer_qemu(

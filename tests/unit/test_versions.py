@@ -132,6 +132,56 @@ def test_another_destination(
     assert "patched to stock" in capsys.readouterr().out
 
 
+def test_a_report_says_how_to_run_it_again(
+    workshop: FakeWorkshop, tmp_path: Path, capsys: Capture
+) -> None:
+    again = {}
+    for words in (
+        ["--variant", "base", "--to", "patched"],
+        ["--to", "v10.2:stock"],
+        ["--to", "debian:11.1"],
+    ):
+        out = str(tmp_path / "-".join(words).replace(":", "-"))
+        main(["run", "one-device", *words, "--out", out], workshop)
+        capsys.readouterr()
+        main(["report", out, "--format", "text"], workshop)
+        again[words[-1]] = capsys.readouterr().out
+    end = "--machine pc-q35-10.0 --seed 42"
+    start = "  vfio-p2p run one-device --variant"
+    assert f"{start} base --base v10.0 --to patched {end}" in again["patched"]
+    assert (
+        f"{start} patched --base v10.0 --to v10.2:stock {end}"
+        in again["v10.2:stock"]
+    )
+    # Nothing tells where that QEMU is.
+    assert "vfio-p2p run" not in again["debian:11.1"]
+
+
+def test_comparisons_and_the_history_tell_them_apart(
+    workshop: FakeWorkshop, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "out"
+    for words in ([], ["--to", "v10.2:stock"]):
+        name = f"made{len(words)}"
+        out = str(folder / name)
+        main(["run", "one-device", *words, "--out", out], workshop)
+    capsys.readouterr()
+    assert main(["compare", str(folder), str(folder)], workshop) == 2
+    said = capsys.readouterr().err
+    assert "bundles of more than one kind: " in said
+    assert "patched to stock" in said
+    one = str(folder / "made2")
+    main(["compare", one, one], workshop)
+    assert "A: patched to stock in" in capsys.readouterr().out
+    database = str(tmp_path / "x.sqlite3")
+    words = ["history", "record", str(folder / "made0"), one]
+    assert main([*words, "--db", database], workshop) == 0
+    capsys.readouterr()
+    main(["history", "list", "--db", database], workshop)
+    listed = capsys.readouterr().out
+    assert "patched to.." in listed
+
+
 def test_one_qemu_needs_no_machine_type(
     workshop: FakeWorkshop, tmp_path: Path
 ) -> None:

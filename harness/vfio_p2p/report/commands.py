@@ -17,6 +17,7 @@ from vfio_p2p.report.setup import (
 )
 from vfio_p2p.scenario.profile import MODEL
 from vfio_p2p.side import Side
+from vfio_p2p.variant import INSTALLED, is_as_it_is
 
 
 def commands(document: Document) -> tuple[str, ...]:
@@ -34,13 +35,15 @@ def commands(document: Document) -> tuple[str, ...]:
         if run.seed is None:
             found.setdefault(_check(run), [])
             continue
-        base = _base(run) or bases.get(run.tree, document.base)
+        base = _base(run.qemu) or bases.get(run.tree, document.base)
         place = measured_at(run)
+        qemus = _qemus(run, base)
+        if not qemus:
+            continue
         command = shlex.join(
             [
-                "vfio-p2p", "run", *_scenario(run),
-                "--variant", run.variant,
-                *(("--base", base) if base else ()),
+                "vfio-p2p", "run", *_scenario(run), *qemus,
+                *(("--machine", run.machine) if run.machine else ()),
                 *(("--at", place) if place else ()), "--seed",
             ]
         )  # fmt: skip
@@ -75,9 +78,30 @@ def _check(run: Run) -> str:
     )
 
 
-def _base(run: Run) -> str:
-    """The base for the release of a run's QEMU; empty if not known."""
-    found = re.search(r"[0-9]+\.[0-9]+", run.qemu)
+def _qemus(run: Run, base: str) -> tuple[str, ...]:
+    """The arguments that name the QEMU, or that of each side.
+
+    :return: Nothing if a QEMU was built elsewhere: its path is not known.
+    """
+    first = second = run.variant
+    of_base = base
+    if run.inputs:
+        source, destination = run.inputs.source, run.inputs.destination
+        first, second = source.variant, destination.variant
+        of_base = _base(destination.version) or base
+    if any(is_as_it_is(x) and x != INSTALLED for x in (first, second)):
+        return ()
+    found = ("--variant", first, *(("--base", base) if base else ()))
+    if (first, base) == (second, of_base):
+        return found
+    if of_base != base and second != INSTALLED:
+        second = f"{of_base}:{second}"
+    return (*found, "--to", second)
+
+
+def _base(version: str) -> str:
+    """The base for the release of a QEMU; empty if not known."""
+    found = re.search(r"[0-9]+\.[0-9]+", version)
     return f"v{found[0]}" if found else ""
 
 
