@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.bundle.manifest import ProgramInput
@@ -214,15 +214,3 @@ def job_between(
         seed,
         destination=destination.programs[Side.DESTINATION],
     )
-
-
-def source_end(name: str, origin: Origin, *, shared: bool) -> End:
-    """Name the QEMU of the source.
-
-    :param name: The name of its variant.
-    :param origin: The source that the request names.
-    :param shared: Whether the destination is built from that source, so that
-        it may be named although the source is not built.
-    """
-    end = End(origin, name)
-    return replace(end, origin=Origin()) if shared and not end.built else end

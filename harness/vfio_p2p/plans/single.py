@@ -25,7 +25,6 @@ from vfio_p2p.plans.ends import (
     job_between,
     parse_end,
     ready_ends,
-    source_end,
 )
 from vfio_p2p.plans.lacking import check_abilities
 from vfio_p2p.plans.machines import pinned, with_machine
@@ -130,9 +129,10 @@ def _ends(request: RunRequest) -> list[End]:
                 "Say with --to which variant of it is the destination.",
             )
         return [End(request.origin, request.variant)]
-    last = parse_end(request.to, request.origin, request.to_source)
-    shared = last.built and last.origin == request.origin
-    return [source_end(request.variant, request.origin, shared=shared), last]
+    return [
+        End(request.origin, request.variant),
+        parse_end(request.to, request.origin, request.to_source),
+    ]
 
 
 def _with_machine(
