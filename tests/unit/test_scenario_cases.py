@@ -75,6 +75,16 @@ def test_each_case_is_a_scenario() -> None:
     assert len({x.digest for x in (one, two, control)}) == 3
 
 
+def test_a_case_has_another_number_of_devices() -> None:
+    text = GOOD.replace('name = "control"', 'name = "control"\ncount = 5')
+    *others, control = parse(text.encode(), "x.toml")
+    assert [x.count for x in control.devices] == [5, 1]
+    assert [x.count for x in control.each_device()] == [5] * 5 + [1]
+    assert [[x.count for x in y.devices] for y in others] == [[1, 1]] * 2
+    second = text.replace("count = 5", "count = 5\ndevice = 1")
+    assert [x.count for x in parse(second.encode(), "x")[2].devices] == [1, 5]
+
+
 def line(number: int, text: str) -> str:
     lines = GOOD.splitlines()
     lines[number - 1] = text
@@ -97,6 +107,7 @@ def line(number: int, text: str) -> str:
         (19, 'ends = {src0 = "x"}', "cases.0.expect.patched.ends", "'x'"),
         (22, 'name = "one"', "cases.1.name", "another"),
         (24, "device = 2", "cases.1.device", "2 tables"),
+        (24, "count = 0", "cases.1.count", ">= 1"),
         (27, 'steps = [{do = "fly"}]', "cases.1.steps", "fly"),
     ],
 )
@@ -140,6 +151,19 @@ def test_case_by_its_name(tmp_path: Path) -> None:
         load(f"{path}:one")
     with pytest.raises(UsageError, match="no scenario"):
         load(f"{tmp_path / 'other.toml'}:one")
+
+
+def test_traffic_after_a_late_cancel() -> None:
+    """One file has the scenario for each number of devices."""
+    for name, count in (("two", 2), ("four", 4), ("eight", 8)):
+        found = load(f"cancelled-after-stop-with-traffic-{name}-devices")
+        assert len(found.each_device()) == count
+        assert found.summary.startswith(f"{name} devices")
+        assert all(x.peers == "mesh" for x in found.devices)
+        assert found.expect.upstream((10, 2)).breaks == ()
+        assert found.expect.upstream((11, 1)).breaks == (
+            "barrier", "conservation",
+        )
 
 
 def test_library_has_cases() -> None:
