@@ -4,12 +4,20 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
 from vfio_p2p.errors import UsageError
+from vfio_p2p.plans.change import (
+    AGAINST,
+    BASE,
+    ChangeRequest,
+    validate_change,
+)
 from vfio_p2p.plans.everything import validate_everything
 from vfio_p2p.plans.followups import validate_followups
 from vfio_p2p.plans.modes import ModeRequest
@@ -42,12 +50,14 @@ class _Request:
     :param plain: The request, of which a mode takes source and setting.
     :param mutants: The names of the mutants that were asked for.
     :param machine: The machine type that was asked for.
+    :param change: The change to be judged instead, if there is one.
     """
 
     mode: str
     plain: ValidateRequest
     mutants: tuple[str, ...]
     machine: str | None = None
+    change: ChangeRequest | None = None
 
 
 def add_parser(commands: options.Commands, summary: str) -> None:
@@ -102,8 +112,26 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         help="judge the follow-up patches: each defect must reproduce "
         "without its patch and disappear with it",
     )
+    what.add_argument(
+        "--patch",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE|MBOX",
+        help="judge any change of QEMU: run the tree without and with the "
+        "patches of this file, a patch or an mbox with a series, and say "
+        "what they break and repair, and how the blackout changes; may be "
+        "repeated, in the order in which they apply",
+    )
     options.add_qemu(parser, several=True)
     options.add_machine(parser)
+    parser.add_argument(
+        "--against",
+        metavar="V",
+        help="with --patch: the tree that the patches go on top of (default: "
+        f"{AGAINST}, the source as it is; without --source and --base, that "
+        f"of base {BASE})",
+    )
     parser.add_argument(
         "--mutant",
         action="append",
@@ -116,7 +144,8 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         action="append",
         metavar="S",
         help="a scenario's name or file; may be repeated (default: "
-        f"{', '.join(SCENARIOS)})",
+        f"{', '.join(SCENARIOS)}; with --patch, those that the changed files "
+        "bear on)",
     )
     options.add_setting(parser, seeds=1)
     options.add_p2p_gate(parser)
@@ -129,6 +158,13 @@ def request(args: argparse.Namespace) -> _Request:
 
     :raise UsageError: When options exclude one another.
     """
+    if args.patch:
+        return _change(args)
+    if args.against:
+        raise UsageError(
+            "--against has no effect without --patch",
+            "Give --patch FILE, or choose trees with --variant.",
+        )
     mode = next((x for x in _MODES if getattr(args, x)), "")
     if mode and args.scenario:
         raise UsageError(
@@ -179,6 +215,32 @@ def _check_names(mode: str, name: str, given: Sequence[str]) -> None:
         )
 
 
+def _change(args: argparse.Namespace) -> _Request:
+    for name, given in (
+        ("--qemu", args.qemu),
+        ("--mutant", args.mutant),
+        ("--fail-above-p2p", args.fail_above_p2p is not None),
+    ):
+        if given:
+            raise UsageError(
+                f"{name} has no effect with --patch",
+                "Leave out one of them.",
+            )
+    setting = options.setting(args)
+    return _Request(
+        mode="change",
+        plain=ValidateRequest(setting=setting),
+        mutants=(),
+        change=ChangeRequest(
+            patches=tuple(args.patch),
+            against=args.against or AGAINST,
+            scenarios=tuple(args.scenario or ()),
+            origin=options.origin(args),
+            setting=setting,
+        ),
+    )
+
+
 def run(wanted: _Request, context: Context) -> int:
     """Judge, and print the report."""
     with context.reporter() as reporter:
@@ -191,6 +253,10 @@ def run(wanted: _Request, context: Context) -> int:
     if wanted.mode in ("mutants", "followups"):
         return document.verdict.exit_code
     out = wanted.plain.setting.out
+    if wanted.change is not None:
+        context.show("\nAs a mail:\n")
+        context.show(textwrap.indent(render("text", document), "  ").rstrip())
+        context.show("")
     context.show(f"bundles, {JSON} and {JUNIT}: {out}")
     return document.verdict.exit_code
 
@@ -199,6 +265,8 @@ def _judge(
     wanted: _Request, context: Context, reporter: Reporter
 ) -> Document:
     plain, workshop = wanted.plain, context.workshop
+    if wanted.change is not None:
+        return validate_change(wanted.change, reporter, workshop)
     mode = ModeRequest(plain.origin, plain.setting)
     match wanted.mode:
         case "per_patch":

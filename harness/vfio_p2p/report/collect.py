@@ -63,6 +63,7 @@ def _merged(found: Sequence[Document]) -> Document:
     ]
     comparisons = [one.comparison for one in found if one.comparison]
     versions = [one.versions for one in found if one.versions]
+    changes = [one.change for one in found if one.change]
     return Document.of(
         _named_again([run for one in found for run in one.runs]),
         qemu=common(one.qemu for one in found),
@@ -77,6 +78,7 @@ def _merged(found: Sequence[Document]) -> Document:
         followups=[x for one in found for x in one.followups],
         versions=versions[0] if len(versions) == 1 else None,
         comparison=comparisons[0] if len(comparisons) == 1 else None,
+        change=changes[0] if len(changes) == 1 else None,
     )
 
 

@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import PurePath
 
+from vfio_p2p.report import change
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.setup import (
@@ -29,6 +30,9 @@ def commands(document: Document) -> tuple[str, ...]:
     :param document: The document.
     :return: Lines for a shell.
     """
+    if document.change is not None:
+        # The tree has no other name that a command understands.
+        return (change.command(document),)
     bases = {tree.name: tree.base for tree in document.trees}
     found: dict[str, list[int]] = {}
     for run in document.runs:

@@ -25,6 +25,7 @@ from vfio_p2p.report.run import Run, Value
 from vfio_p2p.report.sections import (
     ComparedSets,
     FollowupTrial,
+    JudgedChange,
     JudgedPatch,
     JudgedTree,
     MutantTrial,
@@ -62,6 +63,7 @@ class Document(Value, frozen=True, kw_only=True):
     :param followups: The results of the follow-ups.
     :param versions: The migrations between QEMUs of different releases.
     :param comparison: The comparison of A with B.
+    :param change: The change of QEMU that was judged.
     :param picture: The file with the picture that 'demo' drew.
     """
 
@@ -80,6 +82,7 @@ class Document(Value, frozen=True, kw_only=True):
     followups: tuple[FollowupTrial, ...] = ()
     versions: VersionMatrix | None = None
     comparison: ComparedSets | None = None
+    change: JudgedChange | None = None
     picture: str = ""
 
     @classmethod
@@ -99,6 +102,7 @@ class Document(Value, frozen=True, kw_only=True):
         followups: Sequence[FollowupTrial] = (),
         versions: VersionMatrix | None = None,
         comparison: ComparedSets | None = None,
+        change: JudgedChange | None = None,
         picture: str = "",
     ) -> Document:
         """Make a report.
@@ -128,6 +132,7 @@ class Document(Value, frozen=True, kw_only=True):
             followups=tuple(followups),
             versions=versions,
             comparison=comparison,
+            change=change,
             picture=picture,
         )
 
@@ -226,6 +231,7 @@ def _contained(document: Document) -> list[Verdict]:
     """
     experiment = document.picture or document.comparison
     parts = [
+        *_of_change(document),
         *counted(trial.fate for trial in document.mutants),
         *document.control.values(),
         *(patch.verdict for patch in document.patches),
@@ -234,11 +240,21 @@ def _contained(document: Document) -> list[Verdict]:
     if document.versions:
         # What QEMU refuses does not make the verdict less sure.
         parts.append(decided(run.verdict for run in document.runs))
-    elif not experiment and not document.followups:
+    elif not (experiment or document.followups or document.change):
         parts += [run.verdict for run in document.runs]
     if not parts and not (experiment and document.runs):
         parts.append(Verdict.INCONCLUSIVE)
     return parts
+
+
+def _of_change(document: Document) -> list[Verdict]:
+    """Return the verdicts on a change, in scenarios that could be run."""
+    if document.change is None:
+        return []
+    if document.change.not_built:
+        return [Verdict.FAIL]
+    found = [trial.verdict for trial in document.change.trials]
+    return [x for x in found if x is not Verdict.SKIP] or found
 
 
 def _no_constant(text: str) -> Any:

@@ -105,11 +105,11 @@ def tables(document: Document) -> tuple[PhaseTable, ...]:
 
 
 def _table(scenario: str, having: tuple[RunGroup, ...]) -> PhaseTable:
-    compared = _compared(*having) if len(having) == 2 else None
-    if compared is not None:
+    sets = compared(*having) if len(having) == 2 else None
+    if sets is not None:
         rows = [
             PhaseRow(x.name.removeprefix(PHASE), (x.a_ns, x.b_ns), x)
-            for x in (*phases_of(compared), compared.rows[0])
+            for x in (*phases_of(sets), sets.rows[0])
         ]
     else:
         names = {
@@ -126,7 +126,7 @@ def _table(scenario: str, having: tuple[RunGroup, ...]) -> PhaseTable:
         having,
         tuple(rows),
         tuple(row for row in beside if any(row.medians)),
-        compared,
+        sets,
     )
 
 
@@ -134,7 +134,13 @@ def _row(name: str, having: Sequence[RunGroup]) -> PhaseRow:
     return PhaseRow(name, tuple(middle(durations(x, name)) for x in having))
 
 
-def _compared(first: RunGroup, second: RunGroup) -> ComparedSets | None:
+def compared(first: RunGroup, second: RunGroup) -> ComparedSets | None:
+    """Compare the blackouts of two groups of runs, phase by phase.
+
+    :param first: The runs of A.
+    :param second: The runs of B.
+    :return: None if there is nothing to compare.
+    """
     samples = [
         [
             sample

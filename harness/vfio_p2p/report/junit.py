@@ -23,10 +23,11 @@ from junitparser import (
 
 from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.report.change import fate_of
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.groups import grouped
 from vfio_p2p.report.run import Run
-from vfio_p2p.report.sections import VersionMatrix
+from vfio_p2p.report.sections import JudgedChange, VersionMatrix
 from vfio_p2p.trace import printable
 
 
@@ -55,8 +56,10 @@ def _suites(document: Document) -> Iterator[TestSuite]:
         if rest:
             others = [x for x in document.runs if x.tree in rest]
             yield _runs("vfio-p2p validate", others)
-    elif not (document.mutants or document.followups):
+    elif not (document.mutants or document.followups or document.change):
         yield _runs("vfio-p2p validate", document.runs)
+    if document.change is not None:
+        yield _change(document.change)
     if document.patches:
         yield _patches(document)
     if document.mutants:
@@ -193,6 +196,30 @@ def _followups(document: Document) -> TestSuite:
         why = printable(trial.detail)
         suite.add_testcase(_case(name, "followup", trial.verdict, why))
     return suite
+
+
+def _change(change: JudgedChange) -> TestSuite:
+    suite = TestSuite("vfio-p2p validate --patch")
+    if change.not_built:
+        why = printable(change.not_built)
+        suite.add_testcase(_case("build", "change", Verdict.FAIL, why))
+    for trial in change.trials:
+        why = printable(f"{fate_of(trial)}\n{trial.detail}".strip())
+        case = _case(trial.scenario, "change", trial.verdict, why)
+        properties = Properties()
+        for key, value in (
+            ("fate", str(trial.fate)),
+            ("blackout_a_ns", _whole(trial.a_ns)),
+            ("blackout_b_ns", _whole(trial.b_ns)),
+        ):
+            properties.add_property(Property(key, value))
+        case.append(properties)
+        suite.add_testcase(case)
+    return suite
+
+
+def _whole(time_ns: float | None) -> str:
+    return "" if time_ns is None else f"{time_ns:.0f}"
 
 
 def _comparison(document: Document) -> TestSuite:

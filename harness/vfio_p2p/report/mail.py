@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 from msgspec.structs import replace
 
-from vfio_p2p.report import figures
+from vfio_p2p.report import change, figures
 from vfio_p2p.report.commands import commands, exact_command, latencies
 from vfio_p2p.report.comparison import comparison_lines
 from vfio_p2p.report.document import Document
@@ -40,6 +40,8 @@ def render(document: Document) -> str:
 
     :param document: The document.
     """
+    if document.change is not None:
+        return change.mail(document)
     lines = [
         "Tested with vfio-p2p",
         "",

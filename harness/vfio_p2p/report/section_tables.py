@@ -10,12 +10,15 @@ from statistics import median
 from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report import versions
+from vfio_p2p.report.change import doubt_of, fate_of, moved_of, ms_of
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.groups import grouped
 from vfio_p2p.report.p2p import RULE, P2pTime, p2p_times
 from vfio_p2p.report.sections import (
+    ChangeFate,
     Fate,
     FollowupTrial,
+    JudgedChange,
     JudgedPatch,
     MutantTrial,
     VersionMatrix,
@@ -50,6 +53,8 @@ def section_tables(document: Document) -> Iterator[SectionTable]:
 
     :param document: The document.
     """
+    if document.change is not None and document.change.trials:
+        yield change_table(document.change)
     if document.patches:
         yield patch_table(document.patches)
     if document.mutants:
@@ -62,6 +67,44 @@ def section_tables(document: Document) -> Iterator[SectionTable]:
         yield found
     if found := spread_table(document):
         yield found
+
+
+def change_table(change: JudgedChange) -> SectionTable:
+    """Make the table of a change: what it does in which scenario.
+
+    Scenarios without a blackout in which all is as before only have their
+    names below it.
+
+    :param change: The change.
+    """
+    shown = [
+        x
+        for x in change.trials
+        if x.fate is not ChangeFate.KEPT or x.a_ns is not None
+    ]
+    rest = [x.scenario for x in change.trials if x not in shown]
+    remarks = [
+        f"{x.scenario}: {x.detail}"
+        for x in change.having(ChangeFate.NOT_JUDGED)
+    ]
+    if rest:
+        remarks.append(f"as before, without a blackout: {', '.join(rest)}")
+    if doubt := doubt_of(change):
+        remarks.append(doubt)
+    return SectionTable(
+        "change",
+        "The change, scenario by scenario",
+        ("scenario", "with it", "A, ms", "B, ms", "moved"),
+        tuple(
+            (
+                x.scenario, fate_of(x), ms_of(x.a_ns), ms_of(x.b_ns),
+                moved_of(x),
+            )
+            for x in shown
+        ),
+        tuple(x.verdict for x in shown),
+        tuple(remarks),
+    )  # fmt: skip
 
 
 def patch_table(patches: Sequence[JudgedPatch]) -> SectionTable:

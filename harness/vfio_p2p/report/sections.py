@@ -172,6 +172,16 @@ class VersionMatrix(Value, frozen=True, kw_only=True):
     pairs: tuple[PairTrial, ...]
 
 
+class ChangeFate(StrEnum):
+    """What a change of QEMU does in one scenario."""
+
+    KEPT = "as before"
+    REPAIRED = "repaired"
+    BROKEN_BEFORE = "broken before"
+    NOT_JUDGED = "not judged"
+    BROKEN = "broken"
+
+
 class ComparedRuns(Value, frozen=True, kw_only=True):
     """One of the two sets of runs that are compared.
 
@@ -253,3 +263,71 @@ class ComparedSets(Value, frozen=True, kw_only=True):
         """The figures that `where` names, in its order."""
         rows = {row.name: row for row in self.rows}
         return tuple(rows[name] for name in self.where if name in rows)
+
+
+class ChangeTrial(Value, frozen=True, kw_only=True):
+    """A change of QEMU in one scenario; A is without it, and B with it.
+
+    :param scenario: The name of the scenario.
+    :param fate: What the change does.
+    :param verdict: The verdict that this means for the change.
+    :param a: How the runs of A came out, in a few words.
+    :param b: How those of B came out.
+    :param breaks: The rules that B breaks and A does not.
+    :param repairs: The rules that A breaks and B does not.
+    :param a_ns: The median of A's blackouts, nanoseconds; null if none of
+        its runs has one.
+    :param b_ns: The median of B's blackouts.
+    :param moved: The blackout and its phases, as far as they changed.
+    :param detail: Why the scenario is not judged; empty if it is.
+    """
+
+    scenario: str
+    fate: ChangeFate
+    verdict: Verdict
+    a: str
+    b: str
+    breaks: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
+    a_ns: float | None = None
+    b_ns: float | None = None
+    moved: tuple[ComparedFigure, ...] = ()
+    detail: str = ""
+
+
+class JudgedChange(Value, frozen=True, kw_only=True):
+    """A change of QEMU's source, judged against the tree without it.
+
+    :param a: The name of the tree without the change.
+    :param b: The name of the tree with it.
+    :param files: The files that the patches were read from, as they were
+        named.
+    :param subjects: The titles of the patches, in order.
+    :param changed: The paths in QEMU's tree that they change.
+    :param why: Why these scenarios were run, in words.
+    :param named: The scenarios that were asked for; empty if the changed
+        files decided.
+    :param source: The source as it was named; empty if it is Debian's.
+    :param seeds: The seeds of the runs; empty if they are not sealed.
+    :param trials: The scenarios.
+    :param not_built: Why B did not build; empty if it did.
+    """
+
+    a: str
+    b: str
+    files: tuple[str, ...]
+    subjects: tuple[str, ...]
+    changed: tuple[str, ...]
+    why: str
+    named: tuple[str, ...] = ()
+    source: str = ""
+    seeds: tuple[int, ...] = ()
+    trials: tuple[ChangeTrial, ...] = ()
+    not_built: str = ""
+
+    def having(self, fate: ChangeFate) -> tuple[ChangeTrial, ...]:
+        """The scenarios with a fate.
+
+        :param fate: The fate.
+        """
+        return tuple(x for x in self.trials if x.fate is fate)

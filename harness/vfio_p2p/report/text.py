@@ -13,7 +13,7 @@ from statistics import median
 from textwrap import wrap
 
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.report import demo
+from vfio_p2p.report import change, demo
 from vfio_p2p.report.comparison import comparison_lines
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.figures import (
@@ -26,6 +26,7 @@ from vfio_p2p.report.groups import RunGroup, grouped, ranges
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.section_tables import (
     SectionTable,
+    change_table,
     fates,
     mutant_table,
     patch_table,
@@ -67,6 +68,8 @@ def render(document: Document) -> str:
 def _sections(document: Document) -> Iterator[list[str]]:
     if document.comparison is not None:
         yield [*comparison_lines(document.comparison), ""]
+    if document.change is not None:
+        yield [*_change(document), ""]
     if document.patches:
         yield [*_patches(document), ""]
     if document.versions:
@@ -78,7 +81,7 @@ def _sections(document: Document) -> Iterator[list[str]]:
     elif not _has_own_runs(document):
         yield [*_runs(document), ""]
     for found in section_tables(document):
-        if found.name in ("patches", "versions"):
+        if found.name in ("patches", "versions", "change"):
             continue
         if found.numbers:
             yield [f"{found.title}:", *_plain(found), ""]
@@ -89,7 +92,10 @@ def _sections(document: Document) -> Iterator[list[str]]:
 def _has_own_runs(document: Document) -> bool:
     """Whether a section stands for the runs, which are then not listed."""
     return bool(
-        document.comparison or document.mutants or document.followups
+        document.comparison
+        or document.mutants
+        or document.followups
+        or document.change
     )
 
 
@@ -97,6 +103,8 @@ def _closing(document: Document) -> Iterator[str]:
     counts = ""
     if document.mutants and not document.trees:
         counts = fates(document.mutants)
+    elif document.change is not None:
+        counts = change.counts_of(document.change)
     elif not (
         document.trees or document.picture or _has_own_runs(document)
     ):
@@ -294,6 +302,37 @@ def _patches(document: Document) -> list[str]:
     lines = table_lines(found.heads, rows, tight=True)
     for remark in found.remarks:
         lines += ["", *wrap(remark, _LEGEND_WIDTH)]
+    return lines
+
+
+def _change(document: Document) -> list[str]:
+    """A change: its table, and all that is known of what it breaks."""
+    judged = document.change
+    assert judged is not None
+    lines = change.heading(document)
+    if judged.not_built:
+        lines += ["", "B does not build:"]
+        return lines + [
+            f"  {printable(x)}" for x in judged.not_built.splitlines()
+        ]
+    found = change_table(judged)
+    if found.rows:
+        *heads, last = found.heads
+        lines += ["", *table_lines(heads, found.rows, wrapped=last)]
+    for breach in change.breaches(document):
+        finding = breach.finding
+        lines += [
+            "",
+            f"broken: {printable(finding.rule)} ({finding.side}), in "
+            f"{printable(breach.where)}",
+            f"  {printable(finding.message)}",
+            f"  why it matters: {printable(finding.reason)}",
+            *(f"  {line}" for line in finding.lines),
+        ]
+        if breach.run.bundle:
+            lines.append(f"  bundle: {printable(breach.run.bundle)}")
+    for remark in found.remarks:
+        lines += ["", *wrap(printable(remark), _LEGEND_WIDTH)]
     return lines
 
 
