@@ -107,6 +107,29 @@ def test_a_stop_before_the_cleanup_is_too_early() -> None:
     assert "cancelled" not in rules(of_source(qemu))
 
 
+def test_notified_after_the_stop_with_the_follow_up() -> None:
+    """The devices of a VM that is stopped stay so, until the VM starts.
+
+    In 11.1, the notifier comes before the VM starts, and the request is its
+    own, not that of the callback that follows.
+    """
+    qemu = in_precopy("11.1")
+    qemu.vm(False, "finish-migrate")
+    qemu.status("cancelling")
+    for device in qemu.devices:
+        qemu.emit(
+            Kind.NOTIFIER, "vfio_migration_state_notifier", device=device,
+            type=3,
+        )  # fmt: skip
+        qemu.set_state(device, S.STOP)
+    qemu.vm(True, "running")
+    qemu.cleanup(stop=False)
+    qemu.status("cancelled")
+    found = of_source(qemu)
+    assert rules(found) == set()
+    assert found.verdict is Verdict.PASS
+
+
 def test_notified_while_the_vm_is_stopped() -> None:
     qemu = in_precopy("10.0")
     qemu.vm(False, "paused")

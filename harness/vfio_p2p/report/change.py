@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vfio_p2p.downtime.compare import Change
@@ -38,12 +38,18 @@ def fate_of(trial: ChangeTrial) -> str:
 
     :param trial: The scenario.
     """
-    rules = ()
-    if trial.fate is ChangeFate.BROKEN:
-        rules = trial.breaks
-    elif trial.fate is ChangeFate.REPAIRED:
-        rules = trial.repairs
-    return f"{trial.fate}: {', '.join(rules)}" if rules else str(trial.fate)
+    told = {ChangeFate.BROKEN: "breaks", ChangeFate.REPAIRED: "repairs"}
+    said = {"breaks": trial.breaks, "repairs": trial.repairs}
+    words = [
+        f"{word} {', '.join(rules)}"
+        for word, rules in said.items()
+        if rules and told.get(trial.fate) != word
+    ]
+    first = said.get(told.get(trial.fate, ""), ())
+    text = str(trial.fate)
+    if first:
+        text += f": {', '.join(first)}"
+    return "; ".join([text, *words])
 
 
 def moved_of(trial: ChangeTrial) -> str:
@@ -303,7 +309,7 @@ def _figures(change: JudgedChange) -> Iterator[str]:
         yield from _filled(doubt)
 
 
-def _filled(text: str, indent: int = 0) -> Iterable[str]:
+def _filled(text: str, indent: int = 0) -> list[str]:
     return textwrap.wrap(
         printable(text), _WIDTH, initial_indent=" " * indent,
         subsequent_indent=" " * (indent + (2 if indent else 0)),
