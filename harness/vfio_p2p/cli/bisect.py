@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``vfio-p2p bisect``: find the commit that changed a downtime."""
+"""``vfio-p2p bisect``: find the commit or QEMU that changed a downtime."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
+from vfio_p2p.errors import UsageError
 from vfio_p2p.history.database import Entry
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.bisect.binaries import BinariesRequest, bisect_binaries
 from vfio_p2p.plans.bisect.plan import SCENARIO, BisectRequest, bisect
 from vfio_p2p.plans.bisect.search import (
     Above,
@@ -29,6 +31,7 @@ from vfio_p2p.trace import printable
 FORMAT = 1
 
 _DIGITS = 12
+_KINDS = {True: "commit", False: "QEMU"}
 _VERDICTS = {True: "bad", False: "good", None: "skipped"}
 # Another metric is named if it changed by at least this part of the change.
 _NOTABLE = 0.1
@@ -42,21 +45,27 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         description="Find the commit of a QEMU repository that changed a "
         "downtime: 'git bisect run', with a sealed run for each commit, in "
         "a work tree of its own. The repository is left as it is. Commits "
-        "that do not build or do not migrate are skipped.",
+        "that do not build or do not migrate are skipped. With --qemu, find "
+        "the first of several QEMUs instead, which are run as they are.",
     )
     for name, help_text in (
         ("good", "a commit from before the change"),
         ("bad", "a commit with the change; a descendant of the good one"),
     ):
         parser.add_argument(
-            f"--{name}", required=True, metavar="R", help=help_text
+            f"--{name}", metavar="R", help=help_text
         )
     parser.add_argument(
         "--source",
         type=Path,
-        required=True,
         metavar="QEMU_GIT",
         help="a git repository of QEMU",
+    )
+    options.add_qemu(
+        parser,
+        several=True,
+        more="; in place of --source, --good and --bad, give it for each "
+        "QEMU, the oldest first: the first one is good, and the last one bad",
     )
     parser.add_argument(
         "--metric",
@@ -82,7 +91,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "--above",
         type=_above,
         metavar="MS|PERCENT",
-        help="threshold over the good commit, e.g. 3 (milliseconds) or 1%%; "
+        help="threshold over the good end, e.g. 3 (milliseconds) or 1%%; "
         "by default, the midpoint between good and bad",
     )
     parser.add_argument(
@@ -107,8 +116,37 @@ def _above(text: str) -> Above:
     return Above(float(found[1]) * 1e6, percent=False)
 
 
-def request(args: argparse.Namespace) -> BisectRequest:
-    """Read the arguments."""
+def request(
+    args: argparse.Namespace,
+) -> BisectRequest | BinariesRequest:
+    """Read the arguments.
+
+    :raise UsageError: When they name neither commits nor QEMUs, or both.
+    """
+    ends = {f"--{x}": getattr(args, x) for x in ("source", "good", "bad")}
+    given = [name for name, x in ends.items() if x]
+    if args.qemu:
+        if given:
+            raise UsageError(
+                f"{', '.join(given)}: this has no effect with --qemu",
+                "Name commits of a repository, or QEMUs, but not both.",
+            )
+        return BinariesRequest(
+            qemus=tuple(args.qemu),
+            metric=args.metric,
+            scenario=args.scenario,
+            seed=args.seed,
+            at=args.at,
+            above=args.above,
+            record=args.record,
+            database=args.db,
+        )
+    if missing := [name for name in ends if name not in given]:
+        raise UsageError(
+            f"the following arguments are required: {', '.join(missing)}",
+            "Name a repository and two of its commits, or several QEMUs with "
+            "--qemu.",
+        )
     return BisectRequest(
         source=args.source,
         good=args.good,
@@ -123,15 +161,15 @@ def request(args: argparse.Namespace) -> BisectRequest:
     )
 
 
-def run(wanted: BisectRequest, context: Context) -> int:
-    """Bisect, and print the first bad commit."""
+def run(wanted: BisectRequest | BinariesRequest, context: Context) -> int:
+    """Bisect, and print the first bad commit or QEMU."""
     return report(wanted, context, Steps())
 
 
 def report(
-    wanted: BisectRequest, context: Context, steps: Steps
+    wanted: BisectRequest | BinariesRequest, context: Context, steps: Steps
 ) -> int:
-    """Bisect in given steps, and print the first bad commit.
+    """Bisect in given steps, and print the first bad commit or QEMU.
 
     :param wanted: What is searched.
     :param context: Where the result is printed.
@@ -140,9 +178,14 @@ def report(
     with context.reporter() as reporter:
 
         def tell(sample: MeasuredCommit) -> None:
-            reporter.task(sample.commit[:_DIGITS]).end(_outcome(sample))
+            reporter.task(_short(sample.commit)).end(_outcome(sample))
 
-        found = bisect(wanted, reporter, tell, steps)
+        if isinstance(wanted, BinariesRequest):
+            found = bisect_binaries(
+                wanted, reporter, tell, context.workshop
+            )
+        else:
+            found = bisect(wanted, reporter, tell, steps)
     if context.json:
         context.show_json(_document(found))
     else:
@@ -158,16 +201,19 @@ def _text(found: Bisection) -> str:
         f"{where} {probe.limit_ns / 1e6:.3f} ms is bad",
     ]
     for sample in found.samples:
-        line = f"  {sample.commit[:_DIGITS]}  {_outcome(sample)}"
+        line = f"  {_short(sample.commit)}  {_outcome(sample)}"
         if sample.value_ns is not None:
             line += f"  {printable(sample.subject)[:40]}"
         lines.append(line)
     first, before = found.first, found.before
+    last = found.candidates[-1]
     if first is None:
-        lines.append("the first bad commit is one of these:")
-        lines += [f"  {x[:_DIGITS]}" for x in found.candidates]
+        kind = _KINDS[_is_commit(last)]
+        lines.append(f"the first bad {kind} is one of these:")
+        lines += [f"  {_short(x)}" for x in found.candidates]
         return "\n".join(lines)
-    lines += ["", f"{first.commit} is the first bad commit"]
+    kind = _KINDS[_is_commit(first.commit)]
+    lines += ["", f"{printable(first.commit)} is the first bad {kind}"]
     lines.append(f"  {printable(first.subject)}")
     entry = first.entry
     if entry and entry.qemu_revision_s is not None:
@@ -175,6 +221,15 @@ def _text(found: Bisection) -> str:
         lines.append(f"  committed {time.strftime('%Y-%m-%d', date)}")
     lines += [f"  {x}" for x in _changes(probe, before, first)]
     return "\n".join(lines)
+
+
+def _is_commit(name: str) -> bool:
+    """Whether this is the hash of a commit, and not the name of a QEMU."""
+    return re.fullmatch(r"[0-9a-f]{40,64}", name) is not None
+
+
+def _short(name: str) -> str:
+    return name[:_DIGITS] if _is_commit(name) else printable(name)
 
 
 def _outcome(sample: MeasuredCommit) -> str:
@@ -195,7 +250,7 @@ def _changes(
         f"{probe.metric}: {was / 1e6:.3f} ms to "
         f"{(was + change) / 1e6:.3f} ms, "
         + difference(change, 100 * change / was if was else None, "ns"),
-        f"compared with {before.commit[:_DIGITS]}; with it changed:",
+        f"compared with {_short(before.commit)}; with it changed:",
     ]
     notable = {
         name: value

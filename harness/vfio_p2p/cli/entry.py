@@ -43,7 +43,7 @@ COMMANDS = {
     "series": "the patches: list, apply, verify, export",
     "b4-check": "an external check for b4: a patch on stdin, JSON on stdout",
     "history": "keep results, and follow a metric over revisions",
-    "bisect": "find the commit that changed a downtime",
+    "bisect": "find the commit or the QEMU that changed a downtime",
     "testbed": "the outer VM: its image, its selftest, a shell in it",
     "lab": "virtual hosts with SR-IOV devices: up, status, shell, down",
     "host": "machines with real devices: list, check",

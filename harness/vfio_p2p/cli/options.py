@@ -99,11 +99,14 @@ def add_origin(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_qemu(parser: argparse._ActionsContainer, *, several: bool) -> None:
+def add_qemu(
+    parser: argparse._ActionsContainer, *, several: bool, more: str = ""
+) -> None:
     """Add the option that names a QEMU as it is.
 
     :param parser: Gets it.
     :param several: Whether it may be repeated.
+    :param more: What it means for a command besides.
     """
     parser.add_argument(
         "--qemu",
@@ -114,7 +117,7 @@ def add_qemu(parser: argparse._ActionsContainer, *, several: bool) -> None:
         help="a QEMU that is run as it is: a binary, a build folder, the "
         "root of an unpacked system, or what Debian has built, by its "
         "version or its suite"
-        + ("; may be repeated" if several else ""),
+        + (more or ("; may be repeated" if several else "")),
     )
 
 

@@ -79,17 +79,17 @@ def bisect(
     :raise BuildError: When one of the two commits does not build.
     """
     scenario = load(request.scenario)
-    _check_place(request.at)
+    check_place(request.at)
     path = None
     if request.record:
         path = request.database or default_path()
         # Errors of the history are reported now, not after half an hour.
-        _keep(path, [])
+        keep(path, [])
 
     def told(sample: MeasuredCommit) -> None:
         tell(sample)
         if path and sample.entry:
-            _keep(path, [sample.entry])
+            keep(path, [sample.entry])
 
     task = reporter.task("bisect")
     found = search(
@@ -112,8 +112,12 @@ def bisect(
     return found
 
 
-def _check_place(name: str) -> None:
-    """See that runs can be made, before anything is built."""
+def check_place(name: str) -> None:
+    """See that exact runs can be made, before anything is built.
+
+    :param name: The name of the place.
+    :raise UsageError: When there is no such place, or it is not exact.
+    """
     place = open_place(
         name, driver=Driver.P2PSIM, programs=KnownPrograms()
     )
@@ -125,6 +129,12 @@ def _check_place(name: str) -> None:
     place.check()
 
 
-def _keep(path: Path, entries: list[Entry]) -> None:
+def keep(path: Path, entries: list[Entry]) -> None:
+    """Put measurements into a history.
+
+    :param path: The file of the history.
+    :param entries: The measurements.
+    :raise HistoryError: When the history cannot be written to.
+    """
     with open_history(path, write=True) as history:
         history.add(entries)

@@ -138,6 +138,31 @@ class Bisection:
     candidates: tuple[str, ...]
 
 
+def settled(
+    probe: Probe, good_ns: float, bad_ns: float, above: Above | None
+) -> Probe:
+    """Set the value at which bad begins.
+
+    :param probe: The measurement.
+    :param good_ns: The value of the good end, in nanoseconds.
+    :param bad_ns: The value of the bad end.
+    :param above: The threshold over the good end; None takes the midpoint.
+    :raise UsageError: When the bad end is not bad by that.
+    """
+    rising = bad_ns > good_ns or above is not None
+    limit_ns = (
+        above.limit_ns(good_ns) if above else (good_ns + bad_ns) / 2
+    )
+    found = msgspec.structs.replace(probe, limit_ns=limit_ns, rising=rising)
+    if not found.is_bad(bad_ns):
+        raise UsageError(
+            f"{probe.metric}: good {good_ns / 1e6:.3f} ms, bad "
+            f"{bad_ns / 1e6:.3f} ms: there is no change to find",
+            "Choose other ends, another scenario, or another --above.",
+        )
+    return found
+
+
 @dataclass
 class _Search:
     made: Checkout
@@ -197,19 +222,7 @@ class _Search:
         """Measure both ends, and set the value at which bad begins."""
         entries = [self.sample(good), self.sample(bad)]
         good_ns, bad_ns = map(self.value_ns, entries)
-        rising = bad_ns > good_ns or above is not None
-        limit_ns = above.limit_ns(good_ns) if above else (
-            good_ns + bad_ns
-        ) / 2
-        self.probe = msgspec.structs.replace(
-            self.probe, limit_ns=limit_ns, rising=rising
-        )
-        if not self.probe.is_bad(bad_ns):
-            raise UsageError(
-                f"{self.probe.metric}: good {good_ns / 1e6:.3f} ms, bad "
-                f"{bad_ns / 1e6:.3f} ms: there is no change to find",
-                "Choose other commits, another scenario, or another --above.",
-            )
+        self.probe = settled(self.probe, good_ns, bad_ns, above)
         for entry in entries:
             self.note(Measured(entry))
 
