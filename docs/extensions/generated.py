@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import (
     command_reference,
+    defect_reference,
     hosts_reference,
     rule_reference,
     scenario_reference,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 GENERATORS: dict[str, Callable[[], str]] = {
     "commands": command_reference.render,
+    "findings": defect_reference.render,
     "hosts-drivers": hosts_reference.render_drivers,
     "hosts-keys": hosts_reference.render_keys,
     "profile-keys": scenario_reference.render_profile,

@@ -40,6 +40,7 @@ COMMANDS = {
     "report": "report on runs: text, HTML, JUnit, JSON, Perfetto",
     "scenario": "the scenarios that come with the tool: list, show",
     "rules": "list the rules that runs are checked against",
+    "findings": "the defects found in QEMU: list, show, mail",
     "series": "the patches: list, apply, verify, export",
     "b4-check": "an external check for b4: a patch on stdin, JSON on stdout",
     "history": "keep results, and follow a metric over revisions",
