@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import (
+    bearing_reference,
     command_reference,
     defect_reference,
     hosts_reference,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 GENERATORS: dict[str, Callable[[], str]] = {
+    "bearings": bearing_reference.render,
     "commands": command_reference.render,
     "findings": defect_reference.render,
     "hosts-drivers": hosts_reference.render_drivers,

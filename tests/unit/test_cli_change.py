@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from mails import mail
 from vfio_p2p.cli import main
 from vfio_p2p.errors import BuildError, PatchError
 from vfio_p2p.plans.matrix import Cell
+from vfio_p2p.progress import Progress
+from vfio_p2p.qemu import Build, Source
 from vfio_p2p.report.collect import collect
 from vfio_p2p.report.formats import FORMATS, render
+from vfio_p2p.series import Variant
 from workshops import FakeWorkshop
 
 DIFF = b"""\
@@ -186,6 +189,33 @@ def test_a_patch_that_does_not_build(
     assert "Tested-by" not in out
     suites = ET.parse(patch.parent / "out" / "junit.xml").getroot()
     assert suites[0].get("failures") == "1"
+
+
+@pytest.mark.parametrize(("a", "b", "code"), [("1", "1", 4), ("1", "2", 0)])
+def test_a_change_that_is_not_in_the_binary(
+    patch: Path,
+    a: str,
+    b: str,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Compiled(Machine):
+        def build(
+            self,
+            source: Source,
+            variant: Variant,
+            progress: Progress,
+            *,
+            werror: bool = False,
+        ) -> Build:
+            """Return a build with the digest of a binary."""
+            found = super().build(source, variant, progress, werror=werror)
+            return replace(found, sha256=b if "+" in variant.name else a)
+
+    machine = Compiled()
+    assert validate(machine, patch, *TWO) == code
+    assert bool(machine.ran) == (code == 0)
+    assert ("to the byte" in capsys.readouterr().err) == (code == 4)
 
 
 def test_a_tree_that_does_not_build_without_the_patch(

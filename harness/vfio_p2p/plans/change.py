@@ -26,6 +26,7 @@ from vfio_p2p.plans.sources import Chosen, build_all, choose
 from vfio_p2p.plans.validate import load_scenarios
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
+from vfio_p2p.qemu import Build
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.sections import JudgedChange
@@ -74,7 +75,8 @@ def validate_change(
     :return: The report.  Its verdict is FAIL if the patches break something
         that the tree without them keeps, or do not build.
     :raise PatchError: When a patch cannot be read, or does not apply.
-    :raise SkipError: When the patches bear on no scenario.
+    :raise SkipError: When the patches bear on no scenario, or change nothing
+        in the binary.
     :raise InputError: When an option, a file or the source is wrong.
     :raise BuildError: When the tree without them does not build.
     """
@@ -126,6 +128,7 @@ def validate_change(
             chosen, None, msgspec.structs.replace(judged, not_built=text)
         )
     else:
+        _check_differ(built)
         made = judge_trees(
             chosen,
             [(tree, x) for x in scenarios for tree in (a, b)],
@@ -150,6 +153,23 @@ def _origin(origin: Origin) -> Origin:
     if origin.source is None and origin.base is None:
         return replace(origin, base=BASE)
     return origin
+
+
+def _check_differ(built: Sequence[Build]) -> None:
+    """See that there is something to test.
+
+    A change of code that is not built, or of comments, would pass anything.
+
+    :raise SkipError: When both trees gave the same binary.
+    """
+    a, b = (x.sha256 for x in built)
+    if a and a == b:
+        raise SkipError(
+            "the QEMU with the patches is the same as without them, to the "
+            "byte",
+            "They change nothing in this build, which has no more than the "
+            "testbed needs; so there is nothing to run.",
+        )
 
 
 def _name_of(paths: Sequence[Path]) -> str:
