@@ -186,6 +186,7 @@ def test_a_patch_that_does_not_build(
     assert "what?" in report(patch)["change"]["not_built"]
     out = capsys.readouterr().out
     assert "\nB does not build:\n  ninja failed\n  migration.c:1" in out
+    assert '  Applied "vfio: Do this" to QEMU 10.2.99 (stock)' in out
     assert "Tested-by" not in out
     suites = ET.parse(patch.parent / "out" / "junit.xml").getroot()
     assert suites[0].get("failures") == "1"

@@ -243,6 +243,11 @@ def _introduced(document: Document, change: JudgedChange) -> list[str]:
     if seeds:
         runs += f", seed{'s' if len(change.seeds) > 1 else ''} {seeds}"
     titles = "; ".join(f'"{x}"' for x in change.subjects)
+    if change.not_built:
+        return _filled(
+            f"Applied {titles or 'the patch'} to {document.qemu} "
+            f"({change.a}), with vfio-p2p."
+        )
     devices = sorted(
         {x.kind.split()[0] for run in document.runs for x in run.devices}
     )
