@@ -321,3 +321,11 @@ def test_how_to_run_it_again(machine: Machine, patch: Path) -> None:
         f"vfio-p2p validate --patch '{patch}' --against stock --scenario "
         "two-devices --base v10.2 --seed 42 --seeds 3\n"
     ) in render("text", document)
+
+
+def test_the_readers_own_tree(machine: Machine, patch: Path) -> None:
+    words = ("--source", "/my/qemu")
+    assert validate(machine, patch, *words, *TWO) == 0
+    assert machine.built == [("10.0", "stock"), ("10.0", "stock+my-change")]
+    document = collect([patch.parent / "out" / "report.json"])
+    assert "--source /my/qemu --base v10.0 " in render("text", document)
