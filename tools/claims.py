@@ -4,6 +4,7 @@
 
     tools/claims.py measure     makes the runs that docs/claims.csv lacks
     tools/claims.py plot        draws docs/claims-*.svg from docs/claims.csv
+    tools/claims.py letter      puts its figures into the series' cover letter
 
 A sealed run is a function, so one seed is one sample, and no run is made
 twice.  To measure everything anew, remove docs/claims.csv.
@@ -28,6 +29,7 @@ from vfio_p2p.machine.files import write_whole
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 DATA = DOCS / "claims.csv"
+LETTER = ROOT / "qemu-patches" / "v8.1" / "0000-cover-letter.txt"
 SEED = 42
 
 # The arcs of a blackout that only P2P devices have.
@@ -286,14 +288,54 @@ def draw(folder: Path) -> None:
     )
 
 
+# --- cover letter --------------------------------------------------------
+
+# The first words of its tables, each of which ends with a blank line.
+_STOP_TABLE = "  STOP_COPY to STOP takes"
+_P2P_TABLE = "  each P2P transition takes"
+_STOP_POINTS_US = (0, 20_000, 80_000)
+_P2P_POINTS_US = (0, 20_000)
+
+
+def letter(text: str, runs: list[Run]) -> str:
+    """Return a cover letter with the figures of the runs.
+
+    :param text: The letter, with a table of each kind.
+    :param runs: The runs that were measured.
+    """
+    saved = {
+        line.label: [dict(line.points)[us / 1e3] for us in _STOP_POINTS_US]
+        for line in stop_lines(runs)
+    }
+    before, after = (
+        _blackouts(runs, "p2p", 1, x) for x in ("patch-4", "patch-5")
+    )
+    longer = [(after[us] - before[us]) / 1e6 for us in _P2P_POINTS_US]
+    for first, points, rows in (
+        (_STOP_TABLE, _STOP_POINTS_US, saved),
+        (_P2P_TABLE, _P2P_POINTS_US, {"downtime is longer by": longer}),
+    ):
+        heads = "".join(f"{f'{us // 1000} ms':>10}" for us in points)
+        table = [f"{first:28}{heads}"]
+        for label, values in rows.items():
+            figures = "".join(f"{x:>10.3f}" for x in values)
+            table.append(f"  {label:26}{figures}")
+        start = text.index(f"{first} ")
+        end = text.index("\n\n", start)
+        text = text[:start] + "\n".join(table) + text[end:]
+    return text
+
+
 def main() -> None:
-    """Measure or plot, as the arguments say."""
+    """Measure, plot or write, as the arguments say."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "what", choices=("measure", "plot"), help="see the description"
+        "what",
+        choices=("measure", "plot", "letter"),
+        help="see the description",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("out/claims"),
@@ -302,6 +344,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "measure":
         measure([sys.executable, "-m", "vfio_p2p"], args.out)
+    elif args.what == "letter":
+        LETTER.write_text(letter(LETTER.read_text(), read()))
     else:
         draw(DOCS)
 

@@ -44,6 +44,15 @@ def test_plots_are_those_of_the_data(
         ).read_bytes(), f"they are not what '{again}' draws"
 
 
+def test_the_cover_letter_has_the_figures_of_the_data(
+    claims: ModuleType,
+) -> None:
+    text = claims.LETTER.read_text()
+    assert claims.letter(text, claims.read()) == text, (
+        "they are not what 'tools/claims.py letter' writes"
+    )
+
+
 def test_data_is_what_is_wanted(claims: ModuleType) -> None:
     runs = claims.read()
     wanted = list(claims.wanted())

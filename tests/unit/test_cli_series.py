@@ -441,6 +441,35 @@ def test_export(series: Command, tmp_path: Path, capsys: Capture) -> None:
     assert series("export", "--base", "v10.0", out) == 2
 
 
+def test_export_for_a_poster(
+    series: Command, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    poster = "Jane Doe <jane@example.org>"
+    assert series(
+        "export", "--base", "v10.0", "--signoff", poster, "--cover",
+        "--to", "a@example.org", "--to", "B <b@example.org>", out,
+    ) == 0  # fmt: skip
+    assert capsys.readouterr().err == ""
+    letter = (out / "0000-cover-letter.patch").read_text()
+    assert "\nTo: a@example.org, B <b@example.org>\n" in letter
+    assert f"\nFrom: {poster}\n" in letter
+    patch = (out / "0001-one.patch").read_text()
+    assert f"\nSigned-off-by: {poster}\n---\n" in patch
+
+
+@pytest.mark.parametrize("option", ["--signoff", "--to"])
+def test_export_to_no_address(
+    series: Command, tmp_path: Path, capsys: Capture, option: str
+) -> None:
+    out = tmp_path / "out"
+    assert series("export", "--base", "v10.0", option, "Jane", out) == 2
+    what, hint = capsys.readouterr().err.splitlines()
+    assert "'Jane' is not a mail address" in what
+    assert hint.startswith("  Write it as 'Name <mail@example.org>'")
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("action", ["apply", "verify"])
 def test_a_folder_that_is_not_qemu(
     series: Command, tmp_path: Path, action: str
@@ -456,5 +485,6 @@ def test_the_project_s_own_series(
     assert "v10.0, for QEMU 10.0.x" in capsys.readouterr().out
     assert main(["series", "export", "--base", "v8.1", "out"]) == 0
     assert len(list((tmp_path / "out").iterdir())) == 8
+    assert "--signoff" in capsys.readouterr().err
     assert main(["series", "export", "--base", "v8.2", "out"]) == 2
     assert "Did you mean 'v8.1'" in capsys.readouterr().err

@@ -95,7 +95,7 @@ def test_verify_a_stock_tree(folder: Path, tmp_path: Path) -> None:
 
 def test_export(folder: Path, tmp_path: Path) -> None:
     paths = [
-        export_series(ExportRequest("v10.0", tmp_path / name, folder))
+        export_series(ExportRequest("v10.0", tmp_path / name, folder)).files
         for name in ("one", "two")
     ]
     for first, second in zip(*paths, strict=True):

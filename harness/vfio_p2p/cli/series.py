@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def _add_export(actions: options.Commands) -> None:
         help="write the series as mails, ready to send",
         description="Write the series as a thread of mails: one file each "
         "for 'git send-email', and one mbox for 'git am --empty=drop'.  The "
-        "same series always gives the same mails.",
+        "same series and options always give the same mails.",
     )
     parser.add_argument(
         "--base",
@@ -132,10 +133,35 @@ def _add_export(actions: options.Commands) -> None:
         help="the base that has the series",
     )
     parser.add_argument(
+        "--signoff",
+        metavar="NAME <MAIL>",
+        help="post the series under this name: sign each patch off, and be "
+        "the author of those that have none with a real address",
+    )
+    parser.add_argument(
+        "--to",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a recipient; may be repeated",
+    )
+    parser.add_argument(
+        "--cover",
+        action="store_true",
+        help="write a cover letter to be filled in if the base has none",
+    )
+    parser.add_argument(
         "out", type=Path, metavar="DIR", help="a new or empty folder"
     )
     parser.set_defaults(
-        request=lambda x: ExportRequest(x.base, x.out, x.folder),
+        request=lambda x: ExportRequest(
+            base=x.base,
+            out=x.out,
+            folder=x.folder,
+            signoff=x.signoff,
+            to=tuple(x.to),
+            cover=x.cover,
+        ),
         run=_export,
     )
 
@@ -203,8 +229,16 @@ def _verify(wanted: VerifyRequest, context: Context) -> int:
 
 
 def _export(wanted: ExportRequest, context: Context) -> int:
-    for path in export_series(wanted):
+    done = export_series(wanted)
+    for path in done.files:
         context.show(str(path))
+    if done.nobody:
+        what = f"nobody can send mails as {done.nobody}"
+        print(
+            f"vfio-p2p: {printable(what)}\n"
+            "  Give your own name with --signoff before you send them.",
+            file=sys.stderr,
+        )
     return 0
 
 

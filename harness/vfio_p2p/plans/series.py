@@ -33,6 +33,7 @@ from vfio_p2p.series import (
 )
 from vfio_p2p.series.fit import misfit, stock_error
 from vfio_p2p.series.git import commit_patches, local_changes
+from vfio_p2p.series.posting import Person, Posting, author_of
 from vfio_p2p.series.thread import export
 from vfio_p2p.series.tree import replace_files
 from vfio_p2p.series.verify import Verified, verify
@@ -110,11 +111,31 @@ class ExportRequest:
     :param base: The name of the base that has the series.
     :param out: The folder to write to, empty or not there yet.
     :param folder: The folder of patches.
+    :param signoff: Who posts it, as ``Name <address>``; by default the mails
+                    are those of the authors.
+    :param to: The addresses of the recipients.
+    :param cover: Write a cover letter to be filled in if the base has none.
     """
 
     base: str
     out: Path
     folder: Path | None = None
+    signoff: str | None = None
+    to: tuple[str, ...] = ()
+    cover: bool = False
+
+
+@dataclass(frozen=True)
+class ExportedSeries:
+    """The result of `export_series`.
+
+    :param files: The files.
+    :param nobody: The author of the mails if nobody can have that address,
+                   so that nobody can send them.
+    """
+
+    files: tuple[Path, ...]
+    nobody: str | None
 
 
 @dataclass(frozen=True)
@@ -250,16 +271,27 @@ def verify_series(request: VerifyRequest) -> VerifiedSeries:
     return VerifiedSeries(_status(tree, base), tuple(results))
 
 
-def export_series(request: ExportRequest) -> tuple[Path, ...]:
-    """Write the series as mails, and return the files.
+def export_series(request: ExportRequest) -> ExportedSeries:
+    """Write the series as mails.
 
     :param request: See `ExportRequest`.
     :raise UsageError: When there is no such base, or it has no series, or
-                       the folder is not empty.
-    :raise PatchError: When a patch is not a mail.
+                       the folder is not empty, or an address is none.
+    :raise PatchError: When a patch is not a mail, or cannot be signed off.
     """
     base = find_base(request.base, request.folder)
-    return tuple(export(base, request.out))
+    poster = None
+    if request.signoff is not None:
+        poster = Person.parse(request.signoff, named=True)
+    posting = Posting(
+        poster=poster,
+        to=tuple(Person.parse(x, named=False) for x in request.to),
+        cover=request.cover,
+    )
+    files = export(base, request.out, posting)
+    authors = [author_of(x.name, x.read_bytes()) for x in files[:-1]]
+    nobody = [str(x) for x in authors if x.nobody]
+    return ExportedSeries(tuple(files), nobody[0] if nobody else None)
 
 
 def _wanted(base: Base, request: ApplyRequest) -> tuple[Patch, ...]:

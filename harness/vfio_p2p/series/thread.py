@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.header import Header
 from pathlib import Path
 
@@ -20,13 +20,28 @@ from vfio_p2p.errors import PatchError, UsageError
 from vfio_p2p.series.base import Base
 from vfio_p2p.series.git import MAIL_START
 from vfio_p2p.series.patch import Patch
+from vfio_p2p.series.posting import (
+    Person,
+    Posting,
+    author_of,
+    from_header,
+    posted_patch,
+    shortlog,
+)
 
 COVER = "0000-cover-letter.patch"
 COVER_TEXT = "0000-cover-letter.txt"
 MBOX = "series.mbox"
 
+# A line of a cover letter that stands for the titles by author.
+SHORTLOG = "*** SHORTLOG HERE ***"
+# `git send-email` refuses a letter in which these two are left.
+_EMPTY = f"*** SUBJECT HERE ***\n\n*** BLURB HERE ***\n\n{SHORTLOG}\n"
+# Longer lines are folded in a header.
+_HEADER_WIDTH = 78
 
-def thread(base: Base) -> dict[str, bytes]:
+
+def thread(base: Base, posting: Posting | None = None) -> dict[str, bytes]:
     """Return the mails of a series by file name, the cover letter first.
 
     Every mail but the first is a reply to the first.  The ids are computed
@@ -34,8 +49,10 @@ def thread(base: Base) -> dict[str, bytes]:
 
     The cover letter is the file ``0000-cover-letter.txt`` of the base, if
     it exists.  That is a mail, or a text whose first line is the subject.
+    Its line `SHORTLOG` is replaced by the titles of the patches.
 
     :param base: The base that has the series.
+    :param posting: How it is posted; by default the mails are as the files.
     :raise PatchError: When a patch is not a mail, or the cover letter is
                        not UTF-8.
     :raise UsageError: When the base has no series.
@@ -45,13 +62,20 @@ def thread(base: Base) -> dict[str, bytes]:
             f"base {base.name} has no series of this project",
             "'vfio-p2p series list' prints the bases and their patches.",
         )
-    mails = [(x.name, x.data) for x in base.patches]
+    posting = posting or Posting()
     for patch in base.patches:
         _split(patch.name, patch.data)
+    mails = [(x.name, _patch(x, posting.poster)) for x in base.patches]
     cover = base.folder / COVER_TEXT
-    if cover.is_file():
-        text = cover.read_bytes()
-        mails.insert(0, (COVER, _cover(text, base.patches)))
+    if posting.cover or cover.is_file():
+        text = cover.read_bytes() if cover.is_file() else _EMPTY.encode()
+        letter = _cover(text, base.patches)
+        if posting.poster:
+            letter = from_header(letter, posting.poster)
+        mails.insert(0, (COVER, _with_shortlog(letter, mails)))
+    if posting.to:
+        to = {"To": _folded("To", posting.to)}
+        mails = [(x, _add_headers(x, data, to)) for x, data in mails]
     digest = hashlib.sha256(b"\0".join(data for _, data in mails))
     root = ""
     result = {}
@@ -75,18 +99,21 @@ def thread(base: Base) -> dict[str, bytes]:
     return result
 
 
-def export(base: Base, folder: Path) -> list[Path]:
+def export(
+    base: Base, folder: Path, posting: Posting | None = None
+) -> list[Path]:
     """Write the mails of a series, one file each, and all in one mbox.
 
     :param base: The base that has the series.  The patches that are applied
                  before the series are not written.
     :param folder: A folder that is empty or does not exist yet.
+    :param posting: How it is posted; by default the mails are as the files.
     :return: The files.
-    :raise PatchError: When a patch is not a mail.
+    :raise PatchError: When a patch is not a mail, or cannot be signed off.
     :raise UsageError: When the base has no series, or the folder is not
                        empty.
     """
-    mails = thread(base)
+    mails = thread(base, posting)
     if folder.exists() and not (
         folder.is_dir() and next(folder.iterdir(), None) is None
     ):
@@ -100,6 +127,34 @@ def export(base: Base, folder: Path) -> list[Path]:
     for name, data in mails.items():
         (folder / name).write_bytes(data)
     return [folder / name for name in mails]
+
+
+def _patch(patch: Patch, poster: Person | None) -> bytes:
+    return posted_patch(patch, poster) if poster else patch.data
+
+
+def _with_shortlog(letter: bytes, mails: list[tuple[str, bytes]]) -> bytes:
+    """Return a cover letter with the titles of the mails."""
+    line = f"\n{SHORTLOG}\n".encode()
+    if line not in letter:
+        return letter
+    titles = shortlog(
+        (author_of(name, data).name, Patch(name, data)) for name, data in mails
+    )
+    return letter.replace(line, f"\n{titles}\n".encode())
+
+
+def _folded(name: str, people: Sequence[Person]) -> str:
+    """Return a header's value, with as many people on a line as fit."""
+    lines = [""]
+    width = _HEADER_WIDTH - len(f"{name}: ")
+    for number, person in enumerate(people, 1):
+        text = f"{person.header}{',' if number < len(people) else ''}"
+        if lines[-1] and len(f"{lines[-1]} {text}") > width:
+            lines.append("")
+            width = _HEADER_WIDTH
+        lines[-1] = f"{lines[-1]} {text}".lstrip()
+    return "\n ".join(lines)
 
 
 def _cover(text: bytes, patches: tuple[Patch, ...]) -> bytes:
