@@ -4,18 +4,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
+import msgspec
 import pytest
 from bundles import good_destination, good_source, make_bundle
 from qmp_events import events_of, log
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.errors import BundleError
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.places import Job, Place
+from vfio_p2p.plans.matrix import _refusal, _waits_for_a_line
 from vfio_p2p.qemu import binary
 from vfio_p2p.scenario.argv import Launcher, qemu_argv
-from vfio_p2p.scenario.load import load
+from vfio_p2p.scenario.load import load, names
+from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.tells import Tells
 from vfio_p2p.verdict import Assessment, assess, read_run
+from workshops import program_of
 
 LOGS = {
     **good_source().device_logs(),
@@ -69,7 +75,7 @@ def test_nothing_passes_without_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tells", Tells)
 def test_only_they_switch_the_events_on(tells: Tells) -> None:
     launcher = Launcher(("qemu",), Path("/firmware"), tells)
-    devices = ["sysfsdev=/a", "sysfsdev=/b"]
+    devices = [{"sysfsdev": "/a"}, {"sysfsdev": "/b"}]
     argv = qemu_argv(
         launcher, load("two-devices"), "source", devices, incoming=False
     )
@@ -119,3 +125,18 @@ def test_a_trace_by_the_time_since_the_start(tmp_path: Path) -> None:
     assert ahead - usual == -12345
     with pytest.raises(BundleError, match=r"clock\.txt is damaged"):
         first_ns(tmp_path / "bad", {"source": b"soon"})
+
+
+def test_who_waits_for_a_line_is_skipped() -> None:
+    class Anywhere:
+        @staticmethod
+        def refusal(scenario: Scenario) -> str:
+            return ""
+
+    place = cast(Place, Anywhere())
+    waits = next(x for x in map(load, names()) if _waits_for_a_line(x))
+    for tells in Tells:
+        program = msgspec.structs.replace(program_of("x"), tells=tells)
+        why = _refusal(place, Job.of(program, waits, 1))
+        assert bool(why) is (tells is not Tells.LOG)
+        assert _refusal(place, Job.of(program, load("one-device"), 1)) == ""

@@ -29,7 +29,10 @@ from vfio_p2p.plans.record import Record, keep_nothing
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.runs import failed_run, run_of
+from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.profile import latencies
+from vfio_p2p.scenario.step import Wait
+from vfio_p2p.tells import Tells
 from vfio_p2p.verdict.assess import Assessment, assess
 from vfio_p2p.verdict.reading import read_run
 
@@ -198,7 +201,16 @@ def _refusal(place: Place, job: Job) -> str:
     for program in (job.source, job.destination):
         if why := job.scenario.not_for(program.version):
             return why
+        if program.tells is not Tells.LOG and _waits_for_a_line(job.scenario):
+            return (
+                f"it waits for a line of the log, and {program.version} was "
+                "built without the trace backend 'log'"
+            )
     return place.refusal(job.scenario)
+
+
+def _waits_for_a_line(scenario: Scenario) -> bool:
+    return any(isinstance(x, Wait) and x.trace for x in scenario.steps)
 
 
 def _skipped(why: str) -> Assessment:

@@ -25,7 +25,7 @@ from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import Build, Source, build, find_source
 from vfio_p2p.qemu.abilities import Abilities, abilities_of
-from vfio_p2p.qemu.binary import find_binary, machine_types
+from vfio_p2p.qemu.binary import find_binary
 from vfio_p2p.qemu.debian import debian_root, newest_release
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.series import Patch, Variant, apply_patches
@@ -237,7 +237,8 @@ class Local:
 
     def machines(self, what: ProgramInput) -> tuple[str, ...]:
         """See `Workshop.machines`."""
-        return machine_types(self._programs.find(what))
+        found = self._programs.find(what)
+        return tuple(sorted(abilities_of(found.argv, found.content).machines))
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """See `Workshop.prepare`."""

@@ -101,19 +101,6 @@ def find_binary(path: Path) -> tuple[Program, tuple[str, ...]]:
     return program.named(name), remarks
 
 
-def machine_types(program: Program) -> tuple[str, ...]:
-    """Ask a QEMU for the machine types that it knows.
-
-    :param program: The QEMU.
-    :raise UsageError: When it does not answer.
-    """
-    said = _ask(program.binary, program.argv, "-machine", "help")
-    # The first line is a title.
-    return tuple(
-        line.split()[0] for line in said.splitlines()[1:] if line.strip()
-    )
-
-
 def _file(path: Path) -> Path:
     path = path.absolute()
     if path.is_dir():

@@ -78,11 +78,8 @@ def qemu_argv(
         argv += [
             *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
         ]
-    # A trace tells more, and an event for each arc takes its time.
-    events = "" if launcher.tells is Tells.LOG else ",migration-events=on"
-    for device in _devices(course, devices):
-        told = events if device.startswith("vfio-pci,") else ""
-        argv += ["-device", f"{device}{told}"]
+    for device in _devices(course, devices, launcher.tells):
+        argv += ["-device", device]
     if incoming:
         argv += ["-incoming", "defer"]
     elif guest.paused:
@@ -91,13 +88,15 @@ def qemu_argv(
 
 
 def _devices(
-    course: Course, devices: Sequence[Mapping[str, str]]
+    course: Course, devices: Sequence[Mapping[str, str]], tells: Tells
 ) -> Iterator[str]:
     unplugged = course.unplugged()
+    # A log tells more, and an event for each arc takes its time.
+    events = {} if tells is Tells.LOG else {"migration-events": "on"}
     for number, (spec, given) in enumerate(
         zip(course.each_device(), devices, strict=True)
     ):
-        properties = joined(course.vfio_properties(given, spec))
+        properties = joined({**course.vfio_properties(given, spec), **events})
         where = ""
         if spec.root_port:
             yield f"pcie-root-port,id=port{number},chassis={number}"
