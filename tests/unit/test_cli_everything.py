@@ -250,6 +250,7 @@ def test_upstreams_own_is_judged_once(
     [
         ["--scenario", "one-device"],
         ["--mutant", "one-pass"],
+        ["--variant", "base"],
         ["--device", "mtty"],
     ],
     ids=" ".join,
@@ -262,9 +263,8 @@ def test_bad_usage(
 
 
 @pytest.mark.parametrize(
-    "words", [["--mutants"], ["--per-patch"], ["--variant", "base"]],
-    ids=" ".join,
-)  # fmt: skip
+    "words", [["--mutants"], ["--per-patch"]], ids=" ".join
+)
 def test_all_is_all(
     machine: Machine, tmp_path: Path, words: list[str]
 ) -> None:

@@ -190,7 +190,9 @@ def test_exact_command(tmp_path: Path) -> None:
     )
     source = replace(run.inputs.source, made_of=made_of)
     known = replace(
-        run, bundle="a b", inputs=replace(run.inputs, source=source)
+        run,
+        bundle="a b",
+        inputs=replace(run.inputs, source=source, destination=source),
     )
     for runs, command in (
         ((run, known), "vfio-p2p reproduce 'a b'"),

@@ -89,9 +89,9 @@ def _qemus(run: Run, base: str) -> tuple[str, ...]:
     """
     first = second = run.variant
     of_base = base
-    if run.inputs:
-        source, destination = run.inputs.source, run.inputs.destination
-        first, second = source.variant, destination.variant
+    if run.inputs and run.variant != run.inputs.source.variant:
+        destination = run.inputs.destination
+        first, second = run.inputs.source.variant, destination.variant
         of_base = _base(destination.version) or base
     if any(is_as_it_is(x) and x != INSTALLED for x in (first, second)):
         return ()
