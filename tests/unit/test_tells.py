@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
 from bundles import good_destination, good_source, make_bundle
+from qemu_log import FakeQemu
 from qmp_events import events_of, log
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.errors import BundleError
@@ -20,6 +22,7 @@ from vfio_p2p.scenario.argv import Launcher, qemu_argv
 from vfio_p2p.scenario.load import load, names
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.tells import Tells
+from vfio_p2p.trace import heard
 from vfio_p2p.verdict import Assessment, assess, read_run
 from workshops import program_of
 
@@ -29,14 +32,29 @@ LOGS = {
 }
 
 
+def transcript(qemu: FakeQemu, prefix: str) -> bytes:
+    """Return what QEMU says over QMP in a run."""
+    said: list[object] = []
+
+    def add(way: str, time_ns: int, msg: object) -> None:
+        said.append({"time_ns": time_ns, "dir": way, "msg": msg})
+
+    for event in events_of(qemu):
+        at: Any = event["timestamp"]
+        at_ns = (at["seconds"] * 10**6 + at["microseconds"]) * 1000
+        if not said:
+            add("<-", at_ns - 10**6, {"return": {}})
+        add("<-", at_ns, event)
+    add("->", at_ns + 1000, {"execute": "quit"})
+    add("<-", at_ns + 2000, {"return": {}})
+    return log(said).replace(f'"{prefix}'.encode(), b'"vfio')
+
+
 def said() -> dict[str, bytes]:
-    """Return the events of a run that is as it should be."""
-    qemus = {"source": good_source(), "destination": good_destination()}
+    """Return the transcripts of a run that is as it should be."""
     return {
-        name: log(list(events_of(qemu))).replace(prefix, b'"vfio')
-        for (name, qemu), prefix in zip(
-            qemus.items(), (b'"src', b'"dst'), strict=True
-        )
+        "source": transcript(good_source(), "src"),
+        "destination": transcript(good_destination(), "dst"),
     }
 
 
@@ -140,3 +158,36 @@ def test_who_waits_for_a_line_is_skipped() -> None:
         why = _refusal(place, Job.of(program, waits, 1))
         assert bool(why) is (tells is not Tells.LOG)
         assert _refusal(place, Job.of(program, load("one-device"), 1)) == ""
+
+
+def test_what_is_heard() -> None:
+    whole = said()["source"]
+    found = heard(whole)
+    assert found is not None
+    assert found.start_ns < found.end_ns
+    assert whole.startswith(found.data)
+    rest = whole.removeprefix(found.data)
+    assert b'"quit"' in rest.splitlines()[0]
+    assert b'"return"' in rest.splitlines()[1]
+    assert heard(whole.splitlines(keepends=True)[1]) is None
+    # Without quit, all of it counts.
+    early = heard(found.data)
+    assert early is not None
+    assert early.data == found.data
+
+
+def test_who_was_asked_before(tmp_path: Path) -> None:
+    """A request that no event can tell of is no disagreement."""
+    late = said()
+    first, *rest = late["source"].splitlines(keepends=True)
+    booted = [x for x in rest if b"RUNNING" not in x.upper()]
+    at = json.loads(booted[0])["time_ns"] - 1000
+    start = json.loads(first) | {"time_ns": at}
+    dropped = len(rest) - len(booted)
+    assert dropped
+    late["source"] = json.dumps(start).encode() + b"\n" + b"".join(
+        rest[rest.index(booted[0]) :]
+    )
+    assert judged(tmp_path / "late", Tells.EVENTS, late).verdict is (
+        Verdict.PASS
+    )

@@ -35,7 +35,7 @@ def agreement(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
         # Missing or doubled lines are a doubt already.
         if log is None or not log.whole or side.torn(device):
             continue
-        walk = _Walk(device, log)
+        walk = _Walk(device, log, side.heard_ns)
         for arc in arcs[: len(arcs) - unfinished]:
             outcome = walk.follow(arc)
             if outcome is not None:
@@ -63,9 +63,19 @@ def _name(state: DeviceState | None) -> str:
 class _Walk:
     """Follows the traced requests through a device's own log."""
 
-    def __init__(self, device: str, log: DeviceLog) -> None:
+    def __init__(
+        self,
+        device: str,
+        log: DeviceLog,
+        heard_ns: tuple[int, int] | None = None,
+    ) -> None:
         self.device = device
-        self.rest = list(log.calls)
+        self.rest = [
+            call
+            for call in log.calls
+            if heard_ns is None
+            or heard_ns[0] <= call.request.time_ns <= heard_ns[1]
+        ]
         self.resets = log.of(DeviceReset)
 
     @property

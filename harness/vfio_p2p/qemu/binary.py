@@ -33,12 +33,12 @@ NAME = "qemu-system-x86_64"
 # Where a folder may have it: a build folder, a source tree, a root.
 _FOLDERS = ("", "build", "usr/bin", "bin", "usr/local/bin")
 _LIMIT_S = 60.0
-# It fails at once, as there is no such object, but after the trace's options
-# were read.
+# It fails at once, as there is no such file, but after the trace's options
+# were used.
 _TRACED = (
     *("-machine", "none", "-nodefaults", "-no-user-config"),
     *("-display", "none", "-S", "-trace", "file=/dev/null"),
-    *("-object", "vfio-p2p-no-such-object,id=x"),
+    *("-object", "secret,id=x,file=/vfio-p2p/none"),
 )
 _HINT = f"Name a {NAME} of QEMU 8.1 or later, or a folder that has one."
 

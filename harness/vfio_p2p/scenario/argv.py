@@ -57,7 +57,7 @@ def qemu_argv(
     argv = [
         *launcher.argv,
         *("-name", name),
-        *("-machine", f"{course.guest.machine},accel=tcg"),
+        *("-machine", f"{_machine(course)},accel=tcg"),
         *("-m", str(course.guest.ram_mib)),
         *("-L", str(launcher.firmware)),
         *("-nodefaults", "-no-user-config", "-display", "none"),
@@ -85,6 +85,15 @@ def qemu_argv(
     elif guest.paused:
         argv += ["-S"]
     return argv
+
+
+def _machine(course: Course) -> str:
+    """Return the machine type, the same machine in every build of QEMU."""
+    name = course.guest.machine
+    if name.startswith("pc-"):
+        # By default, it has these if QEMU was built with them.
+        return f"{name},hpet=off,vmport=off"
+    return name
 
 
 def _devices(

@@ -225,6 +225,8 @@ class Timeline:
     :param amounts: How much data each device wrote or loaded, as far as that
         was counted.
     :param unsure: Why some lines may be another QEMU's; else empty.
+    :param heard_ns: The time from which and until which the log shows what
+        happened, in nanoseconds since 1970; None if it shows all.
     """
 
     side: Side
@@ -243,6 +245,7 @@ class Timeline:
     bound_ns: int = 0
     amounts: Mapping[str, Amounts] = field(default_factory=dict)
     unsure: str = ""
+    heard_ns: tuple[int, int] | None = None
 
     @property
     def migrations(self) -> tuple[TracedMigration, ...]:

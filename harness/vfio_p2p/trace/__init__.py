@@ -5,7 +5,7 @@ from vfio_p2p.trace.console import ConsoleLog, continued, read_console
 from vfio_p2p.trace.device import DeviceLog, LogEntry
 from vfio_p2p.trace.devicelog import read_device_log
 from vfio_p2p.trace.formats import VERSIONS, Kind, missing_events
-from vfio_p2p.trace.qmp import EventReader, is_events
+from vfio_p2p.trace.qmp import EventReader, heard, is_events
 from vfio_p2p.trace.reader import TraceReader
 from vfio_p2p.trace.record import Backend, Clock, Record, Summary, printable
 
@@ -22,6 +22,7 @@ __all__ = [
     "Summary",
     "TraceReader",
     "continued",
+    "heard",
     "is_events",
     "missing_events",
     "printable",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -82,6 +82,13 @@ class _Line(_Message, frozen=True):
     msg: _Message | None = None
 
 
+class _Said(msgspec.Struct, frozen=True):
+    time_ns: int
+    dir: str
+    msg: dict[str, Any]
+
+
+_SAID = msgspec.json.Decoder(_Said)
 _DECODER = msgspec.json.Decoder(_Line)
 
 
@@ -124,6 +131,47 @@ def _message(line: bytes) -> _Message | None:
     if found.event is not None and found.timestamp is not None:
         return found
     return None
+
+
+class Heard(NamedTuple):
+    """The part of a transcript in which no event is missing.
+
+    :param start_ns: Its first moment, in nanoseconds since 1970.
+    :param end_ns: Its last moment.
+    :param data: Its lines.
+    """
+
+    start_ns: int
+    end_ns: int
+    data: bytes
+
+
+def heard(transcript: bytes) -> Heard | None:
+    """Return the part of a transcript in which no event is missing.
+
+    QEMU sends none before capabilities are negotiated, and those after
+    ``quit`` may not arrive.
+
+    :param transcript: A bundle's ``qmp.jsonl``.
+    :return: None if nothing was negotiated.
+    """
+    start_ns = end_ns = None
+    size = 0
+    for line in transcript.splitlines(keepends=True):
+        try:
+            said = _SAID.decode(line)
+        except NOT_JSON:
+            size += len(line)
+            continue
+        end_ns = said.time_ns
+        if start_ns is None and said.dir == "<-" and "return" in said.msg:
+            start_ns = said.time_ns
+        if said.msg.get("execute") == "quit":
+            break
+        size += len(line)
+    if start_ns is None or end_ns is None:
+        return None
+    return Heard(start_ns, end_ns, transcript[:size])
 
 
 class EventReader:

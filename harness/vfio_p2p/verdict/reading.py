@@ -48,6 +48,7 @@ from vfio_p2p.trace import (
     EventReader,
     Kind,
     TraceReader,
+    heard,
     read_console,
     read_device_log,
 )
@@ -230,11 +231,16 @@ class RunReading:
             for number, _, _ in self._devices
         }
         path = transcript_file(name)
-        data = io.BytesIO(self.bundle.files.get(path, b""))
-        reader = EventReader(data, path, shift_ns, names)
-        return replace(
+        known = heard(self.bundle.files.get(path, b""))
+        data = known.data if known else b""
+        reader = EventReader(io.BytesIO(data), path, shift_ns, names)
+        found = replace(
             build_events(reader, side), plugged=tuple(names.values())
         )
+        if known is None:
+            return found
+        window = (known.start_ns + shift_ns, known.end_ns + shift_ns)
+        return replace(found, heard_ns=window)
 
     def _ahead_ns(self, name: str) -> int:
         """Return how far the wall clock was ahead of the trace's.
