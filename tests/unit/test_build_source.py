@@ -15,10 +15,11 @@ from fake_qemu import make_tree
 from small_series import make_small_tree
 from vfio_p2p.errors import MissingToolError, NoSpaceError, SourceError
 from vfio_p2p.plans.setting import Origin
-from vfio_p2p.plans.sources import choose
+from vfio_p2p.plans.sources import Chosen, choose
 from vfio_p2p.plans.workshop import LOCAL
 from vfio_p2p.progress import SILENT
 from vfio_p2p.qemu import Source, find_source
+from vfio_p2p.series import find_base
 from vfio_p2p.series.git import Revision
 
 # git may not know the user's name.
@@ -319,6 +320,17 @@ def test_newer_qemu_is_judged_as_it_is(tmp_path: Path, stock: bool) -> None:
     chosen = choose(origin, SILENT, LOCAL)
     assert (chosen.base.name, chosen.source.version) == ("v12.3", "12.3.4")
     assert chosen.default_variants == ("stock",)
+
+
+@pytest.mark.parametrize(
+    ("base", "variants"),
+    [("v10.0", ("base", "patched")), ("v10.2", ("stock",))],
+)
+def test_what_is_judged_by_default(
+    tree: Path, base: str, variants: tuple[str, ...]
+) -> None:
+    chosen = Chosen(find_base(base), find(tree))
+    assert chosen.default_variants == variants
 
 
 def test_the_revision_of_a_checkout(tree: Path) -> None:

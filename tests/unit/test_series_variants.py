@@ -179,6 +179,38 @@ def test_a_damaged_list_of_bases(folder: Path, text: str, why: str) -> None:
         load_bases(folder)
 
 
+def test_a_base_that_is_judged_as_it_is(folder: Path) -> None:
+    path = folder / "series.toml"
+    newer = SERIES[SERIES.index("[[base]]") :].replace("10.0", "10.2", 2)
+    path.write_text(f"{SERIES}\n{newer}stock = true\n")
+    older, base = load_bases(folder)
+    assert base.name == "v10.2"
+    assert (older.as_it_is, base.as_it_is) == (False, True)
+    assert default_base(folder) == older
+    # The series is there for those who ask for it.
+    first = (*older.pre, older.patches[0])
+    assert parse_variant(base, "patch-1").patches == first
+    path.write_text(f"{SERIES}\n{newer}")
+    assert default_base(folder).name == "v10.2"
+
+
+def test_a_base_without_a_series_is_judged_as_it_is(folder: Path) -> None:
+    text = SERIES.replace('folder = "v10.0"\n', "")
+    (folder / "series.toml").write_text(text)
+    assert load_bases(folder)[0].as_it_is
+
+
+def test_the_series_is_the_same_on_each_base() -> None:
+    """The tests of other bases' patches say something of each."""
+    series = [x for x in load_bases() if x.patches]
+    assert [x.name for x in series] == ["v8.1", "v10.0", "v10.2"]
+    assert [x.as_it_is for x in series] == [False, False, True]
+    titles = {tuple(patch.subject for patch in x.patches) for x in series}
+    assert len(titles) == 1
+    removed = {len(x.pre) for x in series if x.pre}
+    assert removed == {6}
+
+
 def test_the_series_is_whole() -> None:
     base = default_base()
     assert len(base.patches) == 6

@@ -245,7 +245,8 @@ def _export(wanted: ExportRequest, context: Context) -> int:
 def _base_lines(listed: ListedBase) -> Iterator[str]:
     base = listed.base
     where = base.folder or "has upstream's series, judged as it is"
-    yield (f"{base.name}, for QEMU {base.qemu}.x: {where}")
+    more = "; judged as it is by default" if base.stock else ""
+    yield (f"{base.name}, for QEMU {base.qemu}.x: {where}{more}")
     for kind, patches in (("pre", base.pre), ("", base.patches)):
         for number, patch in enumerate(patches, 1):
             yield (f"  {kind:3} {number}  {printable(patch.subject)}")

@@ -44,7 +44,7 @@ class Chosen:
     @property
     def default_variants(self) -> tuple[str, ...]:
         """The names of the variants for users who name none."""
-        return _DEFAULT_VARIANTS if self.base.patches else (STOCK,)
+        return (STOCK,) if self.base.as_it_is else _DEFAULT_VARIANTS
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def upstream_trees(
     reporter: Reporter,
     workshop: Workshop,
 ) -> list[WholeTree]:
-    """Find the QEMU of each base that has upstream's series.
+    """Find the QEMU of each base that is judged as it is.
 
     :param known: The names of bases that are not wanted.
     :param origin: Says whether newer sources are looked for.
@@ -83,7 +83,7 @@ def upstream_trees(
             workshop,
         )
         for base in load_bases()
-        if not base.patches and base.name not in without
+        if base.as_it_is and base.name not in without
     ]
 
 

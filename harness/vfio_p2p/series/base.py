@@ -27,6 +27,8 @@ class Base:
     :param followups: The folder of the follow-ups.
     :param binary: Whether Debian has that QEMU as a binary only, and no
                    source that can be downloaded.
+    :param stock: Whether that QEMU is judged as it is although there is a
+                  series for it, unless another variant is asked for.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Base:
     mutants: Path
     followups: Path
     binary: bool = False
+    stock: bool = False
 
     @cached_property
     def pre(self) -> tuple[Patch, ...]:
@@ -50,6 +53,11 @@ class Base:
     def sequence(self) -> tuple[Patch, ...]:
         """All patches between the source and the whole series, in order."""
         return self.pre + self.patches
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether that QEMU is judged as it is, with upstream's series."""
+        return self.stock or not self.patches
 
     def covers(self, version: str) -> bool:
         """Return whether the base is for this QEMU version."""
@@ -98,17 +106,20 @@ def load_bases(folder: Path | None = None) -> tuple[Base, ...]:
             folder / data.mutants,
             folder / data.followups,
             x.binary,
+            x.stock,
         )
         for x in data.base
     )
 
 
 def default_base(folder: Path | None = None) -> Base:
-    """Return the base of users who name none: the newest with a series.
+    """Return the base of users who name none.
+
+    That is the newest on which the series is judged.
 
     :param folder: The folder of patches; by default the project's own.
     """
-    return [base for base in load_bases(folder) if base.patches][-1]
+    return [base for base in load_bases(folder) if not base.as_it_is][-1]
 
 
 def find_base(name: str, folder: Path | None = None) -> Base:

@@ -25,6 +25,7 @@ class BaseData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     qemu: str
     folder: str | None = None
     binary: bool = False
+    stock: bool = False
 
 
 class MutantData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
