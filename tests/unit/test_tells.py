@@ -13,7 +13,7 @@ from bundles import good_destination, good_source, make_bundle
 from qemu_log import FakeQemu
 from qmp_events import events_of, log
 from vfio_p2p.bundle.read import open_bundle
-from vfio_p2p.errors import BundleError
+from vfio_p2p.errors import BundleError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places import Job, Place
 from vfio_p2p.plans.matrix import _refusal, _waits_for_a_line
@@ -34,7 +34,7 @@ LOGS = {
 
 def transcript(qemu: FakeQemu, prefix: str) -> bytes:
     """Return what QEMU says over QMP in a run."""
-    said: list[object] = []
+    said: list[dict[str, object]] = []
 
     def add(way: str, time_ns: int, msg: object) -> None:
         said.append({"time_ns": time_ns, "dir": way, "msg": msg})
@@ -125,7 +125,7 @@ def test_a_binary_is_asked(
     found = binary._tells(Path("qemu"), ("qemu",), (10, 2))
     assert found is tells
     if tells is not Tells.LOG:
-        with pytest.raises(binary.UsageError, match=r"before 9\.1"):
+        with pytest.raises(UsageError, match=r"before 9\.1"):
             binary._tells(Path("qemu"), ("qemu",), (9, 0))
 
 
