@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from vfio_p2p.cli import main
+from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.scenario.load import names
+from vfio_p2p.series import load_mutants
 from vfio_p2p.verdict.assess import Assessment
 from workshops import PASS, FakeWorkshop, broken
 
@@ -101,3 +103,34 @@ def test_a_source_for_that_base_is_built(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "out")]
     assert main(["validate", *source, *out], machine) == 0
     assert machine.built == [("11.1", "stock")]
+
+
+@pytest.mark.parametrize("mode", ["--releases", "--all"])
+def test_a_report_of_it_has_the_same_verdict(
+    tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scenario that is not for a release does not count in either."""
+    verdicts = {"mapped-bars": Verdict.SKIP}
+
+    def judge(cell: Cell) -> Assessment:
+        verdict = verdicts.get(cell.job.scenario.name, Verdict.PASS)
+        if cell.variant.partition("+")[2]:
+            trips = {x.name: x.trips for x in load_mutants()}
+            name = cell.variant.partition("+")[2]
+            rules = (trips[name], *(x.name for x in RULES))
+            return Assessment(Verdict.FAIL, "migrated", broken(*rules))
+        return Assessment(verdict, "migrated")
+
+    def both() -> tuple[int, int]:
+        code = main(
+            ["validate", mode, "--out", str(tmp_path)],
+            FakeWorkshop(judge=judge),
+        )
+        return code, main(["report", str(tmp_path / "report.json")])
+
+    assert both() == (0, 0)
+    verdicts["one-device"] = Verdict.FAIL
+    assert both() == (1, 1)
+    verdicts |= dict.fromkeys(names(), Verdict.SKIP)
+    assert both() == (4, 4)
+    assert capsys.readouterr().out

@@ -240,6 +240,12 @@ def _contained(document: Document) -> list[Verdict]:
     if document.versions:
         # What QEMU refuses does not make the verdict less sure.
         parts.append(decided(run.verdict for run in document.runs))
+    elif document.trees:
+        # Nor does a scenario that is not for the release of a tree.
+        for tree in document.tree_names:
+            parts.append(
+                decided(x.verdict for x in document.runs if x.tree == tree)
+            )
     elif not (experiment or document.followups or document.change):
         parts += [run.verdict for run in document.runs]
     if not parts and not (experiment and document.runs):
