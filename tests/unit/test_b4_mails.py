@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import email
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,8 +109,14 @@ def test_good_mails_of_the_cases(ask: Ask, name: str, number: int) -> None:
     assert answer.code == 0
     assert {x["status"] for x in answer.checks} == {"pass"}
     assert {x for x, _ in workshop.pairs} == {f"patch-{number}"}
-    same = apply_patches(PreImage(ours(number)), [ours(number)])
-    assert workshop.applied == [same]
+    # The case may be of an earlier wording of ours.
+    said = email.message_from_bytes(case(name)).get_payload(decode=True)
+    assert isinstance(said, bytes)
+    added = [x[1:] for x in said.splitlines() if re.match(rb"\+(?!\+)", x)]
+    (files,) = workshop.applied
+    lines = {x for y in files.values() if y for x in y.splitlines()}
+    assert added
+    assert set(added) <= lines
 
 
 def test_the_cover_letter_of_the_cases(ask: Ask) -> None:
@@ -250,9 +258,9 @@ def test_a_patch_that_does_not_apply(ask: Ask) -> None:
 
 
 def test_a_qemu_that_has_the_series() -> None:
-    workshop = FakeWorkshop(release="10.2")
+    workshop = FakeWorkshop(release="11.1")
     request = PatchRequest(PLAIN, Origin(source=Path("qemu")))
     (check,) = check_patch(request, workshop=workshop)
     assert check.status == "warn"
-    assert "QEMU 10.2.99 has the series already" in check.summary
+    assert "QEMU 11.1.99 has the series already" in check.summary
     assert workshop.ran == []

@@ -244,7 +244,10 @@ def test_a_patch_that_does_not_apply(
         (["--mutant", "x"], "--mutant has no effect with --patch"),
         (["--fail-above-p2p", "1"], "--fail-above-p2p has no effect"),
         (["--against", "installed"], "'installed' is not built"),
-        (["--against", "patched"], "base v10.2 has no variant 'patched'"),
+        (
+            ["--against", "patched", "--base", "v11.1"],
+            "base v11.1 has no variant 'patched'",
+        ),
         (["--scenario", "x"], "no scenario 'x'"),
     ],
 )

@@ -51,7 +51,8 @@ def test_a_real_migration(release: str) -> None:
     judgement = judge(source, destination, SERIES)
     assert judgement.verdict is Verdict.PASS, judgement.as_json()
     assert judgement.untraced == (
-        "reached", "once", "sequence", "recover", "named", "cancelled"
+        "reached", "once", "sequence", "recover", "named",
+        "switchover-ack", "cancelled",
     )
     assert source.summary.backend is Backend.QMP
     assert source.devices == ("vfio1", "vfio0") or source.devices == (

@@ -84,6 +84,7 @@ def test_every_format(tmp_path: Path, name: str) -> None:
         "html": "not sealed: times are measured, not exact",
         "junit": '<property name="exact" value="false" />',
         "json": '"exact": false',
+        "markdown": "not sealed: times are measured, not exact",
         "perfetto": "run1",
     }
     assert told[name] in text

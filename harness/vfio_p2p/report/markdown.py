@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A document as Markdown: the scenarios against the trees."""
+"""A document as Markdown: the scenarios against the trees, and all tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.document import Document
+from vfio_p2p.report.figures import bound_text
 from vfio_p2p.report.groups import RunGroup, grouped
+from vfio_p2p.report.section_tables import section_tables
+from vfio_p2p.report.setup import place_of
 from vfio_p2p.trace import printable
 
 _LEGEND = (
@@ -30,16 +33,17 @@ def render(document: Document) -> str:
         for scenario in document.scenarios
     ]
     counts = ["**passed**", *(_passed(document, x) for x in trees)]
-    return "\n".join(
-        [
-            *_described(document),
-            "",
-            _LEGEND,
-            "",
-            *_table(["scenario", *trees], [*rows, counts]),
-            "",
-        ]
-    )
+    lines = [*_described(document), ""]
+    if rows:
+        lines += [_LEGEND, "", *_table(["scenario", *trees], [*rows, counts])]
+        lines.append("")
+    for found_in in section_tables(document):
+        lines += [f"**{_escaped(found_in.title)}**", ""]
+        lines += [*_table(found_in.heads, found_in.rows), ""]
+        for remark in found_in.remarks:
+            lines += [_escaped(remark), ""]
+    lines.append(f"verdict: {document.verdict}")
+    return "\n".join([*lines, ""])
 
 
 def _described(document: Document) -> Iterator[str]:
@@ -49,6 +53,9 @@ def _described(document: Document) -> Iterator[str]:
         yield _escaped(f"- {tree.name}: {tree.qemu}{source}")
     if not document.trees and document.qemu:
         yield _escaped(f"- {document.qemu}")
+    for place in dict.fromkeys(map(place_of, document.runs)):
+        if place:
+            yield _escaped(f"- {place}")
 
 
 def _cell(group: RunGroup | None) -> str:
@@ -56,7 +63,8 @@ def _cell(group: RunGroup | None) -> str:
         return ""
     texts = [str(group.verdict)]
     if group.middle_ns is not None:
-        texts.append(f"{group.middle_ns / 1e6:.3f}")
+        bound = bound_text(group.runs)
+        texts.append(f"{group.middle_ns / 1e6:.3f}{bound}")
     elif group.verdict is not Verdict.SKIP:
         texts.append(group.outcomes)
     broken = dict.fromkeys(
