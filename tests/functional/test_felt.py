@@ -12,9 +12,9 @@ from vfio_p2p.scenario.model import Outcome
 from vfio_p2p.verdict.assess import assess
 from vfio_p2p.verdict.reading import read_run
 
-# The time to pause a vCPU, and to resume it up to its next heartbeat; a tenth
+# The time to pause a vCPU, and to resume it up to its next heartbeat; a fifth
 # of the blackouts of these migrations.
-_BESIDE_NS = 5_000_000
+_BESIDE_NS = 8_000_000
 
 
 class Felt(Test):
