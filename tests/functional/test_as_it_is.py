@@ -79,7 +79,7 @@ class AsItIs(Test):
             (built, "properties", "x-migration-load-config-after-iter", False),
             (built, "properties", "x-migration-multifd-transfer", True),
             (built, "globals", '"migration.switchover-ack-legacy"', False),
-            ("debian:11.1", "globals", '"migration.nonesuch"', False),
+            ("debian:trixie", "globals", '"migration.nonesuch"', False),
         ):
             file.write_text(
                 f'name = "x"\n[[devices]]\n[{table}]\n{name} = "off"\n'
