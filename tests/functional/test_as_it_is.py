@@ -3,42 +3,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from avocado import Test
+from commands import CommandTest
 from testbed import program, run
 from vfio_p2p.verdict.assess import assess
 
-_LIMIT_S = 800.0
 
-
-class AsItIs(Test):
+class AsItIs(CommandTest):
     """``run --qemu``."""
 
     timeout = 1200
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run the command in a folder of its own."""
-        return subprocess.run(
-            [sys.executable, "-m", "vfio_p2p", *words],
-            cwd=self.workdir,
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-            check=False,
-        )
-
     def run_of(self, qemu: str, scenario: str) -> dict[str, Any]:
         """Make a run, and return what is reported of it."""
-        done = self.command("run", scenario, "--qemu", qemu, "--json")
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        (found,) = json.loads(done.stdout)["runs"]
-        return dict(found)
+        return self.reported(0, scenario, "--qemu", qemu)
 
     def test_a_build_folder(self) -> None:
         """It does the same as the build that it is."""

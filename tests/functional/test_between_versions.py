@@ -3,40 +3,21 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from avocado import Test
+from commands import CommandTest
 from vfio_p2p.bundle.read import open_bundle
 
-_LIMIT_S = 800.0
 
-
-class Versions(Test):
+class Versions(CommandTest):
     """``run --to``."""
 
     timeout = 1800
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run the command in a folder of its own."""
-        return subprocess.run(
-            [sys.executable, "-m", "vfio_p2p", *words],
-            cwd=self.workdir,
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-            check=False,
-        )
-
     def run_of(self, status: int, *words: str) -> dict[str, Any]:
         """Make a run, and return what is reported of it."""
-        done = self.command("run", *words, "--out", "made", "--json")
-        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
-        (found,) = json.loads(done.stdout)["runs"]
-        return dict(found)
+        return self.reported(status, *words, "--out", "made")
 
     def test_each_side_does_what_its_tree_does(self) -> None:
         """The P2P states are asked for where the series is, and only there.
