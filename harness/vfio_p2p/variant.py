@@ -133,6 +133,14 @@ def is_named_binary(name: str) -> bool:
     return name.startswith((QEMU, DEBIAN))
 
 
+def is_built(name: str) -> bool:
+    """Return whether users name a QEMU so that has to be built.
+
+    :param name: E.g. ``patched``.
+    """
+    return name != INSTALLED and not is_named_binary(name)
+
+
 def is_as_it_is(name: str) -> bool:
     """Return whether a variant was not built here.
 

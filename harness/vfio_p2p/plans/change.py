@@ -104,20 +104,7 @@ def validate_change(
     # If A's own patches do not apply, these are not to blame.
     workshop.check_patches(chosen.source, a.patches)
     workshop.check_patches(chosen.source, b.patches)
-    why = "the ones that were named"
-    if not request.scenarios:
-        why = _why(changed)
-    judged = JudgedChange(
-        a=request.against,
-        b=b.name,
-        files=tuple(map(str, request.patches)),
-        subjects=tuple(x.subject for x in patches if x.subject),
-        changed=changed,
-        why=why,
-        named=request.scenarios,
-        source=str(request.origin.source or ""),
-        seeds=tuple(setting.every_seed) if setting.at == SEALED else (),
-    )
+    judged = _described(request, b, patches, changed)
     forget_reports(setting.out)
     built = build_all(chosen.source, [a], reporter, workshop)
     try:
@@ -135,18 +122,49 @@ def validate_change(
             setting,
             reporter,
             workshop,
-            {
-                x.variant: AsItIs(
-                    chosen.source.origin,
-                    dict.fromkeys(Side, workshop.program(x)),
-                    chosen.base,
-                )
-                for x in built
-            },
+            _as_built(chosen, built, workshop),
         )
         document = _judged(chosen, made, judged, (a, b), scenarios)
     write_reports(setting.out, document)
     return document
+
+
+def _described(
+    request: ChangeRequest,
+    b: Variant,
+    patches: Sequence[Patch],
+    changed: tuple[str, ...],
+) -> JudgedChange:
+    """Describe the change, before anything is known of it."""
+    setting = request.setting
+    why = "the ones that were named"
+    if not request.scenarios:
+        why = _why(changed)
+    return JudgedChange(
+        a=request.against,
+        b=b.name,
+        files=tuple(map(str, request.patches)),
+        subjects=tuple(x.subject for x in patches if x.subject),
+        changed=changed,
+        why=why,
+        named=request.scenarios,
+        source=str(request.origin.source or ""),
+        seeds=tuple(setting.every_seed) if setting.at == SEALED else (),
+    )
+
+
+def _as_built(
+    chosen: Chosen, built: Sequence[Build], workshop: Workshop
+) -> dict[str, AsItIs]:
+    """Return the builds as QEMUs that need not be built, by variant."""
+    return {
+        x.variant: AsItIs(
+            chosen.source.origin,
+            dict.fromkeys(Side, workshop.program(x)),
+            chosen.base,
+        )
+        for x in built
+    }
 
 
 def _origin(origin: Origin) -> Origin:

@@ -24,6 +24,7 @@ from vfio_p2p.variant import (
     DEBIAN,
     INSTALLED,
     QEMU,
+    is_built,
     is_named_binary,
     is_tree,
     tree_names,
@@ -44,7 +45,7 @@ class End:
     @property
     def built(self) -> bool:
         """Whether it is built."""
-        return self.name != INSTALLED and not is_named_binary(self.name)
+        return is_built(self.name)
 
 
 @dataclass(frozen=True)

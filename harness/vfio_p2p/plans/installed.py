@@ -23,6 +23,7 @@ from vfio_p2p.variant import (
     STOCK,
     has_series,
     is_as_it_is,
+    is_built,
     is_named_binary,
     release_of,
 )
@@ -143,7 +144,7 @@ def _choose(
 ) -> UnderTest:
     """Do as `choose_subject`, for a base whose source can be had."""
     wanted = tuple(dict.fromkeys(names))
-    built = [x for x in wanted if x != INSTALLED and not is_named_binary(x)]
+    built = [x for x in wanted if is_built(x)]
     if wanted and not built:
         _check_unused(origin, wanted)
     if set(wanted) != {INSTALLED}:

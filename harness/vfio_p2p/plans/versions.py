@@ -23,7 +23,11 @@ from vfio_p2p.plans.ends import (
 )
 from vfio_p2p.plans.judging import versions as judging
 from vfio_p2p.plans.judging.versions import PairRun
-from vfio_p2p.plans.machines import common_machine, pinned
+from vfio_p2p.plans.machines import (
+    common_machine,
+    pinned,
+    with_machine,
+)
 from vfio_p2p.plans.matrix import Cell, CellResult
 from vfio_p2p.plans.modes import check_fixed
 from vfio_p2p.plans.runs import forget_reports, write_reports
@@ -182,7 +186,7 @@ def _run(
                 both = [machines[x] for x in key[:2]]
                 known = request.machine or common_machine(both)
                 played = (
-                    pinned(scenario, [[known]], known) if known else scenario
+                    with_machine(scenario, known) if known else scenario
                 )
                 cell = Cell(
                     job_between(first, second, played, setting.seed),

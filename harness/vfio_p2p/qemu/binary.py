@@ -75,7 +75,7 @@ def find_binary(path: Path) -> tuple[Program, tuple[str, ...]]:
             libraries = libraries_of(
                 binary, [*launch[:-1], "--list"]
             ) | {LOADER: own}
-    version, tells = _check(binary, launch)
+    version, tells, events = _check(binary, launch)
     program = Program.at(
         binary,
         variant="",
@@ -90,8 +90,7 @@ def find_binary(path: Path) -> tuple[Program, tuple[str, ...]]:
             f"{binary} was built without the trace backends 'log' and "
             "'simple', so the order is judged by QMP's events alone",
         )
-    events = _ask(binary, launch, "-trace", "help").split()
-    absent = missing_events(version, events)
+    absent = missing_events(version, events.split())
     remarks: tuple[str, ...] = ()
     if absent:
         remarks = (
@@ -186,10 +185,13 @@ def _library_folders(root: Path) -> Iterator[Path]:
             )
 
 
-def _check(binary: Path, launch: Sequence[str]) -> tuple[str, Tells]:
+def _check(
+    binary: Path, launch: Sequence[str]
+) -> tuple[str, Tells, str]:
     """See that runs can be made and judged.
 
-    :return: The version, and how it tells of its migrations.
+    :return: The version, how it tells of its migrations, and what it says of
+        its trace events; empty if it writes no trace.
     """
     found = version_line(_ask(binary, launch, "--version"))
     if found is None:
@@ -202,9 +204,10 @@ def _check(binary: Path, launch: Sequence[str]) -> tuple[str, Tells]:
             _HINT,
         )
     tells = _tells(binary, launch, release)
-    why = ""
+    events = why = ""
     if tells is not Tells.EVENTS:
-        why = unseen(_ask(binary, launch, "-trace", "help"))
+        events = _ask(binary, launch, "-trace", "help")
+        why = unseen(events)
     if why:
         raise UsageError(
             f"{binary} {why}, so that nothing could be seen of a run", _HINT
@@ -216,7 +219,7 @@ def _check(binary: Path, launch: Sequence[str]) -> tuple[str, Tells]:
         )
     if "q35" not in _ask(binary, launch, "-machine", "help").split():
         raise UsageError(f"{binary} has no machine q35", _HINT)
-    return line, tells
+    return line, tells, events
 
 
 def _tells(

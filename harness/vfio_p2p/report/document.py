@@ -259,8 +259,7 @@ def _of_change(document: Document) -> list[Verdict]:
         return []
     if document.change.not_built:
         return [Verdict.FAIL]
-    found = [trial.verdict for trial in document.change.trials]
-    return [x for x in found if x is not Verdict.SKIP] or found
+    return [decided(trial.verdict for trial in document.change.trials)]
 
 
 def _no_constant(text: str) -> Any:

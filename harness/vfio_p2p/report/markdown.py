@@ -37,10 +37,10 @@ def render(document: Document) -> str:
     if rows:
         lines += [_LEGEND, "", *_table(["scenario", *trees], [*rows, counts])]
         lines.append("")
-    for found_in in section_tables(document):
-        lines += [f"**{_escaped(found_in.title)}**", ""]
-        lines += [*_table(found_in.heads, found_in.rows), ""]
-        for remark in found_in.remarks:
+    for section in section_tables(document):
+        lines += [f"**{_escaped(section.title)}**", ""]
+        lines += [*_table(section.heads, section.rows), ""]
+        for remark in section.remarks:
             lines += [_escaped(remark), ""]
     lines.append(f"verdict: {document.verdict}")
     return "\n".join([*lines, ""])

@@ -8,7 +8,6 @@ one bad, as the two commits of a search in a repository are.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,6 @@ from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.errors import HarnessError, HostError, UsageError
 from vfio_p2p.history.database import Entry, default_path
-from vfio_p2p.history.entry import entry_of
-from vfio_p2p.names import suggest
 from vfio_p2p.places import Job
 from vfio_p2p.plans.bisect.plan import SCENARIO, check_place, keep
 from vfio_p2p.plans.bisect.search import (
@@ -27,7 +24,7 @@ from vfio_p2p.plans.bisect.search import (
     MeasuredCommit,
     settled,
 )
-from vfio_p2p.plans.bisect.step import NoFigureError, Probe
+from vfio_p2p.plans.bisect.step import NoFigureError, Probe, entry_with
 from vfio_p2p.plans.history import METRIC
 from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.plans.record import project_revision
@@ -184,24 +181,9 @@ class _Search:
                     f"{name}: {'; '.join(result.assessment.notes)}",
                     "Run 'vfio-p2p run --qemu' with it to see more.",
                 )
-            bundle = open_bundle(result.bundle)
-            entry = entry_of(
-                bundle,
-                qemu_revision="",
-                qemu_revision_s=None,
-                project_revision=self.probe.project_revision,
-                recorded_s=int(time.time()),
+            return entry_with(
+                open_bundle(result.bundle), self.probe, self.scenario, name
             )
-            if entry.metric(self.probe.metric) is None:
-                made = bundle.manifest.result
-                raise NoFigureError(
-                    f"no {self.probe.metric} of {name}: {self.scenario.name}: "
-                    f"{made.outcome} {made.message}".rstrip(),
-                    suggest(
-                        self.probe.metric, [x.name for x in entry.metrics]
-                    ),
-                )
-        return entry
 
     def note(self, number: int, entry: Entry) -> MeasuredCommit:
         """Keep a measurement."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import SourceError
 from vfio_p2p.history.database import Entry
@@ -22,6 +23,7 @@ from vfio_p2p.qemu import build, find_source
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
+from vfio_p2p.series.git import Revision
 from vfio_p2p.variant import STOCK
 
 # The tree is built as it is, whatever part of the series it contains.
@@ -129,6 +131,26 @@ def measure(
     bundle = asyncio.run(place.run(job, path))
     remove_tree(path)
     revision = source.revision
+    name = revision.commit[:12] if revision else ""
+    return entry_with(bundle, probe, scenario, name, revision)
+
+
+def entry_with(
+    bundle: Bundle,
+    probe: Probe,
+    scenario: Scenario,
+    name: str,
+    revision: Revision | None = None,
+) -> Entry:
+    """Make the entry of a run that has to have the metric.
+
+    :param bundle: What the run left.
+    :param probe: What is measured.
+    :param scenario: What was run.
+    :param name: What to call its QEMU in messages.
+    :param revision: The commit of its source, if it is known.
+    :raise NoFigureError: When the run does not have the metric.
+    """
     entry = entry_of(
         bundle,
         qemu_revision=revision.commit if revision else "",
@@ -138,10 +160,9 @@ def measure(
     )
     if entry.metric(probe.metric) is None:
         result = bundle.manifest.result
-        known = [x.name for x in entry.metrics]
         raise NoFigureError(
-            f"no {probe.metric} of {entry.qemu_revision[:12]}: "
-            f"{scenario.name}: {result.outcome} {result.message}".rstrip(),
-            suggest(probe.metric, known),
+            f"no {probe.metric} of {name}: {scenario.name}: "
+            f"{result.outcome} {result.message}".rstrip(),
+            suggest(probe.metric, [x.name for x in entry.metrics]),
         )
     return entry

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from vfio_p2p.downtime.compare import NEGLIGIBLE, Change
 from vfio_p2p.downtime.metrics import DEVICE
-from vfio_p2p.oracle.verdict import Verdict, worst
+from vfio_p2p.oracle.verdict import Verdict, decided, worst
 from vfio_p2p.report.figures import compared
 from vfio_p2p.report.groups import RunGroup
 from vfio_p2p.report.run import Run
@@ -82,8 +82,7 @@ def verdict(trials: Sequence[ChangeTrial]) -> Verdict:
 
     :param trials: All scenarios.
     """
-    found = [x.verdict for x in trials]
-    return worst([x for x in found if x is not Verdict.SKIP] or found)
+    return decided(x.verdict for x in trials)
 
 
 def moved(found: ComparedSets) -> tuple[ComparedFigure, ...]:
