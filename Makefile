@@ -16,8 +16,8 @@ ARGS ?=
 LAB_TESTS := tests/functional/hosts tests/functional/test_lab.py
 FUNCTIONAL_TESTS := $(filter-out $(LAB_TESTS), \
 	$(wildcard tests/functional/test_*.py))
-AVOCADO = PYTHONWARNINGS="ignore:pkg_resources" $(BIN)/avocado run \
-	--job-results-dir out/avocado
+AVOCADO = PYTHONWARNINGS="ignore:pkg_resources" $(BIN)/avocado \
+	--config tests/functional/avocado.conf run --job-results-dir out/avocado
 
 .PHONY: setup packages validate test lint types unit functional lab docs
 .PHONY: requirements clean
