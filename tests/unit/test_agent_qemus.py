@@ -242,6 +242,12 @@ class Follower:
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.flush()
 
+    def mark(self, number: int) -> None:
+        """Ask to be told when the files are read."""
+        assert self.process.stdin
+        self.process.stdin.write(b'{"mark": %d}\n' % number)
+        self.process.stdin.flush()
+
     def answer(self) -> Any:
         """Return the next document."""
         assert self.process.stdout
@@ -276,6 +282,19 @@ def test_a_log_is_followed(tmp_path: Path) -> None:
             file.write(text)
             file.flush()
             assert follower.read(4) == text.encode()
+
+
+def test_a_mark(tmp_path: Path) -> None:
+    """It is answered when everything was sent that was there before."""
+    log = tmp_path / "log"
+    log.write_bytes(bytes(1_000_000))
+    with Follower(log, back_bytes=1_000_000) as follower:
+        follower.mark(7)
+        assert follower.answer() == {"following": ["log"]}
+        assert follower.read(1_000_000) == bytes(1_000_000)
+        assert follower.answer() == {"mark": 7}
+        follower.mark(8)
+        assert follower.answer() == {"mark": 8}
 
 
 def test_the_end_of_what_was_there(tmp_path: Path) -> None:

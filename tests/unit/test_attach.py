@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from vfio_p2p.attach.capture import BACK_BYTES, Capture, Phase
-from vfio_p2p.attach.recorder import next_bundle, prune
+from vfio_p2p.attach.folder import next_bundle, prune
 from vfio_p2p.attach.target import Target, TargetKind, parse_target
 from vfio_p2p.attach.tracing import Tracing, note_path
 from vfio_p2p.attach.view import QemuView

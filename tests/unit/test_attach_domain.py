@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from vfio_p2p.attach import domain
 from vfio_p2p.attach.domain import DomainMonitor, with_trace_events
-from vfio_p2p.attach.qemu import Log, Process, find_process
+from vfio_p2p.attach.process import Log, Process, find_process
 from vfio_p2p.attach.recorder import Attachment
 from vfio_p2p.attach.second import best_monitor
 from vfio_p2p.attach.target import Target, TargetKind
@@ -101,6 +101,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         VIR_DOMAIN_PAUSED=3,
         VIR_DOMAIN_PAUSED_MIGRATION=2,
         VIR_DOMAIN_PAUSED_STARTING_UP=11,
+        VIR_DOMAIN_EVENT_STARTED=2,
+        VIR_DOMAIN_EVENT_STARTED_BOOTED=0,
+        VIR_DOMAIN_EVENT_STARTED_MIGRATED=1,
+        VIR_DOMAIN_EVENT_STOPPED=5,
         VIR_ERR_INTERNAL_ERROR=1,
         VIR_ERR_NO_SUPPORT=3,
         VIR_ERR_NO_CONNECT=5,
@@ -203,18 +207,43 @@ async def test_the_domain_of_a_source(fake: SimpleNamespace) -> None:
 
 async def test_the_domain_of_a_destination(fake: SimpleNamespace) -> None:
     """One that runs already is not the one that is waited for."""
-    found = monitor(FakeDomain(RUNNING, RUNNING, ARRIVING))
-    assert await found.arrives() == ""
-    found.changed()
+    domain = FakeDomain(RUNNING, RUNNING, ARRIVING)
+    found = monitor(domain)
     # Each look is followed by a change, until it arrives.
     wait = found._changed.wait
 
     async def change() -> Any:
-        found.changed()
+        assert not found.pending
+        found.changed(
+            domain,
+            fake.VIR_DOMAIN_EVENT_STARTED,
+            fake.VIR_DOMAIN_EVENT_STARTED_BOOTED,
+        )
         return await wait()
 
     found._changed.wait = change  # type: ignore[method-assign]
     assert await found.arriving() == "uuid"
+    assert not domain.states[1:]
+    assert found.pending
+
+
+async def test_a_migration_that_is_short(fake: SimpleNamespace) -> None:
+    """The domain runs by the time at which libvirt is asked."""
+    domain = FakeDomain(RUNNING)
+    found = monitor(domain)
+    found.changed(
+        domain,
+        fake.VIR_DOMAIN_EVENT_STARTED,
+        fake.VIR_DOMAIN_EVENT_STARTED_MIGRATED,
+    )
+    assert found.pending
+    assert await found.arriving() == "uuid"
+    # Until its QEMU is listened to.
+    assert found.pending
+    found.taken()
+    found.changed(domain, fake.VIR_DOMAIN_EVENT_STOPPED, 0)
+    assert not found.pending
+    assert await found.active()
 
 
 async def test_libvirt_is_gone(fake: SimpleNamespace) -> None:
@@ -296,7 +325,7 @@ async def test_two_qemus_of_one_uuid(
     async def both(host: object) -> list[Process]:
         return [process(8, 200, 81), process(7, 100, 71)]
 
-    monkeypatch.setattr("vfio_p2p.attach.qemu.qemus_of", both)
+    monkeypatch.setattr("vfio_p2p.attach.process.qemus_of", both)
     host: Any = SimpleNamespace(name="host")
     target = Target(TargetKind.DOMAIN, "a")
     assert (await find_process(host, target, "uuid", thread)).pid == pid

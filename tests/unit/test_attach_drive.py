@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import pytest
 from vfio_p2p.attach.drive import Drive, driving
-from vfio_p2p.attach.qemu import AttachedQemu, Log, Process
+from vfio_p2p.attach.process import Log, Process
+from vfio_p2p.attach.qemu import AttachedQemu
 from vfio_p2p.attach.target import parse_target
 from vfio_p2p.cli import main
 from vfio_p2p.cli.migrate import _capability, _parameter

@@ -4,8 +4,10 @@
 The controller sends a request on one line, ``{"pid": N, "started": TICKS,
 "files": {KEY: {"path": PATH, "back_bytes": N, "since": TEXT}}}``, and then any
 line at least every eight seconds; without one, or when stdin ends, this ends.
-Reading begins N bytes before the end that a file has at first.  If TEXT is
-not empty and is among these bytes, reading begins at the last line with it.
+A line ``{"mark": N}`` is answered by the same line, once everything was sent
+that the files held when it came.  Reading begins N bytes before the end that
+a file has at first.  If TEXT is not empty and is among these bytes, reading
+begins at the last line with it.
 
 The answers are ``{"following": [KEY, ...]}``, then for each piece of a file
 ``{"key": KEY, "data": BASE64}``, and ``{"key": KEY, "cut": WHY, "lost":
@@ -93,6 +95,7 @@ def _follow(
         controller.send({"following": [file.key for file in request.files]})
         heard = looked = time.monotonic()
         runs, told = True, False
+        marks: list[int] = []
         while not controller.ended:
             # Before reading: what it has written until now is read below.
             if runs and time.monotonic() - looked > _LOOK_S:
@@ -102,15 +105,30 @@ def _follow(
             if not (runs or more or told):
                 controller.send({"gone": True})
                 told = True
+            if not more:
+                for mark in marks:
+                    controller.send({"mark": mark})
+                marks.clear()
             controller.wait(0.0 if more else _POLL_S)
             if controller.received:
                 heard = time.monotonic()
+                marks += _marks(controller.received)
                 controller.received.clear()
             if time.monotonic() - heard > LEASE_S:
                 return
     finally:
         for file in request.files:
             file.close()
+
+
+def _marks(lines: list[bytes]) -> list[int]:
+    """Return the marks among the lines of a controller."""
+    try:
+        return [int(x["mark"]) for x in map(json.loads, lines) if "mark" in x]
+    except (TypeError, ValueError) as err:
+        raise AgentError(
+            f"a line is wrong: {err!r}", "Send it as JSON.", INPUT
+        ) from err
 
 
 def _read(controller: Controller, files: list[FollowedFile]) -> bool:

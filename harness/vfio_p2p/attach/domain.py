@@ -77,6 +77,9 @@ class DomainMonitor:
         self.closed = False
         #: Whether events come on another way.
         self.muted = False
+        #: Whether libvirt has started a QEMU to migrate to that nobody
+        #: listens to yet.
+        self.pending = False
         self._connection = connection
         self._found: Any = None
         self._busy = asyncio.Lock()
@@ -120,22 +123,31 @@ class DomainMonitor:
         """
         while not self.closed:
             self._changed.clear()
-            if uuid := await self.arrives():
-                return uuid
+            if self.pending or await self._is_arriving():
+                return str(self._found.UUIDString())
             await self._changed.wait()
         raise VMError(self.name, LOST, AGAIN)
 
-    async def arrives(self) -> str:
-        """Return the domain's UUID if it is being migrated to now."""
+    async def _is_arriving(self) -> bool:
+        """Return whether the domain is being migrated to now."""
         # Usually there is no such domain before.
         with suppress(libvirt.libvirtError):
             found = await self._call(
                 self._connection.lookupByName, self.domain
             )
             if await self._call(_is_arriving, found):
-                self._found = found
-                return str(found.UUIDString())
-        return ""
+                self._found, self.pending = found, True
+        return self.pending
+
+    async def active(self) -> bool:
+        """Return whether the domain runs, or is being migrated to."""
+        with suppress(libvirt.libvirtError):
+            return bool(await self._call(self._found.isActive))
+        return False
+
+    def taken(self) -> None:
+        """Take notice that its QEMU is listened to, or has ended."""
+        self.pending = False
 
     async def execute(
         self,
@@ -185,8 +197,20 @@ class DomainMonitor:
             )
         return answer.get("return")
 
-    def changed(self) -> None:
-        """Take notice that the domain has begun to run, or has ended."""
+    def changed(self, domain: Any, event: int, detail: int) -> None:
+        """Take notice that the domain has begun to run, or has ended.
+
+        A short migration may be over before libvirt can be asked.
+
+        :param domain: The domain, as libvirt's binding has it.
+        :param event: What has happened to it, VIR_DOMAIN_EVENT_*.
+        :param detail: The details, VIR_DOMAIN_EVENT_STARTED_* for a start.
+        """
+        if (event, detail) == (
+            libvirt.VIR_DOMAIN_EVENT_STARTED,
+            libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED,
+        ):
+            self._found, self.pending = domain, True
         self._changed.set()
 
     def close(self) -> None:
@@ -246,7 +270,7 @@ async def domain_monitor(
             conn: Any, dom: Any, event: int, detail: int, opaque: Any
         ) -> None:
             if dom.name() == domain:
-                _tell(loop, monitor.changed)
+                _tell(loop, monitor.changed, dom, event, detail)
 
         def on_close(conn: Any, reason: int, opaque: Any) -> None:
             _tell(loop, monitor.close)

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from vfio_p2p.attach.domain import DomainMonitor, domain_monitor
 from vfio_p2p.attach.monitor import Monitor, OnEvent, connected
+from vfio_p2p.attach.process import Process, Socket, find_process, same
 from vfio_p2p.attach.second import best_monitor
 from vfio_p2p.attach.target import Target, TargetKind
 from vfio_p2p.attach.tracing import Tracing, enabled_events
@@ -33,133 +32,14 @@ _LISTENS_AT = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 # Well below the lease of the agent.
 _BEAT_S = 2.0
+# The agent has the lowest priority of its host, which may be busy.
+_CATCH_UP_S = 30.0
 # How long a QEMU may take to say what it is after a migration to it.
 _ASK_S = 5.0
 # libvirt says so in the log of a domain before it starts QEMU.
 _STARTS = "starting up libvirt version"
 # What is read of a log that may have begun before QEMU.
 _BACK_BYTES = 1 << 20
-
-
-class Socket(msgspec.Struct, frozen=True):
-    """A QMP monitor of a QEMU.
-
-    :param kind: ``unix`` or ``tcp``.
-    :param address: Its path, or its ``HOST:PORT``.
-    :param held: Whether a client is connected, or waits to be.
-    """
-
-    kind: str
-    address: str
-    held: bool
-
-
-class Log(msgspec.Struct, frozen=True):
-    """Where the traces of a QEMU go.
-
-    :param path: The file; empty if there is none that can be read.
-    :param how: What leads there, or why nothing does.
-    """
-
-    path: str
-    how: str
-
-
-class Process(msgspec.Struct, frozen=True):
-    """The process of a QEMU, as the agent describes it.
-
-    :param pid: Its number.
-    :param name: Its program.
-    :param user: Its user.
-    :param argv: Its command line.
-    :param started: When it began, in ticks since its host did.
-    :param threads: The numbers of its threads.
-    :param guest: The name of its guest.
-    :param devices: Its VFIO devices, by the names that its traces have.
-    :param incoming: Where it waits for a migration, as ``-incoming`` has
-        it; empty if it was not started to be migrated to.
-    :param log: Where its traces go.
-    :param timestamps: Whether its messages have times.
-    :param monitors: Its QMP monitors.
-    :param complete: Whether all of it could be looked at.
-    """
-
-    pid: int
-    name: str
-    user: str
-    argv: list[str]
-    started: int
-    threads: list[int]
-    guest: str
-    devices: list[str]
-    incoming: str
-    log: Log
-    timestamps: bool
-    monitors: list[Socket]
-    complete: bool
-
-
-class _Found(msgspec.Struct):
-    qemus: list[Process]
-    complete: bool
-
-
-async def qemus_of(host: Host) -> list[Process]:
-    """Return the QEMUs of a host.
-
-    :param host: The host.
-    :raise HostError: When the host does not answer.
-    """
-    answer = await host.agent(["qemus"])
-    return msgspec.convert(answer, _Found).qemus
-
-
-async def find_process(
-    host: Host,
-    target: Target,
-    uuid: str = "",
-    thread: int | None = None,
-    others: Collection[int] = (),
-) -> Process:
-    """Find the process that a user has named.
-
-    :param host: Its host.
-    :param target: What names it; a domain is found by its UUID.
-    :param uuid: The UUID of the domain.
-    :param thread: The number of a thread of the domain's QEMU, if known.
-    :param others: The processes of other QEMUs of the same UUID.
-    :raise SkipError: When there is none.
-    """
-    if target.kind is TargetKind.PID:
-        answer = await host.agent(["qemus", "--pid", target.value])
-        return msgspec.convert(answer, Process)
-    found = await qemus_of(host)
-    if target.kind is TargetKind.DOMAIN:
-        mine = [x for x in found if uuid in x.argv and x.pid not in others]
-        # Two QEMUs of one host have the same UUID if its domains migrate
-        # from one libvirt to another; who is migrated to is the youngest.
-        mine.sort(key=lambda x: (thread in x.threads, x.started))
-        if mine:
-            return mine[-1]
-    for process in found:
-        if any(_same(target, monitor) for monitor in process.monitors):
-            return process
-    raise SkipError(
-        f"{host.name}: no QEMU that can be seen has {target}",
-        "'vfio-p2p watch --list' lists the QEMUs of this host. A process of "
-        "another user is seen in full by root only.",
-    )
-
-
-def _same(target: Target, monitor: Socket) -> bool:
-    if target.kind != monitor.kind:
-        return False
-    if target.kind is TargetKind.TCP:
-        return (
-            target.value.rpartition(":")[2]
-            == monitor.address.rpartition(":")[2]
-        )
-    return target.value == monitor.address
 
 
 @dataclass
@@ -179,6 +59,7 @@ class AttachedQemu:
     :param lost: Whether some of its log was removed before it was read.
     :param arrived: Whether it was started to be migrated to by libvirt, which
         passes no command on until the migration is over.
+    :param follower: Who reads its log.
     """
 
     name: str
@@ -193,6 +74,15 @@ class AttachedQemu:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     lost: bool = False
     arrived: bool = False
+    follower: Follower | None = None
+
+    async def catch_up(self) -> None:
+        """Wait until all is read that it has written to its log until now.
+
+        If that takes too long, something is taken to be lost.
+        """
+        if self.follower and not await self.follower.catch_up():
+            self.lost = True
 
     async def runs(self) -> bool:
         """Return whether its process is still there.
@@ -309,12 +199,14 @@ async def arriving(
             )
         except SkipError:
             # The migration may have failed meanwhile, and the next may come.
-            if await monitor.arrives():
+            if await monitor.active():
                 raise
+            monitor.taken()
     qemu = AttachedQemu(
         name, host, target, process, monitor, None, arrived=True
     )
     async with _following(qemu, on_log, _BACK_BYTES, _STARTS):
+        monitor.taken()
         yield qemu
 
 
@@ -341,7 +233,7 @@ async def _version(monitor: Monitor) -> str:
 
 def _free(process: Process, target: Target) -> tuple[Socket | None, str]:
     """Choose a monitor that nobody holds, or say why there is none."""
-    wanted = [x for x in process.monitors if _same(target, x)]
+    wanted = [x for x in process.monitors if same(target, x)]
     for monitor in wanted or process.monitors:
         if not monitor.held:
             return monitor, ""
@@ -416,10 +308,11 @@ async def _following(
                 f"{qemu.host.name}: the agent answers {answer!r}",
                 "Please report it.",
             )
+        qemu.follower = Follower(session, on_log, qemu)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_read(session, on_log, qemu)),
-                group.create_task(_beat(session)),
+                group.create_task(qemu.follower.read()),
+                group.create_task(qemu.follower.beat()),
             ]
             try:
                 yield
@@ -428,23 +321,58 @@ async def _following(
                     task.cancel()
 
 
-async def _read(
-    session: AgentSession, on_log: OnLog, qemu: AttachedQemu
-) -> None:
-    while True:
-        answer: dict[str, Any] = await session.receive()
-        if "data" in answer:
-            on_log(base64.b64decode(answer["data"]))
-        if answer.get("lost"):
-            qemu.lost = True
-        if "gone" in answer:
-            qemu.gone.set()
+class Follower:
+    """The agent that follows the log of a QEMU.
 
+    :param session: The conversation with it.
+    :param on_log: Called with each piece of the log.
+    :param qemu: Told when it has ended, or something was lost.
+    """
 
-async def _beat(session: AgentSession) -> None:
-    while True:
-        await asyncio.sleep(_BEAT_S)
-        await session.send({})
+    def __init__(
+        self, session: AgentSession, on_log: OnLog, qemu: AttachedQemu
+    ) -> None:
+        self._session = session
+        self._on_log = on_log
+        self._qemu = qemu
+        self._asked = 0
+        self._answered = 0
+        self._changed = asyncio.Event()
+
+    async def read(self) -> None:
+        """Take what the agent sends."""
+        while True:
+            answer: dict[str, Any] = await self._session.receive()
+            if "data" in answer:
+                self._on_log(base64.b64decode(answer["data"]))
+            if answer.get("lost"):
+                self._qemu.lost = True
+            if "gone" in answer:
+                self._qemu.gone.set()
+            if "mark" in answer:
+                self._answered = int(answer["mark"])
+                self._changed.set()
+
+    async def beat(self) -> None:
+        """Show the agent that somebody listens."""
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            await self._session.send({})
+
+    async def catch_up(self) -> bool:
+        """Wait until all is read that the log holds now.
+
+        :return: Whether it was, within a generous time.
+        """
+        self._asked += 1
+        asked = self._asked
+        await self._session.send({"mark": asked})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S):
+                while self._answered < asked:
+                    self._changed.clear()
+                    await self._changed.wait()
+        return self._answered >= asked
 
 
 def explain(err: BaseException) -> HarnessError | None:

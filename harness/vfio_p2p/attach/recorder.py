@@ -8,7 +8,6 @@ written whole or not at all.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -20,6 +19,7 @@ from typing import Any
 from vfio_p2p.attach.capture import Capture, Phase
 from vfio_p2p.attach.domain import DomainMonitor, domain_monitor
 from vfio_p2p.attach.drive import Drive, driving
+from vfio_p2p.attach.folder import next_bundle, prune
 from vfio_p2p.attach.monitor import AGAIN, LOST
 from vfio_p2p.attach.qemu import (
     AttachedQemu,
@@ -32,7 +32,6 @@ from vfio_p2p.bundle.manifest import RESULT, Inputs, ProgramInput, trace_file
 from vfio_p2p.bundle.provenance import AttachedMachine, AttachedProvenance
 from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.errors import HarnessError, InputError, VMError
-from vfio_p2p.machine.files import remove_tree
 from vfio_p2p.machine.host import Host, HostSpec, open_host
 from vfio_p2p.machine.qemu import TRANSCRIPT
 from vfio_p2p.scenario.result import Result
@@ -42,7 +41,6 @@ _TICK_S = 0.2
 _AGAIN_S = 1.0
 _ASK_S = 2.0
 _POLL_S = 1.0
-_NAME = re.compile(r"migration-\d{6,12}")
 
 # The variant of a QEMU that was not built here.
 ATTACHED = "attached"
@@ -125,6 +123,7 @@ class Recorder:
     listener: Listener = field(default_factory=Listener)
     bundles: list[Path] = field(default_factory=list)
     qemus: dict[Side, AttachedQemu] = field(default_factory=dict)
+    arriving: dict[Side, DomainMonitor] = field(default_factory=dict)
 
     async def run(self) -> list[Path]:
         """Record until there were enough migrations, or a QEMU is gone.
@@ -154,10 +153,10 @@ class Recorder:
 
     async def _attach(self) -> None:
         """Listen until there were enough migrations, or a QEMU is gone."""
-        self.qemus = {}
+        self.qemus, self.arriving = {}, {}
         async with AsyncExitStack() as stack:
             cut = stack.enter_context(_Cutter(self))
-            arrivals: list[tuple[Side, Host, DomainMonitor]] = []
+            arrivals: list[tuple[Side, Host]] = []
             for side, wanted in self.attachments.items():
                 host = await stack.enter_async_context(open_host(wanted.host))
                 if wanted.arrives(side):
@@ -169,7 +168,8 @@ class Recorder:
                             partial(cut.event, side),
                         )
                     )
-                    arrivals.append((side, host, monitor))
+                    self.arriving[side] = monitor
+                    arrivals.append((side, host))
                     self.listener.awaited(side, wanted.target)
                     continue
                 self.qemus[side] = await stack.enter_async_context(
@@ -198,10 +198,9 @@ class Recorder:
                     for task in tasks:
                         task.cancel()
 
-    async def _receive(
-        self, side: Side, host: Host, monitor: DomainMonitor, cut: _Cutter
-    ) -> None:
+    async def _receive(self, side: Side, host: Host, cut: _Cutter) -> None:
         """Listen to one QEMU after another that is migrated to."""
+        monitor = self.arriving[side]
         # On one host, the source has the same UUID.
         others = {
             x.process.pid
@@ -215,6 +214,13 @@ class Recorder:
                 self.qemus[side] = qemu
                 self.listener.attached(side, qemu)
                 await cut.left(side)
+
+    def waits(self) -> bool:
+        """Return whether a QEMU has come that is not listened to yet."""
+        return any(
+            monitor.pending and side not in self.qemus
+            for side, monitor in self.arriving.items()
+        )
 
     def add(self, bundle: Path) -> None:
         """Take notice of a bundle that is whole."""
@@ -334,7 +340,7 @@ class _Cutter:
                 if qemu.gone.is_set() and side not in self._ended:
                     self._ended.add(side)
                     self._capture.ended(side, time.time_ns())
-            if self._capture.done(time.time_ns()):
+            if self._capture.done(time.time_ns()) and not recorder.waits():
                 await self._finish()
                 if recorder.count and len(recorder.bundles) >= recorder.count:
                     return
@@ -395,6 +401,7 @@ class _Cutter:
         recorder, migration = self._recorder, self._migration
         assert migration
         for qemu in recorder.qemus.values():
+            await qemu.catch_up()
             await qemu.introduce()
         result = self._capture.result(self._downtime_ms)
         ended = self._capture
@@ -456,39 +463,3 @@ def _inputs(
             destination=machines.get(Side.DESTINATION),
         ),
     )
-
-
-def next_bundle(out: Path) -> Path:
-    """Return the folder of the next migration in a folder.
-
-    :param out: The folder, which need not exist.
-    """
-    numbers = [int(x.name.partition("-")[2]) for x in _bundles(out)]
-    return out / f"migration-{max(numbers, default=0) + 1:06}"
-
-
-def _bundles(out: Path) -> list[Path]:
-    if not out.is_dir():
-        return []
-    return sorted(x for x in out.iterdir() if _NAME.fullmatch(x.name))
-
-
-def sweep(out: Path) -> None:
-    """Remove what killed recordings have left in a folder.
-
-    :param out: The folder, which need not exist; nobody records into it.
-    """
-    if out.is_dir():
-        for path in out.glob(".migration-*.partial"):
-            remove_tree(path)
-
-
-def prune(out: Path, keep: int) -> None:
-    """Remove the oldest migrations from a folder.
-
-    :param out: The folder.
-    :param keep: How many to keep; 0 keeps all.
-    """
-    if keep:
-        for path in _bundles(out)[:-keep]:
-            remove_tree(path)

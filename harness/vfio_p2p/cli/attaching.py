@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vfio_p2p.attach.qemu import AttachedQemu, Process
+from vfio_p2p.attach.process import Process
+from vfio_p2p.attach.qemu import AttachedQemu
 from vfio_p2p.attach.target import Target, parse_target
 from vfio_p2p.attach.view import QemuView
 from vfio_p2p.cli.host_where import add_where, where

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from vfio_p2p.attach.domain import destination_xml
 from vfio_p2p.attach.drive import Drive
-from vfio_p2p.attach.qemu import Process, explain, qemus_of
-from vfio_p2p.attach.recorder import Attachment, Listener, Recorder, sweep
+from vfio_p2p.attach.folder import sweep
+from vfio_p2p.attach.process import Process, qemus_of
+from vfio_p2p.attach.qemu import explain
+from vfio_p2p.attach.recorder import Attachment, Listener, Recorder
 from vfio_p2p.attach.target import Target, TargetKind
 from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.bundle.read import open_bundle
