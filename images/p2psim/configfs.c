@@ -46,10 +46,23 @@ static void print_peer_keys(char *buf, size_t bytes,
 		  strreplace(strim(peers), ' ', ','));
 }
 
+void p2psim_log_live(struct p2psim_log *log,
+		     const struct p2psim_config *config)
+{
+	char flags[64], peers[PEER_KEYS_BYTES];
+
+	p2psim_print_flags(flags, sizeof(flags), config->flags);
+	print_peer_keys(peers, sizeof(peers), config);
+	p2psim_log(log,
+		   "live size_bytes=%u initial_bytes=%u dirty_bytes=%u seed=%llu flags=%s%s",
+		   config->size_bytes, config->initial_bytes,
+		   config->dirty_bytes, config->seed,
+		   strreplace(strim(flags), ' ', ','), peers);
+}
+
 int p2psim_go_live(struct p2psim_item *sim)
 {
 	const struct p2psim_config *config = &sim->config;
-	char flags[64], peers[PEER_KEYS_BYTES];
 	struct device *dev;
 	int ret;
 
@@ -65,13 +78,6 @@ int p2psim_go_live(struct p2psim_item *sim)
 		return PTR_ERR(dev);
 	}
 	sim->dev = dev;
-	p2psim_print_flags(flags, sizeof(flags), config->flags);
-	print_peer_keys(peers, sizeof(peers), config);
-	p2psim_log(sim->log,
-		   "live size_bytes=%u initial_bytes=%u dirty_bytes=%u seed=%llu flags=%s%s",
-		   config->size_bytes, config->initial_bytes,
-		   config->dirty_bytes, config->seed,
-		   strreplace(strim(flags), ' ', ','), peers);
 	return 0;
 }
 
@@ -110,6 +116,7 @@ static struct config_item *p2psim_make_item(struct config_group *group,
 					    const char *name)
 {
 	struct p2psim_item *sim;
+	int ret;
 
 	if (!p2psim_name_is_sane(name))
 		return ERR_PTR(-EINVAL);
@@ -117,9 +124,10 @@ static struct config_item *p2psim_make_item(struct config_group *group,
 	if (!sim)
 		return ERR_PTR(-ENOMEM);
 	sim->log = p2psim_log_create(name);
-	if (!sim->log) {
+	if (IS_ERR(sim->log)) {
+		ret = PTR_ERR(sim->log);
 		kfree(sim);
-		return ERR_PTR(-ENOMEM);
+		return ERR_PTR(ret);
 	}
 	mutex_init(&sim->lock);
 	sim->config.flags = VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P |

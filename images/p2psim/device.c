@@ -332,12 +332,15 @@ struct p2psim_device *p2psim_device_create(struct device *dev,
 	ret = p2psim_peer_create(sim);
 	if (ret)
 		goto err_put;
+	/* Before anybody can open it */
+	p2psim_log_live(log, config);
 	ret = vfio_register_emulated_iommu_dev(&sim->vdev);
 	if (ret)
-		goto err_peer;
+		goto err_gone;
 	return sim;
 
-err_peer:
+err_gone:
+	p2psim_log(log, "gone");
 	p2psim_peer_destroy(sim);
 err_put:
 	vfio_put_device(&sim->vdev);

@@ -25,13 +25,14 @@ void p2psim_heartbeat(struct p2psim_device *sim, u32 beat)
 	} else {
 		/* The counter may wrap */
 		s32 step = beat - heart->last;
+		/* Negative, if the clock was set back meanwhile: then it is none */
+		s64 gap_ns = now - heart->last_ns;
 
 		if (step <= 0)
 			heart->repeated++;
 		else
 			heart->missed += step - 1;
-		if (now - heart->last_ns >
-		    heart->gap_end_ns - heart->gap_start_ns) {
+		if (gap_ns > (s64)(heart->gap_end_ns - heart->gap_start_ns)) {
 			heart->gap_start_ns = heart->last_ns;
 			heart->gap_end_ns = now;
 		}

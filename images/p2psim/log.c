@@ -7,6 +7,7 @@
  * reader cannot tell from a sequence that started differently.
  */
 #include <linux/debugfs.h>
+#include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -24,7 +25,7 @@
  * @used: bytes of whole lines in @text
  * @tail: bytes of the "dropped" line behind them, 0 while nothing is missing
  * @dropped: events that found no room
- * @dir: debugfs directory
+ * @dir: debugfs directory, or NULL
  * @text: the lines
  */
 struct p2psim_log {
@@ -84,19 +85,24 @@ static const struct file_operations log_fops = {
 	.llseek = default_llseek,
 };
 
-struct p2psim_log *p2psim_log_create(const char *name)
+/* Left out of the kernel, or switched off by "debugfs=off" */
+static bool is_off(long error)
 {
-	struct p2psim_log *log = kvzalloc(sizeof(*log), GFP_KERNEL);
+	return error == -ENODEV || error == -EPERM;
+}
 
-	if (!log)
-		return NULL;
-	mutex_init(&log->lock);
-	log->used = scnprintf(log->text, LOG_BYTES,
-			      "p2psim-log version=4 clock=CLOCK_REALTIME\n");
-	/* debugfs may be off: its errors are not ours */
-	log->dir = debugfs_create_dir(name, log_root);
-	debugfs_create_file("log", 0444, log->dir, log, &log_fops);
-	return log;
+static int log_publish(struct p2psim_log *log, const char *name)
+{
+	struct dentry *dir, *file;
+
+	if (IS_ERR(log_root))
+		return 0;
+	dir = debugfs_create_dir(name, log_root);
+	if (IS_ERR(dir))
+		return PTR_ERR(dir);
+	log->dir = dir;
+	file = debugfs_create_file("log", 0444, dir, log, &log_fops);
+	return PTR_ERR_OR_ZERO(file);
 }
 
 void p2psim_log_destroy(struct p2psim_log *log)
@@ -107,9 +113,34 @@ void p2psim_log_destroy(struct p2psim_log *log)
 	kvfree(log);
 }
 
-void p2psim_log_init(void)
+/* A log that nobody can find is an error, unless there is no debugfs at all */
+struct p2psim_log *p2psim_log_create(const char *name)
+{
+	struct p2psim_log *log = kvzalloc(sizeof(*log), GFP_KERNEL);
+	int ret;
+
+	if (!log)
+		return ERR_PTR(-ENOMEM);
+	mutex_init(&log->lock);
+	log->used = scnprintf(log->text, LOG_BYTES,
+			      "p2psim-log version=4 clock=CLOCK_REALTIME\n");
+	ret = log_publish(log, name);
+	if (ret) {
+		p2psim_log_destroy(log);
+		return ERR_PTR(ret);
+	}
+	return log;
+}
+
+int p2psim_log_init(void)
 {
 	log_root = debugfs_create_dir(KBUILD_MODNAME, NULL);
+	if (!IS_ERR(log_root))
+		return 0;
+	if (!is_off(PTR_ERR(log_root)))
+		return PTR_ERR(log_root);
+	pr_warn(KBUILD_MODNAME ": debugfs is off, so nobody can read the logs\n");
+	return 0;
 }
 
 void p2psim_log_exit(void)

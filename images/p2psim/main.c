@@ -58,6 +58,8 @@ static struct device_driver p2psim_driver = {
 	.owner = THIS_MODULE,
 	.probe = p2psim_probe,
 	.remove = p2psim_remove,
+	/* p2psim_bus_add() looks at what the probe has left behind */
+	.probe_type = PROBE_FORCE_SYNCHRONOUS,
 	/* Only configfs decides when a device goes */
 	.suppress_bind_attrs = true,
 };
@@ -124,14 +126,17 @@ static int __init p2psim_init(void)
 	ret = driver_register(&p2psim_driver);
 	if (ret)
 		goto err_bus;
-	p2psim_log_init();
-	ret = p2psim_configfs_init();
+	ret = p2psim_log_init();
 	if (ret)
 		goto err_driver;
+	ret = p2psim_configfs_init();
+	if (ret)
+		goto err_log;
 	return 0;
 
-err_driver:
+err_log:
 	p2psim_log_exit();
+err_driver:
 	driver_unregister(&p2psim_driver);
 err_bus:
 	bus_unregister(&p2psim_bus);

@@ -145,6 +145,7 @@ static struct file *enter_state(struct p2psim_device *sim,
 		return filp;
 	/* What was loaded is half of something: nothing but a reset helps */
 	sim->state = ret ? VFIO_DEVICE_STATE_ERROR : to;
+	p2psim_session_wake(sim);
 	p2psim_peer_enter(sim);
 	return ret ? ERR_PTR(ret) : filp;
 }

@@ -205,6 +205,8 @@ struct device *p2psim_bus_add(const char *name,
 int p2psim_bus_remove(struct device *dev);
 
 /* configfs.c */
+void p2psim_log_live(struct p2psim_log *log,
+		     const struct p2psim_config *config);
 int p2psim_configfs_init(void);
 void p2psim_configfs_exit(void);
 
@@ -271,6 +273,7 @@ const struct p2psim_fault *p2psim_fault_reset(struct p2psim_device *sim);
 /* stream.c */
 struct file *p2psim_session_start(struct p2psim_device *sim, bool saving);
 void p2psim_session_end(struct p2psim_device *sim);
+void p2psim_session_wake(struct p2psim_device *sim);
 
 /* save.c */
 void p2psim_session_touch(struct p2psim_device *sim, u32 offset, u32 length);
@@ -285,7 +288,7 @@ void p2psim_heartbeat_refused(struct p2psim_device *sim);
 void p2psim_heartbeat_end(struct p2psim_device *sim, const char *when);
 
 /* log.c */
-void p2psim_log_init(void);
+int p2psim_log_init(void);
 void p2psim_log_exit(void);
 struct p2psim_log *p2psim_log_create(const char *name);
 void p2psim_log_destroy(struct p2psim_log *log);

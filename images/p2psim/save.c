@@ -5,6 +5,7 @@
 #include <linux/bitmap.h>
 #include <linux/fs.h>
 #include <linux/module.h>
+#include <linux/poll.h>
 #include <linux/uaccess.h>
 
 #include "stream.h"
@@ -178,6 +179,7 @@ static void again(struct p2psim_session *s, u32 bytes)
 	s->pos = 0;
 	s->end = bytes;
 	bitmap_set(s->unsent, 0, DIV_ROUND_UP(bytes, BLOCK_BYTES));
+	wake_up_all(&s->wait);
 }
 
 /* As when the device was given something new that its peer must prepare for */
@@ -243,6 +245,32 @@ static ssize_t save_read(struct file *filp, char __user *buf, size_t count,
 	return done;
 }
 
+/* Would read() bring something: data, the end, or that all is over? */
+static bool is_readable(struct p2psim_session *s)
+{
+	lockdep_assert_held(&s->sim->data_lock);
+	return s->ended || s->sim->state == VFIO_DEVICE_STATE_STOP_COPY ||
+	       s->used < s->filled || s->pos < s->end;
+}
+
+/*
+ * As mlx5_vfio_pci: the temporary end of precopy is nothing to read, though
+ * read() does not wait there
+ */
+static __poll_t save_poll(struct file *filp, struct poll_table_struct *wait)
+{
+	struct p2psim_session *s = filp->private_data;
+	__poll_t events = 0;
+
+	poll_wait(filp, &s->wait, wait);
+	guard(mutex)(&s->sim->data_lock);
+	if (is_readable(s))
+		events |= EPOLLIN | EPOLLRDNORM;
+	if (s->ended)
+		events |= EPOLLRDHUP;
+	return events;
+}
+
 static long save_precopy_info(struct p2psim_session *s, void __user *arg)
 {
 	size_t minsz = offsetofend(struct vfio_precopy_info, dirty_bytes);
@@ -291,6 +319,7 @@ void p2psim_session_touch(struct p2psim_device *sim, u32 offset, u32 length)
 const struct file_operations p2psim_save_fops = {
 	.owner = THIS_MODULE,
 	.read = save_read,
+	.poll = save_poll,
 	.unlocked_ioctl = save_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.release = p2psim_session_release,

@@ -50,6 +50,7 @@ struct file *p2psim_session_start(struct p2psim_device *sim, bool saving)
 		return ERR_PTR(-ENOMEM);
 	s->sim = sim;
 	s->saving = saving;
+	init_waitqueue_head(&s->wait);
 	if (saving)
 		ret = p2psim_save_start(s);
 	if (ret)
@@ -76,6 +77,14 @@ err_free:
 	return ERR_PTR(ret);
 }
 
+/* There may be more to read than before */
+void p2psim_session_wake(struct p2psim_device *sim)
+{
+	lockdep_assert_held(&sim->data_lock);
+	if (sim->session)
+		wake_up_all(&sim->session->wait);
+}
+
 void p2psim_session_end(struct p2psim_device *sim)
 {
 	struct p2psim_session *s = sim->session;
@@ -92,5 +101,6 @@ void p2psim_session_end(struct p2psim_device *sim)
 			   s->bytes, s->phase == LOAD_DONE && !s->broken);
 	sim->session = NULL;
 	s->ended = true;
+	wake_up_all(&s->wait);
 	fput(s->filp);
 }

@@ -5,6 +5,8 @@
 #ifndef P2PSIM_STREAM_H
 #define P2PSIM_STREAM_H
 
+#include <linux/wait.h>
+
 #include "p2psim.h"
 
 #define STREAM_MAGIC	0x4d41455254533250ULL	/* "P2STREAM" */
@@ -69,6 +71,7 @@ enum load_phase {
 /**
  * struct p2psim_session - one data fd
  * @sim: holds a reference, so that its data_lock outlives the fd
+ * @wait: saving: those who wait for something to read
  * @filp: the file of the fd; referenced while the session has not ended
  * @saving: direction
  * @ended: the device has let go of the session: @sim may only be unlocked
@@ -93,6 +96,7 @@ enum load_phase {
  */
 struct p2psim_session {
 	struct p2psim_device *sim;
+	wait_queue_head_t wait;
 	struct file *filp;
 	bool saving;
 	bool ended;

@@ -101,7 +101,9 @@ static int __init p2pvf_init(void)
 {
 	int ret;
 
-	p2psim_log_init();
+	ret = p2psim_log_init();
+	if (ret)
+		return ret;
 	ret = p2pvf_configfs_init();
 	if (ret)
 		goto err_log;

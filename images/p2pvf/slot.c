@@ -6,6 +6,7 @@
  * either may be there first.  A slot is there while one of them is; so the
  * log of a VF that has a directory stays when the VF is unbound.
  */
+#include <linux/err.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -33,7 +34,7 @@ static struct p2pvf_slot *add_slot(const char *address)
 	if (!slot)
 		return NULL;
 	slot->log = p2psim_log_create(address);
-	if (!slot->log) {
+	if (IS_ERR(slot->log)) {
 		kfree(slot);
 		return NULL;
 	}
@@ -72,6 +73,8 @@ static void renew_log(struct p2pvf_slot *slot)
 	if (slot->log)
 		p2psim_log_destroy(slot->log);
 	slot->log = p2psim_log_create(slot->address);
+	if (IS_ERR(slot->log))
+		slot->log = NULL;
 }
 
 static void set_opened(struct p2pvf_slot *slot, struct device *dev)

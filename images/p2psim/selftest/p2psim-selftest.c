@@ -24,7 +24,10 @@ int main(void)
 	test_latency();
 	test_heartbeat();
 	test_log();
+	test_log_names();
+	test_open_early();
 	test_precopy();
+	test_poll();
 	test_reinit();
 	test_transfer();
 	test_bad_streams();

@@ -3,10 +3,16 @@
  * Configuration, PCI regions, life and death, latencies, the log
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests.h"
@@ -313,6 +319,45 @@ void test_latency(void)
 	sim_delete("slow");
 }
 
+/* The clock is set back between two beats */
+static void test_heartbeat_set_back(void)
+{
+	unsigned long long at[4];
+	struct timespec before;
+	struct sim sim;
+	char *log, *line;
+	__u32 beat;
+
+	sim_create("heart", NULL);
+	sim_open(&sim, "heart");
+	for (beat = 1; beat < 5; beat++) {
+		bar_write(&sim, 16, &beat, 4);
+		usleep(beat == 2 ? 10000 : 1000);
+		if (beat != 3)
+			continue;
+		clock_gettime(CLOCK_REALTIME, &before);
+		before.tv_sec -= 10;
+		if (clock_settime(CLOCK_REALTIME, &before))
+			die("setting the clock");
+	}
+	clock_gettime(CLOCK_REALTIME, &before);
+	before.tv_sec += 10;
+	clock_settime(CLOCK_REALTIME, &before);
+	sim_close(&sim);
+	log = sim_log("heart");
+	line = strstr(log, "heartbeat when=close ");
+	if (!line || sscanf(line, "heartbeat when=close count=4 first=1 "
+			    "first_ns=%llu last=4 last_ns=%llu "
+			    "gap_start_ns=%llu gap_end_ns=%llu ", &at[0],
+			    &at[1], &at[2], &at[3]) != 4)
+		die("no such heartbeats in the log");
+	ok(at[1] < at[0] && at[3] - at[2] >= 10000000 &&
+	   at[3] - at[2] < 9000000000ull,
+	   "a clock that is set back is no gap");
+	free(log);
+	sim_delete("heart");
+}
+
 void test_heartbeat(void)
 {
 	unsigned long long begin, end, at[4];
@@ -372,6 +417,92 @@ void test_heartbeat(void)
 	ok(line && !strstr(line + 1, "heartbeat "), "forgotten by a reset");
 	free(log);
 	sim_delete("heart");
+	test_heartbeat_set_back();
+}
+
+void test_log_names(void)
+{
+	char path[64];
+	char *log;
+	int fd;
+
+	sim_mkdir("again");
+	snprintf(path, sizeof(path), "/sys/kernel/config/p2psim/again/seed");
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		die("%s", path);
+	is(sim_rmdir("again"), 0, "rmdir with a file open");
+	is(access("/sys/kernel/debug/p2psim/again", F_OK), -1,
+	   "its log is gone all the same");
+	is(sim_mkdir("again"), 0, "the same name again");
+	sim_set("again", "live", "1");
+	log = sim_log("again");
+	ok(strstr(log, " live "), "with a log of its own");
+	free(log);
+	close(fd);
+	log = sim_log("again");
+	ok(strstr(log, " live "), "that stays when the file is closed");
+	free(log);
+	sim_delete("again");
+}
+
+/* Opens each device that comes, as soon as the kernel allows it */
+static void *open_early(void *arg)
+{
+	struct {
+		struct inotify_event head;
+		char name[NAME_MAX + 1];
+	} event;
+	int watch = *(int *)arg, container, group, fd = -1;
+	char path[PATH_MAX];
+
+	if (read(watch, &event, sizeof(event)) <= 0)
+		die("inotify");
+	snprintf(path, sizeof(path), "/dev/vfio/%s", event.name);
+	container = open("/dev/vfio/vfio", O_RDWR);
+	while (fd < 0) {
+		usleep(10);
+		group = open(path, O_RDWR);
+		if (group < 0)
+			continue;
+		if (!ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) &&
+		    !ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
+			fd = ioctl(group, VFIO_GROUP_GET_DEVICE_FD, "early");
+		if (fd >= 0)
+			close(fd);
+		close(group);
+	}
+	close(container);
+	return NULL;
+}
+
+void test_open_early(void)
+{
+	struct sched_param urgent = { .sched_priority = 1 };
+	char *log, *live, *opened;
+	int watch, i, good = 0;
+	pthread_t thread;
+
+	for (i = 0; i < 20; i++) {
+		watch = inotify_init();
+		if (inotify_add_watch(watch, "/dev/vfio", IN_CREATE) < 0)
+			die("inotify");
+		sim_mkdir("early");
+		pthread_create(&thread, NULL, open_early, &watch);
+		pthread_setschedparam(thread, SCHED_FIFO, &urgent);
+		usleep(1000);
+		if (sim_set("early", "live", "1"))
+			die("early: live");
+		pthread_join(thread, NULL);
+		close(watch);
+		log = sim_log("early");
+		live = strstr(log, " live ");
+		opened = strstr(log, " open\n");
+		good += live && opened && live < opened;
+		free(log);
+		sim_delete("early");
+	}
+	is(good, 20, "no device is open before it is live");
 }
 
 void test_log(void)

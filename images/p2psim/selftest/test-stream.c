@@ -2,7 +2,10 @@
 /*
  * Streams: precopy, save and restore, and streams that are not right
  */
+#define _GNU_SOURCE	/* POLLRDHUP */
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +135,90 @@ void test_precopy(void)
 	free(stream.data);
 	sim_close(&sim);
 	sim_delete("pre");
+}
+
+/* Does poll() say exactly @events, and that at once? */
+static void poll_is(int data_fd, short events, const char *when)
+{
+	struct pollfd fd = {
+		.fd = data_fd,
+		.events = POLLIN | POLLRDHUP,
+	};
+	int n = poll(&fd, 1, 0);
+
+	if (!ok(n == !!events && fd.revents == events, "poll %s", when))
+		printf("# got %#x, want %#x\n", fd.revents, events);
+}
+
+static void *poll_patiently(void *arg)
+{
+	struct pollfd fd = { .fd = *(int *)arg, .events = POLLIN };
+
+	return (void *)(long)poll(&fd, 1, 10000);
+}
+
+/* Does @state bring something to read to who waits for it? */
+static void poll_wakes(struct sim *sim, int data_fd, __u32 state)
+{
+	pthread_t thread;
+	void *events;
+	__u64 took;
+
+	took = now_ns(CLOCK_MONOTONIC);
+	pthread_create(&thread, NULL, poll_patiently, &data_fd);
+	usleep(20000);
+	is(sim_set_state(sim, state, NULL), 0, "%s", state_names[state]);
+	pthread_join(thread, &events);
+	took = now_ns(CLOCK_MONOTONIC) - took;
+	ok(events == (void *)1 && took >= 20000000 && took < 5000000000ull,
+	   "poll waits for %s", state_names[state]);
+}
+
+void test_poll(void)
+{
+	struct stream stream = {};
+	struct sim sim;
+	int data_fd;
+
+	sim_create("poll", "dirty_bytes=3000", NULL);
+	sim_open(&sim, "poll");
+	if (sim_set_state(&sim, VFIO_DEVICE_STATE_PRE_COPY, &data_fd))
+		die("PRE_COPY");
+	poll_is(data_fd, POLLIN, "at first");
+	is(stream_drain(data_fd, &stream, 999), -ENOMSG, "initial data");
+	poll_is(data_fd, POLLIN, "with dirty data");
+	stream.data = realloc(stream.data,
+			      stream.bytes + FRAME_BYTES + 3000);
+	is(read(data_fd, stream.data + stream.bytes, FRAME_BYTES + 3000),
+	   FRAME_BYTES + 3000, "all of it");
+	poll_is(data_fd, 0, "when nothing is left in precopy");
+	poll_wakes(&sim, data_fd, VFIO_DEVICE_STATE_STOP_COPY);
+	poll_is(data_fd, POLLIN, "in STOP_COPY");
+	is(stream_drain(data_fd, &stream, 70000), 0, "the end");
+	poll_is(data_fd, POLLIN, "at the end, which is read as well");
+	sim_set_state(&sim, VFIO_DEVICE_STATE_RUNNING, NULL);
+	poll_is(data_fd, POLLIN | POLLRDHUP, "when the session is over");
+	close(data_fd);
+	free(stream.data);
+
+	stream = (struct stream) {};
+	if (sim_set_state(&sim, VFIO_DEVICE_STATE_PRE_COPY, &data_fd))
+		die("PRE_COPY");
+	is(stream_drain(data_fd, &stream, 999), -ENOMSG, "initial data");
+	free(stream.data);
+	stream.data = malloc(FRAME_BYTES + 3000);
+	if (read(data_fd, stream.data, FRAME_BYTES + 3000) < 0)
+		die("dirty data");
+	free(stream.data);
+	poll_wakes(&sim, data_fd, VFIO_DEVICE_STATE_RUNNING);
+	close(data_fd);
+
+	if (sim_set_state(&sim, VFIO_DEVICE_STATE_RESUMING, &data_fd))
+		die("RESUMING");
+	poll_is(data_fd, POLLIN, "by default for a loading fd");
+	close(data_fd);
+	sim_close(&sim);
+	sim_delete("poll");
 }
 
 static void reinit_is(int data_fd, bool reinit, __u64 initial, __u64 dirty,

@@ -10,12 +10,15 @@ void test_life(void);
 void test_latency(void);
 void test_heartbeat(void);
 void test_log(void);
+void test_log_names(void);
+void test_open_early(void);
 
 /* test-arcs.c */
 void test_arcs(void);
 
 /* test-stream.c */
 void test_precopy(void);
+void test_poll(void);
 void test_reinit(void);
 void test_transfer(void);
 void test_bad_streams(void);
