@@ -41,6 +41,8 @@ static bool config_is_sane(const struct p2psim_config *config)
 	       config->size_bytes <= P2PSIM_SIZE_MAX &&
 	       config->initial_bytes <= config->size_bytes &&
 	       config->dirty_bytes <= config->size_bytes &&
+	       config->read_ns_per_kib <= P2PSIM_NS_PER_KIB_MAX &&
+	       config->write_ns_per_kib <= P2PSIM_NS_PER_KIB_MAX &&
 	       config->peer_id < P2PSIM_PEERS &&
 	       !(config->peers & BIT(config->peer_id)) &&
 	       config->peer_period_us >= P2PSIM_PERIOD_MIN_US &&
@@ -106,6 +108,8 @@ P2PSIM_ATTR_NUMBER(initial_bytes, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(dirty_bytes, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(reinit_drain, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(reinit_query, "%u", kstrtou32);
+P2PSIM_ATTR_NUMBER(read_ns_per_kib, "%u", kstrtou32);
+P2PSIM_ATTR_NUMBER(write_ns_per_kib, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(seed, "%llu", kstrtou64);
 P2PSIM_ATTR_NUMBER(peer_id, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(peer_period_us, "%u", kstrtou32);
@@ -415,6 +419,8 @@ struct configfs_attribute *p2psim_attrs[] = {
 	&p2psim_attr_precopy_info_v2,
 	&p2psim_attr_reinit_drain,
 	&p2psim_attr_reinit_query,
+	&p2psim_attr_read_ns_per_kib,
+	&p2psim_attr_write_ns_per_kib,
 	&p2psim_attr_latency_us,
 	&p2psim_attr_peer_group,
 	&p2psim_attr_peer_id,

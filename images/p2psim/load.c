@@ -73,15 +73,12 @@ static int load_next(struct p2psim_session *s)
 	}
 }
 
-static ssize_t load_write(struct file *filp, const char __user *buf,
-			  size_t count, loff_t *pos)
+static ssize_t load_bytes(struct p2psim_session *s, const char __user *buf,
+			  size_t count)
 {
-	struct p2psim_session *s = filp->private_data;
 	size_t n, done = 0;
 	u8 *to;
 
-	if (pos)
-		return -ESPIPE;
 	guard(mutex)(&s->sim->data_lock);
 	if (s->ended)
 		return -ENODEV;
@@ -101,6 +98,27 @@ static ssize_t load_write(struct file *filp, const char __user *buf,
 			s->broken = true;
 	}
 	return s->broken ? -EINVAL : done;
+}
+
+static ssize_t load_write(struct file *filp, const char __user *buf,
+			  size_t count, loff_t *pos)
+{
+	struct p2psim_session *s = filp->private_data;
+	ssize_t done;
+	int ret;
+
+	if (pos)
+		return -ESPIPE;
+	ret = mutex_lock_killable(&s->io_lock);
+	if (ret)
+		return ret;
+	done = p2psim_session_pay(s, count, s->sim->config.write_ns_per_kib);
+	if (!done)
+		done = load_bytes(s, buf, count);
+	if (done > 0)
+		s->paid -= done;
+	mutex_unlock(&s->io_lock);
+	return done;
 }
 
 /* The resuming device has got it all: is it what was sent? */

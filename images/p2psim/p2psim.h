@@ -7,12 +7,14 @@
  *   p2psim_device.gate     open against going away; never held for long
  *   p2psim_device.state_lock  a whole state request, latencies included
  *   p2psim_device.data_lock   memory, registers, session and state; never
- *                          held while an arc sleeps
+ *                          held while an arc or a data fd sleeps
  *   p2psim_group.lock      (peer.c) traffic of all devices of a group
  *   p2psim_log.lock        the text of the log
  * A data fd takes the data_lock and what is below, so nothing it does, faults
  * on user memory included, can invert an order with a state request or a
- * close.  Traffic takes the lock of its group and the log's, and so never
+ * close.  Its own io_lock (stream.h) is outside of that: calls of one fd come
+ * one after another, each with the time that its bytes take, and nothing else
+ * ever waits for that lock.  Traffic takes the lock of its group and the log's, and so never
  * waits for an arc.
  */
 #ifndef P2PSIM_H
@@ -36,6 +38,7 @@
 #define P2PSIM_SIZE_MIN		4096u
 #define P2PSIM_SIZE_MAX		(64u << 20)
 #define P2PSIM_LATENCY_MAX_US	60000000u
+#define P2PSIM_NS_PER_KIB_MAX	1000000000u
 #define P2PSIM_PCI_SIZE		256
 #define P2PSIM_NAME_BYTES	32
 #define P2PSIM_PEERS		32
@@ -89,6 +92,8 @@ struct p2psim_fault {
  * @reinit_drain: with how many drains of precopy there is new initial data
  * @reinit_query: with how many queries since the last read there is; 0 for
  *                either one is never
+ * @read_ns_per_kib: time that 1024 bytes take in read() of a saving fd
+ * @write_ns_per_kib: the same in write() of a loading fd
  * @latency_us: time each arc takes, by state left and state entered
  * @peer_group: devices of a group can send to one another; "" is no group
  * @peer_id: number of the device in its group
@@ -108,6 +113,8 @@ struct p2psim_config {
 	bool precopy_info_v2;
 	u32 reinit_drain;
 	u32 reinit_query;
+	u32 read_ns_per_kib;
+	u32 write_ns_per_kib;
 	u32 latency_us[P2PSIM_STATES][P2PSIM_STATES];
 	char peer_group[P2PSIM_NAME_BYTES + 1];
 	u32 peer_id;

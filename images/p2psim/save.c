@@ -206,18 +206,53 @@ static void save_drained(struct p2psim_session *s)
 		renew_initial(s);
 }
 
-static ssize_t save_read(struct file *filp, char __user *buf, size_t count,
-			 loff_t *pos)
+/* What precopy would still send, were nothing to change */
+static u64 precopy_bytes(struct p2psim_session *s)
 {
-	struct p2psim_session *s = filp->private_data;
+	return unread_bytes(s) + framed_bytes(s->end - s->pos);
+}
+
+/* How much of @count could be read now */
+static size_t ready_bytes(struct p2psim_session *s, size_t count)
+{
+	u64 left;
+
+	lockdep_assert_held(&s->sim->data_lock);
+	if (s->sim->state != VFIO_DEVICE_STATE_STOP_COPY)
+		return min_t(u64, count, precopy_bytes(s));
+	left = p2psim_stop_copy_bytes(s->sim);
+	if (has_fault(s, P2PSIM_SAVE_SHORT))
+		left -= min_t(u64, left, s->fault->value);
+	return min_t(u64, count, left);
+}
+
+/* Takes the time of what can be read now */
+static int save_pay(struct p2psim_session *s, size_t count)
+{
+	size_t ready = 0;
+
+	scoped_guard(mutex, &s->sim->data_lock) {
+		if (!s->ended)
+			ready = ready_bytes(s, count);
+	}
+	return p2psim_session_pay(s, ready, s->sim->config.read_ns_per_kib);
+}
+
+/* -EAGAIN: nothing was there to be paid for, but now there is something */
+static ssize_t save_bytes(struct p2psim_session *s, char __user *buf,
+			  size_t count)
+{
 	size_t n, done = 0;
 	int ret;
 
-	if (pos)
-		return -ESPIPE;
 	guard(mutex)(&s->sim->data_lock);
 	if (s->ended)
 		return -ENODEV;
+	if (s->sim->config.read_ns_per_kib && ready_bytes(s, count)) {
+		if (!s->paid)
+			return -EAGAIN;
+		count = min_t(u64, count, s->paid);
+	}
 	s->queries = 0;
 	while (done < count) {
 		n = cut_short(s, count - done);
@@ -242,6 +277,28 @@ static ssize_t save_read(struct file *filp, char __user *buf, size_t count,
 		s->bytes += n;
 		done += n;
 	}
+	return done;
+}
+
+static ssize_t save_read(struct file *filp, char __user *buf, size_t count,
+			 loff_t *pos)
+{
+	struct p2psim_session *s = filp->private_data;
+	ssize_t done;
+
+	if (pos)
+		return -ESPIPE;
+	done = mutex_lock_killable(&s->io_lock);
+	if (done)
+		return done;
+	do {
+		done = save_pay(s, count);
+		if (!done)
+			done = save_bytes(s, buf, count);
+	} while (done == -EAGAIN);
+	if (done > 0)
+		s->paid -= min_t(u64, s->paid, done);
+	mutex_unlock(&s->io_lock);
 	return done;
 }
 
@@ -287,7 +344,7 @@ static long save_precopy_info(struct p2psim_session *s, void __user *arg)
 		s->queries++;
 		if (!s->renewed && s->queries == s->sim->config.reinit_query)
 			renew_initial(s);
-		bytes = unread_bytes(s) + framed_bytes(s->end - s->pos);
+		bytes = precopy_bytes(s);
 		info.flags = s->reinit ? VFIO_PRECOPY_INFO_REINIT : 0;
 		s->reinit = false;
 		info.initial_bytes = s->initial ? bytes : 0;

@@ -13,6 +13,8 @@
 #include <linux/crc32.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/hrtimer.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "stream.h"
@@ -27,12 +29,57 @@ u32 p2psim_checksum(struct p2psim_device *sim, const struct stream_end *end,
 	return ~crc32_le(crc, (const u8 *)end + skipped, bytes - skipped);
 }
 
+/*
+ * Killable and no more, as an arc.  The end of the session ends it, too: then
+ * nothing will be moved any more.
+ */
+static int sleep_ns(struct p2psim_session *s, u64 ns)
+{
+	ktime_t end = ktime_add_ns(ktime_get(), ns);
+	DEFINE_WAIT(wait);
+	int ret = 0;
+
+	for (;;) {
+		prepare_to_wait(&s->wait, &wait, TASK_KILLABLE);
+		if (READ_ONCE(s->ended) || !ktime_before(ktime_get(), end))
+			break;
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+		schedule_hrtimeout(&end, HRTIMER_MODE_ABS);
+	}
+	finish_wait(&s->wait, &wait);
+	return ret;
+}
+
+/* Takes the time of as many of @bytes as have not been paid for before */
+int p2psim_session_pay(struct p2psim_session *s, u64 bytes, u32 ns_per_kib)
+{
+	u64 scaled;
+	int ret;
+
+	lockdep_assert_held(&s->io_lock);
+	if (bytes <= s->paid)
+		return 0;
+	scaled = (bytes - s->paid) * ns_per_kib + s->unslept;
+	if (scaled >> 10) {
+		ret = sleep_ns(s, scaled >> 10);
+		if (ret)
+			return ret;
+	}
+	s->unslept = scaled & 1023;
+	s->paid = bytes;
+	return 0;
+}
+
 int p2psim_session_release(struct inode *inode, struct file *filp)
 {
 	struct p2psim_session *s = filp->private_data;
 
 	vfio_put_device(&s->sim->vdev);
 	bitmap_free(s->unsent);
+	mutex_destroy(&s->io_lock);
 	kvfree(s);
 	return 0;
 }
@@ -51,6 +98,7 @@ struct file *p2psim_session_start(struct p2psim_device *sim, bool saving)
 	s->sim = sim;
 	s->saving = saving;
 	init_waitqueue_head(&s->wait);
+	mutex_init(&s->io_lock);
 	if (saving)
 		ret = p2psim_save_start(s);
 	if (ret)
@@ -73,6 +121,7 @@ struct file *p2psim_session_start(struct p2psim_device *sim, bool saving)
 
 err_free:
 	bitmap_free(s->unsent);
+	mutex_destroy(&s->io_lock);
 	kvfree(s);
 	return ERR_PTR(ret);
 }
@@ -100,7 +149,7 @@ void p2psim_session_end(struct p2psim_device *sim)
 		p2psim_log(sim->log, "loaded bytes=%llu complete=%d",
 			   s->bytes, s->phase == LOAD_DONE && !s->broken);
 	sim->session = NULL;
-	s->ended = true;
+	WRITE_ONCE(s->ended, true);
 	wake_up_all(&s->wait);
 	fput(s->filp);
 }

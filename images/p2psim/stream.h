@@ -71,8 +71,12 @@ enum load_phase {
 /**
  * struct p2psim_session - one data fd
  * @sim: holds a reference, so that its data_lock outlives the fd
- * @wait: saving: those who wait for something to read
+ * @wait: those who wait for something to read, or for the time that their
+ *        bytes take
  * @filp: the file of the fd; referenced while the session has not ended
+ * @io_lock: serialises read() or write(), with the time that they take
+ * @paid: bytes whose time has passed, and which are still to be moved
+ * @unslept: what the division by 1024 has left over, in 1/1024 ns
  * @saving: direction
  * @ended: the device has let go of the session: @sim may only be unlocked
  * @bytes: moved through the fd so far
@@ -98,6 +102,9 @@ struct p2psim_session {
 	struct p2psim_device *sim;
 	wait_queue_head_t wait;
 	struct file *filp;
+	struct mutex io_lock;		/* see above */
+	u64 paid;
+	u32 unslept;
 	bool saving;
 	bool ended;
 	u64 bytes;
@@ -127,6 +134,7 @@ struct p2psim_session {
 /* stream.c */
 u32 p2psim_checksum(struct p2psim_device *sim, const struct stream_end *end,
 		    size_t bytes);
+int p2psim_session_pay(struct p2psim_session *s, u64 bytes, u32 ns_per_kib);
 int p2psim_session_release(struct inode *inode, struct file *filp);
 
 /* save.c */

@@ -24,7 +24,7 @@ struct p2pvf_directory {
 static const char *const attributes[] = {
 	"flags", "size_bytes", "initial_bytes", "dirty_bytes", "seed",
 	"latency_us", "faults", "precopy_info_v2", "reinit_drain",
-	"reinit_query",
+	"reinit_query", "read_ns_per_kib", "write_ns_per_kib",
 };
 
 static struct p2pvf_directory *to_directory(struct config_item *item)

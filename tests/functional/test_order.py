@@ -81,6 +81,17 @@ class Patched(Test):
             _check(path, "--devices", str(devices + 1)), 0
         )
 
+    def test_multifd_moves_the_state_of_two_devices_at_once(self) -> None:
+        alone, together = (
+            judged("patched", f"bandwidth-{case}", Path(self.workdir, case))
+            for case in ("one-after-another", "at-once")
+        )
+        self.assertEqual(alone.verdict, Verdict.PASS)
+        self.assertEqual(together.verdict, Verdict.PASS)
+        # What one of the devices takes to be loaded, within a tenth.
+        saved_ns = alone.blackout_ns - together.blackout_ns
+        self.assertAlmostEqual(saved_ns, 128_200_000, delta=12_800_000)
+
     def test_order_with_1_device(self) -> None:
         self._keeps_order(1)
 

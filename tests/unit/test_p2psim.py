@@ -110,6 +110,15 @@ def test_new_initial_data_are_set_only_if_wanted() -> None:
     }  # fmt: skip
 
 
+def test_times_of_data_are_set_only_if_wanted() -> None:
+    plain = dict(settings_of(Device()))
+    assert not any("per_kib" in name for name in plain)
+    spec = Device(read_ns_per_kib=7, write_ns_per_kib=8)
+    assert dict(settings_of(spec)).items() - plain.items() == {
+        ("read_ns_per_kib", "7"), ("write_ns_per_kib", "8"),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [

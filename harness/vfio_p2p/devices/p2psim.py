@@ -97,6 +97,9 @@ def settings_of(spec: Device) -> Iterator[tuple[str, str]]:
         yield "precopy_info_v2", "1"
         yield "reinit_drain", str(spec.reinit_drain)
         yield "reinit_query", str(spec.reinit_query)
+    for name in ("read_ns_per_kib", "write_ns_per_kib"):
+        if number := getattr(spec, name):
+            yield name, str(number)
     for arc, latency_us in spec.latency_us.items():
         start, end = arc.split(">")
         yield "latency_us", f"{start} {end} {latency_us}"

@@ -27,6 +27,7 @@ Count = Annotated[int, Meta(ge=1, le=32)]
 Bytes = Annotated[int, Meta(ge=0, le=64 << 20)]
 Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 LatencyUs = Annotated[int, Meta(ge=0, le=60_000_000)]
+NsPerKib = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 # How often something happens before there are new initial data.
 Occasion = Annotated[int, Meta(ge=0, le=1000)]
 # They become a part of QEMU's -device, where "," begins another property.
@@ -113,6 +114,10 @@ class Device(Strict, frozen=True, kw_only=True):
         to its latencies and overrides them.
     :param latency_us: The time that an arc takes, by its name ``FROM>TO`` in
         the uAPI's names of states.  Other arcs take no time.
+    :param read_ns_per_kib: The time that 1024 bytes of the device's state take
+        while they are read from it.
+    :param write_ns_per_kib: The time that 1024 bytes take while they are
+        written to it.
     :param dma_logging: Whether the device offers DMA logging.  QEMU then adds
         a migration blocker where it would refuse the device otherwise.
     :param precopy_info_v2: Whether the device offers the feature
@@ -142,6 +147,8 @@ class Device(Strict, frozen=True, kw_only=True):
     dirty_bytes: Bytes = 0
     profile: Annotated[str, Meta(max_length=1024)] = ""
     latency_us: dict[str, LatencyUs] = {}
+    read_ns_per_kib: NsPerKib = 0
+    write_ns_per_kib: NsPerKib = 0
     dma_logging: bool = False
     precopy_info_v2: bool = False
     reinit_drain: Occasion = 0
@@ -299,6 +306,8 @@ class Outcome(StrEnum):
 # Keys of devices that the format did not have at first.
 _LATER: dict[str, object] = {
     "properties": {},
+    "read_ns_per_kib": 0,
+    "write_ns_per_kib": 0,
     "precopy_info_v2": False,
     "reinit_drain": 0,
     "reinit_query": 0,

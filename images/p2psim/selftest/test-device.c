@@ -28,6 +28,8 @@ void test_configfs(void)
 		{ "initial_bytes", "65537" }, { "dirty_bytes", "65537" },
 		{ "seed", "0x10000000000000000" }, { "live", "maybe" },
 		{ "dma_logging", "maybe" }, { "precopy_info_v2", "maybe" },
+		{ "read_ns_per_kib", "1000000001" },
+		{ "write_ns_per_kib", "1000000001" },
 		{ "reinit_drain", "-1" }, { "reinit_query", "x" },
 		{ "latency_us", "RUNNING STOP" },
 		{ "latency_us", "RUNNING STOP x" },
@@ -50,6 +52,7 @@ void test_configfs(void)
 	static const char *const writable[] = {
 		"flags", "size_bytes", "initial_bytes", "dirty_bytes", "seed",
 		"dma_logging", "precopy_info_v2", "reinit_drain",
+		"read_ns_per_kib", "write_ns_per_kib",
 		"reinit_query", "latency_us", "peer_group", "peer_id", "peers",
 		"peer_period_us", "peer_completion_us", "faults",
 	};
@@ -75,6 +78,8 @@ void test_configfs(void)
 	attribute_is("a", "precopy_info_v2", "0\n");
 	attribute_is("a", "reinit_drain", "0\n");
 	attribute_is("a", "reinit_query", "0\n");
+	attribute_is("a", "read_ns_per_kib", "0\n");
+	attribute_is("a", "write_ns_per_kib", "0\n");
 	attribute_is("a", "latency_us", "");
 	attribute_is("a", "peer_group", "\n");
 	attribute_is("a", "peer_id", "0\n");
