@@ -207,6 +207,78 @@ static int print_precopy_info_v2(char *page,
 
 P2PSIM_ATTR(precopy_info_v2);
 
+/* Which of two words, the first of which is the default? */
+static int parse_choice(char *text, const char *const words[2], bool *second)
+{
+	int which = match_string(words, 2, strim(text));
+
+	if (which < 0)
+		return -EINVAL;
+	*second = which;
+	return 0;
+}
+
+static const char *const load_in_words[] = { "resuming_stop", "write" };
+
+static int parse_load_in(char *text, struct p2psim_config *config)
+{
+	return parse_choice(text, load_in_words, &config->load_in_write);
+}
+
+static int print_load_in(char *page, const struct p2psim_config *config)
+{
+	return sysfs_emit(page, "%s\n", load_in_words[config->load_in_write]);
+}
+
+P2PSIM_ATTR(load_in);
+
+static const char *const on_bad_stream_words[] = { "error", "keep" };
+
+static int parse_on_bad_stream(char *text, struct p2psim_config *config)
+{
+	return parse_choice(text, on_bad_stream_words,
+			    &config->keep_on_bad_stream);
+}
+
+static int print_on_bad_stream(char *page, const struct p2psim_config *config)
+{
+	return sysfs_emit(page, "%s\n",
+			  on_bad_stream_words[config->keep_on_bad_stream]);
+}
+
+P2PSIM_ATTR(on_bad_stream);
+
+static const char *const reset_words[] = { "wait", "defer" };
+
+static int parse_reset(char *text, struct p2psim_config *config)
+{
+	return parse_choice(text, reset_words, &config->defer_reset);
+}
+
+static int print_reset(char *page, const struct p2psim_config *config)
+{
+	return sysfs_emit(page, "%s\n", reset_words[config->defer_reset]);
+}
+
+P2PSIM_ATTR(reset);
+
+/* " KEY=WORD" for each way of a driver that is not the default one */
+void p2psim_print_ways(char *buf, size_t bytes,
+		       const struct p2psim_config *config)
+{
+	int len = 0;
+
+	buf[0] = '\0';
+	if (config->load_in_write)
+		len += scnprintf(buf + len, bytes - len, " load_in=%s",
+				 load_in_words[1]);
+	if (config->keep_on_bad_stream)
+		len += scnprintf(buf + len, bytes - len, " on_bad_stream=%s",
+				 on_bad_stream_words[1]);
+	if (config->defer_reset)
+		scnprintf(buf + len, bytes - len, " reset=%s", reset_words[1]);
+}
+
 /* "FROM TO MICROSECONDS", or nothing */
 static int parse_latency(char *line, struct p2psim_config *config)
 {
@@ -421,6 +493,9 @@ struct configfs_attribute *p2psim_attrs[] = {
 	&p2psim_attr_reinit_query,
 	&p2psim_attr_read_ns_per_kib,
 	&p2psim_attr_write_ns_per_kib,
+	&p2psim_attr_load_in,
+	&p2psim_attr_on_bad_stream,
+	&p2psim_attr_reset,
 	&p2psim_attr_latency_us,
 	&p2psim_attr_peer_group,
 	&p2psim_attr_peer_id,

@@ -49,15 +49,16 @@ static void print_peer_keys(char *buf, size_t bytes,
 void p2psim_log_live(struct p2psim_log *log,
 		     const struct p2psim_config *config)
 {
-	char flags[64], peers[PEER_KEYS_BYTES];
+	char flags[64], peers[PEER_KEYS_BYTES], ways[P2PSIM_WAYS_BYTES];
 
 	p2psim_print_flags(flags, sizeof(flags), config->flags);
 	print_peer_keys(peers, sizeof(peers), config);
+	p2psim_print_ways(ways, sizeof(ways), config);
 	p2psim_log(log,
-		   "live size_bytes=%u initial_bytes=%u dirty_bytes=%u seed=%llu flags=%s%s",
+		   "live size_bytes=%u initial_bytes=%u dirty_bytes=%u seed=%llu flags=%s%s%s",
 		   config->size_bytes, config->initial_bytes,
 		   config->dirty_bytes, config->seed,
-		   strreplace(strim(flags), ' ', ','), peers);
+		   strreplace(strim(flags), ' ', ','), peers, ways);
 }
 
 int p2psim_go_live(struct p2psim_item *sim)

@@ -27,6 +27,9 @@ static inline struct p2psim_item *to_p2psim(struct config_item *item)
 	return container_of(item, struct p2psim_item, item);
 }
 
+/* What p2psim_print_ways() prints fits */
+#define P2PSIM_WAYS_BYTES	64
+
 /* configfs.c */
 bool p2psim_name_is_sane(const char *name);
 int p2psim_go_live(struct p2psim_item *sim);
@@ -36,5 +39,7 @@ int p2psim_go_away(struct p2psim_item *sim);
 extern struct configfs_attribute *p2psim_attrs[];
 int p2psim_print_flags(char *page, size_t bytes, u32 flags);
 int p2psim_print_peers(char *page, size_t bytes, u32 peers);
+void p2psim_print_ways(char *buf, size_t bytes,
+		       const struct p2psim_config *config);
 
 #endif

@@ -25,7 +25,7 @@ static int p2psim_init_device(struct vfio_device *vdev)
 	struct p2psim_device *sim = to_sim(vdev);
 
 	mutex_init(&sim->gate);
-	mutex_init(&sim->state_lock);
+	p2psim_state_init(sim);
 	mutex_init(&sim->data_lock);
 	return 0;
 }
@@ -62,7 +62,7 @@ static int p2psim_open_device(struct vfio_device *vdev)
 		kvfree(memory);
 		return ret;
 	}
-	guard(mutex)(&sim->state_lock);
+	guard(p2psim_state)(sim);
 	guard(mutex)(&sim->data_lock);
 	sim->memory = memory;
 	sim->info_v2 = false;
@@ -75,7 +75,7 @@ static void p2psim_close_device(struct vfio_device *vdev)
 {
 	struct p2psim_device *sim = to_sim(vdev);
 
-	scoped_guard(mutex, &sim->state_lock) {
+	scoped_guard(p2psim_state, sim) {
 		guard(mutex)(&sim->data_lock);
 		p2psim_session_end(sim);
 		p2psim_peer_end(sim, "close");
@@ -219,20 +219,35 @@ static long p2psim_get_irq_info(void __user *arg)
 	return copy_to_user(arg, &info, minsz) ? -EFAULT : 0;
 }
 
-static long p2psim_reset(struct p2psim_device *sim)
+static int p2psim_reset_now(struct p2psim_device *sim)
 {
 	const struct p2psim_fault *fault;
 
-	guard(mutex)(&sim->state_lock);
+	lockdep_assert_held(&sim->state_lock);
 	guard(mutex)(&sim->data_lock);
 	fault = p2psim_fault_reset(sim);
 	if (fault)
-		return -(long)fault->value;
+		return -(int)fault->value;
 	p2psim_log(sim->log, "reset state=%s", p2psim_state_name(sim->state));
 	p2psim_peer_end(sim, "reset");
 	p2psim_heartbeat_end(sim, "reset");
 	p2psim_refresh(sim);
 	return 0;
+}
+
+static long p2psim_reset(struct p2psim_device *sim)
+{
+	int ret;
+
+	if (!sim->config.defer_reset) {
+		p2psim_state_lock(sim);
+	} else if (!p2psim_state_lock_or_defer_reset(sim)) {
+		p2psim_log(sim->log, "deferred");
+		return 0;
+	}
+	ret = p2psim_reset_now(sim);
+	p2psim_state_unlock(sim);
+	return ret;
 }
 
 static long p2psim_ioctl(struct vfio_device *vdev, unsigned int cmd,
@@ -324,6 +339,7 @@ struct p2psim_device *p2psim_device_create(struct device *dev,
 		return sim;
 	sim->config = *config;
 	sim->log = log;
+	sim->reset_now = p2psim_reset_now;
 	sim->vdev.migration_flags = config->flags;
 	if (config->flags)
 		sim->vdev.mig_ops = &p2psim_migration_ops;

@@ -73,58 +73,10 @@ static int load_next(struct p2psim_session *s)
 	}
 }
 
-static ssize_t load_bytes(struct p2psim_session *s, const char __user *buf,
-			  size_t count)
+/* Is it what was sent?  Then the device is what it was. */
+static int load_verify(struct p2psim_session *s)
 {
-	size_t n, done = 0;
-	u8 *to;
-
-	guard(mutex)(&s->sim->data_lock);
-	if (s->ended)
-		return -ENODEV;
-	while (done < count) {
-		if (s->phase == LOAD_DONE)
-			s->broken = true;
-		if (s->broken)
-			return -EINVAL;
-		to = s->phase == LOAD_DATA ? s->sim->memory + s->pos : s->buf;
-		n = min(count - done, s->filled - s->used);
-		if (copy_from_user(to + s->used, buf + done, n))
-			return done ?: -EFAULT;
-		s->used += n;
-		s->bytes += n;
-		done += n;
-		if (s->used == s->filled && load_next(s))
-			s->broken = true;
-	}
-	return s->broken ? -EINVAL : done;
-}
-
-static ssize_t load_write(struct file *filp, const char __user *buf,
-			  size_t count, loff_t *pos)
-{
-	struct p2psim_session *s = filp->private_data;
-	ssize_t done;
-	int ret;
-
-	if (pos)
-		return -ESPIPE;
-	ret = mutex_lock_killable(&s->io_lock);
-	if (ret)
-		return ret;
-	done = p2psim_session_pay(s, count, s->sim->config.write_ns_per_kib);
-	if (!done)
-		done = load_bytes(s, buf, count);
-	if (done > 0)
-		s->paid -= done;
-	mutex_unlock(&s->io_lock);
-	return done;
-}
-
-/* The resuming device has got it all: is it what was sent? */
-int p2psim_session_verify(struct p2psim_device *sim)
-{
-	struct p2psim_session *s = sim->session;
+	struct p2psim_device *sim = s->sim;
 	struct stream_end *end = (struct stream_end *)s->buf;
 	u32 crc;
 
@@ -150,6 +102,91 @@ int p2psim_session_verify(struct p2psim_device *sim)
 	p2psim_log(sim->log, "checksum ok crc32=%08x", crc);
 	p2psim_peer_load(sim, end);
 	return 0;
+}
+
+/* All of the stream is here: where write() loads, it does it now */
+static int load_in_write(struct p2psim_session *s)
+{
+	if (!s->sim->config.load_in_write || !load_verify(s))
+		return 0;
+	s->refused = true;
+	return -EINVAL;
+}
+
+/* A stream that makes no sense, or does not end where it says */
+static int load_refuse(struct p2psim_session *s)
+{
+	if (s->sim->config.load_in_write) {
+		p2psim_log(s->sim->log, "checksum bad reason=broken");
+		s->refused = true;
+	}
+	return -EINVAL;
+}
+
+static ssize_t load_bytes(struct p2psim_session *s, const char __user *buf,
+			  size_t count)
+{
+	size_t n, done = 0;
+	u8 *to;
+
+	guard(mutex)(&s->sim->data_lock);
+	/* As mlx5_vfio_pci answers, when it has refused something */
+	if (s->ended || s->refused)
+		return -ENODEV;
+	while (done < count) {
+		if (s->phase == LOAD_DONE)
+			s->broken = true;
+		if (s->broken)
+			return load_refuse(s);
+		to = s->phase == LOAD_DATA ? s->sim->memory + s->pos : s->buf;
+		n = min(count - done, s->filled - s->used);
+		if (copy_from_user(to + s->used, buf + done, n))
+			return done ?: -EFAULT;
+		s->used += n;
+		s->bytes += n;
+		done += n;
+		if (s->used < s->filled)
+			continue;
+		if (load_next(s))
+			s->broken = true;
+		else if (s->phase == LOAD_DONE && load_in_write(s))
+			return -EINVAL;
+	}
+	return s->broken ? load_refuse(s) : done;
+}
+
+static ssize_t load_write(struct file *filp, const char __user *buf,
+			  size_t count, loff_t *pos)
+{
+	struct p2psim_session *s = filp->private_data;
+	ssize_t done;
+	int ret;
+
+	if (pos)
+		return -ESPIPE;
+	ret = mutex_lock_killable(&s->io_lock);
+	if (ret)
+		return ret;
+	done = p2psim_session_pay(s, count, s->sim->config.write_ns_per_kib);
+	if (!done)
+		done = load_bytes(s, buf, count);
+	if (done > 0)
+		s->paid -= done;
+	mutex_unlock(&s->io_lock);
+	return done;
+}
+
+/*
+ * The resuming device has got all that it will get.  Where write() loads, that
+ * is well, as with mlx5_vfio_pci: neither a stream that was refused nor one
+ * that is not complete is looked at again.
+ */
+int p2psim_session_verify(struct p2psim_device *sim)
+{
+	lockdep_assert_held(&sim->data_lock);
+	if (sim->config.load_in_write)
+		return 0;
+	return load_verify(sim->session);
 }
 
 const struct file_operations p2psim_load_fops = {

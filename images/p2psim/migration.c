@@ -85,6 +85,46 @@ static u64 next_pattern(u64 *seed)
 	return z ^ (z >> 31);
 }
 
+void p2psim_state_init(struct p2psim_device *sim)
+{
+	mutex_init(&sim->state_lock);
+	spin_lock_init(&sim->reset_lock);
+}
+
+void p2psim_state_lock(struct p2psim_device *sim)
+{
+	mutex_lock(&sim->state_lock);
+}
+
+static bool is_reset_due(struct p2psim_device *sim)
+{
+	guard(spinlock)(&sim->reset_lock);
+	if (sim->reset_due) {
+		sim->reset_due = false;
+		return true;
+	}
+	/* Who finds it locked has been seen, or will see it unlocked */
+	mutex_unlock(&sim->state_lock);
+	return false;
+}
+
+/* All who take the state_lock give it back like this */
+void p2psim_state_unlock(struct p2psim_device *sim)
+{
+	while (is_reset_due(sim))
+		sim->reset_now(sim);
+}
+
+/* False: somebody else has the state_lock, and resets the device at the end */
+bool p2psim_state_lock_or_defer_reset(struct p2psim_device *sim)
+{
+	guard(spinlock)(&sim->reset_lock);
+	if (mutex_trylock(&sim->state_lock))
+		return true;
+	sim->reset_due = true;
+	return false;
+}
+
 /* A device as nobody has used it before: RUNNING, memory from the seed */
 void p2psim_refresh(struct p2psim_device *sim)
 {
@@ -133,6 +173,8 @@ static struct file *enter_state(struct p2psim_device *sim,
 	guard(mutex)(&sim->data_lock);
 	if (from == VFIO_DEVICE_STATE_RESUMING) {
 		ret = p2psim_session_verify(sim);
+		if (ret && sim->config.keep_on_bad_stream)
+			return ERR_PTR(ret);
 		p2psim_session_end(sim);
 	} else if (to == VFIO_DEVICE_STATE_RESUMING) {
 		filp = p2psim_session_start(sim, false);
@@ -248,7 +290,7 @@ static struct file *p2psim_set_state(struct vfio_device *vdev,
 		container_of(vdev, struct p2psim_device, vdev);
 	struct file *filp;
 
-	guard(mutex)(&sim->state_lock);
+	guard(p2psim_state)(sim);
 	p2psim_log(sim->log, "request from=%s to=%s",
 		   p2psim_state_name(sim->state), p2psim_state_name(to));
 	filp = walk_to(sim, to);
@@ -264,7 +306,7 @@ static int p2psim_get_state(struct vfio_device *vdev,
 	struct p2psim_device *sim =
 		container_of(vdev, struct p2psim_device, vdev);
 
-	guard(mutex)(&sim->state_lock);
+	guard(p2psim_state)(sim);
 	*state = sim->state;
 	return 0;
 }

@@ -10,6 +10,7 @@
  *                          held while an arc or a data fd sleeps
  *   p2psim_group.lock      (peer.c) traffic of all devices of a group
  *   p2psim_log.lock        the text of the log
+ *   p2psim_device.reset_lock  (a spinlock) whether a reset is due
  * A data fd takes the data_lock and what is below, so nothing it does, faults
  * on user memory included, can invert an order with a state request or a
  * close.  Its own io_lock (stream.h) is outside of that: calls of one fd come
@@ -20,7 +21,9 @@
 #ifndef P2PSIM_H
 #define P2PSIM_H
 
+#include <linux/cleanup.h>
 #include <linux/mutex.h>
+#include <linux/spinlock.h>
 #include <linux/vfio.h>
 
 /* images/p2pvf builds this core into a driver for real PCI functions */
@@ -94,6 +97,12 @@ struct p2psim_fault {
  *                either one is never
  * @read_ns_per_kib: time that 1024 bytes take in read() of a saving fd
  * @write_ns_per_kib: the same in write() of a loading fd
+ * @keep_on_bad_stream: a stream that is refused on leaving RESUMING leaves the
+ *                      device there, and not in ERROR
+ * @defer_reset: a reset during a state request returns at once, and takes
+ *               effect when that is over
+ * @load_in_write: a stream is checked and taken over in write(), and leaving
+ *                 RESUMING asks for nothing
  * @latency_us: time each arc takes, by state left and state entered
  * @peer_group: devices of a group can send to one another; "" is no group
  * @peer_id: number of the device in its group
@@ -115,6 +124,9 @@ struct p2psim_config {
 	u32 reinit_query;
 	u32 read_ns_per_kib;
 	u32 write_ns_per_kib;
+	bool keep_on_bad_stream;
+	bool defer_reset;
+	bool load_in_write;
 	u32 latency_us[P2PSIM_STATES][P2PSIM_STATES];
 	char peer_group[P2PSIM_NAME_BYTES + 1];
 	u32 peer_id;
@@ -166,6 +178,9 @@ struct p2psim_heartbeat {
  * @tries: how often each arc was tried since live
  * @saves: saving sessions since live
  * @resets: resets since live
+ * @reset_lock: protects @reset_due, and the state_lock's release against it
+ * @reset_due: who holds the state_lock has to reset the device
+ * @reset_now: does that, and returns 0 or a fault's -errno
  * @data_lock: protects everything below
  * @state: changed under both locks, so either one is enough to read it
  * @memory: @config.size_bytes long while the device is open, else NULL
@@ -195,6 +210,10 @@ struct p2psim_device {
 	u32 saves;
 	u32 resets;
 
+	spinlock_t reset_lock;		/* see above */
+	bool reset_due;
+	int (*reset_now)(struct p2psim_device *sim);
+
 	struct mutex data_lock;		/* see above */
 	enum vfio_device_mig_state state;
 	u8 *memory;
@@ -204,6 +223,16 @@ struct p2psim_device {
 	bool info_v2;
 	struct p2psim_session *session;
 };
+
+/* migration.c */
+void p2psim_state_init(struct p2psim_device *sim);
+void p2psim_state_lock(struct p2psim_device *sim);
+void p2psim_state_unlock(struct p2psim_device *sim);
+bool p2psim_state_lock_or_defer_reset(struct p2psim_device *sim);
+
+/* The state_lock, and what is due when it is released */
+DEFINE_GUARD(p2psim_state, struct p2psim_device *, p2psim_state_lock(_T),
+	     p2psim_state_unlock(_T))
 
 /* main.c */
 struct device *p2psim_bus_add(const char *name,

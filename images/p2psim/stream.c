@@ -147,7 +147,8 @@ void p2psim_session_end(struct p2psim_device *sim)
 			   s->crc);
 	else
 		p2psim_log(sim->log, "loaded bytes=%llu complete=%d",
-			   s->bytes, s->phase == LOAD_DONE && !s->broken);
+			   s->bytes, s->phase == LOAD_DONE && !s->broken &&
+			   !s->refused);
 	sim->session = NULL;
 	WRITE_ONCE(s->ended, true);
 	wake_up_all(&s->wait);

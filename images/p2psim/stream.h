@@ -96,6 +96,7 @@ enum load_phase {
  * @struck: saving: it has
  * @phase: loading: which part comes
  * @broken: loading: the stream made no sense
+ * @refused: loading: write() has said so, and takes no more
  * @buf: saving: frame on its way out; loading: header, frame or end
  */
 struct p2psim_session {
@@ -126,6 +127,7 @@ struct p2psim_session {
 
 	enum load_phase phase;
 	bool broken;
+	bool refused;
 
 	/* Headers are read in place */
 	u8 buf[sizeof(struct stream_frame) + FRAME_BYTES] __aligned(8);

@@ -25,6 +25,7 @@ static const char *const attributes[] = {
 	"flags", "size_bytes", "initial_bytes", "dirty_bytes", "seed",
 	"latency_us", "faults", "precopy_info_v2", "reinit_drain",
 	"reinit_query", "read_ns_per_kib", "write_ns_per_kib",
+	"load_in", "on_bad_stream",
 };
 
 static struct p2pvf_directory *to_directory(struct config_item *item)

@@ -18,7 +18,7 @@ static void reset_work(struct work_struct *work)
 		container_of(work, struct p2pvf_device, reset);
 	struct p2psim_device *sim = &vf->sim;
 
-	guard(mutex)(&sim->state_lock);
+	guard(p2psim_state)(sim);
 	guard(mutex)(&sim->data_lock);
 	/* Nobody has it open: opening does the same */
 	if (!sim->memory)
@@ -51,7 +51,7 @@ int p2pvf_reset_fault(struct p2pvf_device *vf)
 {
 	const struct p2psim_fault *fault;
 
-	guard(mutex)(&vf->sim.state_lock);
+	guard(p2psim_state)(&vf->sim);
 	fault = p2psim_fault_reset(&vf->sim);
 	return fault ? -(int)fault->value : 0;
 }

@@ -14,7 +14,7 @@ static int p2pvf_init_device(struct vfio_device *vdev)
 {
 	struct p2psim_device *sim = &to_p2pvf(vdev)->sim;
 
-	mutex_init(&sim->state_lock);
+	p2psim_state_init(sim);
 	mutex_init(&sim->data_lock);
 	return vfio_pci_core_init_dev(vdev);
 }
@@ -31,14 +31,15 @@ static void p2pvf_release_device(struct vfio_device *vdev)
 static void log_live(struct p2psim_device *sim)
 {
 	const struct p2psim_config *config = &sim->config;
-	char flags[64];
+	char flags[64], ways[P2PSIM_WAYS_BYTES];
 
 	p2psim_print_flags(flags, sizeof(flags), config->flags);
+	p2psim_print_ways(ways, sizeof(ways), config);
 	p2psim_log(sim->log,
-		   "live size_bytes=%u initial_bytes=%u dirty_bytes=%u seed=%llu flags=%s",
+		   "live size_bytes=%u initial_bytes=%u dirty_bytes=%u seed=%llu flags=%s%s",
 		   config->size_bytes, config->initial_bytes,
 		   config->dirty_bytes, config->seed,
-		   strreplace(strim(flags), ' ', ','));
+		   strreplace(strim(flags), ' ', ','), ways);
 }
 
 /* From here on the device is as configured now, and as nobody has used it */
@@ -59,7 +60,7 @@ static int go_live(struct p2pvf_device *vf)
 		p2pvf_slot_close(vf->slot);
 		return -ENOMEM;
 	}
-	guard(mutex)(&sim->state_lock);
+	guard(p2psim_state)(sim);
 	guard(mutex)(&sim->data_lock);
 	sim->memory = memory;
 	sim->vdev.migration_flags = sim->config.flags;
@@ -77,7 +78,7 @@ static void go_away(struct p2pvf_device *vf)
 {
 	struct p2psim_device *sim = &vf->sim;
 
-	scoped_guard(mutex, &sim->state_lock) {
+	scoped_guard(p2psim_state, sim) {
 		guard(mutex)(&sim->data_lock);
 		p2psim_session_end(sim);
 		kvfree(sim->memory);

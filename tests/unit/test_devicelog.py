@@ -29,6 +29,7 @@ from vfio_p2p.trace.device import (
     Reinit,
     Request,
     RequestResult,
+    ResetDeferred,
     Saved,
     Walked,
 )
@@ -93,13 +94,14 @@ CALL = (
          "gap_start_ns=20 gap_end_ns=40 missed=1 repeated=0 untimely=2",
          Heartbeat, ("close", 3, 5, 10, 8, 40, 20, 40, 1, 0, 2), 3),
         ("reinit initial_bytes=4096 announced=1", Reinit, (4096, True), 4),
+        ("deferred", ResetDeferred, (), 5),
     ],
 )  # fmt: skip
 def test_every_event(
     text: str, kind: type, values: tuple[object, ...], since: int
 ) -> None:
     line = f"1767225604164402556 {text}"
-    (entry,) = read(line, version=4).entries
+    (entry,) = read(line, version=5).entries
     assert type(entry) is kind
     assert fields(entry) == values
     assert (entry.file, entry.line) == (NAME, 2)
@@ -204,7 +206,7 @@ def test_damage(lines: list[str], why: str) -> None:
     [
         (b"", ":1: this is not the log of a p2psim device"),
         (b"1 open\n", ":1: this is not the log"),
-        (HEADER.format(5).encode(), ":1: version 5 .* newer .* up to 4"),
+        (HEADER.format(6).encode(), ":1: version 6 .* newer .* up to 5"),
         (HEADER.format(1).replace("REALTIME", "BOOTTIME").encode(), "clock"),
         (HEADER.format(1)[:-1].encode(), ":1: the line has no end"),
         (HEADER.format(1).encode() + b"1 open", ":2: the line has no end"),

@@ -10,6 +10,7 @@ import pytest
 from vfio_p2p.devices import kernelfs, p2psim
 from vfio_p2p.devices.p2psim import peers_of, settings_of, simulated_devices
 from vfio_p2p.errors import HostError
+from vfio_p2p.scenario.course import Course, LoadIn, OnBadStream, ResetWay
 from vfio_p2p.scenario.model import Device, Flag, Peers
 from vfio_p2p.side import Side
 
@@ -110,13 +111,24 @@ def test_new_initial_data_are_set_only_if_wanted() -> None:
     }  # fmt: skip
 
 
-def test_times_of_data_are_set_only_if_wanted() -> None:
+def test_ways_of_a_driver_are_set_only_if_wanted() -> None:
     plain = dict(settings_of(Device()))
-    assert not any("per_kib" in name for name in plain)
-    spec = Device(read_ns_per_kib=7, write_ns_per_kib=8)
-    assert dict(settings_of(spec)).items() - plain.items() == {
+    spec = Device(
+        read_ns_per_kib=7,
+        write_ns_per_kib=8,
+        load_in=LoadIn.WRITE,
+        on_bad_stream=OnBadStream.KEEP,
+        reset=ResetWay.DEFER,
+    )
+    found = dict(settings_of(spec))
+    assert not plain.keys() & {"read_ns_per_kib", "load_in", "reset"}
+    assert found.items() - plain.items() == {
         ("read_ns_per_kib", "7"), ("write_ns_per_kib", "8"),
+        ("load_in", "write"), ("on_bad_stream", "keep"), ("reset", "defer"),
     }  # fmt: skip
+    # What older scenarios did not have leaves their digests as they are.
+    course = Course(name="x", devices=(Device(),)).to_json()
+    assert not any(name.encode() in course for name in found.keys() - plain)
 
 
 @pytest.mark.parametrize(

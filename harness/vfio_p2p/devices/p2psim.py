@@ -19,6 +19,16 @@ from vfio_p2p.scenario.course import Device, Peers
 CONFIGFS = Path("/sys/kernel/config/p2psim")
 DEBUGFS = Path("/sys/kernel/debug/p2psim")
 
+_PLAIN = Device()
+# Set only if a scenario asks for them, so that other runs stay as they are.
+_UNLESS_DEFAULT = (
+    "read_ns_per_kib",
+    "write_ns_per_kib",
+    "load_in",
+    "on_bad_stream",
+    "reset",
+)
+
 
 @dataclass(frozen=True)
 class SimulatedDevice:
@@ -97,9 +107,10 @@ def settings_of(spec: Device) -> Iterator[tuple[str, str]]:
         yield "precopy_info_v2", "1"
         yield "reinit_drain", str(spec.reinit_drain)
         yield "reinit_query", str(spec.reinit_query)
-    for name in ("read_ns_per_kib", "write_ns_per_kib"):
-        if number := getattr(spec, name):
-            yield name, str(number)
+    for name in _UNLESS_DEFAULT:
+        value = getattr(spec, name)
+        if value != getattr(_PLAIN, name):
+            yield name, str(value)
     for arc, latency_us in spec.latency_us.items():
         start, end = arc.split(">")
         yield "latency_us", f"{start} {end} {latency_us}"

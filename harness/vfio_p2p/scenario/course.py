@@ -59,6 +59,35 @@ class Flag(StrEnum):
     PRE_COPY = "pre_copy"
 
 
+class LoadIn(StrEnum):
+    """Where a device checks what is loaded, and takes it over.
+
+    The uAPI allows both.  mlx5's driver does it in `write`, and asks for
+    nothing when RESUMING is left; see images/p2psim/README.md.
+    """
+
+    RESUMING_STOP = "resuming_stop"
+    WRITE = "write"
+
+
+class OnBadStream(StrEnum):
+    """The state of a device that refuses to leave RESUMING."""
+
+    ERROR = "error"
+    KEEP = "keep"
+
+
+class ResetWay(StrEnum):
+    """What a reset of a device does while a request is running.
+
+    It waits for the end of the request, or returns at once and takes effect
+    then.
+    """
+
+    WAIT = "wait"
+    DEFER = "defer"
+
+
 class Peers(StrEnum):
     """The devices of its side that a device sends transactions to.
 
@@ -118,6 +147,10 @@ class Device(Strict, frozen=True, kw_only=True):
         while they are read from it.
     :param write_ns_per_kib: The time that 1024 bytes take while they are
         written to it.
+    :param load_in: Where the device checks and takes over its state.
+    :param on_bad_stream: The state of the device after it has refused, in
+        RESUMING to STOP, what it was given.
+    :param reset: What a reset of the device does while a request is running.
     :param dma_logging: Whether the device offers DMA logging.  QEMU then adds
         a migration blocker where it would refuse the device otherwise.
     :param precopy_info_v2: Whether the device offers the feature
@@ -149,6 +182,9 @@ class Device(Strict, frozen=True, kw_only=True):
     latency_us: dict[str, LatencyUs] = {}
     read_ns_per_kib: NsPerKib = 0
     write_ns_per_kib: NsPerKib = 0
+    load_in: LoadIn = LoadIn.RESUMING_STOP
+    on_bad_stream: OnBadStream = OnBadStream.ERROR
+    reset: ResetWay = ResetWay.WAIT
     dma_logging: bool = False
     precopy_info_v2: bool = False
     reinit_drain: Occasion = 0
@@ -308,6 +344,9 @@ _LATER: dict[str, object] = {
     "properties": {},
     "read_ns_per_kib": 0,
     "write_ns_per_kib": 0,
+    "load_in": LoadIn.RESUMING_STOP,
+    "on_bad_stream": OnBadStream.ERROR,
+    "reset": ResetWay.WAIT,
     "precopy_info_v2": False,
     "reinit_drain": 0,
     "reinit_query": 0,

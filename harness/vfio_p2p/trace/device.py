@@ -166,6 +166,11 @@ class Fault(LogEntry):
 
 
 @dataclass(frozen=True, slots=True)
+class ResetDeferred(LogEntry):
+    """A reset was asked for, and takes effect when the request is over."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reinit(LogEntry):
     """The device has new initial data.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A reader for the logs that p2psim's devices keep, versions 1 to 4.
+"""A reader for the logs that p2psim's devices keep, versions 1 to 5.
 
 The format is described in images/p2psim/README.md.  Such a log is a second
 witness next to QEMU's trace, so nothing in it is guessed: any deviation from
@@ -36,6 +36,7 @@ from vfio_p2p.trace.device import (
     Reinit,
     Request,
     RequestResult,
+    ResetDeferred,
     Saved,
     Walked,
 )
@@ -43,7 +44,7 @@ from vfio_p2p.trace.lines import ascii_lines
 from vfio_p2p.trace.record import printable
 from vfio_p2p.uapi import DeviceState
 
-VERSION = 4
+VERSION = 5
 
 # The kernel stays far below both limits; a log beyond them is not p2psim's.
 _MOST_ENTRIES = 200_000
@@ -251,6 +252,7 @@ _SHAPES: Mapping[str, _Shape] = {
     "reinit": _Shape(
         Reinit, _same(initial_bytes=_number, announced=_flag), since=4
     ),
+    "deferred": _Shape(ResetDeferred, since=5),
 }
 _LINE = re.compile(r"(\d{1,20}) ([a-z]+(?: [a-z]+(?= |$))*)(?: (.*))?")
 

@@ -28,11 +28,12 @@ int main(void)
 	test_open_early();
 	test_precopy();
 	test_poll();
-	test_bandwidth();
 	test_reinit();
 	test_transfer();
 	test_bad_streams();
 	test_peers();
+	test_bandwidth();
+	test_drivers();
 	test_faults();
 	test_hostile();
 	return done_testing();

@@ -30,6 +30,8 @@ void test_configfs(void)
 		{ "dma_logging", "maybe" }, { "precopy_info_v2", "maybe" },
 		{ "read_ns_per_kib", "1000000001" },
 		{ "write_ns_per_kib", "1000000001" },
+		{ "load_in", "read" }, { "on_bad_stream", "x" },
+		{ "reset", "wait defer" },
 		{ "reinit_drain", "-1" }, { "reinit_query", "x" },
 		{ "latency_us", "RUNNING STOP" },
 		{ "latency_us", "RUNNING STOP x" },
@@ -52,7 +54,8 @@ void test_configfs(void)
 	static const char *const writable[] = {
 		"flags", "size_bytes", "initial_bytes", "dirty_bytes", "seed",
 		"dma_logging", "precopy_info_v2", "reinit_drain",
-		"read_ns_per_kib", "write_ns_per_kib",
+		"read_ns_per_kib", "write_ns_per_kib", "load_in",
+		"on_bad_stream", "reset",
 		"reinit_query", "latency_us", "peer_group", "peer_id", "peers",
 		"peer_period_us", "peer_completion_us", "faults",
 	};
@@ -80,6 +83,9 @@ void test_configfs(void)
 	attribute_is("a", "reinit_query", "0\n");
 	attribute_is("a", "read_ns_per_kib", "0\n");
 	attribute_is("a", "write_ns_per_kib", "0\n");
+	attribute_is("a", "load_in", "resuming_stop\n");
+	attribute_is("a", "on_bad_stream", "error\n");
+	attribute_is("a", "reset", "wait\n");
 	attribute_is("a", "latency_us", "");
 	attribute_is("a", "peer_group", "\n");
 	attribute_is("a", "peer_id", "0\n");
@@ -512,7 +518,7 @@ void test_open_early(void)
 
 void test_log(void)
 {
-	const char *head = "p2psim-log version=4 clock=CLOCK_REALTIME\n";
+	const char *head = "p2psim-log version=5 clock=CLOCK_REALTIME\n";
 	unsigned long long count;
 	struct sim sim;
 	char *log, *last;

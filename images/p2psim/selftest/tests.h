@@ -19,13 +19,18 @@ void test_arcs(void);
 /* test-stream.c */
 void test_precopy(void);
 void test_poll(void);
-void test_bandwidth(void);
 void test_reinit(void);
 void test_transfer(void);
 void test_bad_streams(void);
 
 /* test-peers.c */
 void test_peers(void);
+
+/* test-bandwidth.c */
+void test_bandwidth(void);
+
+/* test-drivers.c */
+void test_drivers(void);
 
 /* test-faults.c */
 void test_faults(void);
