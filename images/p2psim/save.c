@@ -26,19 +26,20 @@ static u64 framed_bytes(u32 length)
 }
 
 /*
- * Next memory for stop-copy, in blocks that begin at or behind @offset: its
- * length, 0 if there is none
+ * Next memory for a frame, of blocks that are @due and begin at or behind
+ * @offset: its length, 0 if there is none
  */
-static u32 next_unsent(struct p2psim_session *s, u32 *offset)
+static u32 next_due(struct p2psim_session *s, const unsigned long *due,
+		    u32 *offset)
 {
 	u32 nblocks = blocks(s->sim);
 	u32 first, last;
 
-	first = find_next_bit(s->unsent, nblocks,
+	first = find_next_bit(due, nblocks,
 			      DIV_ROUND_UP(*offset, BLOCK_BYTES));
 	if (first >= nblocks)
 		return 0;
-	last = find_next_zero_bit(s->unsent,
+	last = find_next_zero_bit(due,
 				  min(nblocks,
 				      first + FRAME_BYTES / BLOCK_BYTES),
 				  first);
@@ -56,11 +57,23 @@ static u64 unread_bytes(struct p2psim_session *s)
 	return s->filled - s->used;
 }
 
+/* Stream bytes of all blocks that are @due */
+static u64 due_bytes(struct p2psim_session *s, const unsigned long *due)
+{
+	u32 length, offset = 0;
+	u64 bytes = 0;
+
+	while ((length = next_due(s, due, &offset))) {
+		bytes += framed_bytes(length);
+		offset += length;
+	}
+	return bytes;
+}
+
 /* What stop-copy would send, were it to begin now */
 u64 p2psim_stop_copy_bytes(struct p2psim_device *sim)
 {
 	struct p2psim_session *s = sim->session;
-	u32 length, offset = 0;
 	u64 bytes;
 
 	lockdep_assert_held(&sim->data_lock);
@@ -68,11 +81,7 @@ u64 p2psim_stop_copy_bytes(struct p2psim_device *sim)
 		return sizeof(struct stream_header) +
 		       framed_bytes(sim->config.size_bytes) +
 		       end_frame_bytes(sim);
-	bytes = unread_bytes(s);
-	while ((length = next_unsent(s, &offset))) {
-		bytes += framed_bytes(length);
-		offset += length;
-	}
+	bytes = unread_bytes(s) + due_bytes(s, s->unsent);
 	return s->complete ? bytes : bytes + end_frame_bytes(sim);
 }
 
@@ -115,6 +124,7 @@ static void put_data(struct p2psim_session *s, u32 offset, u32 length)
 		last = blocks(s->sim);
 	memcpy(payload, s->sim->memory + offset, length);
 	bitmap_clear(s->unsent, first, last - first);
+	bitmap_clear(s->touched, first, last - first);
 	if (has_fault(s, P2PSIM_SAVE_CORRUPT) && s->fault->value >= offset &&
 	    s->fault->value - offset < length) {
 		payload[s->fault->value - offset] ^= 0xff;
@@ -156,14 +166,21 @@ static int save_next(struct p2psim_session *s)
 	u32 length, offset = 0;
 
 	if (s->sim->state != VFIO_DEVICE_STATE_STOP_COPY) {
-		if (s->pos == s->end)
-			return -ENOMSG;
 		length = min(s->end - s->pos, FRAME_BYTES);
-		put_data(s, s->pos, length);
-		s->pos += length;
+		if (length) {
+			put_data(s, s->pos, length);
+			s->pos += length;
+			return 1;
+		}
+		length = next_due(s, s->touched, &offset);
+		if (!length)
+			return -ENOMSG;
+		/* All that was initial has been read */
+		s->initial = false;
+		put_data(s, offset, length);
 		return 1;
 	}
-	length = next_unsent(s, &offset);
+	length = next_due(s, s->unsent, &offset);
 	if (length)
 		put_data(s, offset, length);
 	else if (!s->complete)
@@ -179,6 +196,7 @@ static void again(struct p2psim_session *s, u32 bytes)
 	s->pos = 0;
 	s->end = bytes;
 	bitmap_set(s->unsent, 0, DIV_ROUND_UP(bytes, BLOCK_BYTES));
+	bitmap_clear(s->touched, 0, bytes / BLOCK_BYTES);
 	wake_up_all(&s->wait);
 }
 
@@ -206,8 +224,8 @@ static void save_drained(struct p2psim_session *s)
 		renew_initial(s);
 }
 
-/* What precopy would still send, were nothing to change */
-static u64 precopy_bytes(struct p2psim_session *s)
+/* What precopy would still send, were nothing to change, but for @touched */
+static u64 planned_bytes(struct p2psim_session *s)
 {
 	return unread_bytes(s) + framed_bytes(s->end - s->pos);
 }
@@ -219,7 +237,8 @@ static size_t ready_bytes(struct p2psim_session *s, size_t count)
 
 	lockdep_assert_held(&s->sim->data_lock);
 	if (s->sim->state != VFIO_DEVICE_STATE_STOP_COPY)
-		return min_t(u64, count, precopy_bytes(s));
+		return min_t(u64, count, planned_bytes(s) +
+					 due_bytes(s, s->touched));
 	left = p2psim_stop_copy_bytes(s->sim);
 	if (has_fault(s, P2PSIM_SAVE_SHORT))
 		left -= min_t(u64, left, s->fault->value);
@@ -307,7 +326,8 @@ static bool is_readable(struct p2psim_session *s)
 {
 	lockdep_assert_held(&s->sim->data_lock);
 	return s->ended || s->sim->state == VFIO_DEVICE_STATE_STOP_COPY ||
-	       s->used < s->filled || s->pos < s->end;
+	       s->used < s->filled || s->pos < s->end ||
+	       !bitmap_empty(s->touched, blocks(s->sim));
 }
 
 /*
@@ -332,7 +352,7 @@ static long save_precopy_info(struct p2psim_session *s, void __user *arg)
 {
 	size_t minsz = offsetofend(struct vfio_precopy_info, dirty_bytes);
 	struct vfio_precopy_info info = {};
-	u64 bytes;
+	u64 bytes, touched;
 
 	if (copy_from_user(&info, arg, minsz))
 		return -EFAULT;
@@ -344,11 +364,12 @@ static long save_precopy_info(struct p2psim_session *s, void __user *arg)
 		s->queries++;
 		if (!s->renewed && s->queries == s->sim->config.reinit_query)
 			renew_initial(s);
-		bytes = precopy_bytes(s);
+		bytes = planned_bytes(s);
+		touched = due_bytes(s, s->touched);
 		info.flags = s->reinit ? VFIO_PRECOPY_INFO_REINIT : 0;
 		s->reinit = false;
 		info.initial_bytes = s->initial ? bytes : 0;
-		info.dirty_bytes = s->initial ? 0 : bytes;
+		info.dirty_bytes = touched + (s->initial ? 0 : bytes);
 	}
 	return copy_to_user(arg, &info, minsz) ? -EFAULT : 0;
 }
@@ -360,17 +381,32 @@ static long save_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
 	return save_precopy_info(filp->private_data, (void __user *)arg);
 }
 
-/* Memory has changed: stop-copy has to send it, again if need be */
+/* Will precopy still send all of a block, without being told? */
+static bool is_ahead(struct p2psim_session *s, u32 block)
+{
+	return block >= DIV_ROUND_UP(s->pos, BLOCK_BYTES) &&
+	       block < s->end / BLOCK_BYTES;
+}
+
+/*
+ * Memory has changed: it has to be sent, again if need be.  Precopy does that
+ * while it lasts, and stop-copy does the rest.
+ */
 void p2psim_session_touch(struct p2psim_device *sim, u32 offset, u32 length)
 {
 	struct p2psim_session *s = sim->session;
+	u32 block;
 
 	lockdep_assert_held(&sim->data_lock);
 	if (!s || !s->saving || !length)
 		return;
-	bitmap_set(s->unsent, offset / BLOCK_BYTES,
-		   (offset + length - 1) / BLOCK_BYTES - offset / BLOCK_BYTES +
-		   1);
+	for (block = offset / BLOCK_BYTES;
+	     block <= (offset + length - 1) / BLOCK_BYTES; block++) {
+		set_bit(block, s->unsent);
+		if (!is_ahead(s, block))
+			set_bit(block, s->touched);
+	}
+	wake_up_all(&s->wait);
 }
 
 const struct file_operations p2psim_save_fops = {
@@ -393,7 +429,8 @@ int p2psim_save_start(struct p2psim_session *s)
 
 	s->fault = p2psim_fault_save(s->sim);
 	s->unsent = bitmap_alloc(blocks(s->sim), GFP_KERNEL_ACCOUNT);
-	if (!s->unsent)
+	s->touched = bitmap_zalloc(blocks(s->sim), GFP_KERNEL_ACCOUNT);
+	if (!s->unsent || !s->touched)
 		return -ENOMEM;
 	bitmap_fill(s->unsent, blocks(s->sim));
 	memcpy(s->buf, &header, sizeof(header));

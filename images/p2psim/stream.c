@@ -73,14 +73,20 @@ int p2psim_session_pay(struct p2psim_session *s, u64 bytes, u32 ns_per_kib)
 	return 0;
 }
 
+static void session_free(struct p2psim_session *s)
+{
+	bitmap_free(s->unsent);
+	bitmap_free(s->touched);
+	mutex_destroy(&s->io_lock);
+	kvfree(s);
+}
+
 int p2psim_session_release(struct inode *inode, struct file *filp)
 {
 	struct p2psim_session *s = filp->private_data;
 
 	vfio_put_device(&s->sim->vdev);
-	bitmap_free(s->unsent);
-	mutex_destroy(&s->io_lock);
-	kvfree(s);
+	session_free(s);
 	return 0;
 }
 
@@ -120,9 +126,7 @@ struct file *p2psim_session_start(struct p2psim_device *sim, bool saving)
 	return filp;
 
 err_free:
-	bitmap_free(s->unsent);
-	mutex_destroy(&s->io_lock);
-	kvfree(s);
+	session_free(s);
 	return ERR_PTR(ret);
 }
 

@@ -83,6 +83,7 @@ enum load_phase {
  * @used: saving: bytes of @buf already read; loading: bytes of a part here
  * @filled: saving: bytes in @buf; loading: bytes the part has
  * @unsent: saving: blocks that stop-copy has to send
+ * @touched: saving: blocks that changed in precopy, which sends them once more
  * @initial: saving: precopy is still at its initial data
  * @pos: saving: where precopy goes on; loading: where the data goes
  * @end: saving: where precopy is drained; loading: bytes of the end frame
@@ -113,6 +114,7 @@ struct p2psim_session {
 	size_t filled;
 
 	unsigned long *unsent;
+	unsigned long *touched;
 	bool initial;
 	u32 pos;
 	u32 end;

@@ -28,6 +28,7 @@ int main(void)
 	test_open_early();
 	test_precopy();
 	test_poll();
+	test_touched();
 	test_reinit();
 	test_transfer();
 	test_bad_streams();

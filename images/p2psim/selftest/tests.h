@@ -19,6 +19,7 @@ void test_arcs(void);
 /* test-stream.c */
 void test_precopy(void);
 void test_poll(void);
+void test_touched(void);
 void test_reinit(void);
 void test_transfer(void);
 void test_bad_streams(void);
