@@ -89,7 +89,7 @@ class Patched(Test):
         self.assertEqual(alone.verdict, Verdict.PASS)
         self.assertEqual(together.verdict, Verdict.PASS)
         # What one of the devices takes to be loaded, within a tenth.
-        saved_ns = alone.blackout_ns - together.blackout_ns
+        saved_ns = (alone.blackout_ns or 0) - (together.blackout_ns or 0)
         self.assertAlmostEqual(saved_ns, 128_200_000, delta=12_800_000)
 
     def test_order_with_1_device(self) -> None:

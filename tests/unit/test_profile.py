@@ -23,6 +23,7 @@ from vfio_p2p.report.comparison import compared_sets, comparison_lines
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.runs import failed_run
 from vfio_p2p.report.sections import ComparedRuns
+from vfio_p2p.scenario.course import LoadIn, OnBadStream, ResetWay
 from vfio_p2p.scenario.load import load, load_profile, parse, profiles
 from vfio_p2p.scenario.model import Device, Flag, Scenario, from_json
 from vfio_p2p.scenario.profile import ArcLatency, Profile, latencies
@@ -36,23 +37,33 @@ def scenario(keys: str) -> Scenario:
 
 
 def test_the_profiles_of_the_package() -> None:
-    assert profiles() == ["cx7", "cx7-multifd", "heavy", "zero"]
+    assert profiles() == [
+        "cx7", "cx7-multifd", "heavy", "hisi-acc", "pds", "qat", "virtio",
+        "xe", "zero",
+    ]  # fmt: skip
     for name in profiles():
         profile = load_profile(name)
         assert profile.name == name
         # p2psim takes only single arcs, and each has a latency.
-        assert len(profile.arcs) in (0, 15)
+        assert len(profile.arcs) in (0, 14)
 
 
 def test_cx7_has_the_figures_of_the_docs() -> None:
     # The arcs that a device takes with a patched tree, in microseconds.
     path = (
-        "PRE_COPY>PRE_COPY_P2P", "PRE_COPY_P2P>STOP_COPY", "RESUMING>STOP",
+        "PRE_COPY>PRE_COPY_P2P", "PRE_COPY_P2P>STOP_COPY",
         "STOP>RUNNING_P2P", "RUNNING_P2P>RUNNING",
     )
-    for name, sum_us in ("cx7", 438_000), ("cx7-multifd", 294_000):
-        latency_us = load_profile(name).latency_us
-        assert sum(latency_us[arc] for arc in path) == sum_us
+    # ... and the time of the 61504 bytes that are left when it has stopped.
+    for name, arcs_us, data_us in (
+        ("cx7", 236_000, 210_000), ("cx7-multifd", 226_000, 115_000),
+    ):  # fmt: skip
+        found = load_profile(name)
+        assert sum(found.latency_us[arc] for arc in path) == arcs_us
+        assert "RESUMING>STOP" not in found.latency_us
+        assert found.data
+        ns = found.data.write_ns_per_kib * 61504 // 1024
+        assert abs(ns // 1000 - data_us) < 500
     heavy = load_profile("heavy").latency_us
     assert heavy.pop(path[0]) == 300_000
     cx7 = load_profile("cx7").latency_us
@@ -80,7 +91,8 @@ def test_own_latencies_override() -> None:
     latency_us = found.devices[0].latency_us
     assert latency_us[STOP] == 7
     assert latency_us["STOP>RUNNING"] == 8
-    assert latency_us["RESUMING>STOP"] == 209_000
+    assert latency_us["PRE_COPY_P2P>STOP_COPY"] == 216_000
+    assert found.devices[0].load_in is LoadIn.WRITE
     assert latencies(found) == (
         f"profile cx7, but {STOP}, STOP>RUNNING, a model"
     )
@@ -104,8 +116,9 @@ def test_profile_is_part_of_the_identity() -> None:
     digests = {
         with_profile("one-device", name).digest
         for name in profiles()
+        if set(load_profile(name).flags) == set(Flag)
     }
-    assert len(digests | {plain.digest}) == 5
+    assert len(digests | {plain.digest}) == 6
 
 
 def test_a_profile_replaces_the_latencies_of_a_scenario() -> None:
@@ -135,7 +148,7 @@ def test_a_long_name_is_shortened() -> None:
         ("profile = 7", "x.toml:3: devices.0.profile: Expected `str`"),
         (
             'flags = ["stop_copy"]\nprofile = "cx7"',
-            "x.toml:4: devices.0.profile: profiles are for devices",
+            "x.toml:4: devices.0.profile: the profile cx7 is for devices",
         ),
     ],
 )
@@ -198,6 +211,39 @@ def test_modes_that_have_their_own_latencies(
     assert "Leave out --profile" in capsys.readouterr().err
 
 
+def test_ways_of_a_driver() -> None:
+    """A device can have its own ways, and a profile its own flags."""
+    found = scenario(
+        'profile = "cx7"\non_bad_stream = "keep"\nwrite_ns_per_kib = 7'
+    )
+    (device,) = found.devices
+    assert device.load_in is LoadIn.WRITE
+    assert device.reset is ResetWay.DEFER
+    assert device.write_ns_per_kib == 7
+    assert latencies(found) == (
+        "profile cx7, but write_ns_per_kib, on_bad_stream, a model"
+    )
+    # A profile replaces what the scenario's devices have of their own.
+    (device,) = load_profile("cx7").replace(found).devices
+    assert device.write_ns_per_kib == 3_500_000
+    (device,) = scenario(
+        'profile = "pds"\nflags = ["p2p", "stop_copy"]'
+    ).devices
+    assert device.on_bad_stream is OnBadStream.KEEP
+    assert device.load_in is LoadIn.RESUMING_STOP
+    with pytest.raises(ScenarioError, match=r"flags stop_copy, p2p$"):
+        scenario('profile = "pds"')
+
+
+@pytest.mark.parametrize("name", profiles())
+def test_every_profile_has_its_sources(name: str) -> None:
+    found = load_profile(name)
+    assert found.name == name
+    assert name == "zero" or found.driver
+    device = found.of(Device(flags=found.flags))
+    assert device.profile == name
+
+
 def test_profiles_are_for_devices_with_all_flags() -> None:
     profile = Profile(
         format=1, name="x", summary="x",
@@ -208,7 +254,7 @@ def test_profiles_are_for_devices_with_all_flags() -> None:
         "profile x, a model"
     )
     assert latencies(load("one-device")) == ""
-    with pytest.raises(ValueError, match="all flags"):
+    with pytest.raises(ValueError, match="flags stop_copy, p2p, pre_copy"):
         profile.of(Device(flags=(Flag.STOP_COPY, Flag.PRE_COPY)))
 
 
