@@ -20,7 +20,7 @@ AVOCADO = PYTHONWARNINGS="ignore:pkg_resources" $(BIN)/avocado \
 	--config tests/functional/avocado.conf run --job-results-dir out/avocado
 
 .PHONY: setup packages validate test lint types unit functional lab docs
-.PHONY: requirements clean
+.PHONY: check-c requirements clean
 
 setup: packages $(VENV)/runtime.stamp
 
@@ -61,6 +61,11 @@ lint: setup $(VENV)/dev.stamp
 # The extensions of the documentation are checked, too, and import Sphinx.
 types: setup $(VENV)/docs.stamp
 	$(BIN)/mypy
+
+# The modules and the guest of images/: sparse, gcc's analyzer, more warnings.
+check-c: setup
+	@sh tools/install-packages.sh packages-test.txt
+	PYTHON=$(BIN)/python tools/check-c.sh
 
 unit: setup $(VENV)/dev.stamp
 	$(BIN)/pytest tests/unit

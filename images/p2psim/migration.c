@@ -98,14 +98,16 @@ void p2psim_state_lock(struct p2psim_device *sim)
 
 static bool is_reset_due(struct p2psim_device *sim)
 {
-	guard(spinlock)(&sim->reset_lock);
-	if (sim->reset_due) {
-		sim->reset_due = false;
-		return true;
-	}
+	bool due;
+
+	spin_lock(&sim->reset_lock);
+	due = sim->reset_due;
+	sim->reset_due = false;
 	/* Who finds it locked has been seen, or will see it unlocked */
-	mutex_unlock(&sim->state_lock);
-	return false;
+	if (!due)
+		mutex_unlock(&sim->state_lock);
+	spin_unlock(&sim->reset_lock);
+	return due;
 }
 
 /* All who take the state_lock give it back like this */
@@ -118,11 +120,14 @@ void p2psim_state_unlock(struct p2psim_device *sim)
 /* False: somebody else has the state_lock, and resets the device at the end */
 bool p2psim_state_lock_or_defer_reset(struct p2psim_device *sim)
 {
-	guard(spinlock)(&sim->reset_lock);
-	if (mutex_trylock(&sim->state_lock))
-		return true;
-	sim->reset_due = true;
-	return false;
+	bool locked;
+
+	spin_lock(&sim->reset_lock);
+	locked = mutex_trylock(&sim->state_lock);
+	if (!locked)
+		sim->reset_due = true;
+	spin_unlock(&sim->reset_lock);
+	return locked;
 }
 
 /* A device as nobody has used it before: RUNNING, memory from the seed */
