@@ -60,6 +60,8 @@ class Criteria:
         two hosts, both sides can have devices of one name.
     :param ack: Whether the migration has the capability switchover-ack; None
         if only the traces tell.
+    :param witness: Whether the VM has a virtio device that its guest leaves
+        alone.
     :param release: The release of QEMU under judgement, e.g. ``10.0.13``;
         empty if only the traces tell.
     """
@@ -81,6 +83,7 @@ class Criteria:
         default_factory=dict
     )
     ack: bool | None = None
+    witness: bool = False
     release: str = ""
 
     @classmethod

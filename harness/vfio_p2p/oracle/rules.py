@@ -12,6 +12,7 @@ from vfio_p2p.oracle.ack import switchover_ack
 from vfio_p2p.oracle.failure import cancelled, run_state, swallowed
 from vfio_p2p.oracle.flow import destination, left, stop_late
 from vfio_p2p.oracle.guest import heartbeat
+from vfio_p2p.oracle.handlers import handlers
 from vfio_p2p.oracle.model import SERIES, PairRule, Rule
 from vfio_p2p.oracle.order import barrier, count, order
 from vfio_p2p.oracle.requests import named, once, recover, sequence
@@ -67,6 +68,17 @@ RULES: tuple[Rule | PairRule, ...] = (
         ),
         source="patch 2, vm_state_notify(): both passes are reversed on stop",
         check=order,
+    ),
+    Rule(
+        name="handlers",
+        reason=(
+            "A handler without a prepare callback knows nothing of the two "
+            "passes, and stops or starts its device a second time, too "
+            "early, or never."
+        ),
+        source="patch 2, vm_state_notify(): each main callback once",
+        requests=True,
+        check=handlers,
     ),
     Rule(
         name="prepare-target",

@@ -82,6 +82,8 @@ _TELLING = frozenset(
         "vfio_migration_init",
         "vfio_state_pending",
         "vfio_query_precopy_size",
+        # Not of a downtime, but a witness of the other handlers.
+        "virtio_set_status",
     }
 )
 # The most frequent events, which tell nothing here.

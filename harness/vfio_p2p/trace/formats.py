@@ -319,6 +319,10 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "process_incoming_migration_co_end", "10.2", None, "ret={ret:d}"
     ),
+    # virtio_vmstate_change() sets the status that the device has already.
+    Format(
+        "virtio_set_status", "8.1", None, "vdev {vdev:x} val {value:u}"
+    ),
     Format("source_return_path_thread_switchover_acked", "8.1", "10.2", ""),
     Format(
         "source_return_path_thread_switchover_acked", "11.1", None,

@@ -38,7 +38,8 @@ _CARRY_BYTES = 64 << 10
 _RELEVANT = (
     re.compile(
         rb"v(?:fio_(?:vmstate|migration|save|load|state_p|query|send)"
-        rb"|m_state_(?:notify|cleanup)|mstate_downtime_|er_acked)"
+        rb"|m_state_(?:notify|cleanup)|mstate_downtime_|er_acked"
+        rb"|irtio_set_status)"
     ),
     re.compile(
         rb"g(?:rat(?:e_|ion_[cr]|ion f|ion is)| on signal| device)"
