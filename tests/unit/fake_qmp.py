@@ -59,6 +59,12 @@ GREETING = {
 }
 
 
+def sends_to_file(uri: str) -> Path | None:
+    """Return the file of a URI, if it is one of a file."""
+    kind, _, path = uri.partition(":")
+    return Path(path) if kind == "file" else None
+
+
 def socket_of(uri: str) -> tuple[socket.socket, Any]:
     """Return a socket of the right kind, and the address in a URI."""
     kind, _, address = uri.partition(":")
@@ -97,6 +103,7 @@ class FakeQemu:
         self.cleanups = 0
         self.guest = "inmigrate" if "-incoming" in argv else "running"
         self.jobs: list[dict[str, Any]] = []
+        self.objects: list[str] = []
         self.devices = sum(word.startswith("vfio-pci,") for word in argv)
         self.answers = self.plan.get("answers") or [
             {"status": "completed", "downtime": 20, "total-time": 300}
@@ -175,7 +182,19 @@ class FakeQemu:
         if name == "query-jobs":
             result = self.jobs
         uri = arguments.get("uri", "")
-        if name == "migrate-incoming":
+        if name == "device-list-properties":
+            result = [
+                {"name": "sysfsdev", "type": "str"},
+                {"name": "migration-events", "type": "bool"},
+                {"name": "x-pci-vendor-id", "type": "uint32"},
+            ]
+        if name == "qom-list":
+            result = [{"name": x} for x in self.objects]
+        if name == "object-add":
+            self.objects.append(arguments["id"])
+        if name == "device_add":
+            self.devices += 1
+        if name == "migrate-incoming" and not sends_to_file(uri):
             self.stream = listen(uri)
             if self.stream.family is not socket.AF_UNIX:
                 port = str(self.stream.getsockname()[1])
@@ -185,6 +204,20 @@ class FakeQemu:
         match name:
             case "quit":
                 sys.exit()
+            case "migrate-incoming" if path := sends_to_file(uri):
+                self.status("active")
+                if not path.read_bytes():
+                    sys.exit("qemu: load of migration failed")
+                if self.reach("load"):
+                    self.guest = "running"
+                    self.status("completed")
+            case "migrate" if path := sends_to_file(uri):
+                self.status("active")
+                if self.reach("active"):
+                    path.write_bytes(b"state")
+                    self.guest = "postmigrate"
+                    self.status("completed")
+                    self.clean_up()
             case "migrate":
                 self.migrate(uri)
             case "migrate-continue":

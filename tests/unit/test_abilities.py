@@ -63,6 +63,9 @@ ANSWERS = {
         "return": [{"capability": "multifd"}, {"capability": "return-path"}]
     },
     "query-qmp-schema": {"return": SCHEMA},
+    "object-add": {
+        "error": {"desc": "TLS credentials support requires GNUTLS"}
+    },
     VFIO: {"return": [{"name": "host"}, {"name": "migration-events"}]},
     "migration": {"return": [{"name": "send-switchover-start"}]},
     "quit": {"return": {}},
@@ -80,6 +83,12 @@ def qemu(folder: Path, **others: object) -> list[str]:
 
 def test_a_qemu_is_asked(tmp_path: Path) -> None:
     assert ask(qemu(tmp_path), [VFIO, "migration", "nonesuch"]) == KNOWS
+
+
+def test_tls(tmp_path: Path) -> None:
+    said = {"error": {"desc": "Unable to access credentials /nonexistent"}}
+    assert ask(qemu(tmp_path, **{"object-add": said}), [VFIO]).tls
+    assert not ask(qemu(tmp_path), [VFIO]).tls
 
 
 def test_answers_are_kept(

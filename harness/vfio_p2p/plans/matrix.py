@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,9 @@ from vfio_p2p.scenario.step import Wait
 from vfio_p2p.tells import Tells
 from vfio_p2p.verdict.assess import Assessment, assess
 from vfio_p2p.verdict.reading import read_run
+
+# Says why a job is not run; an empty text means that it can be.
+Refuse = Callable[[Job], str]
 
 _LOG = logging.getLogger(__name__)
 
@@ -127,6 +130,10 @@ class CellResult:
         return cls(cell, found, run, bundle.path)
 
 
+def _refuse_nothing(_: Job) -> str:
+    return ""
+
+
 async def run_matrix(
     place: Place,
     cells: Sequence[Cell],
@@ -134,6 +141,7 @@ async def run_matrix(
     jobs: int,
     progress: Progress = silent,
     record: Record = keep_nothing,
+    refuse: Refuse = _refuse_nothing,
 ) -> list[CellResult]:
     """Run and judge every cell.
 
@@ -144,6 +152,7 @@ async def run_matrix(
     :param progress: Told when a run is done.
     :param record: Given each bundle that was judged, as soon as it is there,
         and its verdict.
+    :param refuse: Says what the QEMUs of a job cannot do.
     :return: One result for each cell, in the same order.  A cell that could
         not be run, judged or recorded has the verdict ERROR.
     :raise InputError: When none of them could run, e.g. on a full disk.
@@ -158,7 +167,7 @@ async def run_matrix(
     async def one(cell: Cell) -> CellResult:
         nonlocal done
         async with room:
-            if why := _refusal(place, cell.job):
+            if why := _refusal(place, cell.job) or refuse(cell.job):
                 result = CellResult.without_run(cell, _skipped(why))
             else:
                 result = await _run(place, cell, out, record)

@@ -18,7 +18,13 @@ from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.write import claimed
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import UsageError
-from vfio_p2p.places import CachedPlace, EquippedPlace, Place, open_place
+from vfio_p2p.places import (
+    CachedPlace,
+    EquippedPlace,
+    Job,
+    Place,
+    open_place,
+)
 from vfio_p2p.plans.matrix import Cell, CellResult, run_matrix
 from vfio_p2p.plans.record import check_history, recording
 from vfio_p2p.plans.setting import Setting
@@ -266,11 +272,30 @@ class Local:
         ):
             found = asyncio.run(
                 run_matrix(
-                    place, cells, setting.out, setting.jobs, runs, record
+                    place,
+                    cells,
+                    setting.out,
+                    setting.jobs,
+                    runs,
+                    record,
+                    self._without_tls,
                 )
             )
         runs.end("done")
         return found
+
+    def _without_tls(self, job: Job) -> str:
+        """Say if a QEMU cannot encrypt migrations, and its job asks for it."""
+        if not job.scenario.migration.tls:
+            return ""
+        for program in (job.source, job.destination):
+            known = self.abilities(program, ())
+            if known is not None and not known.tls:
+                return (
+                    "it encrypts its migration, and "
+                    f"{program.version} was built without GnuTLS"
+                )
+        return ""
 
 
 def _of(setting: Setting) -> tuple[str, Driver, Path | None]:

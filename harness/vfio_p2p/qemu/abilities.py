@@ -23,7 +23,7 @@ from vfio_p2p.machine.files import write_whole
 from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
 
-FORMAT = 1
+FORMAT = 2
 VFIO = "vfio-pci"
 
 _LIMIT_S = 60.0
@@ -32,6 +32,15 @@ _OPTIONS = (
     *("-display", "none", "-qmp", "stdio"),
 )
 _SCHEMA = "query-qmp-schema"
+# Every QEMU has this type.  One without GnuTLS says so when it is asked for
+# such an object, and any other one, that there is no such folder.
+_CREDENTIALS = {
+    "qom-type": "tls-creds-psk",
+    "id": "probe",
+    "dir": "/nonexistent/vfio-p2p",
+    "endpoint": "client",
+}
+_GNUTLS = "GNUTLS"
 
 
 class Abilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,9 +52,11 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     :param statuses: The statuses that a migration can have.
     :param properties: The properties of the types that were asked about;
         none for a type that the QEMU does not have.
+    :param tls: Whether it can encrypt migrations.
     """
 
     format: int = FORMAT
+    tls: bool = False
     machines: frozenset[str]
     capabilities: frozenset[str]
     parameters: frozenset[str]
@@ -92,12 +103,13 @@ def ask(argv: Sequence[str], types: Iterable[str]) -> Abilities:
         ("query-machines", {}),
         ("query-migrate-capabilities", {}),
         (_SCHEMA, {}),
+        ("object-add", _CREDENTIALS),
         *(("qom-list-properties", {"typename": x}) for x in names),
         ("quit", {}),
     ]
     answers = _converse(argv, requests)
     try:
-        _, machines, capabilities, schema, *listed = (
+        _, machines, capabilities, schema, credentials, *listed = (
             answers[number] for number in range(len(requests) - 1)
         )
         tree = {x["name"]: x for x in schema["return"]}
@@ -114,6 +126,7 @@ def ask(argv: Sequence[str], types: Iterable[str]) -> Abilities:
             ),
             parameters=frozenset(x["name"] for x in settable["members"]),
             statuses=frozenset(_statuses(tree)),
+            tls=_GNUTLS not in credentials["error"]["desc"].upper(),
             properties={
                 name: frozenset(x["name"] for x in answer.get("return", ()))
                 for name, answer in zip(names, listed, strict=True)

@@ -13,6 +13,9 @@ from vfio_p2p.tells import Tells
 # This file replaces the firmware and is in the same folder; see images/guest.
 HEARTBEAT = "vfio-p2p-heartbeat.bin"
 
+# The trace event of each run of a virtio device's run-state handler.
+WITNESS_EVENT = "virtio_set_status*"
+
 
 @dataclass(frozen=True)
 class Launcher:
@@ -73,13 +76,17 @@ def qemu_argv(
         ]
     for name, value in course.globals.items():
         argv += ["-global", f"{name}={value}"]
-    if course.unplugged():
+    if course.slots():
         # Unplugging through ACPI needs a guest that acknowledges it.
         argv += [
             *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
         ]
+    if guest.only_migratable:
+        argv += ["-only-migratable"]
     for device in _devices(course, devices, launcher.tells):
         argv += ["-device", device]
+    if guest.witness:
+        argv += ["-device", "virtio-serial-pci", "-trace", WITNESS_EVENT]
     if incoming:
         argv += ["-incoming", "defer"]
     elif guest.paused:
@@ -99,20 +106,35 @@ def _machine(course: Course) -> str:
 def _devices(
     course: Course, devices: Sequence[Mapping[str, str]], tells: Tells
 ) -> Iterator[str]:
-    unplugged = course.unplugged()
-    # A log tells more, and an event for each arc takes its time.
-    events = {} if tells is Tells.LOG else {"migration-events": "on"}
+    starting = course.starting()
     for number, (spec, given) in enumerate(
         zip(course.each_device(), devices, strict=True)
     ):
-        properties = joined({**course.vfio_properties(given, spec), **events})
-        where = ""
         if spec.root_port:
             yield f"pcie-root-port,id=port{number},chassis={number}"
-            where = f"bus=port{number},"
-        if number in unplugged:
-            # A function without a function 0 is removed at once, and the
-            # guest is not asked (hw/pci/pcie.c,
-            # pcie_cap_slot_unplug_request_cb()).
-            where += "addr=0.1,"
-        yield f"vfio-pci,id=vfio{number},{where}{properties}"
+        if number in starting:
+            properties = device_properties(course, number, given, tells)
+            yield f"vfio-pci,{joined(properties)}"
+
+
+def device_properties(
+    course: Course, number: int, given: Mapping[str, str], tells: Tells
+) -> dict[str, str]:
+    """Return all properties of a device, its id and its place included.
+
+    :param course: The course of the run.
+    :param number: The number of the single device, from 0.
+    :param given: The properties that the place gives the device.
+    :param tells: How the QEMU tells of its migrations.
+    """
+    spec = course.each_device()[number]
+    where = {"id": f"vfio{number}"}
+    if spec.root_port:
+        where["bus"] = f"port{number}"
+    if number in course.slots():
+        # A function without a function 0 is removed at once, and the guest
+        # is not asked (hw/pci/pcie.c, pcie_cap_slot_unplug_request_cb()).
+        where["addr"] = "0.1"
+    # A log tells more, and an event for each arc takes its time.
+    events = {} if tells is Tells.LOG else {"migration-events": "on"}
+    return {**where, **course.vfio_properties(given, spec), **events}

@@ -18,7 +18,19 @@ from msgspec import Meta
 
 from vfio_p2p import uapi
 from vfio_p2p.scenario.fault import check_fault
-from vfio_p2p.scenario.step import PLAIN, Migrate, Step, Unplug, Wait
+from vfio_p2p.scenario.slots import check_slots, present, starting
+from vfio_p2p.scenario.step import (
+    PLAIN,
+    Cancel,
+    Incoming,
+    Kill,
+    Migrate,
+    Plug,
+    Step,
+    Turn,
+    Unplug,
+    Wait,
+)
 from vfio_p2p.side import Side
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}\Z")]
@@ -161,7 +173,8 @@ class Device(Strict, frozen=True, kw_only=True):
     :param reinit_query: With how many queries of precopy info since the last
         read of its data the device has new initial data; 0 means never.
     :param root_port: Whether the device is behind a PCIe root port of its own,
-        one level deeper in the qdev tree.  It can then be unplugged.
+        one level deeper in the qdev tree.  It can then be plugged and
+        unplugged.
     :param peers: The devices of its side that the device sends to.
     :param peer_period_us: The time from one transaction to the next.
     :param peer_completion_us: The time until a transaction has arrived and is
@@ -265,6 +278,11 @@ class Guest(Strict, frozen=True, kw_only=True):
     :param machine: QEMU's machine type; with a version, as in
         ``pc-q35-10.0``, two releases of QEMU can have the same machine.
     :param paused: Whether the VM is left paused at the start (``-S``).
+    :param only_migratable: Whether QEMU refuses whatever would block a
+        migration (``-only-migratable``).
+    :param witness: Whether the VM has a virtio device as well.  Each run of
+        its run-state handler, which has no prepare callback, is traced.  It
+        needs the program `heartbeat`, which leaves that device alone.
     :param program: The program that the VM runs.
     :param heartbeat_period_us: The time between two heartbeats.  Each of them
         writes a counter to every device.
@@ -275,6 +293,8 @@ class Guest(Strict, frozen=True, kw_only=True):
     ram_mib: Annotated[int, Meta(ge=16, le=1024)] = 64
     machine: MachineName = "q35"
     paused: bool = False
+    only_migratable: bool = False
+    witness: bool = False
     program: GuestProgram = GuestProgram.FIRMWARE
     # The range that 16 bits of the PIT's clock can count, and that the guest
     # can keep up with.
@@ -286,6 +306,17 @@ class Guest(Strict, frozen=True, kw_only=True):
             raise ValueError(
                 "dirty_pages_per_s: only the program 'heartbeat' dirties pages"
             )
+        if self.witness and self.program is GuestProgram.FIRMWARE:
+            raise ValueError(
+                "witness: it needs the program 'heartbeat', since firmware "
+                "uses the witness"
+            )
+
+
+class Tls(StrEnum):
+    """How both sides prove who they are when a migration is encrypted."""
+
+    PSK = "psk"
 
 
 class Migration(Strict, frozen=True, kw_only=True):
@@ -293,12 +324,15 @@ class Migration(Strict, frozen=True, kw_only=True):
 
     :param capabilities: Migration capabilities, by QMP's names.
     :param parameters: Migration parameters, by QMP's names.
+    :param tls: With `psk`, migrations are encrypted, and both sides have the
+        same key.  A QEMU without GnuTLS is skipped.
     """
 
     capabilities: dict[str, bool] = msgspec.field(
         default_factory=lambda: {"return-path": True}
     )
     parameters: dict[str, Integer | str | bool] = {}
+    tls: Tls | None = None
 
 
 class Limits(Strict, frozen=True, kw_only=True):
@@ -391,11 +425,13 @@ class Course(Strict, frozen=True, kw_only=True):
 
     def _check_steps(self) -> None:
         devices = self.each_device()
-        for device in self.unplugged():
+        for device in self.slots():
             if device >= len(devices) or not devices[device].root_port:
                 raise ValueError(
                     f"steps: there is no device {device} with a root_port"
                 )
+        check_slots(self.steps)
+        self._check_files()
         done: set[type[Step]] = set()
         for number, step in enumerate(self.steps, 1):
             done.add(type(step))
@@ -404,6 +440,32 @@ class Course(Strict, frozen=True, kw_only=True):
                     f"steps: step {number} waits for a migration before the "
                     "first one begins"
                 )
+
+    def _check_files(self) -> None:
+        """Check that each file is read, and that there is one to be read."""
+        unread = 0
+        for number, step in enumerate((*self.steps, None), 1):
+            match step:
+                case Migrate(through=through):
+                    if unread:
+                        break
+                    unread = number if through else 0
+                case Incoming():
+                    if not unread:
+                        raise ValueError(
+                            f"steps: step {number} has no file to read"
+                        )
+                    unread = 0
+                case Cancel() | Kill():
+                    unread = 0
+                case Turn() | None:
+                    if unread:
+                        break
+        if unread:
+            raise ValueError(
+                f"steps: the file that step {unread} writes needs a step "
+                "'incoming'"
+            )
 
     def _check_guest(self) -> None:
         beats = self.guest.program is GuestProgram.HEARTBEAT
@@ -451,6 +513,14 @@ class Course(Strict, frozen=True, kw_only=True):
                     del device[name]
         if self.guest.machine == Guest().machine:
             del every["guest"]["machine"]
+        for key in ("only_migratable", "witness"):
+            if not every["guest"][key]:
+                del every["guest"][key]
+        if not self.migration.tls:
+            del every["migration"]["tls"]
+        for step in every["steps"]:
+            if step["do"] == "migrate" and not step["through"]:
+                del step["through"]
         return msgspec.json.format(
             msgspec.json.encode(every, order="sorted"), indent=1
         )
@@ -474,11 +544,24 @@ class Course(Strict, frozen=True, kw_only=True):
         own = device.properties if device else {}
         return {**given, **self.properties, **own}
 
-    def unplugged(self) -> set[int]:
-        """Return the numbers of the single devices that steps unplug."""
+    def slots(self) -> set[int]:
+        """Return the numbers of the devices that steps plug or unplug."""
         return {
-            step.device for step in self.steps if isinstance(step, Unplug)
+            step.device
+            for step in self.steps
+            if isinstance(step, Plug | Unplug)
         }
+
+    def starting(self) -> tuple[int, ...]:
+        """Return the numbers of the devices that are there at the start."""
+        return starting(len(self.each_device()), self.steps)
+
+    def present(self, done: int | None = None) -> tuple[int, ...]:
+        """Return the devices that are there, in the order of their plugging.
+
+        :param done: After how many of the steps; by default, after all.
+        """
+        return present(len(self.each_device()), self.steps, done)
 
 
 def course_from_json(data: bytes) -> Course:

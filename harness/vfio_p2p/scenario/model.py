@@ -174,6 +174,14 @@ class Scenario(Course, frozen=True, kw_only=True):
             return f"it is for QEMU {self.until} and older, not for {text}"
         return ""
 
+    def through_file(self, number: int) -> bool:
+        """Return whether a migration goes through a file.
+
+        :param number: Which migration it is, from 1.
+        """
+        migrations = [x for x in self.steps if isinstance(x, Migrate)]
+        return any(x.through for x in migrations[number - 1 : number])
+
     @property
     def machine(self) -> str:
         """The machine type, if it is not left to QEMU."""

@@ -13,7 +13,7 @@ from vfio_p2p.machine.errors import (
 )
 from vfio_p2p.scenario.course import Outcome
 from vfio_p2p.scenario.result import Result
-from vfio_p2p.scenario.session import Session
+from vfio_p2p.scenario.session import Leg, Session
 from vfio_p2p.scenario.step import Status
 
 
@@ -67,15 +67,28 @@ def _ending(session: Session) -> tuple[Outcome, str, str]:
         return Outcome.IDLE, "", ""
     leg = session.legs[-1]
     match leg.status:
-        case Status.COMPLETED:
+        case Status.COMPLETED if _arrived(leg):
             return Outcome.MIGRATED, "", ""
         case Status.CANCELLED:
             return Outcome.CANCELLED, "", ""
+        case Status.COMPLETED:
+            name = leg.destination.side
+            last = next(reversed(leg.destination.statuses), "not begun")
+            return Outcome.FAILED, name, f"{name}: migration {last}"
     side = leg.source.side
     why = leg.reason or "no reason"
     if side in session.killed:
         why = "killed"
     return Outcome.FAILED, side, f"{side}: migration {leg.status}: {why}"
+
+
+def _arrived(leg: Leg) -> bool:
+    """Return whether the destination read the file, if there is one.
+
+    Otherwise, nobody else than the source need be asked.
+    """
+    told = leg.destination.statuses
+    return leg.file is None or Status.COMPLETED in told
 
 
 def _outcome(err: VMError) -> Outcome:

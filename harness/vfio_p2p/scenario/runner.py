@@ -153,5 +153,7 @@ async def run(
             make,
             out,
             Path(private),
-            partial(Session, before_migration=before_migration),
+            partial(
+                Session, before_migration=before_migration, devices=devices
+            ),
         )

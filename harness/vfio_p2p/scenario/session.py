@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,22 @@ from vfio_p2p.machine.errors import (
     VMError,
 )
 from vfio_p2p.machine.qemu import Qemu
-from vfio_p2p.scenario import snapshot
+from vfio_p2p.scenario import hotplug, snapshot
+from vfio_p2p.scenario.argv import device_properties
 from vfio_p2p.scenario.cleanup import POLL_S, cleaned_up, cleanups, traced
 from vfio_p2p.scenario.course import Course
+from vfio_p2p.scenario.encryption import encrypt, write_key
 from vfio_p2p.scenario.relay import relay
 from vfio_p2p.scenario.step import (
     FINAL,
     Cancel,
     Cont,
     Continue,
+    Incoming,
     Kill,
     LoadVM,
     Migrate,
+    Plug,
     Reset,
     SaveVM,
     Status,
@@ -39,7 +43,7 @@ from vfio_p2p.scenario.step import (
     Unplug,
     Wait,
 )
-from vfio_p2p.side import Side
+from vfio_p2p.side import Side, side_of
 from vfio_p2p.tells import Tells
 
 
@@ -53,6 +57,9 @@ class Leg:
         this migration.
     :param cleaned: The number of device cleanups that the source had
         reported before this migration.
+    :param file: The file that it goes through, if it does not go through a
+        socket.
+    :param read: Whether the destination has begun to read that file.
     :param reason: Why the migration failed, in QEMU's words.
     :param downtime_ms: The downtime that QMP reports.
     :param total_time_ms: The total time that QMP reports.
@@ -62,6 +69,8 @@ class Leg:
     destination: Qemu
     told: int
     cleaned: int
+    file: Path | None = None
+    read: bool = False
     reason: str = ""
     downtime_ms: int | None = None
     total_time_ms: int | None = None
@@ -86,6 +95,8 @@ class Session:
     :param private: A folder for sockets and disk images.
     :param before_migration: Called when both sides are up, before the first
         migration.
+    :param devices: The properties that the place gives each device, by side,
+        for those that are plugged later.
     """
 
     def __init__(
@@ -95,6 +106,7 @@ class Session:
         stack: AsyncExitStack,
         private: Path,
         before_migration: Callable[[], None] | None = None,
+        devices: Mapping[Side, Sequence[Mapping[str, str]]] | None = None,
     ) -> None:
         self._course = course
         self._limits = course.limits
@@ -102,6 +114,9 @@ class Session:
         self._stack = stack
         self._private = private
         self._before_migration = before_migration
+        self._devices = devices or {}
+        # The numbers of the devices that both VMs have now.
+        self._present = course.starting()
         # The side whose devices the QEMU in each role has now.
         self._sides = {role: role for role in Side}
         self._cast: dict[Side, Qemu] = {}
@@ -213,6 +228,8 @@ class Session:
         match step:
             case Migrate():
                 await self._migrate(step)
+            case Incoming():
+                await self._incoming()
             case Wait(on=role, status=status):
                 if status:
                     await self._await(role, status)
@@ -237,7 +254,14 @@ class Session:
                 await self._cast[role].kill()
             case Unplug(device=number):
                 for role in Side:
-                    await self._unplug(self._cast[role], f"vfio{number}")
+                    await self._unplug(self._cast[role], number)
+                self._present = tuple(
+                    x for x in self._present if x != number
+                )
+            case Plug(device=number):
+                for role in Side:
+                    await self._plug(self._cast[role], number)
+                self._present = (*self._present, number)
             case SaveVM():
                 vm = self._cast[Side.SOURCE]
                 image = self._private / f"{vm.side}.qcow2"
@@ -263,10 +287,13 @@ class Session:
             destination = await self._fresh()
         if not self.legs and self._before_migration:
             self._before_migration()
+        if self._course.migration.tls:
+            await self._encrypt()
         path = self._private / f"migration-{len(self.legs) + 1}"
-        await self._execute(
-            Side.DESTINATION, "migrate-incoming", uri=f"unix:{path}"
-        )
+        if not step.through:
+            await self._execute(
+                Side.DESTINATION, "migrate-incoming", uri=f"unix:{path}"
+            )
         if step.cut_bytes is not None:
             target, path = path, path.with_suffix(".cut")
             await self._stack.enter_async_context(
@@ -277,16 +304,43 @@ class Session:
             destination,
             len(source.statuses),
             cleanups(source),
+            file=path if step.through else None,
         )
-        await self._execute(Side.SOURCE, "migrate", uri=f"unix:{path}")
+        how = step.through or "unix"
+        await self._execute(Side.SOURCE, "migrate", uri=f"{how}:{path}")
         # A migration that QEMU refused does not count.
         self.legs.append(leg)
+
+    async def _incoming(self) -> None:
+        """Let the destination read the file of the last migration."""
+        leg = self.legs[-1]
+        leg.read = True
+        await self._execute(
+            Side.DESTINATION, "migrate-incoming", uri=f"file:{leg.file}"
+        )
+
+    async def _encrypt(self) -> None:
+        """Encrypt the next migration."""
+        folder = self._private / "tls"
+        write_key(folder)
+        for role in Side:
+            await encrypt(
+                self._cast[role], role, folder, self._limits.command_s
+            )
 
     async def _fresh(self) -> Qemu:
         """Give the destination's devices a new QEMU."""
         vm = await self._add(Side.DESTINATION)
         await vm.start(self._limits.launch_s)
         await self._configure(vm)
+        # It starts with the same devices as the first one did.
+        starting = self._course.starting()
+        for number in starting:
+            if number not in self._present:
+                await self._unplug(vm, number)
+        for number in self._present:
+            if number not in starting:
+                await self._plug(vm, number)
         return vm
 
     async def _turn(self) -> None:
@@ -298,16 +352,16 @@ class Session:
         self._cast[Side.SOURCE] = self._cast[Side.DESTINATION]
         await self._fresh()
 
-    async def _unplug(self, vm: Qemu, name: str) -> None:
-        await vm.execute(
-            "device_del", {"id": name}, limit_s=self._limits.command_s
+    async def _plug(self, vm: Qemu, number: int) -> None:
+        given = self._devices[side_of(vm.side)][number]
+        await hotplug.plug(
+            vm,
+            device_properties(self._course, number, given, vm.tells),
+            self._limits,
         )
-        async with vm.step("unplug", self._limits.settle_s):
-            while True:
-                match await vm.next_event("unplug"):
-                    case {"event": "DEVICE_DELETED", "data": {"device": d}}:
-                        if d == name:
-                            break
+
+    async def _unplug(self, vm: Qemu, number: int) -> None:
+        await hotplug.unplug(vm, f"vfio{number}", self._limits)
 
     async def _reset(self, vm: Qemu) -> None:
         await vm.execute("system_reset", limit_s=self._limits.command_s)
@@ -331,14 +385,13 @@ class Session:
             await self._reaches(leg, leg.destination, status)
             return
         killed = leg.destination.side in self.killed
-        if status is Status.COMPLETED and not killed:
+        if status is Status.COMPLETED and not killed and not leg.file:
             await self._both_complete(leg)
         else:
             await self._reaches(leg, leg.source, status)
         if status not in FINAL:
             return
-        devices = len(self._course.each_device())
-        due = leg.cleaned + devices - len(self._course.unplugged())
+        due = leg.cleaned + len(self._present)
         await cleaned_up(leg.source, due, self._limits.settle_s)
         if status is Status.COMPLETED:
             await self._settled(leg)
@@ -426,6 +479,8 @@ class Session:
         # that is active has connected, even if the destination has not
         # noticed yet.
         connected = Status.ACTIVE in (*told, *leg.statuses)
+        if leg.file:
+            connected = leg.read
         if (
             over
             and connected

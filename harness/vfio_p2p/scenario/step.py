@@ -42,6 +42,12 @@ class Status(StrEnum):
     COMPLETED = "completed"
 
 
+class Through(StrEnum):
+    """What carries a migration, if it is not a socket."""
+
+    FILE = "file"
+
+
 # No other status follows these, until the next migration.
 FINAL = (Status.CANCELLED, Status.FAILED, Status.COMPLETED)
 
@@ -73,9 +79,21 @@ class Migrate(_Step, frozen=True, kw_only=True, tag="migrate"):
     :param cut_bytes: The number of bytes after which the connection breaks.
         It then goes through a proxy, which breaks both directions when the
         source has sent that many bytes.
+    :param through: With `file`, the source writes to a file, which the
+        destination reads in the step `incoming`.  Such a migration has no
+        blackout, since how long the file lies there is for the steps to say.
     """
 
     cut_bytes: Annotated[int, Meta(ge=0, le=1 << 40)] | None = None
+    through: Through | None = None
+
+    def __post_init__(self) -> None:
+        if self.through and self.cut_bytes is not None:
+            raise ValueError("cut_bytes: only a connection can break")
+
+
+class Incoming(_Step, frozen=True, kw_only=True, tag="incoming"):
+    """Let the destination read the file of the last migration."""
 
 
 class Wait(_OnOne, frozen=True, kw_only=True, tag="wait"):
@@ -84,7 +102,8 @@ class Wait(_OnOne, frozen=True, kw_only=True, tag="wait"):
     The migration may have had that status before.  Any other final status is
     an error, which ends the run.  A final status of the source includes the
     source's cleanup, and `completed` of the source includes the destination's
-    cleanup, unless a step killed the destination.
+    cleanup, unless a step killed the destination, or the migration goes
+    through a file: then it means that the file is whole.
 
     :param status: The status to wait for; give either this or `trace`.
     :param trace: A text to wait for in the trace log; it may be there already.
@@ -131,6 +150,17 @@ class Unplug(_Step, frozen=True, kw_only=True, tag="unplug"):
     device: Annotated[int, Meta(ge=0)]
 
 
+class Plug(_Step, frozen=True, kw_only=True, tag="plug"):
+    """Plug a device into both VMs; the device needs a `root_port`.
+
+    A device whose first such step is `plug` is not there when the VMs start.
+
+    :param device: The number of the single device, from 0.
+    """
+
+    device: Annotated[int, Meta(ge=0)]
+
+
 class SaveVM(_Step, frozen=True, kw_only=True, tag="savevm"):
     """Save the source's VM into a disk image of its own."""
 
@@ -149,6 +179,7 @@ class Turn(_Step, frozen=True, kw_only=True, tag="turn"):
 
 Step = (
     Migrate
+    | Incoming
     | Wait
     | Stop
     | Cont
@@ -157,6 +188,7 @@ Step = (
     | Continue
     | Kill
     | Unplug
+    | Plug
     | SaveVM
     | LoadVM
     | Turn

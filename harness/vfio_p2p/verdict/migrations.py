@@ -69,7 +69,7 @@ def judge_run(
     findings: list[Finding] = []
     notes: list[str] = []
     blackout_ns = None
-    for leg in run.legs:
+    for number, leg in enumerate(run.legs, 1):
         migrates = whole and completed(result, leg)
         names = [
             name
@@ -91,7 +91,10 @@ def judge_run(
             )
             findings += judgement.findings
             notes += [f"{x.side}: {x.message}" for x in judgement.notes]
-            if migrates and judgement.blackout:
+            file = run.scenario.through_file(number)
+            if migrates and file:
+                blackout_ns = None
+            elif migrates and judgement.blackout:
                 blackout_ns = judgement.blackout.duration_ns
                 notes += _clocks(run, judgement.blackout)
         if whole:
@@ -172,6 +175,7 @@ def _criteria(
         ),
         deep=frozenset(x.name for x in known if x.spec.root_port),
         ack=run.scenario.migration.capabilities.get("switchover-ack", False),
+        witness=run.scenario.guest.witness,
         flags={x.name: x.spec.migration_flags for x in known},
         sequences={
             (timeline.side, device.name): sequence.requests

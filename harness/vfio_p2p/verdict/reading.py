@@ -9,6 +9,7 @@ makes one `RunReading` and passes it on.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,10 +38,10 @@ from vfio_p2p.errors import BundleError, UnevenError
 from vfio_p2p.oracle.traffic import Flow, flows
 from vfio_p2p.scenario import model
 from vfio_p2p.scenario.result import Result
-from vfio_p2p.scenario.step import Status
+from vfio_p2p.scenario.step import Plug, Status
 from vfio_p2p.side import Side, side_of
 from vfio_p2p.tells import Tells
-from vfio_p2p.timeline import Timeline, build_events
+from vfio_p2p.timeline import Blackout, Timeline, build_events
 from vfio_p2p.timeline import build as build_timeline
 from vfio_p2p.trace import (
     ConsoleLog,
@@ -51,6 +52,11 @@ from vfio_p2p.trace import (
     heard,
     read_console,
     read_device_log,
+)
+
+FILE_NOTE = (
+    "the migration went through a file; how long that lay there is not QEMU's "
+    "doing"
 )
 
 
@@ -68,6 +74,14 @@ class NamedDevice:
     number: int
     table: int
     spec: model.Device
+
+
+def _done(result: Result) -> int | None:
+    """Return how many steps were done; None if all of them."""
+    found = re.match(r"step (\d{1,6}) ", result.at)
+    if found:
+        return int(found[1]) - 1
+    return None if result.at in ("", "the end") else 0
 
 
 def completed(result: Result, leg: tuple[str, str]) -> bool:
@@ -96,16 +110,25 @@ class RunReading:
         self.legs = bundle.manifest.result.legs or (
             (str(Side.SOURCE), str(Side.DESTINATION)),
         )
-        self._unplugged = self.scenario.unplugged()
-        # The number, the table and its number of each that can migrate.
+        every = [
+            (table, spec)
+            for table, spec in enumerate(self.scenario.devices)
+            for _ in range(spec.count)
+        ]
+        done = _done(bundle.manifest.result)
+        self._present = self.scenario.present(done)
+        starting = self.scenario.starting()
+        plugged = [
+            step.device
+            for step in self.scenario.steps[:done]
+            if isinstance(step, Plug)
+        ]
+        # The number, the table and its number of each that can migrate, in
+        # the order of their plugging.
         self._devices = [
-            (number, table, spec)
-            for number, (table, spec) in enumerate(
-                (table, spec)
-                for table, spec in enumerate(self.scenario.devices)
-                for _ in range(spec.count)
-            )
-            if spec.flags
+            (number, *every[number])
+            for number in (*starting, *plugged)
+            if every[number][1].flags
         ]
         self._timelines: dict[tuple[str, Side], Timeline] = {}
 
@@ -116,11 +139,11 @@ class RunReading:
 
     @property
     def staying(self) -> tuple[model.Device, ...]:
-        """The same without the devices that a step unplugs."""
+        """Those of them that are there in the end."""
         return tuple(
             spec
             for number, _, spec in self._devices
-            if number not in self._unplugged
+            if number in self._present
         )
 
     @cached_property
@@ -162,6 +185,17 @@ class RunReading:
         :raise UnevenError: When its parts do not add up to the blackout.
         """
         files = self.bundle.files
+        if self.scenario.through_file(len(self.legs)):
+            whole = Blackout(None, exact=False, note=FILE_NOTE)
+            return Breakdown(
+                whole,
+                not_observable=(NotObservable("blackout", FILE_NOTE),),
+                beside=Beside(
+                    qmp_downtime_ms=(
+                        self.bundle.manifest.result.qmp_downtime_ms
+                    )
+                ),
+            )
         source, destination = self.timelines
         clock = self._clock(Side.DESTINATION)
         beside = Beside(
@@ -303,7 +337,7 @@ class RunReading:
         gone = {
             device.name
             for device in self.named(whole)
-            if device.number in self._unplugged
+            if device.number not in self._present
         }
         return replace(
             whole,
