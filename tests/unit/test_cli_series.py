@@ -87,6 +87,7 @@ def test_list_as_json(series: Command, capsys: Capture) -> None:
             "trips": "barrier",
             "scenarios": ["two-devices"],
             "waits_for": "a slow device",
+            "equivalent": None,
         }
     ]
     assert first["followups"] == [

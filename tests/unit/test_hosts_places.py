@@ -102,6 +102,32 @@ def test_expectations_name_the_devices_that_there_are() -> None:
     assert not unplayable(plain, 4, far=True, told=True, alike=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "far", "alike", "why"),
+    [
+        ("file-two-devices", True, False, ""),
+        ("file-two-devices", True, True, "on one machine"),
+        ("tls-one-device", False, False, ""),
+        ("tls-one-device", True, False, "file on this machine"),
+        ("tls-one-device", False, True, "file on this machine"),
+        ("two-devices-with-witness", False, False, "virtio device"),
+        ("plug-then-migrate", True, True, ""),
+    ],
+)
+def test_what_needs_the_testbed(
+    name: str, far: bool, alike: bool, why: str
+) -> None:
+    found = unplayable(load(name), 4, far=far, told=True, alike=alike)
+    assert why in found
+    assert bool(why) == bool(found)
+
+
+def test_encryption_is_kept() -> None:
+    played = as_played(load("tls-one-device"), {"max-bandwidth": 1}, told=True)
+    assert played.migration.tls
+    assert played.migration.parameters == {"max-bandwidth": 1}
+
+
 def test_what_a_device_of_the_lab_is_told() -> None:
     device = load("loaded-state-refused").each_device()[0]
     assert device.fault_side is not None

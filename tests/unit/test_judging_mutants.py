@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,12 +102,60 @@ def test_fate(found: MutantRuns, fate: Fate, detail: str) -> None:
     assert (judged.fate, judged.detail) == (fate, detail)
 
 
+def equivalent(*scenarios: str) -> Mutant:
+    return replace(mutant(*scenarios), equivalent="nobody asks")
+
+
+SAME = MutantRuns(equivalent(), {"one": PASSED})
+NOT_SAME = MutantRuns(equivalent(), {"one": broken("order")})
+
+
+@pytest.mark.parametrize(
+    ("found", "fate", "detail"),
+    [
+        (SAME, Fate.EQUIVALENT, "nobody asks"),
+        # It must not be killed, not even by its own rule.
+        (
+            NOT_SAME,
+            Fate.BY_ANOTHER,
+            "by order, though it is said to be equivalent",
+        ),
+        (
+            MutantRuns(equivalent("one", "two"), {"one": PASSED}),
+            Fate.NOT_JUDGED,
+            "no run",
+        ),
+        (
+            MutantRuns(equivalent(), {"one": ERROR}),
+            Fate.NOT_JUDGED,
+            "no disk",
+        ),
+        (
+            MutantRuns(equivalent(), not_built="make failed"),
+            Fate.NOT_BUILT,
+            "make failed",
+        ),
+    ],
+)
+def test_equivalent(found: MutantRuns, fate: Fate, detail: str) -> None:
+    judged = trial(found)
+    assert (judged.fate, judged.detail) == (fate, detail)
+
+
+def test_an_unclear_run_shows_no_equivalence() -> None:
+    judged = trial(MutantRuns(equivalent(), {"one": UNCLEAR}))
+    assert judged.fate is Fate.NOT_JUDGED
+
+
 @pytest.mark.parametrize(
     ("trials", "verdict"),
     [
         ((KILLED,), Verdict.PASS),
         ((KILLED, WAITS), Verdict.PASS),
         ((WAITS,), Verdict.SKIP),
+        ((KILLED, SAME), Verdict.PASS),
+        ((SAME,), Verdict.SKIP),
+        ((KILLED, NOT_SAME), Verdict.FAIL),
         ((KILLED, SURVIVED), Verdict.FAIL),
         ((BY_ANOTHER,), Verdict.FAIL),
         ((UNBUILT,), Verdict.FAIL),

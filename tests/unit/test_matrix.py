@@ -131,6 +131,17 @@ async def test_runs_come_in_the_order_of_the_cells(tmp_path: Path) -> None:
     assert len({run.cell.name for run in runs}) == len(CELLS)
 
 
+async def test_what_a_qemu_cannot_do_is_skipped(tmp_path: Path) -> None:
+    first = CELLS[0].job
+    runs = await run_matrix(
+        FakePlace(), CELLS, tmp_path, 4,
+        refuse=lambda job: "it has no GnuTLS" if job is first else "",
+    )  # fmt: skip
+    assert runs[0].assessment.verdict is Verdict.SKIP
+    assert runs[0].assessment.notes == ("not run: it has no GnuTLS",)
+    assert all(x.assessment.verdict is Verdict.PASS for x in runs[1:])
+
+
 async def test_long_ones_first(tmp_path: Path) -> None:
     names = ["one-device", "ping-pong", "two-devices", "sixteen-devices"]
     cells = [

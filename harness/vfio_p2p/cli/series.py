@@ -255,6 +255,8 @@ def _base_lines(listed: ListedBase) -> Iterator[str]:
         yield (f"  mutant {mutant.name}: {mutant.trips} in {scenarios}")
         if mutant.waits_for:
             yield (f"    waits for: {printable(mutant.waits_for)}")
+        if mutant.equivalent:
+            yield (f"    equivalent: {printable(mutant.equivalent)}")
     for followup in listed.followups:
         fixes = ", ".join(followup.fixes)
         real = " (real devices)" if followup.devices == "real" else ""
@@ -276,6 +278,7 @@ def _base_document(listed: ListedBase) -> dict[str, object]:
                 "trips": x.trips,
                 "scenarios": list(x.scenarios),
                 "waits_for": x.waits_for or None,
+                "equivalent": x.equivalent or None,
             }
             for x in listed.mutants
         ],

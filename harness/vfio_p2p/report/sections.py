@@ -48,6 +48,7 @@ class Fate(StrEnum):
     """The fate of a mutant, from the best to the worst."""
 
     KILLED = "killed"
+    EQUIVALENT = "equivalent"
     WAITS = "waits"
     NOT_JUDGED = "not judged"
     BY_ANOTHER = "killed by another rule"
@@ -62,6 +63,8 @@ class Fate(StrEnum):
 
 _VERDICTS = {
     Fate.KILLED: Verdict.PASS,
+    # It lives because it does nothing else, which says nothing of the suite.
+    Fate.EQUIVALENT: Verdict.SKIP,
     Fate.WAITS: Verdict.SKIP,
     Fate.NOT_JUDGED: Verdict.ERROR,
     # The rule that has to see the mutant does not.

@@ -36,6 +36,7 @@ class MutantData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trips: _Name
     scenarios: Annotated[list[_Name], msgspec.Meta(min_length=1)]
     waits_for: str = ""
+    equivalent: str = ""
 
 
 class FollowupData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

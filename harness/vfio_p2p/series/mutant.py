@@ -21,6 +21,8 @@ class Mutant:
     :param scenarios: The names of the scenarios in which it must be caught.
     :param waits_for: What is still missing before the mutant can be caught;
                       empty if it can be caught now.
+    :param equivalent: Why nothing can tell the mutant from the tree without
+                       it; empty if something can.  It has to survive then.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Mutant:
     trips: str
     scenarios: tuple[str, ...]
     waits_for: str = ""
+    equivalent: str = ""
 
 
 def load_mutants(folder: Path | None = None) -> tuple[Mutant, ...]:
@@ -48,6 +51,7 @@ def load_mutants(folder: Path | None = None) -> tuple[Mutant, ...]:
             trips=x.trips,
             scenarios=tuple(x.scenarios),
             waits_for=x.waits_for,
+            equivalent=x.equivalent,
         )
         for x in data.mutant
     )

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from vfio_p2p.scenario.course import Device, Migration, Peers
+from vfio_p2p.scenario.course import Device, Peers
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.step import Migrate
 
@@ -64,6 +64,14 @@ def unplayable(
         for step in scenario.steps
     ):
         return "its stream is cut by a proxy on this machine"
+    if alike and any(
+        isinstance(step, Migrate) and step.through for step in scenario.steps
+    ):
+        return "its file would be on one machine, and has to be on two"
+    if (far or alike) and scenario.migration.tls:
+        return "the key of its encryption is in a file on this machine"
+    if scenario.guest.witness:
+        return "a guest of the hosts may use its virtio device"
     return ""
 
 
@@ -118,8 +126,8 @@ def as_played(
         scenario,
         devices=devices,
         expect=expect,
-        migration=Migration(
-            capabilities=scenario.migration.capabilities,
+        migration=msgspec.structs.replace(
+            scenario.migration,
             parameters={**scenario.migration.parameters, **parameters},
         ),
     )

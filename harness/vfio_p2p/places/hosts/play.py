@@ -7,7 +7,7 @@ the QEMUs are, and what carries the migration from one to the other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -102,6 +102,7 @@ class HostSession(Session):
     :param consoles: The consoles of the guests, by the names of their QEMUs.
     :param listening: What is expected of the first source's console; None if
         it has none.
+    :param devices: The properties of each device, by side.
     """
 
     def __init__(
@@ -114,8 +115,9 @@ class HostSession(Session):
         wire: Wire | None,
         consoles: Mapping[str, GuestConsole],
         listening: Listening | None,
+        devices: Mapping[Side, Sequence[Mapping[str, str]]] | None = None,
     ) -> None:
-        super().__init__(course, make, stack, private)
+        super().__init__(course, make, stack, private, devices=devices)
         self._wire = wire
         self._consoles = consoles
         self._listening = listening
@@ -257,5 +259,6 @@ async def play(
                 wire=wire,
                 consoles=consoles,
                 listening=source.console,
+                devices={x: stage.devices for x, stage in stages.items()},
             ),
         )

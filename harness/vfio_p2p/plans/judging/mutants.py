@@ -47,7 +47,10 @@ def fate(found: MutantRuns) -> Fate:
     if found.not_built:
         return Fate.NOT_BUILT
     fates = [_fate_in(found, name) for name in found.mutant.scenarios]
-    return max(fates, key=list(Fate).index, default=Fate.SURVIVED)
+    worst_fate = max(fates, key=list(Fate).index, default=Fate.SURVIVED)
+    if found.mutant.equivalent:
+        return _of_equivalent(found, worst_fate)
+    return worst_fate
 
 
 def trial(found: MutantRuns) -> MutantTrial:
@@ -73,10 +76,10 @@ def verdict(
 ) -> Verdict:
     """Judge the suite.
 
-    It passes if every mutant is killed by its rule or waits for something,
-    and at least one is killed.  Where the tree without a mutant does not
-    pass, a mutant that is killed proves nothing.  A rule that nothing breaks
-    may be one that nothing can break.
+    It passes if every mutant is killed by its rule, is equivalent or waits
+    for something, and at least one is killed.  Where the tree without a
+    mutant does not pass, a mutant that is killed proves nothing.  A rule that
+    nothing breaks may be one that nothing can break.
 
     :param trials: The mutants.
     :param controls: The verdicts on the tree without any mutant.
@@ -135,6 +138,19 @@ def document(
     )
 
 
+def _of_equivalent(found: MutantRuns, became: Fate) -> Fate:
+    """Return the fate of a mutant that nothing should be able to catch."""
+    if any(run.findings for run in found.runs.values()):
+        return Fate.BY_ANOTHER
+    if became is not Fate.SURVIVED:
+        return became
+    # A run that is missing or unclear tells nothing of the mutant.
+    sure = found.runs.keys() >= set(found.mutant.scenarios) and all(
+        x.verdict is Verdict.PASS for x in found.runs.values()
+    )
+    return Fate.EQUIVALENT if sure else Fate.NOT_JUDGED
+
+
 def _fate_in(found: MutantRuns, scenario: str) -> Fate:
     run = found.runs.get(scenario)
     if run is None:
@@ -156,6 +172,11 @@ def _detail(found: MutantRuns, became: Fate) -> str:
             return f"for {found.mutant.waits_for}"
         case Fate.NOT_BUILT:
             return found.not_built
+        case Fate.EQUIVALENT:
+            return found.mutant.equivalent
+        case Fate.BY_ANOTHER if found.mutant.equivalent:
+            rules = ", ".join(found.rules)
+            return f"by {rules}, though it is said to be equivalent"
         case Fate.BY_ANOTHER:
             return f"by {', '.join(found.rules)}"
         case Fate.NOT_JUDGED:
