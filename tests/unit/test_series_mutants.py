@@ -61,6 +61,23 @@ def test_a_damaged_mutant(
         load_mutants(tmp_path)
 
 
+def test_a_mutant_for_two_bases(tmp_path: Path) -> None:
+    other = '[[base]]\nname = "v8.1"\nqemu = "8.1"\nfolder = "v8.1"\n'
+    text = SERIES.replace("trips", 'also = ["v8.1"]\ntrips')
+    (tmp_path / "series.toml").write_text(text + other)
+    found = load_mutants(tmp_path)
+    assert [(x.name, x.base) for x in found] == [
+        ("swap", "v10.0"), ("swap", "v8.1"),
+    ]  # fmt: skip
+    assert [x.path for x in found] == [
+        tmp_path / "mutants/swap.patch",
+        tmp_path / "mutants/v8.1/swap.patch",
+    ]
+    (tmp_path / "series.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"unknown base 'v8\.1'"):
+        load_mutants(tmp_path)
+
+
 def test_two_mutants_with_one_name(tmp_path: Path) -> None:
     table = SERIES[SERIES.index("[[mutant]]") :]
     (tmp_path / "series.toml").write_text(SERIES + table)
@@ -69,11 +86,13 @@ def test_two_mutants_with_one_name(tmp_path: Path) -> None:
 
 
 def test_every_own_mutant_is_listed() -> None:
-    files = (resources.patches() / "mutants").glob("*")
+    files = (resources.patches() / "mutants").rglob("*.patch")
     assert sorted(x.path for x in load_mutants()) == sorted(files)
 
 
-@pytest.mark.parametrize("mutant", load_mutants(), ids=lambda x: x.name)
+@pytest.mark.parametrize(
+    "mutant", load_mutants(), ids=lambda x: f"{x.name}-{x.base}"
+)
 def test_an_own_mutant(mutant: Mutant) -> None:
     find_base(mutant.base)
     assert mutant.trips in {"outcome", *(rule.name for rule in RULES)}

@@ -404,7 +404,8 @@ def _trees(document: Document) -> list[str]:
     lines += _expected(document.runs)
     if document.mutants:
         lines += ["", f"mutants: {fates(document.mutants)}"]
-        rest = [x for x in document.mutants if x.fate is not Fate.KILLED]
+        well = Fate.KILLED, Fate.EQUIVALENT
+        rest = [x for x in document.mutants if x.fate not in well]
         if rest:
             found = mutant_table(rest)
             lines += table_lines(found.heads, found.rows)

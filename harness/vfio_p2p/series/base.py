@@ -98,12 +98,14 @@ def load_bases(folder: Path | None = None) -> tuple[Base, ...]:
     """
     folder = folder or patches_folder()
     data = read_series(folder)
+    mutants = folder / data.mutants
+    others = {base for mutant in data.mutant for base in mutant.also}
     return tuple(
         Base(
             x.name,
             x.qemu,
             None if x.folder is None else folder / x.folder,
-            folder / data.mutants,
+            mutants / x.name if x.name in others else mutants,
             folder / data.followups,
             x.binary,
             x.stock,

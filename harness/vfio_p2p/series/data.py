@@ -37,6 +37,7 @@ class MutantData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scenarios: Annotated[list[_Name], msgspec.Meta(min_length=1)]
     waits_for: str = ""
     equivalent: str = ""
+    also: list[str] = []
 
 
 class FollowupData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,10 +95,12 @@ def read_series(folder: Path) -> SeriesData:
             raise UsageError(
                 f"{path}: two patches are named {x.name!r}", hint
             )
-        if x.base not in bases:
-            raise UsageError(
-                f"{path}: {x.name!r} is for the unknown base {x.base!r}",
-                hint,
-            )
+        also = x.also if isinstance(x, MutantData) else []
+        for base in (x.base, *also):
+            if base not in bases:
+                raise UsageError(
+                    f"{path}: {x.name!r} is for the unknown base {base!r}",
+                    hint,
+                )
         names.add(x.name)
     return data

@@ -37,21 +37,27 @@ class Mutant:
 def load_mutants(folder: Path | None = None) -> tuple[Mutant, ...]:
     """Return all mutants, in the order of ``series.toml``.
 
+    One that is also for another base occurs once for each base.  Its patch
+    for that base is in a folder of the base's name.
+
     :param folder: The folder of patches; by default the project's own.
     :raise UsageError: When ``series.toml`` is damaged, or has a newer
                        format.
     """
     folder = folder or patches_folder()
     data = read_series(folder)
+    mutants = folder / data.mutants
     return tuple(
         Mutant(
             name=x.name,
-            base=x.base,
-            path=folder / data.mutants / f"{x.name}.patch",
+            base=base,
+            path=(mutants if base == x.base else mutants / base)
+            / f"{x.name}.patch",
             trips=x.trips,
             scenarios=tuple(x.scenarios),
             waits_for=x.waits_for,
             equivalent=x.equivalent,
         )
         for x in data.mutant
+        for base in (x.base, *x.also)
     )
