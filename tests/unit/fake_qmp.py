@@ -217,7 +217,7 @@ class FakeQemu:
                     path.write_bytes(b"state")
                     self.guest = "postmigrate"
                     self.status("completed")
-                    self.clean_up()
+                self.clean_up()
             case "migrate":
                 self.migrate(uri)
             case "migrate-continue":

@@ -76,6 +76,19 @@ def test_a_device_that_was_not_plugged_is_not_missed(
     assert assess(bundle).verdict is Verdict.PASS
 
 
+def test_a_device_that_was_plugged_before_an_error(tmp_path: Path) -> None:
+    steps = (Plug(device=1), Migrate(), Wait(status=Status.COMPLETED))
+    result = Result(
+        outcome=Outcome.FAILED,
+        side="source",
+        at="step 3 (wait source completed)",
+        exit_states={"source": 0, "destination": 1},
+    )
+    scenario = plugging(*steps, outcome=Outcome.FAILED)
+    bundle = make_bundle(tmp_path / "x", scenario=scenario, result=result)
+    assert len(read_run(open_bundle(bundle)).specs) == 2
+
+
 def test_a_device_that_was_plugged_is_missed(tmp_path: Path) -> None:
     steps = (Plug(device=1), Migrate(), Wait(status=Status.COMPLETED))
     scenario = msgspec.structs.replace(

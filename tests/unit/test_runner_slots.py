@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 from bench import DESTINATION, SCENARIO, SOURCE, Bench
 from vfio_p2p.scenario.course import Device, Migration, Tls
-from vfio_p2p.scenario.model import Outcome, Scenario
+from vfio_p2p.scenario.model import Limits, Outcome, Scenario
 from vfio_p2p.scenario.step import (
     Incoming,
+    Kill,
     Migrate,
     Plug,
     Status,
@@ -73,10 +74,23 @@ async def test_a_file_that_the_destination_refuses(bench: Bench) -> None:
     assert found.at == "step 4 (wait destination completed)"
 
 
-async def test_a_file_that_was_not_read_to_its_end(bench: Bench) -> None:
-    found = await bench.run(scenario=scenario(*FILE[:3]),
-                            destination={"load": [["skip"]]})
-    assert found.outcome is not Outcome.MIGRATED
+async def test_a_file_that_nobody_has_read(bench: Bench) -> None:
+    # A source that is done is not enough, as it is with a connection.
+    steps = scenario(*FILE[:2], Kill(on=Side.DESTINATION))
+    found = await bench.run(scenario=steps)
+    assert found.outcome is Outcome.FAILED
+    assert found.message == "destination: migration not begun"
+
+
+async def test_nobody_waits_for_who_was_not_told(bench: Bench) -> None:
+    # Such a destination has no reason to exit.
+    steps = scenario(FILE[0], Wait(status=Status.FAILED), Kill())
+    found = await bench.run(
+        Limits(quit_s=2),
+        scenario=steps, source={"active": [["fail", "full"]]},
+    )  # fmt: skip
+    assert found.outcome is Outcome.FAILED
+    assert found.exit_states[DESTINATION] == 0
 
 
 async def test_a_source_that_cannot_write_a_file(bench: Bench) -> None:

@@ -10,7 +10,13 @@ from vfio_p2p import resources
 from vfio_p2p.errors import UsageError
 from vfio_p2p.oracle.rules import RULES
 from vfio_p2p.scenario.load import load
-from vfio_p2p.series import Mutant, find_base, load_mutants
+from vfio_p2p.series import (
+    Mutant,
+    Patch,
+    find_base,
+    load_mutants,
+    parse_variant,
+)
 
 SERIES = """\
 format = 1
@@ -94,7 +100,8 @@ def test_every_own_mutant_is_listed() -> None:
     "mutant", load_mutants(), ids=lambda x: f"{x.name}-{x.base}"
 )
 def test_an_own_mutant(mutant: Mutant) -> None:
-    find_base(mutant.base)
+    variant = parse_variant(find_base(mutant.base), f"patched+{mutant.name}")
+    assert variant.patches[-1] == Patch.load(mutant.path)
     assert mutant.trips in {"outcome", *(rule.name for rule in RULES)}
     if not mutant.waits_for:
         for name in mutant.scenarios:
