@@ -69,7 +69,8 @@ def formats_in(text: str) -> dict[str, str]:
 def _plain(text: str) -> str:
     """Join the pieces of a C string; one spelling for each conversion."""
     text = re.sub(r'"\s*PRI([diux])(?:64|32|16|8)\s*"?', r"\1", text)
-    text = text.replace('"', "").strip()
+    # What %p prints begins with 0x.
+    text = text.replace('"', "").replace("%p", "0x%x").strip()
     return re.sub(r"%(?:l|ll|z|h)?([diuxs])", _spelled, text)
 
 
