@@ -75,6 +75,7 @@ COLUMNS = (
                 "checksum",
                 "conservation",
                 "destination",
+                "handlers",
                 "heartbeat",
                 "left",
                 "main-target",
