@@ -10,7 +10,7 @@ from bundles import MIGRATED, good_source, make_bundle
 from qemu_log import FakeQemu, devices
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.scenario.course import Device
+from vfio_p2p.scenario.device import Device
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Expect, Expectation, Outcome, Scenario
 from vfio_p2p.scenario.result import Result

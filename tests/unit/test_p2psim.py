@@ -10,7 +10,8 @@ import pytest
 from vfio_p2p.devices import kernelfs, p2psim
 from vfio_p2p.devices.p2psim import peers_of, settings_of, simulated_devices
 from vfio_p2p.errors import HostError
-from vfio_p2p.scenario.course import Course, LoadIn, OnBadStream, ResetWay
+from vfio_p2p.scenario.course import Course
+from vfio_p2p.scenario.device import LoadIn, OnBadStream, ResetWay
 from vfio_p2p.scenario.model import Device, Flag, Peers
 from vfio_p2p.side import Side
 

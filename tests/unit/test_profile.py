@@ -23,7 +23,7 @@ from vfio_p2p.report.comparison import compared_sets, comparison_lines
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.runs import failed_run
 from vfio_p2p.report.sections import ComparedRuns
-from vfio_p2p.scenario.course import LoadIn, OnBadStream, ResetWay
+from vfio_p2p.scenario.device import LoadIn, OnBadStream, ResetWay
 from vfio_p2p.scenario.load import load, load_profile, parse, profiles
 from vfio_p2p.scenario.model import Device, Flag, Scenario, from_json
 from vfio_p2p.scenario.profile import ArcLatency, Profile, latencies

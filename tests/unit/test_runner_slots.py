@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 from bench import DESTINATION, SCENARIO, SOURCE, Bench
-from vfio_p2p.scenario.course import Device, Migration, Tls
+from vfio_p2p.scenario.course import Migration, Tls
+from vfio_p2p.scenario.device import Device
 from vfio_p2p.scenario.model import Limits, Outcome, Scenario
 from vfio_p2p.scenario.step import (
     Incoming,

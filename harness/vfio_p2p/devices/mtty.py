@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.machine.errors import HostError
-from vfio_p2p.scenario.course import Device
+from vfio_p2p.scenario.device import Device
 
 TYPE = Path("/sys/class/mtty/mtty/mdev_supported_types/mtty-2")
 DEVICES = Path("/sys/bus/mdev/devices")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vfio_p2p.devices import kernelfs
 from vfio_p2p.machine.errors import HostError
-from vfio_p2p.scenario.course import Device, Peers
+from vfio_p2p.scenario.device import Device, Peers
 
 CONFIGFS = Path("/sys/kernel/config/p2psim")
 DEBUGFS = Path("/sys/kernel/debug/p2psim")

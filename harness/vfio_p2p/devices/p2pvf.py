@@ -16,7 +16,7 @@ from pathlib import Path
 from vfio_p2p.devices import kernelfs
 from vfio_p2p.devices.p2psim import settings_of
 from vfio_p2p.machine.errors import HostError
-from vfio_p2p.scenario.course import Device
+from vfio_p2p.scenario.device import Device
 from vfio_p2p.side import Side
 
 DRIVER = "p2pvf"

@@ -21,7 +21,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from vfio_p2p.scenario.course import (
+from vfio_p2p.scenario.expect import Expectation, Release
+from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.scenario.step import Step
+from vfio_p2p.scenario.values import (
     Count,
     GlobalName,
     Integer,
@@ -31,9 +34,6 @@ from vfio_p2p.scenario.course import (
     PropertyValue,
     Strict,
 )
-from vfio_p2p.scenario.expect import Expectation, Release
-from vfio_p2p.scenario.model import Scenario
-from vfio_p2p.scenario.step import Step
 from vfio_p2p.side import Side
 
 

@@ -10,8 +10,9 @@ import msgspec
 from msgspec import Meta
 
 from vfio_p2p import uapi
-from vfio_p2p.scenario.course import Name, Outcome, Strict, check_arc
+from vfio_p2p.scenario.course import Outcome
 from vfio_p2p.scenario.step import Status
+from vfio_p2p.scenario.values import Name, Strict, check_arc
 
 QemuName = Annotated[
     str, Meta(pattern=r"^(source|destination)(-\d{1,3})?\Z")

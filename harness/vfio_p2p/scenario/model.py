@@ -18,23 +18,14 @@ import msgspec
 from msgspec import Meta
 
 from vfio_p2p.scenario.course import (
-    Bytes,
-    Count,
     Course,
-    Device,
-    Flag,
     Guest,
     GuestProgram,
-    Integer,
-    LatencyUs,
     Limits,
     Migration,
-    Name,
     Outcome,
-    Peers,
-    Seconds,
-    check_arc,
 )
+from vfio_p2p.scenario.device import Device, Flag, Peers
 from vfio_p2p.scenario.expect import (
     DeviceName,
     Expect,
@@ -44,6 +35,15 @@ from vfio_p2p.scenario.expect import (
     release,
 )
 from vfio_p2p.scenario.step import Cancel, Migrate, Step
+from vfio_p2p.scenario.values import (
+    Bytes,
+    Count,
+    Integer,
+    LatencyUs,
+    Name,
+    Seconds,
+    check_arc,
+)
 from vfio_p2p.variant import release_of
 
 __all__ = [

@@ -12,8 +12,9 @@ from vfio_p2p.machine.errors import (
     VMError,
 )
 from vfio_p2p.scenario.course import Outcome
+from vfio_p2p.scenario.leg import Leg
 from vfio_p2p.scenario.result import Result
-from vfio_p2p.scenario.session import Leg, Session
+from vfio_p2p.scenario.session import Session
 from vfio_p2p.scenario.step import Status
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from vfio_p2p.scenario.course import LoadIn, NsPerKib, OnBadStream, ResetWay
+from vfio_p2p.scenario.device import LoadIn, OnBadStream, ResetWay
 from vfio_p2p.scenario.model import (
     Device,
     Flag,
@@ -24,6 +24,7 @@ from vfio_p2p.scenario.model import (
     check_arc,
     check_format,
 )
+from vfio_p2p.scenario.values import NsPerKib
 
 MODEL = "a model"
 

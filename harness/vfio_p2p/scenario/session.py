@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
@@ -23,6 +22,7 @@ from vfio_p2p.scenario.argv import device_properties
 from vfio_p2p.scenario.cleanup import POLL_S, cleaned_up, cleanups, traced
 from vfio_p2p.scenario.course import Course
 from vfio_p2p.scenario.encryption import encrypt, write_key
+from vfio_p2p.scenario.leg import Leg
 from vfio_p2p.scenario.relay import relay
 from vfio_p2p.scenario.step import (
     FINAL,
@@ -45,45 +45,6 @@ from vfio_p2p.scenario.step import (
 )
 from vfio_p2p.side import Side, side_of
 from vfio_p2p.tells import Tells
-
-
-@dataclass
-class Leg:
-    """One migration, and everything that is known about it.
-
-    :param source: The QEMU that is migrated from.
-    :param destination: The QEMU that is migrated to.
-    :param told: The number of statuses that the source had reported before
-        this migration.
-    :param cleaned: The number of device cleanups that the source had
-        reported before this migration.
-    :param file: The file that it goes through, if it does not go through a
-        socket.
-    :param read: Whether the destination has begun to read that file.
-    :param reason: Why the migration failed, in QEMU's words.
-    :param downtime_ms: The downtime that QMP reports.
-    :param total_time_ms: The total time that QMP reports.
-    """
-
-    source: Qemu
-    destination: Qemu
-    told: int
-    cleaned: int
-    file: Path | None = None
-    read: bool = False
-    reason: str = ""
-    downtime_ms: int | None = None
-    total_time_ms: int | None = None
-
-    @property
-    def statuses(self) -> list[str]:
-        """The statuses of this migration that the source has reported."""
-        return self.source.statuses[self.told :]
-
-    @property
-    def status(self) -> str:
-        """The last of these statuses; empty before the first."""
-        return next(reversed(self.statuses), "")
 
 
 class Session:

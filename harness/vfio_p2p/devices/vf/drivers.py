@@ -18,8 +18,8 @@ from vfio_p2p.devices.vf.inventory import PciFunction
 from vfio_p2p.errors import UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.resources import resource
-from vfio_p2p.scenario.course import Integer, Strict
 from vfio_p2p.scenario.strict import TomlDocument, read
+from vfio_p2p.scenario.values import Integer, Strict
 
 PciId = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}\Z")]
 Numbers = Annotated[str, Meta(pattern=r"^\d+(\.\d+)*\Z")]

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from vfio_p2p.scenario.course import Device, Peers
+from vfio_p2p.scenario.device import Device, Peers
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.step import Migrate
 

@@ -22,8 +22,8 @@ from vfio_p2p.errors import ConfigError, ScenarioError, UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.paths import config_dir
 from vfio_p2p.places.hosts.guest import GuestEntry, differences
-from vfio_p2p.scenario.course import Integer, Name, Strict
 from vfio_p2p.scenario.strict import TomlDocument, read
+from vfio_p2p.scenario.values import Integer, Name, Strict
 
 FORMAT: Literal[1] = 1
 FILE = "hosts.toml"

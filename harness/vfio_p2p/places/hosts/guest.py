@@ -12,8 +12,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from vfio_p2p.scenario.course import GuestProgram, Strict
+from vfio_p2p.scenario.course import GuestProgram
 from vfio_p2p.scenario.model import Scenario
+from vfio_p2p.scenario.values import Strict
 
 _MOST_RAM_MIB = 1 << 20
 
