@@ -15,8 +15,8 @@
  * on user memory included, can invert an order with a state request or a
  * close.  Its own io_lock (stream.h) is outside of that: calls of one fd come
  * one after another, each with the time that its bytes take, and nothing else
- * ever waits for that lock.  Traffic takes the lock of its group and the log's, and so never
- * waits for an arc.
+ * ever waits for that lock.  Traffic takes the lock of its group and the
+ * log's, and so never waits for an arc.
  */
 #ifndef P2PSIM_H
 #define P2PSIM_H

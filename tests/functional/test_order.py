@@ -88,6 +88,8 @@ class Patched(Test):
         )
         self.assertEqual(alone.verdict, Verdict.PASS)
         self.assertEqual(together.verdict, Verdict.PASS)
+        assert alone.blackout_ns
+        assert together.blackout_ns
         # What one of the devices takes to be loaded, within a tenth.
         saved_ns = (alone.blackout_ns or 0) - (together.blackout_ns or 0)
         self.assertAlmostEqual(saved_ns, 128_200_000, delta=12_800_000)
