@@ -17,6 +17,7 @@ from vfio_p2p.places.sealed.cpio import Layer
 from vfio_p2p.places.sealed.load import _add_program
 from vfio_p2p.qemu import binary, debian
 from vfio_p2p.qemu.binary import NAME, find_binary
+from vfio_p2p.qemu.examined import version_line
 from vfio_p2p.qemu.program import libraries_of
 from vfio_p2p.side import Side
 from vfio_p2p.trace import missing_events
@@ -138,6 +139,16 @@ def test_what_is_no_qemu(tmp_path: Path) -> None:
 def test_a_program_that_is_no_qemu() -> None:
     python = Path(sys.executable).resolve()
     assert "does not tell QEMU's version" in refusal(python)
+
+
+def test_what_is_said_before_the_version() -> None:
+    """Sanitizers and the loader warn first."""
+    line = "QEMU emulator version 10.0.13"
+    assert version_line(f"{line}\nCopyright (c)\n") == (line, (10, 0))
+    said = f"==1==WARNING: ASan may be wrong\n{line}\nCopyright (c)\n"
+    assert version_line(said) == (line, (10, 0))
+    for other in ("", "busybox\n", f"{line}\x1b[31m\n", f"no {line}\n"):
+        assert version_line(other) is None
 
 
 @pytest.mark.parametrize("folder", ["", "build", "usr/bin"])

@@ -29,12 +29,11 @@ def version_line(said: str) -> tuple[str, tuple[int, int]] | None:
     :param said: What it prints.
     :return: The line and the release; None if that is no QEMU.
     """
-    lines = said.splitlines()
-    line = lines[0].strip() if lines else ""
-    found = _VERSION.match(line)
-    if found is None or not line.isprintable():
-        return None
-    return line, (int(found[1]), int(found[2]))
+    # The loader or a sanitizer may warn of something first.
+    for line in map(str.strip, said.splitlines()):
+        if (found := _VERSION.match(line)) and line.isprintable():
+            return line, (int(found[1]), int(found[2]))
+    return None
 
 
 def writes_log(items: str) -> bool:
