@@ -18,7 +18,7 @@ from fake_qemu import make_tree, other_patch
 from test_host_process import wait_until_gone
 from vfio_p2p.cli import main
 from vfio_p2p.errors import BuildError, MissingToolError, NoSpaceError
-from vfio_p2p.qemu import Build, build, find_source
+from vfio_p2p.qemu import Build, Checks, build, find_source
 from vfio_p2p.qemu.recipe import BuildRecipe
 from vfio_p2p.qemu.store import Store, Stored
 from vfio_p2p.qemu.worktree import WorkTree
@@ -102,11 +102,29 @@ def test_a_build_of_a_checkout_knows_its_commit(tree: Path) -> None:
 
 
 def test_the_arguments_of_configure(tree: Path) -> None:
-    made = build(find_source(tree, "10.0"), STOCK, werror=True)
+    made = build(
+        find_source(tree, "10.0"), STOCK, checks=Checks(werror=True)
+    )
     line = (made.directory / "build.log").read_text().splitlines()[0]
     assert f"--python={sys.executable}" in line
     assert "--enable-werror" in line
     assert "--with-devices-x86_64=vfio-p2p" in line
+
+
+def test_a_sanitizer(tree: Path) -> None:
+    """The store keeps a build with it apart, and its symbols."""
+    plain = make(tree)
+    made = build(
+        find_source(tree, "10.0"), STOCK, checks=Checks(address=True)
+    )
+    assert made.key != plain.key
+    assert "--enable-asan" in made.job.arguments
+    assert made.job.symbols
+    assert not plain.job.symbols
+    recipe = BuildRecipe.load()
+    assert "--enable-sanitizers" in recipe.arguments(
+        Checks(address=True), "8.1.0"
+    )
 
 
 def test_files_that_a_build_adds(tree: Path, cache: Path) -> None:
@@ -198,7 +216,9 @@ def test_the_same_content_from_elsewhere_is_the_same_build(
 
 
 def test_warnings_as_errors_are_another_build(tree: Path) -> None:
-    made = build(find_source(tree, "10.0"), STOCK, werror=True)
+    made = build(
+        find_source(tree, "10.0"), STOCK, checks=Checks(werror=True)
+    )
     assert made.key != make(tree).key
 
 

@@ -16,7 +16,7 @@ from vfio_p2p.cli import main
 from vfio_p2p.errors import BuildError, PatchError
 from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.progress import Progress
-from vfio_p2p.qemu import Build, Source
+from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
 from vfio_p2p.report.collect import collect
 from vfio_p2p.report.formats import FORMATS, render
 from vfio_p2p.series import Variant
@@ -206,11 +206,10 @@ def test_a_change_that_is_not_in_the_binary(
             source: Source,
             variant: Variant,
             progress: Progress,
-            *,
-            werror: bool = False,
+            checks: Checks = NO_CHECKS,
         ) -> Build:
             """Return a build with the digest of a binary."""
-            found = super().build(source, variant, progress, werror=werror)
+            found = super().build(source, variant, progress, checks)
             return replace(found, sha256=b if "+" in variant.name else a)
 
     machine = Compiled()

@@ -25,7 +25,7 @@ from vfio_p2p.errors import HostError
 from vfio_p2p.places import Job, Place
 from vfio_p2p.places.cache import keep
 from vfio_p2p.progress import Progress
-from vfio_p2p.qemu import Build, Source
+from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.load import load
 from vfio_p2p.series import Patch, Variant, load_mutants
@@ -80,8 +80,7 @@ class Machine(FakeWorkshop):
         source: Source,
         variant: Variant,
         progress: Progress,
-        *,
-        werror: bool = False,
+        checks: Checks = NO_CHECKS,
     ) -> Build:
         self.built.append(("10.0", variant.name))
         return self._build(source, variant)

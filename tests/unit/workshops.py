@@ -21,7 +21,7 @@ from vfio_p2p.plans.matrix import Cell, CellResult
 from vfio_p2p.plans.record import check_history
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Progress, Reporter
-from vfio_p2p.qemu import Build, Source
+from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
 from vfio_p2p.qemu.abilities import Abilities
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
@@ -120,8 +120,7 @@ class FakeWorkshop:
         source: Source,
         variant: Variant,
         progress: Progress,
-        *,
-        werror: bool = False,
+        checks: Checks = NO_CHECKS,
     ) -> Build:
         """Return the description of a build that does not exist."""
         release = source.version.rpartition(".")[0]

@@ -8,6 +8,7 @@ import argparse
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
 from vfio_p2p.plans.build import BuildRequest, Built, build_variants
+from vfio_p2p.qemu import Checks
 
 FORMAT = 1
 
@@ -34,6 +35,13 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         action="store_true",
         help="treat compiler warnings as errors",
     )
+    parser.add_argument(
+        "--sanitize",
+        choices=["address"],
+        help="let AddressSanitizer check every access to memory, and that "
+        "all of it is freed; --qemu of other commands runs such a build, "
+        "whose times are no measurements",
+    )
     options.add_json(parser)
     parser.set_defaults(request=request, run=run)
 
@@ -44,7 +52,7 @@ def request(args: argparse.Namespace) -> BuildRequest:
         origin=options.origin(args),
         variants=tuple(args.variant),
         mutants=tuple(args.mutant),
-        werror=args.werror,
+        checks=Checks(args.werror, args.sanitize == "address"),
     )
 
 

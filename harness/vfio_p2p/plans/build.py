@@ -9,7 +9,7 @@ from vfio_p2p.plans.setting import Origin
 from vfio_p2p.plans.sources import Chosen, build_all, choose, choose_variants
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
-from vfio_p2p.qemu import Build
+from vfio_p2p.qemu import NO_CHECKS, Build, Checks
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class BuildRequest:
         unless there are mutants.
     :param mutants: Names or files of patches; each goes on top of the whole
         series.
-    :param werror: Treat compiler warnings as errors.
+    :param checks: What the builds check.
     """
 
     origin: Origin = Origin()
     variants: tuple[str, ...] = ()
     mutants: tuple[str, ...] = ()
-    werror: bool = False
+    checks: Checks = NO_CHECKS
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,6 @@ def build_variants(
     names += [f"patched+{x}" for x in request.mutants]
     variants = choose_variants(chosen, names, workshop)
     builds = build_all(
-        chosen.source, variants, reporter, workshop, werror=request.werror
+        chosen.source, variants, reporter, workshop, request.checks
     )
     return Built(chosen, tuple(builds))

@@ -10,7 +10,7 @@ from vfio_p2p.errors import BuildError, PatchError, SourceError
 from vfio_p2p.plans.setting import Origin
 from vfio_p2p.plans.workshop import Workshop
 from vfio_p2p.progress import Reporter
-from vfio_p2p.qemu import Build, Source
+from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
 from vfio_p2p.series import (
     Base,
     SeriesLevel,
@@ -113,8 +113,7 @@ def build_all(
     variants: Sequence[Variant],
     reporter: Reporter,
     workshop: Workshop,
-    *,
-    werror: bool = False,
+    checks: Checks = NO_CHECKS,
 ) -> list[Build]:
     """Build variants one after another, each from the one before.
 
@@ -122,13 +121,13 @@ def build_all(
     :param variants: What is built.
     :param reporter: Told how far each build is.
     :param workshop: Builds them.
-    :param werror: Treat compiler warnings as errors.
+    :param checks: What the builds check.
     :raise BuildError: When one does not build.
     """
     builds = []
     for variant in variants:
         task = reporter.task(variant.name)
-        made = workshop.build(source, variant, task, werror=werror)
+        made = workshop.build(source, variant, task, checks)
         task.end("was there already" if made.reused else "built")
         builds.append(made)
     return builds

@@ -29,7 +29,7 @@ from vfio_p2p.plans.matrix import Cell, CellResult, run_matrix
 from vfio_p2p.plans.record import check_history, recording
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Progress, Reporter
-from vfio_p2p.qemu import Build, Source, build, find_source
+from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source, build, find_source
 from vfio_p2p.qemu.abilities import Abilities, abilities_of
 from vfio_p2p.qemu.binary import find_binary
 from vfio_p2p.qemu.debian import debian_root, newest_release
@@ -65,8 +65,7 @@ class Workshop(Protocol):
         source: Source,
         variant: Variant,
         progress: Progress,
-        *,
-        werror: bool = False,
+        checks: Checks = NO_CHECKS,
     ) -> Build:
         """Build a variant; see `vfio_p2p.qemu.build`."""
 
@@ -177,11 +176,10 @@ class Local:
         source: Source,
         variant: Variant,
         progress: Progress,
-        *,
-        werror: bool = False,
+        checks: Checks = NO_CHECKS,
     ) -> Build:
         """See `Workshop.build`."""
-        return build(source, variant, progress, werror=werror)
+        return build(source, variant, progress, checks)
 
     def program(self, build: Build) -> ProgramInput:
         """See `Workshop.program`."""

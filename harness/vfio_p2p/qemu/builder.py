@@ -10,7 +10,12 @@ from vfio_p2p.machine.files import exclusive, room_for, using
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.job import BuildJob
-from vfio_p2p.qemu.recipe import BuildRecipe, find_toolchain
+from vfio_p2p.qemu.recipe import (
+    NO_CHECKS,
+    BuildRecipe,
+    Checks,
+    find_toolchain,
+)
 from vfio_p2p.qemu.source import Source
 from vfio_p2p.qemu.store import Store, Stored
 from vfio_p2p.qemu.worktree import WorkTree
@@ -47,8 +52,7 @@ def build(
     source: Source,
     variant: Variant,
     progress: Progress = silent,
-    *,
-    werror: bool = False,
+    checks: Checks = NO_CHECKS,
 ) -> Build:
     """Build a variant, or find it in the store.
 
@@ -57,7 +61,7 @@ def build(
     :param source: The source that the variant's patches apply to.
     :param variant: The variant to build.
     :param progress: Told how far the build is.
-    :param werror: Whether compiler warnings are errors.
+    :param checks: What the build checks.
     :raise PatchError: When a patch does not apply.
     :raise MissingToolError: When the machine lacks a tool or a library.
     :raise NoSpaceError: When the disk is full, or would be.
@@ -68,7 +72,7 @@ def build(
     job = BuildJob(
         source=source,
         overlay=overlay,
-        arguments=recipe.arguments(werror=werror),
+        arguments=recipe.arguments(checks, source.version),
         device_list=recipe.device_list(source.version),
         toolchain=find_toolchain(recipe, source.version),
     )

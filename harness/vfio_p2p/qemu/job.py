@@ -58,6 +58,13 @@ class BuildJob:
         }
 
     @property
+    def symbols(self) -> bool:
+        """Whether the binary keeps its symbols, for a sanitizer to name."""
+        return not {"--enable-asan", "--enable-sanitizers"}.isdisjoint(
+            self.arguments
+        )
+
+    @property
     def key(self) -> str:
         """The name of the build in the store."""
         return _digest(self.inputs())

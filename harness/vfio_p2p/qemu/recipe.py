@@ -19,6 +19,8 @@ from vfio_p2p.errors import MissingToolError
 from vfio_p2p.resources import resource
 
 DEVICE_LIST = "vfio-p2p"
+# Before, one option of configure was for all sanitizers.
+_ASAN_SINCE = [9, 2]
 
 
 class Header(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -52,17 +54,21 @@ class BuildRecipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         """Whether builds can encrypt a migration."""
         return "--enable-gnutls" in self.configure
 
-    def arguments(self, *, werror: bool) -> tuple[str, ...]:
+    def arguments(self, checks: Checks, version: str) -> tuple[str, ...]:
         """Return the arguments of QEMU's configure.
 
-        :param werror: Whether compiler warnings are errors. They are not
-                       for runs, since each compiler warns of other things.
+        :param checks: What the build checks.
+        :param version: The version of QEMU, e.g. ``10.0.13``.
         """
-        return (
+        found = [
             *self.configure,
             f"--with-devices-x86_64={DEVICE_LIST}",
-            "--enable-werror" if werror else "--disable-werror",
-        )
+            "--enable-werror" if checks.werror else "--disable-werror",
+        ]
+        if checks.address:
+            old = _numbers(version) < _ASAN_SINCE
+            found.append("--enable-sanitizers" if old else "--enable-asan")
+        return tuple(found)
 
     def libraries_for(self, version: str) -> Mapping[str, str]:
         """Return the names for pkg-config, with their Debian packages.
@@ -85,6 +91,23 @@ class BuildRecipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             if _numbers(version) >= _numbers(bound):
                 found += devices
         return "".join(f"CONFIG_{x}=y\n" for x in found).encode()
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What a build checks that one for measurements does not.
+
+    :param werror: Whether compiler warnings are errors.  They are not for
+        runs, since each compiler warns of other things.
+    :param address: Whether AddressSanitizer ends QEMU when it uses memory
+        that is not its own, and tells at the end what was not freed.
+    """
+
+    werror: bool = False
+    address: bool = False
+
+
+NO_CHECKS = Checks()
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,8 @@ class Store:
 def _fill(folder: Path, job: BuildJob, binary: Path, log: Path) -> BuildInfo:
     stripped = folder / BINARY
     revision = job.source.revision
-    _run(log, "strip", "-o", str(stripped), str(binary))
+    what = "--strip-debug" if job.symbols else "--strip-all"
+    _run(log, "strip", what, "-o", str(stripped), str(binary))
     info = BuildInfo(
         format=FORMAT,
         inputs=job.inputs(),
