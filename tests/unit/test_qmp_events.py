@@ -7,6 +7,7 @@ of 11.1.3, and, as whole transcripts, on 10.0.13 with the series.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -263,12 +264,19 @@ def test_a_device_that_runs_for_no_known_reason() -> None:
 def test_rules_about_requests_need_a_trace() -> None:
     qemu = migrate(FakeQemu(devices("a"), "10.0"))
     events = timeline_of(log(events_of(qemu)))
+    witnessed = replace(SERIES, witness=True)
     for rule in RULES:
         if rule.requests:
-            assert not rule.concerns(events, SERIES)
-            assert rule.concerns(qemu.timeline(), SERIES) or (
+            assert not rule.concerns(events, witnessed)
+            assert rule.concerns(qemu.timeline(), witnessed) or (
                 Side.SOURCE not in rule.sides
             )
+            # Without a witness, there is nothing that could be observed.
+            assert rule.concerns(qemu.timeline(), SERIES) is (
+                Side.SOURCE in rule.sides and not rule.witness
+            )
+    assert "handlers" in judge(events, None, witnessed).untraced
+    assert "handlers" not in judge(events, None, SERIES).untraced
 
 
 def test_a_device_that_is_left_out_of_a_pass() -> None:

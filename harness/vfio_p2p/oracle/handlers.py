@@ -26,8 +26,6 @@ def handlers(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
     """
-    if not criteria.witness:
-        return
     heard = [x for x in side.others if x.event == EVENT]
     if not heard and side.epochs:
         yield Unclear(f"there is no {EVENT} in the log")

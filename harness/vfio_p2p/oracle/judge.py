@@ -77,6 +77,7 @@ def judge(
             rule.name
             for rule in RULES
             if rule.requests
+            and (criteria.witness or not rule.witness)
             and not all(side.summary.backend.requests for side in sides)
         ),
     )

@@ -248,6 +248,7 @@ class Promise:
     :param logs: Whether only the devices' own logs show if it is kept.
     :param requests: Whether only a trace, which tells of requests, shows if
         it is kept.
+    :param witness: Whether only a VM with a witness shows it, see `Criteria`.
     """
 
     name: str
@@ -258,6 +259,7 @@ class Promise:
     needs: MigrationFlags = MigrationFlags.STOP_COPY
     logs: bool = False
     requests: bool = False
+    witness: bool = False
 
     def concerns(self, side: Timeline, criteria: Criteria) -> bool:
         """Return whether the promise is about what is on a side.
@@ -268,6 +270,8 @@ class Promise:
         if side.side not in self.sides:
             return False
         if self.requests and not side.summary.backend.requests:
+            return False
+        if self.witness and not criteria.witness:
             return False
         if self.since == SERIES:
             # What counts is the series: an old base can have it, and a

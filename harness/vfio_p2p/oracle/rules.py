@@ -78,6 +78,7 @@ RULES: tuple[Rule | PairRule, ...] = (
         ),
         source="patch 2, vm_state_notify(): each main callback once",
         requests=True,
+        witness=True,
         check=handlers,
     ),
     Rule(
