@@ -59,7 +59,7 @@ LINKS = {
 }
 # Those of them that need what only their readers have.
 _NEEDS_MORE = re.compile(r"~/|--at |stop-early\.patch|refactor\.patch|A/ B/")
-_NUMBER = re.compile(r"\b[0-9a-f]{12,}\b|\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"\b[0-9a-f]{12,}\b|(?:(?<=\s)[+-])?\d+(?:\.\d+)?")
 _FIGURE = re.compile(r"(?<![\d.])\d+\.\d{3}(?!\d)")
 
 
