@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,6 +32,7 @@ DOCS = ROOT / "docs"
 DATA = DOCS / "claims.csv"
 LETTER = ROOT / "qemu-patches" / "v8.1" / "0000-cover-letter.txt"
 SEED = 42
+LOADS = {"write": "loads in write()", "late": "loads at the end"}
 
 # The arcs of a blackout that only P2P devices have.
 P2P_ARCS = ("PRE_COPY>PRE_COPY_P2P", "STOP>RUNNING_P2P",
@@ -44,9 +46,12 @@ name = "claims"
 [[devices]]
 count = {devices}
 profile = "cx7"
+{times}
 [devices.latency_us]
 {latencies}
 """
+# What the profile has in write(), which takes next to nothing then.
+_LATE = ("write_ns_per_kib = 1", '"RESUMING>STOP" = 210_000')
 
 
 @dataclass(frozen=True, order=True)
@@ -54,6 +59,8 @@ class Run:
     """One run.
 
     :param claim: The claim that the run examines: ``stop`` or ``p2p``.
+    :param loads: When the devices load: ``write``, as their state arrives, or
+        ``late``, behind the stream.
     :param devices: The number of devices.
     :param latency_us: The latency of each arc that the claim is about.
     :param tree: The variant.
@@ -63,6 +70,7 @@ class Run:
     """
 
     claim: str
+    loads: str
     devices: int
     latency_us: int
     tree: str
@@ -74,27 +82,39 @@ class Run:
     def scenario(self) -> str:
         """The text of the scenario file."""
         arcs = P2P_ARCS if self.claim == "p2p" else ("STOP_COPY>STOP",)
+        latencies = [f'"{x}" = {self.latency_us}' for x in arcs]
+        times = ""
+        if self.loads == "late":
+            times, late = _LATE
+            latencies.append(late)
         return _SCENARIO.format(
             devices=self.devices,
-            latencies="\n".join(f'"{x}" = {self.latency_us}' for x in arcs),
+            times=times,
+            latencies="\n".join(latencies),
         )
 
 
 def wanted() -> Iterator[Run]:
     """Yield all runs of the page, the most important ones first."""
-    for ms in (0, 80, 20, 40, 10, 5):
-        yield from (Run("stop", 1, ms * 1000, x) for x in ("base", "patch-1"))
+    for loads in LOADS:
+        for ms in (0, 80, 20, 40, 10, 5):
+            yield from (
+                Run("stop", loads, 1, ms * 1000, x)
+                for x in ("base", "patch-1")
+            )
     for ms in (0, 20):
         yield from (
-            Run("p2p", 1, ms * 1000, x) for x in ("patch-4", "patch-5")
+            Run("p2p", "write", 1, ms * 1000, x)
+            for x in ("patch-4", "patch-5")
         )
-    for ms, devices in ((0, 4), (80, 4), (0, 2), (80, 2), (20, 4), (20, 2)):
-        yield from (
-            Run("stop", devices, ms * 1000, x)
-            for x in (_STOP_BACK, "patched")
-        )
-    for ms, devices in ((0, 4), (20, 4), (0, 2), (20, 2), (10, 4), (10, 2)):
-        yield Run("p2p", devices, ms * 1000, "patched")
+    for loads in LOADS:
+        for ms, devices in product((0, 80, 20), (4, 2)):
+            yield from (
+                Run("stop", loads, devices, ms * 1000, x)
+                for x in (_STOP_BACK, "patched")
+            )
+    for ms, devices in product((0, 20, 10), (4, 2)):
+        yield Run("p2p", "write", devices, ms * 1000, "patched")
 
 
 def read() -> list[Run]:
@@ -104,9 +124,9 @@ def read() -> list[Run]:
     with DATA.open(newline="") as file:
         return [
             Run(
-                x["claim"], int(x["devices"]), int(x["latency_us"]),
-                x["tree"], int(x["seed"]), int(x["blackout_ns"]),
-                x["digest"],
+                x["claim"], x["loads"], int(x["devices"]),
+                int(x["latency_us"]), x["tree"], int(x["seed"]),
+                int(x["blackout_ns"]), x["digest"],
             )
             for x in csv.DictReader(file)
         ]
@@ -132,7 +152,8 @@ def measure(command: list[str], out: Path) -> None:
     missing = [x for x in wanted() if x not in known]
     for number, run in enumerate(missing, 1):
         print(f"{number} of {len(missing)}: {asdict(run)}", file=sys.stderr)
-        name = f"{run.claim}-{run.devices}-{run.latency_us}-{run.tree}"
+        parts = (run.claim, run.loads, run.devices, run.latency_us, run.tree)
+        name = "-".join(map(str, parts))
         runs.append(_measured(run, command, out / name))
         write(runs)
 
@@ -167,8 +188,10 @@ def _measured(run: Run, command: list[str], bundle: Path) -> Run:
 WIDTH, HEIGHT = 680, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 190, 68, 56
 _MODEL = "A model: profile cx7, QEMU 10.0, one CPU; one sealed run a point"
-_COLOURS = ("#1b6ca8", "#c8501e", "#3f7d20", "#7a3e9d")
-_DASHES = ("", "7 4", "2 3", "9 3 2 3")
+_COLOURS = (
+    "#1b6ca8", "#c8501e", "#3f7d20", "#7a3e9d", "#8a6d00", "#555555"
+)
+_DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 4", "4 2")
 
 
 @dataclass(frozen=True)
@@ -182,15 +205,18 @@ class Line:
 def stop_lines(runs: list[Run]) -> list[Line]:
     """Return what patch 1 saves, over the latency of STOP_COPY>STOP."""
     lines = []
-    for devices, pair in ((1, ("base", "patch-1")),
-                          (2, (_STOP_BACK, "patched")),
-                          (4, (_STOP_BACK, "patched"))):
-        before, after = (_blackouts(runs, "stop", devices, x) for x in pair)
-        points = tuple(
-            (us / 1e3, (before[us] - after[us]) / 1e6)
-            for us in sorted(before.keys() & after.keys())
-        )
-        lines.append(Line(_devices(devices), points))
+    for loads, when in LOADS.items():
+        for devices, pair in ((1, ("base", "patch-1")),
+                              (2, (_STOP_BACK, "patched")),
+                              (4, (_STOP_BACK, "patched"))):
+            before, after = (
+                _blackouts(runs, "stop", devices, x, loads) for x in pair
+            )
+            points = tuple(
+                (us / 1e3, (before[us] - after[us]) / 1e6)
+                for us in sorted(before.keys() & after.keys())
+            )
+            lines.append(Line(f"{_devices(devices)}, {when}", points))
     return [line for line in lines if line.points]
 
 
@@ -210,12 +236,17 @@ def p2p_lines(runs: list[Run]) -> list[Line]:
 
 
 def _blackouts(
-    runs: list[Run], claim: str, devices: int, tree: str
+    runs: list[Run],
+    claim: str,
+    devices: int,
+    tree: str,
+    loads: str = "write",
 ) -> dict[int, int]:
     return {
         x.latency_us: x.blackout_ns
         for x in runs
-        if (x.claim, x.devices, x.tree) == (claim, devices, tree)
+        if (x.claim, x.devices, x.tree, x.loads)
+        == (claim, devices, tree, loads)
     }
 
 
@@ -316,10 +347,10 @@ def letter(text: str, runs: list[Run]) -> str:
         (_P2P_TABLE, _P2P_POINTS_US, {"downtime is longer by": longer}),
     ):
         heads = "".join(f"{f'{us // 1000} ms':>10}" for us in points)
-        table = [f"{first:28}{heads}"]
+        table = [f"{first:30}{heads}"]
         for label, values in rows.items():
             figures = "".join(f"{x:>10.3f}" for x in values)
-            table.append(f"  {label:26}{figures}")
+            table.append(f"  {label:28}{figures}")
         start = text.index(f"{first} ")
         end = text.index("\n\n", start)
         text = text[:start] + "\n".join(table) + text[end:]
