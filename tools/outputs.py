@@ -37,6 +37,7 @@ PAGES = (
     "docs/python-api.md",
     "README.md",
 )
+EXAMPLE = "python docs/examples/two_devices.py"
 # Commands that make sealed runs, or read what those have left.
 COMMANDS = (
     "vfio-p2p validate",
@@ -46,19 +47,23 @@ COMMANDS = (
     "vfio-p2p check source/trace.log",
     "vfio-p2p bisect --qemu",
     "vfio-p2p reproduce",
+    EXAMPLE,
 )
 # Outputs that do not stand below their command, by how they begin.
 ELSEWHERE = {
     "QEMU emulator version ": "vfio-p2p validate",
     "patched  ": "vfio-p2p demo",
+    "patched, two-devices: ": EXAMPLE,
 }
-# What commands read that were not made for it.
+# What commands read that they have not made.
 LINKS = {
     "source": "out/patched-two-devices-s42/source",
     "destination": "out/patched-two-devices-s42/destination",
+    "stop-early.patch": "../../docs/examples/stop-early.patch",
+    "refactor.patch": "../../docs/examples/refactor.patch",
 }
 # Those of them that need what only their readers have.
-_NEEDS_MORE = re.compile(r"~/|--at |stop-early\.patch|refactor\.patch|A/ B/")
+_NEEDS_MORE = re.compile(r"~/|--at |A/ B/")
 _NUMBER = re.compile(r"\b[0-9a-f]{12,}\b|(?:(?<=\s)[+-])?\d+(?:\.\d+)?")
 _FIGURE = re.compile(r"(?<![\d.])\d+\.\d{3}(?!\d)")
 
@@ -182,7 +187,7 @@ def renew_prose(page: Renewal) -> list[str]:
         for old in _FIGURE.findall(line):
             new = sorted(page.figures.get(old, ["in no output"]))
             if old in page.figures and len(new) == 1:
-                line = line.replace(old, *new)
+                line = line.replace(old, new[0])
             else:
                 unclear.append(f"{old}: {', '.join(new)}")
         page.lines[index] = line
@@ -194,9 +199,12 @@ def run(command: str) -> str:
 
     :param command: A command of a page.
     """
+    words = command.split()
     program = f"{sys.executable} -m vfio_p2p"
+    if command == EXAMPLE:
+        program, words = sys.executable, ["", str(ROOT / words[1])]
     done = subprocess.run(
-        re.sub(r"^vfio-p2p", program, command),
+        " ".join([program, *words[1:]]),
         shell=True,
         cwd=WORK,
         env={**os.environ, "COLUMNS": "200"},
