@@ -459,3 +459,31 @@ def test_how_qemu_ends_after_a_good_migration(
         open_bundle(make_bundle(tmp_path / "bundle", result=result))
     )
     assert found.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        # One ends QEMU, the other one speaks when QEMU has ended.
+        (lost(1), MUST_MIGRATE),
+        (lost(1), MUST_FAIL),
+        (MIGRATED, MUST_MIGRATE),
+    ],
+)
+def test_what_a_sanitizer_says(
+    tmp_path: Path, result: Result, expected: Scenario
+) -> None:
+    warning = b"==1==WARNING: ASan may be wrong\n"
+    plain = found(
+        tmp_path / "1", expected, result, printed={"source": warning}
+    )
+    assert plain.verdict is not FAIL
+    for kind in (b"AddressSanitizer: heap-use-after-free", b"LeakSanitizer: "):
+        said = warning + b"==1==ERROR: %s \xff on 0x1\n" % kind
+        judged = found(
+            tmp_path / kind.decode()[:4], expected, result,
+            printed={"source": said},
+        )  # fmt: skip
+        assert judged.verdict is FAIL
+        assert judged.findings[-1].rule == "outcome"
+        assert kind.decode() in judged.findings[-1].message

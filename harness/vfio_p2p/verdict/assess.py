@@ -58,6 +58,8 @@ _CUT_SHORT = (
     Outcome.OUTPUT,
     Outcome.LOST,
 )
+# "==PID==ERROR: AddressSanitizer: WHAT on address ..." (compiler-rt).
+_SANITIZER = re.compile(r"ERROR: ((?:Address|Leak)Sanitizer: [^\n]{1,200})")
 _EXPECTED = "expected"
 _EXPECTED_REASON = (
     "A scenario that shows a defect must tell when the defect is gone."
@@ -113,8 +115,28 @@ def assess(
     found = _judge(run, due)
     if bundle.manifest.result.outcome is Outcome.TIMEOUT:
         found = _named(found, stuck(run))
-    return _adding_up(
-        run, _but_known(found, due.expected.breaks, due.excused)
+    found = _but_known(found, due.expected.breaks, due.excused)
+    return _sanitized(bundle, _adding_up(run, found))
+
+
+def _sanitized(bundle: Bundle, found: Assessment) -> Assessment:
+    """Add what a sanitizer says of a QEMU, which is never expected."""
+    printed = {
+        name: bundle.files.get(stderr_file(name), b"")
+        for name in bundle.manifest.result.exit_states
+    }
+    reports = tuple(
+        wrong_end(side_of(name), f"{name}: {printable(said[1])}")
+        for name, text in printed.items()
+        if (said := _SANITIZER.search(text.decode(errors="replace")))
+    )
+    if not reports:
+        return found
+    return replace(
+        found,
+        verdict=Verdict.FAIL,
+        summary="a sanitizer ended QEMU",
+        findings=(*found.findings, *reports),
     )
 
 
