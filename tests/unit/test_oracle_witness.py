@@ -307,6 +307,22 @@ def test_other_data() -> None:
     ]  # fmt: skip
 
 
+def test_a_part_that_was_accepted_in_write() -> None:
+    """Such a device does not look at the end, and says nothing of it."""
+
+    def cut(log: bytes) -> bytes:
+        kept = b"".join(
+            x for x in log.splitlines(keepends=True) if b"checksum ok" not in x
+        )
+        return kept.replace(
+            b"loaded bytes=65616 complete=1", b"loaded bytes=40000 complete=0"
+        )
+
+    (finding,) = both(lambda x: x.status("setup"), cut).findings
+    assert (finding.rule, finding.side) == ("checksum", Side.DESTINATION)
+    assert finding.devices == ("a",)
+
+
 OTHER = CRC + 1
 
 

@@ -13,6 +13,7 @@ from vfio_p2p.trace.device import (
     ChecksumBad,
     ChecksumOk,
     DeviceReset,
+    Loaded,
     Peer,
     Saved,
     Walked,
@@ -246,6 +247,7 @@ def checksum(
             continue
         sent = [entry for entry in saver.of(Saved) if entry.complete]
         yield from _checked(destination, pair[1], sent)
+        yield from _whole(destination, pair[1], sent)
         if sent:
             # The device that saved a snapshot loads it.  Whatever it loaded
             # before, it loaded when this side was a destination.
@@ -270,6 +272,25 @@ def _checked(
         if wrong:
             yield Violation(
                 f"{printable(device)} loaded other data than were saved",
+                (device,),
+                (*sent[-1:], entry),
+            )
+
+
+def _whole(
+    side: Timeline, device: str, sent: Sequence[Saved]
+) -> Iterator[Objection]:
+    """Judge a device that loads in write(), and so need not look at an end.
+
+    Other devices find out themselves that something is missing.
+    """
+    log = side.logs[device]
+    if any(log.of(ChecksumBad)):
+        return
+    for entry in log.of(Loaded):
+        if not entry.complete and _completed(side, entry.time_ns):
+            yield Violation(
+                f"{printable(device)} loaded only a part of what was saved",
                 (device,),
                 (*sent[-1:], entry),
             )
