@@ -297,6 +297,27 @@ def test_a_mark(tmp_path: Path) -> None:
         assert follower.answer() == {"mark": 8}
 
 
+def test_a_mark_in_a_log_that_grows(tmp_path: Path) -> None:
+    """It is answered although there is always more to read."""
+    log = tmp_path / "log"
+    log.touch()
+    with Follower(log) as follower, log.open("ab") as file:
+
+        def grow() -> None:
+            file.write(bytes(1 << 18))
+            file.flush()
+
+        assert follower.answer() == {"following": ["log"]}
+        grow()
+        follower.mark(1)
+        for _ in range(200):
+            grow()
+            if follower.answer() == {"mark": 1}:
+                break
+        else:
+            pytest.fail("the mark was never answered")
+
+
 def test_the_end_of_what_was_there(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("0123456789")

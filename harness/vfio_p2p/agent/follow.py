@@ -2,12 +2,12 @@
 """Follow a process, and log files of it, also when they are rotated.
 
 The controller sends a request on one line, ``{"pid": N, "started": TICKS,
-"files": {KEY: {"path": PATH, "back_bytes": N, "since": TEXT}}}``, and then any
-line at least every eight seconds; without one, or when stdin ends, this ends.
-A line ``{"mark": N}`` is answered by the same line, once everything was sent
-that the files held when it came.  Reading begins N bytes before the end that
-a file has at first.  If TEXT is not empty and is among these bytes, reading
-begins at the last line with it.
+"files": {KEY: {"path": PATH, "back_bytes": N, "since": TEXT}}}``, and then a
+line of JSON at least every eight seconds; without one, or when stdin ends,
+this ends.  A line ``{"mark": N}`` is answered by the same line, once
+everything was sent that the files held when it came.  Reading begins N bytes
+before the end that a file has at first.  If TEXT is not empty and is among
+these bytes, reading begins at the last line with it.
 
 The answers are ``{"following": [KEY, ...]}``, then for each piece of a file
 ``{"key": KEY, "data": BASE64}``, and ``{"key": KEY, "cut": WHY, "lost":
@@ -46,6 +46,8 @@ _PIECE_BYTES = 1 << 16
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK
 # How often to look again for a file that may be between two names.
 _TRIES = 5
+# Device, number and size of a file.
+End = tuple[int, int, int] | None
 # While this much waits to be read by the controller, files are not read.
 _PENDING_BYTES = 1 << 20
 
@@ -95,7 +97,7 @@ def _follow(
         controller.send({"following": [file.key for file in request.files]})
         heard = looked = time.monotonic()
         runs, told = True, False
-        marks: list[int] = []
+        marks: list[tuple[int, list[End]]] = []
         while not controller.ended:
             # Before reading: what it has written until now is read below.
             if runs and time.monotonic() - looked > _LOOK_S:
@@ -105,14 +107,16 @@ def _follow(
             if not (runs or more or told):
                 controller.send({"gone": True})
                 told = True
-            if not more:
-                for mark in marks:
-                    controller.send({"mark": mark})
-                marks.clear()
+            for mark in list(marks):
+                # A log that grows all the time never has nothing more.
+                if not more or _past(request.files, mark[1]):
+                    controller.send({"mark": mark[0]})
+                    marks.remove(mark)
             controller.wait(0.0 if more else _POLL_S)
             if controller.received:
                 heard = time.monotonic()
-                marks += _marks(controller.received)
+                ends = [file.end() for file in request.files]
+                marks += [(x, ends) for x in _marks(controller.received)]
                 controller.received.clear()
             if time.monotonic() - heard > LEASE_S:
                 return
@@ -129,6 +133,13 @@ def _marks(lines: list[bytes]) -> list[int]:
         raise AgentError(
             f"a line is wrong: {err!r}", "Send it as JSON.", INPUT
         ) from err
+
+
+def _past(files: list[FollowedFile], ends: list[End]) -> bool:
+    """Return whether all is sent that files held at some moment."""
+    return all(
+        file.past(end) for file, end in zip(files, ends, strict=True)
+    )
 
 
 def _read(controller: Controller, files: list[FollowedFile]) -> bool:
@@ -224,6 +235,24 @@ class FollowedFile:
                     age = -os.stat(path).st_mtime_ns
                     found.append((age, int(number), path))
         return [path for _, _, path in sorted(found)]
+
+    def end(self) -> End:
+        """Return which file has the name, and its size; None if none does."""
+        try:
+            there = os.stat(self._path)
+        except OSError:
+            return None
+        return there.st_dev, there.st_ino, there.st_size
+
+    def past(self, end: End) -> bool:
+        """Return whether all was read up to an end of the file that is read.
+
+        :param end: What `end` has returned.
+        """
+        if self._fd is None or end is None:
+            return False
+        here = os.fstat(self._fd)
+        return (here.st_dev, here.st_ino) == end[:2] and self._at >= end[2]
 
     def read(self) -> list[dict[str, Any]]:
         """Return what is new, as answers."""

@@ -400,7 +400,8 @@ class _Cutter:
     async def _finish(self) -> None:
         recorder, migration = self._recorder, self._migration
         assert migration
-        for qemu in recorder.qemus.values():
+        # The next one may come meanwhile.
+        for qemu in list(recorder.qemus.values()):
             await qemu.catch_up()
             await qemu.introduce()
         result = self._capture.result(self._downtime_ms)
