@@ -5,10 +5,12 @@
     tools/mutate.py make DIR     writes each mutant as a patch, and a list
     tools/mutate.py judge DIR    builds and runs what the list does not judge
 
-In the functions that the series adds or changes, each statement is dropped,
-each call is doubled, and each two neighbours change places.  What is moved
-keeps its line where it can, since assertions have line numbers: so a mutant
-whose binary is that of the patched tree is known to be the same program.
+In the functions that the series adds or changes, each statement of a block is
+dropped, each one that calls something is doubled, and each two neighbours
+change places.  Declarations, and what is below #ifdef, are left alone.  What
+is moved keeps its line where it can, since assertions have line numbers: so a
+mutant whose binary is that of the patched tree is known to be the same
+program.
 DIR/fates.csv is the list; 'judge' can be ended and started again.
 """
 
@@ -47,6 +49,8 @@ from vfio_p2p.series import apply_patches, load_mutants, parse_variant
 
 LIST = "fates.csv"
 RUNS = "runs"
+KILLED = "killed"
+NOT_JUDGED = "not judged"
 
 PARSER = tree_sitter.Parser(tree_sitter.Language(tree_sitter_c.language()))
 _PLAIN = "expression_statement"
@@ -341,10 +345,11 @@ def judge(
     """
     tree = parse_variant(chosen.base, TREE)
     (plain,) = build_all(chosen.source, [tree], SILENT, LOCAL)
+    scenarios = _passing(plain, scenarios, setting)
     fates = read_fates(folder)
-    kills = Counter(x.scenario for x in fates if x.scenario)
+    kills = Counter(x.scenario for x in fates if x.fate == KILLED)
     for index, fate in enumerate(fates):
-        if fate.fate:
+        if fate.fate not in ("", NOT_JUDGED):
             continue
         path = str(folder / f"{fate.name}.patch")
         built = build_on_top(chosen, [path], SILENT, LOCAL)
@@ -356,10 +361,32 @@ def judge(
             found = _tried(
                 fate, built.builds[path], scenarios, kills, setting
             )
-        kills[found.scenario] += bool(found.scenario)
+        kills[found.scenario] += found.fate == KILLED
         fates[index] = found
         write_fates(folder, fates)
         say(f"{found.name}: {found.fate} {found.scenario} {found.rules}")
+
+
+def _passing(
+    build: Build, scenarios: Mapping[str, Scenario], setting: Setting
+) -> dict[str, Scenario]:
+    """Return the scenarios, all of which must pass without a mutant."""
+    cells = [
+        Cell(job_of(build, x, setting.seed, LOCAL))
+        for x in scenarios.values()
+    ]
+    found = {}
+    for (name, scenario), result in zip(
+        scenarios.items(), LOCAL.run(cells, setting, SILENT), strict=True
+    ):
+        match result.assessment.verdict:
+            case Verdict.PASS:
+                found[name] = scenario
+            case Verdict.SKIP:
+                pass
+            case other:
+                sys.exit(f"{name} must pass without a mutant: {other}")
+    return found
 
 
 def _tried(
@@ -379,7 +406,7 @@ def _tried(
                 rules = {x.rule for x in result.assessment.findings}
                 return replace(
                     fate,
-                    fate="killed",
+                    fate=KILLED,
                     scenario=name,
                     rules=" ".join(sorted(rules)),
                 )
@@ -388,7 +415,7 @@ def _tried(
             case _:
                 unjudged = name
     return replace(
-        fate, fate="not judged" if unjudged else "survived",
+        fate, fate=NOT_JUDGED if unjudged else "survived",
         scenario=unjudged,
     )  # fmt: skip
 

@@ -9,8 +9,9 @@ A line of a page is replaced by the line of the output that differs from it
 in numbers alone, so that an output may be shown in part.  Lines that have no
 counterpart are printed, and are left for a person to write.  Numbers with
 three decimals that have changed everywhere alike are replaced in the prose of
-the page as well.  Commands run in out/outputs, which is kept, and in the
-order of the pages, since some read what others have left.
+the page as well.  The exit code is 1 if anything is left.  Commands run in
+out/outputs, which is kept, and in the order of the pages, since some read
+what others have left.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -186,12 +187,17 @@ def renew_prose(page: Renewal) -> list[str]:
             continue
         for old in _FIGURE.findall(line):
             new = sorted(page.figures.get(old, ["in no output"]))
-            if old in page.figures and len(new) == 1:
-                line = line.replace(old, new[0])
-            else:
+            if old not in page.figures or len(new) > 1:
                 unclear.append(f"{old}: {', '.join(new)}")
-        page.lines[index] = line
+        page.lines[index] = _FIGURE.sub(
+            lambda found: _only(page.figures, found[0]), line
+        )
     return unclear
+
+
+def _only(figures: Mapping[str, set[str]], old: str) -> str:
+    new = figures.get(old, set())
+    return next(iter(new)) if len(new) == 1 else old
 
 
 def run(command: str) -> str:
@@ -226,6 +232,7 @@ def main() -> int:
         if not (WORK / link).is_symlink():
             (WORK / link).symlink_to(target)
     printed: dict[str, str] = {}
+    left = 0
     for name in PAGES:
         path = ROOT / name
         page = Renewal(path.read_text().split("\n"))
@@ -239,12 +246,14 @@ def main() -> int:
                 print(f"$ {command}", flush=True)
                 printed[command] = run(command)
             renew(page, output, printed[command])
-        for figure in renew_prose(page):
+        unclear = renew_prose(page)
+        left += len(unclear) + len(page.odd)
+        for figure in unclear:
             print(f"{name}: {figure}")
         for command, line in page.odd:
             print(f"{name}: {command}: {line}")
         write_whole(path, "\n".join(page.lines).encode(), 0o644)
-    return 0
+    return 1 if left else 0
 
 
 if __name__ == "__main__":

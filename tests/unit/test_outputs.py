@@ -93,3 +93,13 @@ def test_a_figure_with_two_values(outputs: ModuleType) -> None:
     page.figures["51.477"] |= {"1.000", "2.000"}
     assert outputs.renew_prose(page) == ["51.477: 1.000, 2.000"]
     assert page.lines == ["At 51.477 ms."]
+
+
+def test_figures_that_are_old_and_new(outputs: ModuleType) -> None:
+    """None is replaced twice, and no part of another one is replaced."""
+    page = outputs.Renewal(["1.000, then 2.000, and 11.000"])
+    page.figures["1.000"].add("2.000")
+    page.figures["2.000"].add("3.000")
+    page.figures["11.000"].add("11.000")
+    assert outputs.renew_prose(page) == []
+    assert page.lines == ["2.000, then 3.000, and 11.000"]
