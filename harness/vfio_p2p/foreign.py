@@ -3,8 +3,29 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
+import zipfile
+import zlib
+
 import msgspec
 
 #: What decoding JSON can raise: msgspec does not turn a text that is no UTF-8
 #: into an error of its own, nor one that is nested too deeply.
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+#: What reading a zip file can raise: zipfile checks little of what it reads.
+#: ValueError includes UnicodeDecodeError.
+NOT_ZIP = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import zipfile
@@ -340,6 +341,33 @@ def test_file_elsewhere(copy: Path) -> None:
     (copy / "console.txt").rename(copy.parent / "console.txt")
     edit_manifest(copy, change)
     assert "console.txt" in refusal(copy)
+
+
+def test_zip_with_other_properties(whole: Path, tmp_path: Path) -> None:
+    """A packer of LZMA has properties, of which some make no sense."""
+    path = tmp_path / "other.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name in NAMES:
+            archive.write(whole / name, name)
+        first = archive.infolist()[0]
+    assert open_bundle(path).files == open_bundle(whole).files
+    data = bytearray(path.read_bytes())
+    # APPNOTE.TXT: behind the local header and the name come two bytes of
+    # LZMA's version, two of its properties' length, and the properties.
+    data[first.header_offset + 30 + len(first.filename) + 4] = 0xFF
+    path.write_bytes(data)
+    assert "whole zip" in refusal(path)
+
+
+def test_zip_with_a_nameless_file(packed: Path, tmp_path: Path) -> None:
+    data = bytearray(packed.read_bytes())
+    at = data.rfind(b"PK\1\2")
+    (length,) = struct.unpack_from("<H", data, at + 28)
+    # The name becomes a comment.
+    struct.pack_into("<HHH", data, at + 28, 0, 0, length)
+    path = tmp_path / "nameless.zip"
+    path.write_bytes(data)
+    assert "whole zip" in refusal(path)
 
 
 def test_zip_with_a_huge_file_is_not_unpacked(

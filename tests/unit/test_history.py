@@ -157,6 +157,35 @@ def test_a_migration_that_fails_changes_nothing(
 
 
 @pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        # Each of them computes forever when it is used.
+        "DROP TABLE metric; CREATE VIEW metric AS WITH RECURSIVE r(x) AS ("
+        "SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT 1 AS result, "
+        "'blackout' AS name, x AS value, 'ns' AS unit FROM r",
+        "CREATE TRIGGER t AFTER INSERT ON result BEGIN INSERT INTO metric "
+        "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) "
+        "SELECT 1, x, 1, 'ns' FROM r; END",
+        # Types that are not kept.
+        "DROP TABLE metric; CREATE TABLE metric (result, name, value, unit)",
+    ],
+)
+def test_tables_that_are_not_ours(
+    path: Path, foreign: str, write: bool
+) -> None:
+    with open_history(path, write=True):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(foreign)
+    with (
+        pytest.raises(HistoryError, match="not those of a history"),
+        open_history(path, write=write),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("write", [False, True])
 def test_another_programs_database(path: Path, write: bool) -> None:
     path.parent.mkdir()
     execute(path, "CREATE TABLE places (url TEXT)")

@@ -8,7 +8,6 @@ import hashlib
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from vfio_p2p.bundle.manifest import (
 )
 from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.errors import BundleError
-from vfio_p2p.foreign import NOT_JSON
+from vfio_p2p.foreign import NOT_JSON, NOT_ZIP
 from vfio_p2p.paths import is_special
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.model import from_json as scenario_from_json
@@ -234,8 +233,7 @@ def _opened(path: Path) -> Iterator[_Files]:
             yield _Zip(archive)
     except FileNotFoundError:
         raise BundleError(f"{path}: no such bundle") from None
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError,
-            NotImplementedError, RuntimeError, zlib.error) as err:
+    except NOT_ZIP as err:
         raise BundleError(
             f"{path}: neither a bundle's folder nor a whole zip of one: "
             f"{err}"

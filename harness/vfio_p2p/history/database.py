@@ -264,6 +264,7 @@ def _prepare(
 ) -> None:
     version = _identify(connection, path)
     if version:
+        _check_tables(connection, path, version)
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise _error(path, sqlite3.SQLITE_CORRUPT)
@@ -325,6 +326,24 @@ def _identify(connection: sqlite3.Connection, path: Path) -> int:
             "Use a newer vfio-p2p.",
         )
     return version
+
+
+def _check_tables(
+    connection: sqlite3.Connection, path: Path, version: int
+) -> None:
+    """See that there is nothing but what this program has made.
+
+    A view or a trigger of somebody else could compute forever.
+
+    :raise HistoryError: When there is.
+    """
+    made = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
+    )
+    if {sql for (sql,) in made} != {*sum(_STEPS[:version], ())}:
+        raise HistoryError(
+            f"{path}: its tables are not those of a history", _OTHER
+        )
 
 
 @contextmanager
