@@ -47,7 +47,7 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK
 # How often to look again for a file that may be between two names.
 _TRIES = 5
 # Device, number and size of a file.
-End = tuple[int, int, int] | None
+End = tuple[int, int, int]
 # While this much waits to be read by the controller, files are not read.
 _PENDING_BYTES = 1 << 20
 
@@ -97,7 +97,7 @@ def _follow(
         controller.send({"following": [file.key for file in request.files]})
         heard = looked = time.monotonic()
         runs, told = True, False
-        marks: list[tuple[int, list[End]]] = []
+        marks: list[tuple[int, dict[str, End | None]]] = []
         while not controller.ended:
             # Before reading: what it has written until now is read below.
             if runs and time.monotonic() - looked > _LOOK_S:
@@ -115,7 +115,7 @@ def _follow(
             controller.wait(0.0 if more else _POLL_S)
             if controller.received:
                 heard = time.monotonic()
-                ends = [file.end() for file in request.files]
+                ends = {file.key: file.end() for file in request.files}
                 marks += [(x, ends) for x in _marks(controller.received)]
                 controller.received.clear()
             if time.monotonic() - heard > LEASE_S:
@@ -135,11 +135,9 @@ def _marks(lines: list[bytes]) -> list[int]:
         ) from err
 
 
-def _past(files: list[FollowedFile], ends: list[End]) -> bool:
+def _past(files: list[FollowedFile], ends: dict[str, End | None]) -> bool:
     """Return whether all is sent that files held at some moment."""
-    return all(
-        file.past(end) for file, end in zip(files, ends, strict=True)
-    )
+    return all(file.past(ends[file.key]) for file in files)
 
 
 def _read(controller: Controller, files: list[FollowedFile]) -> bool:
@@ -236,7 +234,7 @@ class FollowedFile:
                     found.append((age, int(number), path))
         return [path for _, _, path in sorted(found)]
 
-    def end(self) -> End:
+    def end(self) -> End | None:
         """Return which file has the name, and its size; None if none does."""
         try:
             there = os.stat(self._path)
@@ -244,7 +242,7 @@ class FollowedFile:
             return None
         return there.st_dev, there.st_ino, there.st_size
 
-    def past(self, end: End) -> bool:
+    def past(self, end: End | None) -> bool:
         """Return whether all was read up to an end of the file that is read.
 
         :param end: What `end` has returned.
