@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import xml.etree.ElementTree as ET
@@ -12,23 +11,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripts import ROOT, load_tool
 from vfio_p2p.scenario.load import load_profile, parse
 
-ROOT = Path(__file__).resolve().parents[2]
 _SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
 def claims() -> ModuleType:
-    path = ROOT / "tools" / "claims.py"
-    spec = importlib.util.spec_from_file_location("claims", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # Its dataclasses look there for the types of their fields.
-    sys.modules["claims"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("claims")
 
 
 def test_plots_are_those_of_the_data(

@@ -7,7 +7,6 @@ one, and ``.ci/run`` and the pipeline make the documentation first.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 from doc_commands import parses
+from scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 CI = ROOT / "docs" / "ci"
@@ -183,13 +183,7 @@ def test_lava_results(tmp_path: Path) -> None:
 
 
 def test_lava_results_know_every_verdict() -> None:
-    spec = importlib.util.spec_from_file_location(
-        "lava_results", CI / "lava_results.py"
-    )
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(CI / "lava_results.py")
     results = {
         verdict: next(
             module.commands({"runs": [_run(verdict=verdict)]})

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripts import load_tool
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = b"""\
 static int other(void)
 {
@@ -46,15 +44,7 @@ static int f(int a)
 @pytest.fixture(scope="module")
 def mutate() -> ModuleType:
     """tools/mutate.py."""
-    name = "mutate"
-    path = ROOT / "tools" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("mutate")
 
 
 def changes(mutate: ModuleType, how: str) -> list[tuple[int, list[str]]]:

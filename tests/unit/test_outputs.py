@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripts import load_tool
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = """\
 # Title
 
@@ -45,14 +42,7 @@ The same elsewhere:
 @pytest.fixture(scope="module")
 def outputs() -> ModuleType:
     """tools/outputs.py."""
-    path = ROOT / "tools" / "outputs.py"
-    spec = importlib.util.spec_from_file_location("outputs", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["outputs"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("outputs")
 
 
 def test_what_is_shown(outputs: ModuleType) -> None:
