@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from vfio_p2p.qemu.recipe import Toolchain
+from vfio_p2p.qemu.recipe import Toolchain, sanitizes
 from vfio_p2p.qemu.source import Source
 
 # The format of the store and of build.json. It is part of every key, so that
@@ -60,9 +60,7 @@ class BuildJob:
     @property
     def symbols(self) -> bool:
         """Whether the binary keeps its symbols, for a sanitizer to name."""
-        return not {"--enable-asan", "--enable-sanitizers"}.isdisjoint(
-            self.arguments
-        )
+        return sanitizes(self.arguments)
 
     @property
     def key(self) -> str:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from vfio_p2p.errors import MissingToolError
 from vfio_p2p.resources import resource
 
 DEVICE_LIST = "vfio-p2p"
-# Before, one option of configure was for all sanitizers.
+# What asks for AddressSanitizer; before 9.2 one option is for all sanitizers.
+_ASAN, _SANITIZERS = "--enable-asan", "--enable-sanitizers"
 _ASAN_SINCE = [9, 2]
 
 
@@ -67,7 +68,7 @@ class BuildRecipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         ]
         if checks.address:
             old = _numbers(version) < _ASAN_SINCE
-            found.append("--enable-sanitizers" if old else "--enable-asan")
+            found.append(_SANITIZERS if old else _ASAN)
         return tuple(found)
 
     def libraries_for(self, version: str) -> Mapping[str, str]:
@@ -108,6 +109,14 @@ class Checks:
 
 
 NO_CHECKS = Checks()
+
+
+def sanitizes(arguments: Iterable[str]) -> bool:
+    """Return whether arguments of configure ask for AddressSanitizer.
+
+    :param arguments: The arguments.
+    """
+    return not {_ASAN, _SANITIZERS}.isdisjoint(arguments)
 
 
 @dataclass(frozen=True)
