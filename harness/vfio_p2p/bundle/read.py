@@ -206,11 +206,11 @@ class _Zip:
     archive: zipfile.ZipFile
 
     def names(self) -> list[str]:
-        return [
-            member.filename
-            for member in self.archive.infolist()
-            if not member.is_dir()
-        ]
+        # ZipInfo.is_dir() fails on an empty name in some versions of Python.
+        names = [member.filename for member in self.archive.infolist()]
+        if "" in names:
+            raise zipfile.BadZipFile("it has a file without a name")
+        return [name for name in names if not name.endswith("/")]
 
     def read(self, name: str, limit_bytes: int) -> bytes | None:
         try:
