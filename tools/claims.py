@@ -50,8 +50,11 @@ profile = "cx7"
 [devices.latency_us]
 {latencies}
 """
-# What the profile has in write(), which takes next to nothing then.
-_LATE = ("write_ns_per_kib = 1", '"RESUMING>STOP" = 210_000')
+# What the profile has in write(), it has behind the stream instead.
+_LATE = (
+    'load_in = "resuming_stop"\nwrite_ns_per_kib = 0',
+    '"RESUMING>STOP" = 210_000',
+)
 
 
 @dataclass(frozen=True, order=True)

@@ -331,6 +331,8 @@ def _default(field: inspect.Field) -> str:
     if field.required:
         return "required"
     value = field.default
+    if value is field.default_factory is msgspec.NODEFAULT:
+        return "the profile's"
     if value is msgspec.NODEFAULT:
         value = field.default_factory()
     if value is None:

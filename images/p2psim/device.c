@@ -35,6 +35,7 @@ static void p2psim_release_device(struct vfio_device *vdev)
 	struct p2psim_device *sim = to_sim(vdev);
 
 	mutex_destroy(&sim->data_lock);
+	mutex_destroy(&sim->reset_lock);
 	mutex_destroy(&sim->state_lock);
 	mutex_destroy(&sim->gate);
 }
@@ -239,12 +240,10 @@ static long p2psim_reset(struct p2psim_device *sim)
 {
 	int ret;
 
-	if (!sim->config.defer_reset) {
+	if (!sim->config.defer_reset)
 		p2psim_state_lock(sim);
-	} else if (!p2psim_state_lock_or_defer_reset(sim)) {
-		p2psim_log(sim->log, "deferred");
+	else if (!p2psim_state_lock_or_defer_reset(sim))
 		return 0;
-	}
 	ret = p2psim_reset_now(sim);
 	p2psim_state_unlock(sim);
 	return ret;

@@ -88,7 +88,7 @@ static u64 next_pattern(u64 *seed)
 void p2psim_state_init(struct p2psim_device *sim)
 {
 	mutex_init(&sim->state_lock);
-	spin_lock_init(&sim->reset_lock);
+	mutex_init(&sim->reset_lock);
 }
 
 void p2psim_state_lock(struct p2psim_device *sim)
@@ -100,13 +100,13 @@ static bool is_reset_due(struct p2psim_device *sim)
 {
 	bool due;
 
-	spin_lock(&sim->reset_lock);
+	mutex_lock(&sim->reset_lock);
 	due = sim->reset_due;
 	sim->reset_due = false;
 	/* Who finds it locked has been seen, or will see it unlocked */
 	if (!due)
 		mutex_unlock(&sim->state_lock);
-	spin_unlock(&sim->reset_lock);
+	mutex_unlock(&sim->reset_lock);
 	return due;
 }
 
@@ -122,11 +122,14 @@ bool p2psim_state_lock_or_defer_reset(struct p2psim_device *sim)
 {
 	bool locked;
 
-	spin_lock(&sim->reset_lock);
+	mutex_lock(&sim->reset_lock);
 	locked = mutex_trylock(&sim->state_lock);
-	if (!locked)
+	if (!locked) {
 		sim->reset_due = true;
-	spin_unlock(&sim->reset_lock);
+		/* Before the reset itself is logged */
+		p2psim_log(sim->log, "deferred");
+	}
+	mutex_unlock(&sim->reset_lock);
 	return locked;
 }
 

@@ -9,8 +9,8 @@
  *   p2psim_device.data_lock   memory, registers, session and state; never
  *                          held while an arc or a data fd sleeps
  *   p2psim_group.lock      (peer.c) traffic of all devices of a group
+ *   p2psim_device.reset_lock  whether a reset is due
  *   p2psim_log.lock        the text of the log
- *   p2psim_device.reset_lock  (a spinlock) whether a reset is due
  * A data fd takes the data_lock and what is below, so nothing it does, faults
  * on user memory included, can invert an order with a state request or a
  * close.  Its own io_lock (stream.h) is outside of that: calls of one fd come
@@ -23,7 +23,6 @@
 
 #include <linux/cleanup.h>
 #include <linux/mutex.h>
-#include <linux/spinlock.h>
 #include <linux/vfio.h>
 
 /* images/p2pvf builds this core into a driver for real PCI functions */
@@ -210,7 +209,7 @@ struct p2psim_device {
 	u32 saves;
 	u32 resets;
 
-	spinlock_t reset_lock;		/* see above */
+	struct mutex reset_lock;		/* see above */
 	bool reset_due;
 	int (*reset_now)(struct p2psim_device *sim);
 

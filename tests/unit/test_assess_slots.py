@@ -55,6 +55,7 @@ def test_a_device_that_was_not_plugged_is_not_missed(
         outcome=Outcome.REJECTED,
         side="source",
         at="step 2 (plug 1)",
+        done=1,
         message="source: device_add: not allowed while migrating",
         exit_states={"source": 0, "destination": 1},
         legs=(("source", "destination"),),
@@ -82,6 +83,7 @@ def test_a_device_that_was_plugged_before_an_error(tmp_path: Path) -> None:
         outcome=Outcome.FAILED,
         side="source",
         at="step 3 (wait source completed)",
+        done=2,
         exit_states={"source": 0, "destination": 1},
     )
     scenario = plugging(*steps, outcome=Outcome.FAILED)

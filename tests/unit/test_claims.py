@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 from scripts import ROOT, load_tool
+from vfio_p2p.scenario.device import LoadIn
 from vfio_p2p.scenario.load import load_profile, parse
 
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -133,7 +134,8 @@ def test_scenarios(claims: ModuleType) -> None:
         assert device.count == run.devices
         late = ["RESUMING>STOP"] if run.loads == "late" else []
         assert set(own) <= {*arcs, *late}
-        assert (device.write_ns_per_kib == 1) == (run.loads == "late")
+        assert (device.load_in is LoadIn.WRITE) == (run.loads == "write")
+        assert bool(device.write_ns_per_kib) == (run.loads == "write")
         assert {device.latency_us[x] for x in arcs} == {run.latency_us}
 
 

@@ -11,6 +11,7 @@ from reports import run_document
 from vfio_p2p.cli import main
 from vfio_p2p.cli.entry import make_parser
 from vfio_p2p.devices import Driver
+from vfio_p2p.devices.p2psim import settings_of
 from vfio_p2p.downtime.compare import compare
 from vfio_p2p.errors import ScenarioError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
@@ -223,6 +224,12 @@ def test_ways_of_a_driver() -> None:
     assert latencies(found) == (
         "profile cx7, but write_ns_per_kib, on_bad_stream, a model"
     )
+    # What is p2psim's own way is said like any other.
+    said = 'profile = "cx7"\nload_in = "resuming_stop"\nwrite_ns_per_kib = 0'
+    (device,) = scenario(said).devices
+    assert device.load_in is LoadIn.RESUMING_STOP
+    assert device.write_ns_per_kib == 0
+    assert ("load_in", "resuming_stop") in settings_of(device)
     # A profile replaces what the scenario's devices have of their own.
     (device,) = load_profile("cx7").replace(found).devices
     assert device.write_ns_per_kib == 3_500_000

@@ -40,6 +40,7 @@ async def test_a_migration_that_works(bench: Bench) -> None:
     found = await bench.run()
     assert found == Result(
         outcome=Outcome.MIGRATED,
+        done=2,
         exit_states={SOURCE: 0, DESTINATION: 0},
         guest={SOURCE: "postmigrate", DESTINATION: "running"},
         migration={

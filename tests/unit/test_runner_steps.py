@@ -70,6 +70,7 @@ async def test_cancelled_migration(bench: Bench) -> None:
     found = await bench.run(scenario=CANCEL, source=ACTIVE)
     assert found == Result(
         outcome=Outcome.CANCELLED,
+        done=4,
         exit_states={SOURCE: 0, DESTINATION: 1},
         guest={SOURCE: "running"},
         migration={
@@ -180,6 +181,7 @@ async def test_no_step_at_all(bench: Bench) -> None:
     found = await bench.run(scenario=steps())
     assert found == Result(
         outcome=Outcome.IDLE,
+        done=0,
         exit_states={SOURCE: 0, DESTINATION: 0},
         guest={SOURCE: "running", DESTINATION: "inmigrate"},
         migration={SOURCE: (), DESTINATION: ()},

@@ -18,6 +18,7 @@ name = "x"
 devices = [{}, {root_port = true}, {root_port = true}]
 """
 FILE = '{do = "migrate", through = "file"}'
+WRITTEN = f'{FILE}, {{do = "wait", status = "completed"}}'
 
 
 def scenario(steps: str, more: str = "") -> Scenario:
@@ -85,8 +86,13 @@ def test_a_device_that_is_plugged_is_not_there_at_the_start() -> None:
         (f"{FILE}, {FILE}", "the file that step 1 writes"),
         ('{do = "migrate"}, {do = "incoming"}', "step 2 has no file to read"),
         (
-            f'{FILE}, {{do = "incoming"}}, {{do = "incoming"}}',
-            "step 3 has no file to read",
+            f'{WRITTEN}, {{do = "incoming"}}, {{do = "incoming"}}',
+            "step 4 has no file to read",
+        ),
+        (f'{FILE}, {{do = "incoming"}}', "put a 'wait' for 'completed'"),
+        (
+            f'{WRITTEN}, {{do = "incoming"}}, {FILE}, {{do = "incoming"}}',
+            "step 5 reads a file that may not be whole",
         ),
         (
             '{do = "migrate", through = "file", cut_bytes = 5}',
@@ -102,10 +108,10 @@ def test_steps_that_make_no_sense(steps: str, why: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["cancel", "kill", "incoming"])
-def test_a_file_that_nobody_need_read(end: str) -> None:
-    found = scenario(f'{FILE}, {{do = "{end}"}}, {{do = "migrate"}}')
+def test_a_file_that_nobody_need_read_anymore(end: str) -> None:
+    found = scenario(f'{WRITTEN}, {{do = "{end}"}}, {{do = "migrate"}}')
     assert found.steps[0] == Migrate(through=Through.FILE)
-    assert [found.through_file(x) for x in (1, 2, 3)] == [True, False, False]
+    assert [found.through_file(x) for x in (1, 3, 4)] == [True, False, False]
     assert str(found.steps[0]) == "migrate file"
 
 

@@ -12,22 +12,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import UNSET
+
 from vfio_p2p.devices import kernelfs
 from vfio_p2p.machine.errors import HostError
-from vfio_p2p.scenario.device import Device, Peers
+from vfio_p2p.scenario.device import WAYS, Device, Peers
 
 CONFIGFS = Path("/sys/kernel/config/p2psim")
 DEBUGFS = Path("/sys/kernel/debug/p2psim")
-
-_PLAIN = Device()
-# Set only if a scenario asks for them, so that other runs stay as they are.
-_UNLESS_DEFAULT = (
-    "read_ns_per_kib",
-    "write_ns_per_kib",
-    "load_in",
-    "on_bad_stream",
-    "reset",
-)
 
 
 @dataclass(frozen=True)
@@ -107,9 +99,9 @@ def settings_of(spec: Device) -> Iterator[tuple[str, str]]:
         yield "precopy_info_v2", "1"
         yield "reinit_drain", str(spec.reinit_drain)
         yield "reinit_query", str(spec.reinit_query)
-    for name in _UNLESS_DEFAULT:
+    for name in WAYS:
         value = getattr(spec, name)
-        if value != getattr(_PLAIN, name):
+        if value is not UNSET:
             yield name, str(value)
     for arc, latency_us in spec.latency_us.items():
         start, end = arc.split(">")

@@ -4,7 +4,8 @@
 The witness is a virtio device.  Its handler, virtio_vmstate_change(), sets
 the status that the device has already, and has no prepare callback.  A guest
 or a reset also sets the status, so the witness is only heard in a VM whose
-guest leaves it alone, and only until QEMU does something else.
+guest leaves it alone, and only until the thread that changes the run state
+does something else.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ def handlers(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
             yield Unclear(f"{epoch}: vm_state_notify was not traced")
             continue
         end = _end(side, epoch)
-        calls = tuple(x for x in heard if epoch.notify.line < x.line < end)
+        calls = tuple(
+            x
+            for x in heard
+            if epoch.notify.line < x.line < end
+            and x.thread == epoch.notify.thread
+        )
         yield from _early(epoch, calls)
         if len(calls) != 1:
             yield Violation(
@@ -60,12 +66,19 @@ def _early(epoch: Epoch, calls: tuple[Record, ...]) -> Iterator[Objection]:
 
 
 def _end(side: Timeline, epoch: Epoch) -> float:
-    """Return the line with which QEMU goes on after a run-state change."""
-    last = epoch.steps[-1].record.line
+    """Return the line with which its thread goes on after the change."""
+    last = epoch.steps[-1].record
     after = [
-        *(x.line for x in side.others if x.event != EVENT),
-        *(x.line for x in side.marks),
-        *(x.line for arc in side.arcs for x in arc.records),
-        *(x.notify.line for x in side.epochs if x.notify),
+        *(x for x in side.others if x.event != EVENT),
+        *side.marks,
+        *(x for arc in side.arcs for x in arc.records),
+        *(x.notify for x in side.epochs if x.notify),
     ]
-    return min((x for x in after if x > last), default=float("inf"))
+    return min(
+        (
+            x.line
+            for x in after
+            if x.line > last.line and x.thread == last.thread
+        ),
+        default=float("inf"),
+    )

@@ -25,6 +25,7 @@ from vfio_p2p.scenario.step import (
     Kill,
     Migrate,
     Plug,
+    Status,
     Step,
     Turn,
     Unplug,
@@ -217,18 +218,27 @@ class Course(Strict, frozen=True, kw_only=True):
                 )
 
     def _check_files(self) -> None:
-        """Check that each file is read, and that there is one to be read."""
+        """Check that each file is read, and only after it was written."""
         unread = 0
+        written = False
         for number, step in enumerate((*self.steps, None), 1):
             match step:
                 case Migrate(through=through):
                     if unread:
                         break
                     unread = number if through else 0
+                    written = False
+                case Wait(status=Status.COMPLETED):
+                    written = True
                 case Incoming():
                     if not unread:
                         raise ValueError(
                             f"steps: step {number} has no file to read"
+                        )
+                    if not written:
+                        raise ValueError(
+                            f"steps: step {number} reads a file that may not "
+                            "be whole; put a 'wait' for 'completed' before it"
                         )
                     unread = 0
                 case Cancel() | Kill():

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from vfio_p2p import uapi
 from vfio_p2p.scenario.fault import check_fault
@@ -24,6 +24,16 @@ from vfio_p2p.scenario.values import (
     check_arc,
 )
 from vfio_p2p.side import Side
+
+# The keys that a profile sets besides the latencies.  What neither it nor the
+# device sets is left to p2psim.
+WAYS = (
+    "read_ns_per_kib",
+    "write_ns_per_kib",
+    "load_in",
+    "on_bad_stream",
+    "reset",
+)
 
 # Which device it is, and where in the VM, is not for a scenario to say.
 _TAKEN = ("addr", "bus", "fd", "host", "id", "sysfsdev", "vf-token")
@@ -97,6 +107,9 @@ class Device(Strict, frozen=True, kw_only=True):
     """Simulated devices of one kind; see images/p2psim/README.md.
 
     A device with `peers` sends a transaction in each period while it runs.
+    What neither the device nor its profile says is as follows: state takes no
+    time to read or write, `load_in` is `resuming_stop`, `on_bad_stream` is
+    `error`, and `reset` is `wait`.
 
     :param count: The number of such devices.
     :param flags: The migration flags that the device offers.  Without any, it
@@ -106,8 +119,8 @@ class Device(Strict, frozen=True, kw_only=True):
         precopy begins; at most `size_bytes`.
     :param dirty_bytes: The memory that becomes dirty again each time precopy
         was drained; at most `size_bytes`.
-    :param profile: The name or file of a latency profile.  `latency_us` adds
-        to its latencies and overrides them.
+    :param profile: The name or file of a latency profile.  The device's own
+        `latency_us` and `WAYS` override those of the profile.
     :param latency_us: The time that an arc takes, by its name ``FROM>TO`` in
         the uAPI's names of states.  Other arcs take no time.
     :param read_ns_per_kib: The time that 1024 bytes of the device's state take
@@ -148,11 +161,11 @@ class Device(Strict, frozen=True, kw_only=True):
     dirty_bytes: Bytes = 0
     profile: Annotated[str, Meta(max_length=1024)] = ""
     latency_us: dict[str, LatencyUs] = msgspec.field(default_factory=dict)
-    read_ns_per_kib: NsPerKib = 0
-    write_ns_per_kib: NsPerKib = 0
-    load_in: LoadIn = LoadIn.RESUMING_STOP
-    on_bad_stream: OnBadStream = OnBadStream.ERROR
-    reset: ResetWay = ResetWay.WAIT
+    read_ns_per_kib: NsPerKib | UnsetType = UNSET
+    write_ns_per_kib: NsPerKib | UnsetType = UNSET
+    load_in: LoadIn | UnsetType = UNSET
+    on_bad_stream: OnBadStream | UnsetType = UNSET
+    reset: ResetWay | UnsetType = UNSET
     dma_logging: bool = False
     precopy_info_v2: bool = False
     reinit_drain: Occasion = 0
@@ -220,11 +233,6 @@ class Device(Strict, frozen=True, kw_only=True):
 # Keys of devices that the format did not have at first.
 LATER: dict[str, object] = {
     "properties": {},
-    "read_ns_per_kib": 0,
-    "write_ns_per_kib": 0,
-    "load_in": LoadIn.RESUMING_STOP,
-    "on_bad_stream": OnBadStream.ERROR,
-    "reset": ResetWay.WAIT,
     "precopy_info_v2": False,
     "reinit_drain": 0,
     "reinit_query": 0,

@@ -39,6 +39,7 @@ def result(
         outcome=outcome,
         side=side,
         at=at,
+        done=session.done,
         step=getattr(error, "step", ""),
         # The JSON of QMP can hold half a surrogate pair; ours must not.
         message=_text(message),

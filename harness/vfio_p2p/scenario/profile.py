@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
-from vfio_p2p.scenario.device import LoadIn, OnBadStream, ResetWay
+from vfio_p2p.scenario.device import WAYS, LoadIn, OnBadStream, ResetWay
 from vfio_p2p.scenario.model import (
     Device,
     Flag,
@@ -27,15 +27,6 @@ from vfio_p2p.scenario.model import (
 from vfio_p2p.scenario.values import NsPerKib
 
 MODEL = "a model"
-
-# The keys of devices that a profile sets, besides the latencies.
-_KEYS = (
-    "read_ns_per_kib",
-    "write_ns_per_kib",
-    "load_in",
-    "on_bad_stream",
-    "reset",
-)
 
 
 class ArcLatency(
@@ -147,19 +138,14 @@ class Profile(
                 f"the profile {self.name} is for devices with the flags "
                 f"{', '.join(self.flags)}"
             )
-        plain = Device()
         given = {
             name: value
             for part in (self.driver, self.data)
             if part is not None
             for name, value in msgspec.structs.asdict(part).items()
-            if name in _KEYS
+            if name in WAYS
         }
-        own = [
-            name
-            for name in _KEYS
-            if getattr(device, name) != getattr(plain, name)
-        ]
+        own = [name for name in WAYS if getattr(device, name) is not UNSET]
         changed = ", ".join([*own, *device.latency_us])
         return msgspec.structs.replace(
             device,
@@ -174,7 +160,7 @@ class Profile(
         :param scenario: The scenario.  The result has a name of its own.
         :raise ValueError: When a device does not have the profile's flags.
         """
-        plain = {name: getattr(Device(), name) for name in _KEYS}
+        plain = dict.fromkeys(WAYS, UNSET)
         suffix = f"-{self.name}"
         return msgspec.structs.replace(
             scenario,

@@ -18,6 +18,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     :param outcome: How the run ended.
     :param side: The QEMU whose error ended the run; empty without an error.
     :param at: The step of the scenario in which the error occurred.
+    :param done: The number of the scenario's steps that were done; None in
+        older results, which count as whole.
     :param step: The part of that step that was cut short by a time limit.
     :param message: The message of the error.
     :param stderr: What QEMU printed when it refused to start.
@@ -37,6 +39,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     side: str = ""
     at: str = ""
+    done: int | None = None
     step: str = ""
     message: str = ""
     stderr: str = ""

@@ -87,6 +87,7 @@ class Session:
         self.mute: list[str] = []
         self.guest: dict[str, str] = {}
         self.at = ""
+        self.done = 0
 
     async def prepare(self) -> None:
         """Make the first QEMU of each side."""
@@ -105,6 +106,7 @@ class Session:
         for number, step in enumerate(self._course.steps, 1):
             self.at = f"step {number} ({step})"
             await self._do(step)
+            self.done = number
         self.at = "the end"
         await self._gone()
         for vm in self.vms:

@@ -9,7 +9,6 @@ makes one `RunReading` and passes it on.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -76,14 +75,6 @@ class NamedDevice:
     spec: model.Device
 
 
-def _done(result: Result) -> int | None:
-    """Return how many steps were done; None if all of them."""
-    found = re.match(r"step (\d{1,6}) ", result.at)
-    if found:
-        return int(found[1]) - 1
-    return None if result.at in ("", "the end") else 0
-
-
 def completed(result: Result, leg: tuple[str, str]) -> bool:
     """Return whether both QEMUs of a migration reported it as completed.
 
@@ -115,7 +106,7 @@ class RunReading:
             for table, spec in enumerate(self.scenario.devices)
             for _ in range(spec.count)
         ]
-        done = _done(bundle.manifest.result)
+        done = bundle.manifest.result.done
         self._present = self.scenario.present(done)
         starting = self.scenario.starting()
         plugged = [
