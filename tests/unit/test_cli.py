@@ -225,6 +225,49 @@ def test_standard_input_that_is_closed() -> None:
     assert "standard input is closed" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "out", "err"),
+    [
+        ("rules >&-", 5, "", "standard output is closed"),
+        ("--version >&-", 5, "", "standard output is closed"),
+        ("nothing 2>&-", 2, "", ""),
+        ("check --no-such-option 2>&-", 2, "", ""),
+    ],
+)
+def test_output_that_is_closed(
+    words: str, code: int, out: str, err: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m vfio_p2p {words}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert done.stdout == out
+    assert err in done.stderr
+
+
+def test_a_closed_descriptor_is_not_taken_by_a_file(tmp_path: Path) -> None:
+    """What a child prints must not end in a file that was opened since."""
+    kept = tmp_path / "kept"
+    kept.touch()
+    program = (
+        "import os, sys\n"
+        "from vfio_p2p.cli import main\n"
+        "main(['nothing'])\n"
+        "print(os.open(sys.argv[1], os.O_RDONLY))\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1" "$2" <&- 2>&-', sys.executable, program,
+         str(kept)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert int(done.stdout) > 2
+
+
 def test_help_that_cannot_be_written() -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(

@@ -200,6 +200,18 @@ def test_another_programs_database(path: Path, write: bool) -> None:
 
 
 @pytest.mark.parametrize("write", [False, True])
+def test_a_pipe_is_not_waited_for(path: Path, write: bool) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with (
+        pytest.raises(HistoryError, match="not a regular file"),
+        open_history(path, write=write),
+    ):
+        pass
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [False, True])
 def test_no_database(path: Path, write: bool) -> None:
     path.parent.mkdir()
     path.write_text("Dear diary, " * 100)

@@ -10,14 +10,18 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vfio_p2p.errors import NoSpaceError
+from vfio_p2p.errors import NoSpaceError, UsageError
+from vfio_p2p.machine import files
 from vfio_p2p.machine.files import (
+    copy_files,
     exclusive,
     exclusive_if_free,
     publishing,
+    remove,
     remove_tree,
     room_for,
     touch,
@@ -246,6 +250,74 @@ def test_writing_whole_files(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "link").read_bytes() == b"1"
     assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_only_regular_files_are_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x"
+    other = tmp_path / "other"
+    other.write_bytes(b"1")
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(other)
+        case "folder":
+            path.mkdir()
+    before = path.lstat()
+    with pytest.raises(UsageError, match="no regular file"):
+        write_whole(path, b"2")
+    assert os.path.samestat(path.lstat(), before)
+    assert other.read_bytes() == b"1"
+    assert sorted(os.listdir(tmp_path)) == ["other", "x"]
+
+
+@pytest.fixture
+def private_umask() -> Iterator[None]:
+    old = os.umask(0o077)
+    yield
+    os.umask(old)
+
+
+@pytest.mark.usefixtures("private_umask")
+def test_new_files_respect_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "file"
+    write_whole(path, b"1")
+    path.chmod(0o644)
+    path.parent.chmod(0o755)
+    with publishing(tmp_path / "b") as partial:
+        (partial / "more").mkdir()
+        copy_files(path.parent, partial / "more")
+    copied = tmp_path / "b" / "more" / "file"
+    assert copied.read_bytes() == b"1"
+    for made in (copied, *copied.parents[:2]):
+        assert not made.stat().st_mode & 0o077, made
+    write_whole(path, b"2")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_an_old_folder_stays_until_the_new_one_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    """Killed at any moment, one of the two is there, if they can exchange."""
+    final = tmp_path / "x"
+    final.mkdir()
+    seen: list[bool] = []
+
+    def watched(path: Path) -> None:
+        seen.append(final.is_dir())
+        remove(path)
+
+    monkeypatch.setattr(files, "remove", watched)
+    if not can_exchange:
+        # As on a file system without this operation.
+        monkeypatch.setattr(files, "_EXCHANGE", 1 << 20)
+    with publishing(final) as partial:
+        (partial / "new").touch()
+    assert os.listdir(final) == ["new"]
+    assert os.listdir(tmp_path) == ["x"]
+    assert all(seen) == can_exchange
 
 
 def test_too_little_room(tmp_path: Path) -> None:

@@ -29,6 +29,11 @@ class Printer:
 
         :raise HarnessError: When the text cannot be written.
         """
+        if sys.stdout is None:
+            raise HarnessError(
+                "standard output is closed",
+                "Redirect it to a file or program, or to /dev/null.",
+            )
         try:
             print(text, flush=True)
         except BrokenPipeError:
@@ -44,6 +49,17 @@ class Printer:
     def _discard() -> None:
         # Text that is still buffered would raise the same error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def complain(text: str) -> None:
+    """Print a text to standard error, if there is one.
+
+    Python's print() would take standard output where there is none.
+
+    :param text: The text, without the last newline.
+    """
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
 
 
 @dataclass(frozen=True)

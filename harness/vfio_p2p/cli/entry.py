@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from vfio_p2p.cli.context import Context, Printer
+from vfio_p2p.cli.context import Context, Printer, complain
 from vfio_p2p.errors import HarnessError, InputError, NoSpaceError
 from vfio_p2p.names import suggest
 from vfio_p2p.trace import printable
@@ -70,10 +70,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Print the error and exit with the code of bad usage."""
-        print(
+        complain(
             f"vfio-p2p: {printable(message)}\n"
-            f"  '{self.prog} --help' shows the usage.",
-            file=sys.stderr,
+            f"  '{self.prog} --help' shows the usage."
         )
         raise SystemExit(InputError.exit_code)
 
@@ -184,9 +183,22 @@ def main(
     :param workshop: The workshop that builds and runs; None is this machine.
     :return: The exit code.
     """
+    _fill_standard_descriptors()
     args = list(sys.argv[1:] if argv is None else argv)
     command = next((arg for arg in args if not arg.startswith("-")), None)
     return guarded(lambda: _run(args, command, workshop), _wants_more(args))
+
+
+def _fill_standard_descriptors() -> None:
+    """Keep files that are opened later from taking a closed one's place.
+
+    What a child prints would end in them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _wants_more(args: Sequence[str]) -> bool:
@@ -237,7 +249,7 @@ def guarded(run: Callable[[], int], verbose: bool = False) -> int:
     except HarnessError as err:
         return _report(err, verbose)
     except KeyboardInterrupt:
-        print("vfio-p2p: interrupted", file=sys.stderr)
+        complain("vfio-p2p: interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
         # Nobody reads our progress on stderr any more.
@@ -273,5 +285,5 @@ def _report(err: HarnessError, verbose: bool) -> int:
     # Files that we read, and compilers, may say anything.
     for line in lines:
         if line.strip():
-            print(printable(line.expandtabs()), file=sys.stderr)
+            complain(printable(line.expandtabs()))
     return err.exit_code

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vfio_p2p.cli import options
-from vfio_p2p.cli.context import Context
+from vfio_p2p.cli.context import Context, complain
 from vfio_p2p.plans.series import (
     ApplyRequest,
     ExportRequest,
@@ -234,10 +233,9 @@ def _export(wanted: ExportRequest, context: Context) -> int:
         context.show(str(path))
     if done.nobody:
         what = f"nobody can send mails as {done.nobody}"
-        print(
+        complain(
             f"vfio-p2p: {printable(what)}\n"
-            "  Give your own name with --signoff before you send them.",
-            file=sys.stderr,
+            "  Give your own name with --signoff before you send them."
         )
     return 0
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from vfio_p2p.errors import HistoryError, NoSpaceError
-from vfio_p2p.paths import state_dir
+from vfio_p2p.paths import is_special, state_dir
 
 # "VFP2", at the place of the application id in sqlite.org/fileformat.html.
 _APPLICATION_ID = 0x56465032
@@ -236,6 +236,8 @@ def open_history(
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.exists():
         raise _missing(path)
+    if is_special(path):
+        raise HistoryError(f"{path} is not a regular file", _OTHER)
     with _explained(path):
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?{_mode(path, write)}",

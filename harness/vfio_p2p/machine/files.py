@@ -12,15 +12,20 @@ import ctypes
 import errno
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vfio_p2p.errors import NoSpaceError
+from vfio_p2p.errors import NoSpaceError, UsageError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+# renameat2(2)
+_AT_FDCWD = -100
+_EXCHANGE = 2
 
 # Descriptors of the entries that `used` holds, by device and inode.
 _HELD: dict[tuple[int, int], int] = {}
@@ -199,12 +204,45 @@ def publishing(final: Path) -> Iterator[Path]:
     try:
         yield partial
         _sync(partial)
-        remove_tree(final)
-        partial.rename(final)
+        # An old folder is there until the new one is.
+        if not _exchange(partial, final):
+            remove_tree(final)
+            partial.rename(final)
         _sync(final.parent)
+        remove_tree(partial)
     except BaseException:
         remove_tree(partial)
         raise
+
+
+def _exchange(new: Path, old: Path) -> bool:
+    """Let two paths change places in one step.
+
+    :return: Whether it was done: both must exist, on a file system that can
+             do it.
+    """
+    done: int = _LIBC.renameat2(
+        _AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _EXCHANGE
+    )
+    return done == 0
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the content of a folder: its files, and the folders in it.
+
+    Permissions are those of new files: another user may have made the
+    folder, with another umask.
+
+    :param source: The folder.
+    :param target: An empty folder.
+    """
+    for entry in os.scandir(source):
+        copy = target / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            copy.mkdir()
+            copy_files(Path(entry.path), copy)
+        else:
+            shutil.copyfile(entry.path, copy)
 
 
 def _sync(folder: Path) -> None:
@@ -218,17 +256,29 @@ def _sync(folder: Path) -> None:
         os.close(fd)
 
 
-def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace a file in one step; its folder is made if it is missing."""
+def write_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Replace a file in one step; its folder is made if it is missing.
+
+    :param path: The file.
+    :param data: Its new content.
+    :param mode: Its permissions, less those that the umask takes away.
+    :raise UsageError: When something is there that is no regular file: a
+                       device, a pipe, a folder or a link.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise UsageError(
+            f"{path} is there already, and is no regular file",
+            "Name another file.",
+        )
+    new = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
-            os.fchmod(file.fileno(), mode)
-        os.rename(name, path)
+        new.rename(path)
     except BaseException:
-        os.unlink(name)
+        new.unlink()
         raise
 
 

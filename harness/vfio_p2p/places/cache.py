@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import shutil
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -20,7 +19,13 @@ from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import writing
 from vfio_p2p.errors import BundleError, TestbedError
-from vfio_p2p.machine.files import exclusive, publishing, room_for, using
+from vfio_p2p.machine.files import (
+    copy_files,
+    exclusive,
+    publishing,
+    room_for,
+    using,
+)
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S, ExactPlace, Place
@@ -92,7 +97,7 @@ class CachedPlace:
             if known and not self._rerun:
                 size_bytes = _size_bytes(known)
                 with room_for(out, 2 * size_bytes), writing(out) as partial:
-                    shutil.copytree(known.path, partial, dirs_exist_ok=True)
+                    copy_files(known.path, partial)
                 return open_bundle(out)
         made = await self._place.run(job, out, limit_s=limit_s)
         if known:
@@ -129,7 +134,7 @@ def keep(bundle: Bundle) -> None:
         room_for(path, 2 * _size_bytes(bundle)),
         publishing(path) as partial,
     ):
-        shutil.copytree(bundle.path, partial, dirs_exist_ok=True)
+        copy_files(bundle.path, partial)
 
 
 def check_same(known: Bundle, made: Bundle) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ from vfio_p2p.bundle.manifest import version_of
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import check_replaceable, claimed, pack
 from vfio_p2p.errors import HostError, SkipError, UsageError
-from vfio_p2p.machine.files import publishing, remove_tree
+from vfio_p2p.machine.files import copy_files, publishing, remove_tree
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.devices import load_for
 from vfio_p2p.plans.ends import (
@@ -201,4 +200,4 @@ def _move(made: Path, out: Path) -> None:
         pack(open_bundle(made), out)
         return
     with publishing(out) as partial:
-        shutil.copytree(made, partial, dirs_exist_ok=True)
+        copy_files(made, partial)

@@ -180,4 +180,6 @@ def _write(path: Path, kind: str, data: bytes) -> None:
         path.unlink(missing_ok=True)
         path.symlink_to(os.fsdecode(data))
     else:
-        write_whole(path, data, 0o755 if kind == "x" else 0o644)
+        if path.is_symlink():
+            path.unlink()
+        write_whole(path, data, 0o777 if kind == "x" else 0o666)
