@@ -7,6 +7,7 @@ import lzma
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import msgspec
 
@@ -29,3 +30,16 @@ NOT_ZIP = (
     RuntimeError,
     ValueError,
 )
+
+
+def read_listing(path: Path) -> dict[str, str] | None:
+    """Read a file of an entry of the cache that lists what it holds.
+
+    :param path: A JSON object of strings.
+    :return: The object; None if the file is missing or damaged, so that the
+        entry has to be made again.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except (OSError, *NOT_JSON):
+        return None

@@ -159,6 +159,18 @@ def test_a_tarball_is_unpacked_once(tree: Path, cache: Path) -> None:
     assert (first.tree / "VERSION").stat().st_mtime_ns == seen
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"VERSION": 1}', b"\xff"])
+def test_a_damaged_listing_is_made_again(
+    tree: Path, cache: Path, damage: bytes
+) -> None:
+    path = pack(tree, "gz")
+    first = find(path)
+    listing = first.tree.parent / "files.json"
+    listing.write_bytes(damage)
+    assert find(path) == first
+    assert listing.read_bytes() != damage
+
+
 def test_an_interrupted_unpacking_is_done_again(
     tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from vfio_p2p.errors import MissingToolError, SourceError
+from vfio_p2p.foreign import read_listing
 from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress, silent
@@ -152,13 +153,14 @@ def _from_tarball(path: Path, kind: str, progress: Progress) -> Source:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     home = cache_dir() / "sources" / digest[:32]
     listing = home / "files.json"
-    with (
-        exclusive(home.with_name(f"{home.name}.lock")),
-        room_for(home, 0 if listing.exists() else UNPACKED_BYTES),
-    ):
-        if not (used(home) and listing.exists()):
+    with exclusive(home.with_name(f"{home.name}.lock")):
+        files = read_listing(listing) if used(home) else None
+        if files is None:
             progress(0, 0, f"unpacking {path.name}")
-            with publishing(home) as partial:
+            with (
+                room_for(home, UNPACKED_BYTES),
+                publishing(home) as partial,
+            ):
                 tree = partial / "tree"
                 tree.mkdir()
                 _unpack(path, tree)
@@ -168,9 +170,6 @@ def _from_tarball(path: Path, kind: str, progress: Progress) -> Source:
                     msgspec.json.encode(files)
                 )
             used(home)
-        files = msgspec.json.decode(
-            listing.read_bytes(), type=dict[str, str]
-        )
     return _source(kind, str(path), home / "tree", files)
 
 

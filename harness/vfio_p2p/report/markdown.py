@@ -49,7 +49,9 @@ def render(document: Document) -> str:
 def _described(document: Document) -> Iterator[str]:
     """Yield a line for each tree: its QEMU, and where that is from."""
     for tree in document.trees:
-        source = f", from {tree.origin}" if tree.origin else ""
+        # A path says little to those who read the page elsewhere.
+        name = tree.origin.rpartition("/")[2]
+        source = f", from {name}" if name else ""
         yield _escaped(f"- {tree.name}: {tree.qemu}{source}")
     if not document.trees and document.qemu:
         yield _escaped(f"- {document.qemu}")

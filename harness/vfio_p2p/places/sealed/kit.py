@@ -19,6 +19,7 @@ import msgspec
 
 from vfio_p2p import resources
 from vfio_p2p.errors import TestbedError
+from vfio_p2p.foreign import read_listing
 from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.machine.process import run_tool
 from vfio_p2p.paths import cache_dir
@@ -153,16 +154,14 @@ def stored_kit(
     key = hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()[:32]
     path = cache_dir() / "testbed" / "kits" / key
     with exclusive(path.with_name(f"{key}.lock")):
-        if not used(path):
+        packages = read_listing(path / _PACKAGES) if used(path) else None
+        if packages is None:
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
                 packages = make(partial)
                 (partial / _PACKAGES).write_bytes(
                     msgspec.json.encode(packages, order="sorted")
                 )
             used(path)
-    packages = msgspec.json.decode(
-        (path / _PACKAGES).read_bytes(), type=dict[str, str]
-    )
     return Kit(path, packages, recipe)
 
 
