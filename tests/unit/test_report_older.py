@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vfio_p2p.errors import BundleError
 from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.collect import collect
@@ -161,6 +162,39 @@ def test_a_report_is_not_better_than_what_it_contains() -> None:
         worse = [{**runs[0], "verdict": verdict}, *runs[1:]]
         found = from_json(_changed("validate", runs=worse), "x")
         assert found.verdict == verdict
+
+
+def test_a_run_that_breaks_a_rule_does_not_pass() -> None:
+    runs = raw("validate")["runs"]
+    found = {
+        "rule": "barrier", "reason": "", "side": "source", "message": "x",
+    }  # fmt: skip
+    worse = [{**runs[0], "findings": [found]}, *runs[1:]]
+    assert runs[0]["verdict"] == "pass"
+    document = from_json(_changed("validate", runs=worse), "x")
+    assert document.verdict is Verdict.FAIL
+    assert document.runs[0].verdict is Verdict.FAIL
+    assert {x.verdict for x in document.runs[1:]} == {Verdict.PASS}
+
+
+def test_a_bundle_that_many_runs_name_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run, *_) = raw("validate")["runs"]
+    runs = [{**run, "scenario": f"s{x}"} for x in range(1000)]
+    path = tmp_path / "report.json"
+    path.write_bytes(_changed("validate", runs=runs))
+    opened: list[Path] = []
+
+    def open_bundle(path: Path) -> None:
+        opened.append(path)
+        raise BundleError("not there", "")
+
+    monkeypatch.setattr("vfio_p2p.report.collect.open_bundle", open_bundle)
+    assert [x.scenario for x in collect([path]).runs] == [
+        x["scenario"] for x in runs
+    ]
+    assert len(opened) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -169,29 +170,38 @@ def _read_report(path: Path) -> Document:
     if len(data) > _MAX_BYTES:
         raise InputError(f"{path}: too large for a report", _EXPECTED)
     document = from_json(data, str(path))
+    # A report may name a bundle many times.
+    find = cache(partial(_from_bundle, path.parent))
     return replace(
         document,
-        runs=tuple(_with_bundle(run, path.parent) for run in document.runs),
+        runs=tuple(
+            run
+            if run.inputs is not None or not run.bundle
+            else find(run.bundle, run.digest, run.tree) or run
+            for run in document.runs
+        ),
     )
 
 
-def _with_bundle(run: Run, folder: Path) -> Run:
-    """Complete a run of an older report from its bundle, if that is there.
+def _from_bundle(
+    folder: Path, name: str, digest: str, tree: str
+) -> Run | None:
+    """Make a run of an older report from its bundle, if that is there.
 
-    :param run: The run.
     :param folder: Where the report is, which may have been moved together
         with its bundles.
+    :param name: The path of the bundle.
+    :param digest: The digest of the bundle.
+    :param tree: The name of the run's tree.
     """
-    if run.inputs is not None or not run.bundle:
-        return run
-    for path in (Path(run.bundle), folder / Path(run.bundle).name):
+    for path in (Path(name), folder / Path(name).name):
         try:
             bundle = open_bundle(path)
         except (BundleError, OSError):
             continue
-        if bundle.digest == run.digest:
-            return run_of(bundle, path=str(path), tree=run.tree)
-    return run
+        if bundle.digest == digest:
+            return run_of(bundle, path=str(path), tree=tree)
+    return None
 
 
 def _two_names(

@@ -212,15 +212,23 @@ def from_json(data: bytes, name: str) -> Document:
             f"{printable(name)}: not a report: {printable(str(err))}",
             _EXPECTED,
         ) from err
-    runs = _with_trees(document.runs)
+    runs = _with_trees(tuple(map(_consistent, document.runs)))
+    document = msgspec.structs.replace(document, runs=runs)
     # Anybody can write a report, so its verdict is checked by its contents.
     verdict = worst([document.verdict, *_contained(document)])
     told = document.unproven
     if "unproven" not in raw:
         told = tuple(unbroken(runs))
     return msgspec.structs.replace(
-        document, verdict=verdict, runs=runs, unproven=told
+        document, verdict=verdict, unproven=told
     )
+
+
+def _consistent(run: Run) -> Run:
+    """Return a run whose verdict agrees with what was found in it."""
+    if run.findings and run.verdict is Verdict.PASS:
+        return msgspec.structs.replace(run, verdict=Verdict.FAIL)
+    return run
 
 
 def _contained(document: Document) -> list[Verdict]:
