@@ -40,6 +40,7 @@ def read_listing(path: Path) -> dict[str, str] | None:
         entry has to be made again.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-    except (OSError, *NOT_JSON):
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except (FileNotFoundError, *NOT_JSON):
         return None
+    return found or None

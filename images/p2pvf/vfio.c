@@ -24,6 +24,7 @@ static void p2pvf_release_device(struct vfio_device *vdev)
 	struct p2psim_device *sim = &to_p2pvf(vdev)->sim;
 
 	mutex_destroy(&sim->data_lock);
+	mutex_destroy(&sim->reset_lock);
 	mutex_destroy(&sim->state_lock);
 	vfio_pci_core_release_dev(vdev);
 }

@@ -232,6 +232,7 @@ def test_standard_input_that_is_closed() -> None:
         ("--version >&-", 5, "", "standard output is closed"),
         ("nothing 2>&-", 2, "", ""),
         ("check --no-such-option 2>&-", 2, "", ""),
+        ("-v nothing 2>&-", 2, "", ""),
     ],
 )
 def test_output_that_is_closed(
@@ -255,8 +256,10 @@ def test_a_closed_descriptor_is_not_taken_by_a_file(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
         "from vfio_p2p.cli import main\n"
+        "import subprocess\n"
         "main(['nothing'])\n"
-        "print(os.open(sys.argv[1], os.O_RDONLY))\n"
+        "print(os.open(sys.argv[1], os.O_RDONLY), flush=True)\n"
+        "subprocess.run(['readlink', '/proc/self/fd/0', '/proc/self/fd/2'])\n"
     )
     done = subprocess.run(
         ["sh", "-c", '"$0" -c "$1" "$2" <&- 2>&-', sys.executable, program,
@@ -265,7 +268,9 @@ def test_a_closed_descriptor_is_not_taken_by_a_file(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert int(done.stdout) > 2
+    first, *null = done.stdout.splitlines()
+    assert int(first) > 2
+    assert null == ["/dev/null", "/dev/null"]
 
 
 def test_help_that_cannot_be_written() -> None:

@@ -265,7 +265,7 @@ def test_only_regular_files_are_replaced(tmp_path: Path, kind: str) -> None:
         case "folder":
             path.mkdir()
     before = path.lstat()
-    with pytest.raises(UsageError, match="no regular file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         write_whole(path, b"2")
     assert os.path.samestat(path.lstat(), before)
     assert other.read_bytes() == b"1"

@@ -51,17 +51,6 @@ class Printer:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def complain(text: str) -> None:
-    """Print a text to standard error, if there is one.
-
-    Python's print() would take standard output where there is none.
-
-    :param text: The text, without the last newline.
-    """
-    if sys.stderr is not None:
-        print(text, file=sys.stderr)
-
-
 @dataclass(frozen=True)
 class Context:
     """The output and the workshop of a command.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from vfio_p2p.cli.context import Context, Printer, complain
+from vfio_p2p.cli.context import Context, Printer
 from vfio_p2p.errors import HarnessError, InputError, NoSpaceError
 from vfio_p2p.names import suggest
 from vfio_p2p.trace import printable
@@ -70,9 +70,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Print the error and exit with the code of bad usage."""
-        complain(
+        print(
             f"vfio-p2p: {printable(message)}\n"
-            f"  '{self.prog} --help' shows the usage."
+            f"  '{self.prog} --help' shows the usage.",
+            file=sys.stderr,
         )
         raise SystemExit(InputError.exit_code)
 
@@ -190,15 +191,19 @@ def main(
 
 
 def _fill_standard_descriptors() -> None:
-    """Keep files that are opened later from taking a closed one's place.
+    """Open /dev/null in place of each standard descriptor that is closed.
 
-    What a child prints would end in them.
+    Otherwise a file that is opened later would take its number, and what a
+    child prints would end in that file.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    # Much that prints to standard error takes standard output without it.
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _wants_more(args: Sequence[str]) -> bool:
@@ -249,7 +254,7 @@ def guarded(run: Callable[[], int], verbose: bool = False) -> int:
     except HarnessError as err:
         return _report(err, verbose)
     except KeyboardInterrupt:
-        complain("vfio-p2p: interrupted")
+        print("vfio-p2p: interrupted", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         # Nobody reads our progress on stderr any more.
@@ -285,5 +290,5 @@ def _report(err: HarnessError, verbose: bool) -> int:
     # Files that we read, and compilers, may say anything.
     for line in lines:
         if line.strip():
-            complain(printable(line.expandtabs()))
+            print(printable(line.expandtabs()), file=sys.stderr)
     return err.exit_code

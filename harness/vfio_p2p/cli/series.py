@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vfio_p2p.cli import options
-from vfio_p2p.cli.context import Context, complain
+from vfio_p2p.cli.context import Context
 from vfio_p2p.plans.series import (
     ApplyRequest,
     ExportRequest,
@@ -233,9 +234,10 @@ def _export(wanted: ExportRequest, context: Context) -> int:
         context.show(str(path))
     if done.nobody:
         what = f"nobody can send mails as {done.nobody}"
-        complain(
+        print(
             f"vfio-p2p: {printable(what)}\n"
-            "  Give your own name with --signoff before you send them."
+            "  Give your own name with --signoff before you send them.",
+            file=sys.stderr,
         )
     return 0
 

@@ -67,7 +67,7 @@ def run(
     if isinstance(wanted, XmlRequest):
         context.show(xml_for_destination(wanted))
         return 0
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         lines = attaching.ViewedLines(context.show)
         return record(wanted, lines).verdict.exit_code
     from vfio_p2p.cli.live_watch import live

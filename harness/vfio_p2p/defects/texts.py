@@ -156,7 +156,8 @@ def _plain(text: str) -> list[str]:
     prose: list[str] = []
     for line in [*_in_words(text).strip("\n").splitlines(), ""]:
         # Items of a list and lines of logs and code stay as they are.
-        if line and not line[0].isspace() and line[1:2] != ")":
+        item = not prose and re.match(r"[a-z]\) ", line)
+        if line and not line[0].isspace() and not item:
             prose.append(line.replace("`", ""))
             continue
         found += textwrap.wrap(

@@ -21,8 +21,8 @@ Whoever reads the console takes the time when a line has come, which is later
 than the device would have noted it.  So a beat can seem to come after the
 vCPU was stopped; it then counts as coming with the stop.
 
-It follows that less than two periods of the gap are caused by neither QEMU nor
-its host; see `GuestGap.explained`.
+It follows that only a part of the gap is caused by neither QEMU nor its host:
+less than two periods if the guest is not busy; see `GuestGap.explained`.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ def guest_gap(
             request_ns=whole.start_ns,
             running_ns=whole.end_ns,
             end_ns=pair.destination.first_ns,
+            stall_ns=pair.source.gap_end_ns - pair.source.gap_start_ns,
             bound_ns=source.bound_ns + destination.bound_ns or None,
             longest_ns=max(
                 pair.destination.first_ns - pair.source.last_ns, stall_ns

@@ -159,6 +159,7 @@ class GuestGap:
     :param request_ns: The start of the blackout.
     :param running_ns: The end of the blackout.
     :param end_ns: The first beat at the destination.
+    :param stall_ns: The longest time from one beat to the next at the source.
     :param longest_ns: The longest time between two beats on any side.  It
         exceeds the gap if the guest stalled for longer elsewhere.
     :param bound_ns: How far the length may be off, since it began and ended
@@ -173,6 +174,7 @@ class GuestGap:
     request_ns: int
     running_ns: int
     end_ns: int
+    stall_ns: int
     longest_ns: int
     bound_ns: int | None = None
 
@@ -212,8 +214,12 @@ class GuestGap:
 
     @property
     def explained(self) -> bool:
-        """Whether less than two periods of it are the guest's own."""
-        return self.rest_ns < 2 * self.period_ns
+        """Whether the guest's own part is as short as it has to be.
+
+        It is less than two periods, or than what the guest took before for
+        its slowest beat, e.g. while it dirtied memory.
+        """
+        return self.rest_ns < max(2 * self.period_ns, self.stall_ns)
 
 
 @dataclass(frozen=True, slots=True)

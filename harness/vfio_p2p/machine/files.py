@@ -209,7 +209,9 @@ def publishing(final: Path) -> Iterator[Path]:
             remove_tree(final)
             partial.rename(final)
         _sync(final.parent)
-        remove_tree(partial)
+        with suppress(OSError):
+            # The new one is whole, whatever becomes of the old one.
+            remove_tree(partial)
     except BaseException:
         remove_tree(partial)
         raise
@@ -221,7 +223,11 @@ def _exchange(new: Path, old: Path) -> bool:
     :return: Whether it was done: both must exist, on a file system that can
              do it.
     """
-    done: int = _LIBC.renameat2(
+    renameat2 = getattr(_LIBC, "renameat2", None)
+    if renameat2 is None:
+        # musl has none.
+        return False
+    done: int = renameat2(
         _AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _EXCHANGE
     )
     return done == 0
@@ -266,19 +272,20 @@ def write_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
                        device, a pipe, a folder or a link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        raise UsageError(
-            f"{path} is there already, and is no regular file",
-            "Name another file.",
-        )
-    new = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise UsageError(
+                f"{path} exists, and is not a regular file",
+                "Name another file.",
+            )
+    new = path.with_name(f".vfio-p2p.{secrets.token_hex(8)}")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
         new.rename(path)
     except BaseException:
-        new.unlink()
+        new.unlink(missing_ok=True)
         raise
 
 

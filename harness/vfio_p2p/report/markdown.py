@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from vfio_p2p.oracle.verdict import Verdict
@@ -50,7 +51,7 @@ def _described(document: Document) -> Iterator[str]:
     """Yield a line for each tree: its QEMU, and where that is from."""
     for tree in document.trees:
         # A path says little to those who read the page elsewhere.
-        name = tree.origin.rpartition("/")[2]
+        name = re.sub(r"(?<!\S)/\S*/", "", tree.origin)
         source = f", from {name}" if name else ""
         yield _escaped(f"- {tree.name}: {tree.qemu}{source}")
     if not document.trees and document.qemu:
