@@ -150,7 +150,7 @@ class Gap:
 class TracedMigration:
     """One migration, as one side reports its own part of it.
 
-    :param begin: The line that reports its setup.
+    :param begin: The line that reports its setup, or that it is active.
     :param end: The line that reports its end, if there is one.
     """
 
@@ -253,9 +253,12 @@ class Timeline:
         found: list[TracedMigration] = []
         for mark in self.marks_of(Kind.STATUS):
             status = mark.fields["status"]
-            if status == "setup":
+            running = bool(found) and found[-1].end is None
+            # The destination of 8.1 has no setup.
+            late = status == "active" and self.side is Side.DESTINATION
+            if status == "setup" or (late and not running):
                 found.append(TracedMigration(mark, None))
-            elif status in _ENDS and found and found[-1].end is None:
+            elif status in _ENDS and running:
                 found[-1] = TracedMigration(found[-1].begin, mark)
         return tuple(found)
 
