@@ -84,6 +84,21 @@ def test_a_mutant_for_two_bases(tmp_path: Path) -> None:
         load_mutants(tmp_path)
 
 
+def test_a_mutant_that_another_rule_catches_there(tmp_path: Path) -> None:
+    other = '[[base]]\nname = "v8.1"\nqemu = "8.1"\nfolder = "v8.1"\n'
+    there = 'also = ["v8.1"]\ntrips_there = {"v8.1" = "main-target"}\ntrips'
+    text = SERIES.replace("trips", there)
+    (tmp_path / "series.toml").write_text(text + other)
+    first, second = load_mutants(tmp_path)
+    assert first.trips != "main-target"
+    assert second.trips == "main-target"
+    (tmp_path / "series.toml").write_text(
+        SERIES.replace("trips", 'trips_there = {"v9" = "order"}\ntrips')
+    )
+    with pytest.raises(UsageError, match="unknown base 'v9'"):
+        load_mutants(tmp_path)
+
+
 def test_two_mutants_with_one_name(tmp_path: Path) -> None:
     table = SERIES[SERIES.index("[[mutant]]") :]
     (tmp_path / "series.toml").write_text(SERIES + table)

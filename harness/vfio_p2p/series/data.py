@@ -38,6 +38,7 @@ class MutantData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waits_for: str = ""
     equivalent: str = ""
     also: list[str] = []
+    trips_there: dict[str, _Name] = {}
 
 
 class FollowupData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,7 +96,9 @@ def read_series(folder: Path) -> SeriesData:
             raise UsageError(
                 f"{path}: two patches are named {x.name!r}", hint
             )
-        also = x.also if isinstance(x, MutantData) else []
+        also = (
+            [*x.also, *x.trips_there] if isinstance(x, MutantData) else []
+        )
         for base in (x.base, *also):
             if base not in bases:
                 raise UsageError(

@@ -53,7 +53,7 @@ def load_mutants(folder: Path | None = None) -> tuple[Mutant, ...]:
             base=base,
             path=(mutants if base == x.base else mutants / base)
             / f"{x.name}.patch",
-            trips=x.trips,
+            trips=x.trips_there.get(base, x.trips),
             scenarios=tuple(x.scenarios),
             waits_for=x.waits_for,
             equivalent=x.equivalent,
