@@ -50,7 +50,8 @@ profile = "cx7"
 [devices.latency_us]
 {latencies}
 """
-# What the profile has in write(), it has behind the stream instead.
+# Devices that load at the end spend behind the stream the time that the
+# profile spends in write().
 _LATE = (
     'load_in = "resuming_stop"\nwrite_ns_per_kib = 0',
     '"RESUMING>STOP" = 210_000',

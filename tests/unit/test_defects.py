@@ -9,6 +9,7 @@ import re
 import shlex
 from pathlib import Path
 
+import msgspec
 import pytest
 from doc_commands import blocks, commands, parses
 from vfio_p2p.cli import main
@@ -112,6 +113,12 @@ def test_a_mail_can_be_sent(defect: Defect) -> None:
     assert not re.search(r"^diff --git", body, re.M)
     for line in before.splitlines():
         assert len(line) <= 79 or line.startswith("    vfio-p2p "), line
+
+
+def test_a_paragraph_may_name_an_item_of_a_list() -> None:
+    said = "One has to post the semaphore of\na), and to wait.\n"
+    text = mail(msgspec.structs.replace(find_defect(11), repair=said))
+    assert "\nOne has to post the semaphore of a), and to wait.\n" in text
 
 
 def test_the_diff_of_a_mail_is_that_of_the_patch() -> None:

@@ -19,9 +19,8 @@ from typing import Any
 
 import pytest
 from doc_commands import parses
-from scripts import load_script
+from scripts import ROOT, load_script
 
-ROOT = Path(__file__).resolve().parents[2]
 CI = ROOT / "docs" / "ci"
 PIPELINE = ROOT / ".gitlab-ci.yml"
 SCRIPTS = sorted(CI.glob("*.sh"))

@@ -155,6 +155,18 @@ def test_explained_gaps() -> None:
     assert replace(long, start_ns=long.start_ns + 1).explained
 
 
+def test_the_guest_may_be_as_slow_as_before() -> None:
+    slow = {"gap_start_ns": 10**9, "gap_end_ns": 10**9 + 5 * PERIOD_NS}
+    # The second device is the slow one, and waited longest.
+    later = {"first_ns": running_ns(good_destination()) + AFTER_NS + 1}
+    found, _ = gap_of(heard(source=slow, destination=later))
+    assert isinstance(found, GuestGap)
+    assert found.slowest_beat_ns == 5 * PERIOD_NS
+    long = replace(found, start_ns=found.begin_ns - 5 * PERIOD_NS)
+    assert not long.explained
+    assert replace(long, start_ns=long.start_ns + 1).explained
+
+
 def test_the_device_that_waited_longest() -> None:
     later_ns = running_ns(good_destination()) + AFTER_NS + 123
     found, _ = gap_of(heard(destination={"first_ns": later_ns}))

@@ -13,8 +13,8 @@ from vfio_p2p.oracle import Finding
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.judging import everything
 from vfio_p2p.plans.judging.mutants import MutantRuns, document, trial
-from vfio_p2p.report import junit, text
-from vfio_p2p.report.document import Document, to_json
+from vfio_p2p.report import junit, markdown, text
+from vfio_p2p.report.document import Document, to_json, with_tree
 from vfio_p2p.report.runs import failed_run
 from vfio_p2p.report.sections import Fate, JudgedTree
 from vfio_p2p.series import Mutant
@@ -246,6 +246,24 @@ def everything_of(
         for name in ("v1 patched", "v2 stock")
     ]
     return everything.document(trees, found)
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        ("/home/me/q/qemu-10.0.tar.xz", ", from qemu-10.0.tar.xz"),
+        ("debian:11.1", ", from debian:11.1"),
+        ("installed at /usr/bin/qemu", ", from installed at qemu"),
+        ("/a/one, /b/two", ", from one, two"),
+        ("", ""),
+    ],
+)
+def test_a_page_for_others_has_no_paths(origin: str, said: str) -> None:
+    name = "v1 stock"
+    tree = JudgedTree(name=name, qemu="QEMU 10", base="v1", origin=origin)
+    run = with_tree(failed_run("stock", "one", 42, PASSED), name)
+    page = markdown.render(Document.of([run], trees=[tree]))
+    assert f"- v1 stock: QEMU 10{said}" in page.splitlines()
 
 
 def proving_all() -> MutantRuns:

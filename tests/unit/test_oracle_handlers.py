@@ -134,12 +134,17 @@ def test_what_a_guest_does_later_does_not_count() -> None:
 def test_other_threads_come_between() -> None:
     """Neither does their line end the change, nor does their call count."""
     qemu = source()
-    at = [n for n, x in enumerate(qemu.lines) if "virtio_set_status" in x][-1]
-    foreign = qemu.lines[at].replace("4242@", "7@")
     status = next(x for x in qemu.lines if "migrate_set_state" in x)
-    qemu.lines.insert(at + 1, foreign)
-    qemu.lines.insert(at, status.replace("4242@", "7@"))
-    qemu.kinds[at:at] = [Kind.STATUS, Kind.OTHER]
+    # The first one is the reset's.  At a start, the witness is called after
+    # the devices, and at a stop before them.
+    _, *calls = (
+        n for n, x in enumerate(qemu.lines) if "virtio_set_status" in x
+    )
+    for at in reversed(calls):
+        foreign = qemu.lines[at].replace("4242@", "7@")
+        qemu.lines.insert(at + 1, foreign)
+        qemu.lines.insert(at, status.replace("4242@", "7@"))
+        qemu.kinds[at:at] = [Kind.STATUS, Kind.OTHER]
     assert found(qemu) == []
 
 

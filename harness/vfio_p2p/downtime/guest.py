@@ -75,7 +75,7 @@ def guest_gap(
             _WHAT, "no heartbeat came to the source's console"
         )
     stall_ns = max(
-        beats.gap_end_ns - beats.gap_start_ns
+        _slowest_beat_ns(beats)
         for pair in pairs
         for beats in (pair.source, pair.destination)
         if beats
@@ -94,7 +94,7 @@ def guest_gap(
             request_ns=whole.start_ns,
             running_ns=whole.end_ns,
             end_ns=pair.destination.first_ns,
-            stall_ns=pair.source.gap_end_ns - pair.source.gap_start_ns,
+            slowest_beat_ns=_slowest_beat_ns(pair.source),
             bound_ns=source.bound_ns + destination.bound_ns or None,
             longest_ns=max(
                 pair.destination.first_ns - pair.source.last_ns, stall_ns
@@ -110,6 +110,11 @@ def guest_gap(
     if not all(gap.in_order for gap in found):
         return NotObservable(_WHAT, f"a heartbeat came to {takers[1]}")
     return max(found, key=lambda gap: gap.duration_ns)
+
+
+def _slowest_beat_ns(beats: Heartbeat) -> int:
+    """Return the longest time from one beat to the next."""
+    return beats.gap_end_ns - beats.gap_start_ns
 
 
 def _begin_ns(source: Timeline, notify_ns: int) -> int:

@@ -159,7 +159,8 @@ class GuestGap:
     :param request_ns: The start of the blackout.
     :param running_ns: The end of the blackout.
     :param end_ns: The first beat at the destination.
-    :param stall_ns: The longest time from one beat to the next at the source.
+    :param slowest_beat_ns: The longest time from one beat to the next at the
+        source.
     :param longest_ns: The longest time between two beats on any side.  It
         exceeds the gap if the guest stalled for longer elsewhere.
     :param bound_ns: How far the length may be off, since it began and ended
@@ -174,7 +175,7 @@ class GuestGap:
     request_ns: int
     running_ns: int
     end_ns: int
-    stall_ns: int
+    slowest_beat_ns: int
     longest_ns: int
     bound_ns: int | None = None
 
@@ -219,7 +220,7 @@ class GuestGap:
         It is less than two periods, or than what the guest took before for
         its slowest beat, e.g. while it dirtied memory.
         """
-        return self.rest_ns < max(2 * self.period_ns, self.stall_ns)
+        return self.rest_ns < max(2 * self.period_ns, self.slowest_beat_ns)
 
 
 @dataclass(frozen=True, slots=True)

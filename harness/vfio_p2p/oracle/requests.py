@@ -47,8 +47,9 @@ def once(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
                 and first.moved
                 and first.requested is second.requested
                 and (
-                    (second.attempt is not None and second.done is None)
-                    or (second.attempt is None and _heard(side, second))
+                    _heard(side, second)
+                    if second.attempt is None
+                    else second.done is None
                 )
             ):
                 yield Violation(

@@ -175,11 +175,10 @@ def _additions(job: BuildJob) -> dict[str, bytes | None]:
 
 
 def _write(path: Path, kind: str, data: bytes) -> None:
+    if kind == "l" or path.is_symlink():
+        path.unlink(missing_ok=True)
     if kind == "l":
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
         path.symlink_to(os.fsdecode(data))
     else:
-        if path.is_symlink():
-            path.unlink()
         write_whole(path, data, 0o777 if kind == "x" else 0o666)

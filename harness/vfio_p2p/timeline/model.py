@@ -254,9 +254,13 @@ class Timeline:
         for mark in self.marks_of(Kind.STATUS):
             status = mark.fields["status"]
             running = bool(found) and found[-1].end is None
-            # The destination of 8.1 has no setup.
-            late = status == "active" and self.side is Side.DESTINATION
-            if status == "setup" or (late and not running):
+            begins = status == "setup" or (
+                # The destination of 8.1 has no setup.
+                status == "active"
+                and self.side is Side.DESTINATION
+                and not running
+            )
+            if begins:
                 found.append(TracedMigration(mark, None))
             elif status in _ENDS and running:
                 found[-1] = TracedMigration(found[-1].begin, mark)

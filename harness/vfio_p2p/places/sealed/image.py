@@ -17,7 +17,7 @@ import msgspec
 from vfio_p2p import resources
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import TestbedError
-from vfio_p2p.foreign import NOT_JSON
+from vfio_p2p.foreign import read_listing
 from vfio_p2p.machine.files import exclusive, publishing, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.compiler import Compiler, call, compiler
@@ -158,11 +158,10 @@ def _digests(folder: Path) -> dict[str, str]:
 def _stored(path: Path) -> dict[str, str] | None:
     """Read the digests of a cached image; None if it is not whole."""
     try:
-        data = (path / _FILES).read_bytes()
-        files = msgspec.json.decode(data, type=dict[str, str])
-    except (OSError, *NOT_JSON):
+        files = read_listing(path / _FILES)
+    except OSError:
         return None
-    return files if files == _digests(path) else None
+    return files if files and files == _digests(path) else None
 
 
 def image_key(parts: ImageParts, modules: Mapping[str, bytes]) -> str:
