@@ -8,7 +8,11 @@ typedef unsigned int u32;
 
 #define DEVICES		32
 #define P2PSIM_ID	0x10f01af4	/* device and vendor */
-#define P2PSIM_BEAT	16		/* register in BAR 0 */
+#define P2PSIM_SIZE	8		/* registers in BAR 0 */
+#define P2PSIM_WINDOW	12
+#define P2PSIM_BEAT	16
+#define P2PSIM_MEMORY	2048		/* where the window begins */
+#define P2PSIM_BLOCK	4096		/* what one write makes dirty */
 #define BAR_BASE	0xe0000000	/* free on Q35, up to 1 GiB of RAM */
 #define BAR_BYTES	4096
 
@@ -44,7 +48,7 @@ typedef unsigned int u32;
 static const char file_name[] = "opt/vfio-p2p/heartbeat";
 
 static u32 devices;
-static u32 beat[DEVICES];
+static u32 bar[DEVICES];
 
 static void outb(u16 port, u8 value)
 {
@@ -72,6 +76,11 @@ static void outl(u16 port, u32 value)
 static void store(u32 address, u32 value)
 {
 	*(volatile u32 *)address = value;
+}
+
+static u32 fetch(u32 address)
+{
+	return *(volatile u32 *)address;
 }
 
 static u32 inl(u16 port)
@@ -160,20 +169,41 @@ static void pci_select(u32 devfn, u32 offset)
 /* Bus 0 only: nothing set up the bridges to another one */
 static void find_devices(void)
 {
-	u32 devfn, address, command;
+	u32 devfn, command;
 
 	for (devfn = 0; devfn < 256 && devices < DEVICES; devfn++) {
 		pci_select(devfn, 0);
 		if (inl(PCI_DATA) != P2PSIM_ID)
 			continue;
-		address = BAR_BASE + devices * BAR_BYTES;
+		bar[devices] = BAR_BASE + devices * BAR_BYTES;
 		pci_select(devfn, PCI_BAR_0);
-		outl(PCI_DATA, address);
+		outl(PCI_DATA, bar[devices++]);
 		pci_select(devfn, PCI_COMMAND);
 		command = inl(PCI_DATA) & 0xffff;
 		outl(PCI_DATA, command | 2);
-		beat[devices++] = address + P2PSIM_BEAT;
 	}
+}
+
+/* Each device has its own size, and begins again at its end */
+static void write_block(u32 device, u32 block, u32 value)
+{
+	u32 blocks = fetch(bar[device] + P2PSIM_SIZE) / P2PSIM_BLOCK;
+
+	if (!blocks)
+		return;
+	store(bar[device] + P2PSIM_WINDOW, block % blocks * P2PSIM_BLOCK);
+	store(bar[device] + P2PSIM_MEMORY, value);
+}
+
+/* What is due after @owed millionths more; the rest stays owed */
+static u32 due(u32 *owed, u32 millionths)
+{
+	u32 whole;
+
+	*owed += millionths;
+	whole = *owed / SECOND_US;
+	*owed %= SECOND_US;
+	return whole;
 }
 
 #ifdef CONSOLE
@@ -237,12 +267,13 @@ static void start_timer(u32 period_us)
 
 _Noreturn void main(void)
 {
-	u32 left, period_us, pages_per_s, page, end, i;
-	u32 owed = 0, count = 0;
+	u32 left, period_us, pages_per_s, blocks_per_s, page, end, n, i;
+	u32 owed_pages = 0, owed_blocks = 0, block = 0, count = 0;
 
 	left = find_file();
 	period_us = number(&left);
 	pages_per_s = number(&left);
+	blocks_per_s = number(&left);
 	page = RAM_BASE;
 	end = ram_bytes();
 	devices = 0;
@@ -254,11 +285,15 @@ _Noreturn void main(void)
 		asm volatile("sti; hlt; cli" : : : "memory");
 		count++;
 		for (i = 0; i < devices; i++)
-			store(beat[i], count);
+			store(bar[i] + P2PSIM_BEAT, count);
 		say(count);
-		/* In millionths of a page */
-		owed += pages_per_s * period_us;
-		for (; owed >= SECOND_US; owed -= SECOND_US) {
+		n = due(&owed_blocks, blocks_per_s * period_us);
+		for (; n; n--, block++) {
+			for (i = 0; i < devices; i++)
+				write_block(i, block, count);
+		}
+		n = due(&owed_pages, pages_per_s * period_us);
+		for (; n; n--) {
 			store(page, count);
 			page += PAGE_BYTES;
 			if (page >= end)

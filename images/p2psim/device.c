@@ -26,7 +26,6 @@ static int p2psim_init_device(struct vfio_device *vdev)
 
 	mutex_init(&sim->gate);
 	p2psim_state_init(sim);
-	mutex_init(&sim->data_lock);
 	return 0;
 }
 
@@ -34,9 +33,7 @@ static void p2psim_release_device(struct vfio_device *vdev)
 {
 	struct p2psim_device *sim = to_sim(vdev);
 
-	mutex_destroy(&sim->data_lock);
-	mutex_destroy(&sim->reset_lock);
-	mutex_destroy(&sim->state_lock);
+	p2psim_state_destroy(sim);
 	mutex_destroy(&sim->gate);
 }
 

@@ -89,6 +89,14 @@ void p2psim_state_init(struct p2psim_device *sim)
 {
 	mutex_init(&sim->state_lock);
 	mutex_init(&sim->reset_lock);
+	mutex_init(&sim->data_lock);
+}
+
+void p2psim_state_destroy(struct p2psim_device *sim)
+{
+	mutex_destroy(&sim->data_lock);
+	mutex_destroy(&sim->reset_lock);
+	mutex_destroy(&sim->state_lock);
 }
 
 void p2psim_state_lock(struct p2psim_device *sim)

@@ -225,6 +225,7 @@ struct p2psim_device {
 
 /* migration.c */
 void p2psim_state_init(struct p2psim_device *sim);
+void p2psim_state_destroy(struct p2psim_device *sim);
 void p2psim_state_lock(struct p2psim_device *sim);
 void p2psim_state_unlock(struct p2psim_device *sim);
 bool p2psim_state_lock_or_defer_reset(struct p2psim_device *sim);

@@ -12,20 +12,13 @@
 
 static int p2pvf_init_device(struct vfio_device *vdev)
 {
-	struct p2psim_device *sim = &to_p2pvf(vdev)->sim;
-
-	p2psim_state_init(sim);
-	mutex_init(&sim->data_lock);
+	p2psim_state_init(&to_p2pvf(vdev)->sim);
 	return vfio_pci_core_init_dev(vdev);
 }
 
 static void p2pvf_release_device(struct vfio_device *vdev)
 {
-	struct p2psim_device *sim = &to_p2pvf(vdev)->sim;
-
-	mutex_destroy(&sim->data_lock);
-	mutex_destroy(&sim->reset_lock);
-	mutex_destroy(&sim->state_lock);
+	p2psim_state_destroy(&to_p2pvf(vdev)->sim);
 	vfio_pci_core_release_dev(vdev);
 }
 

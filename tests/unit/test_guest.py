@@ -42,12 +42,12 @@ def options(what: Scenario, *, incoming: bool) -> dict[str, str]:
 def test_qemu_is_given_the_program(incoming: bool) -> None:
     asked = scenario(
         'program = "heartbeat"\nheartbeat_period_us = 2500\n'
-        "dirty_pages_per_s = 70"
+        "dirty_pages_per_s = 70\ndirty_blocks_per_s = 9"
     )
     # Both sides need it: QEMU migrates the ROM, which must have its size.
     assert options(asked, incoming=incoming) == {
         "-bios": HEARTBEAT,
-        "-fw_cfg": "name=opt/vfio-p2p/heartbeat,string=2500 70",
+        "-fw_cfg": "name=opt/vfio-p2p/heartbeat,string=2500 70 9",
     }
 
 
@@ -61,10 +61,12 @@ def test_else_it_is_the_firmware() -> None:
     [
         ('program = "linux"', "linux"),
         ("dirty_pages_per_s = 1", "dirty_pages_per_s: only the program"),
+        ("dirty_blocks_per_s = 1", "dirty_blocks_per_s: only the program"),
         ('program = "heartbeat"\nheartbeat_period_us = 100', ">= 200"),
         # 16 bits of the PIT's clock are 54925 us.
         ('program = "heartbeat"\nheartbeat_period_us = 50_001', "<= 50000"),
         ('program = "heartbeat"\ndirty_pages_per_s = 65_537', "<= 65536"),
+        ('program = "heartbeat"\ndirty_blocks_per_s = 4_097', "<= 4096"),
     ],
 )
 def test_what_makes_no_sense(guest: str, why: str) -> None:
@@ -79,7 +81,7 @@ def test_no_device_behind_a_port() -> None:
 
 
 def test_what_the_guest_is_owed_fits() -> None:
-    # The guest counts millionths of a page in 32 bits, one of them spare.
+    # The guest counts millionths of a page, or of a block, in 32 bits.
     most = scenario(
         'program = "heartbeat"\nheartbeat_period_us = 50_000\n'
         "dirty_pages_per_s = 65_536"

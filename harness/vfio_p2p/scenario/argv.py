@@ -69,10 +69,15 @@ def qemu_argv(
     ]
     guest = course.guest
     if guest.program is GuestProgram.HEARTBEAT:
-        numbers = f"{guest.heartbeat_period_us} {guest.dirty_pages_per_s}"
+        numbers = (
+            guest.heartbeat_period_us,
+            guest.dirty_pages_per_s,
+            guest.dirty_blocks_per_s,
+        )
+        told = " ".join(str(x) for x in numbers)
         argv += [
             *("-bios", HEARTBEAT),
-            *("-fw_cfg", f"name=opt/vfio-p2p/heartbeat,string={numbers}"),
+            *("-fw_cfg", f"name=opt/vfio-p2p/heartbeat,string={told}"),
         ]
     for name, value in course.globals.items():
         argv += ["-global", f"{name}={value}"]

@@ -76,6 +76,8 @@ class Guest(Strict, frozen=True, kw_only=True):
         writes a counter to every device.
     :param dirty_pages_per_s: The number of pages that the program
         ``heartbeat`` writes to in a second, one after another.
+    :param dirty_blocks_per_s: The number of blocks of 4 KiB in each device's
+        memory that it writes to in a second, one after another.
     """
 
     ram_mib: Annotated[int, Meta(ge=16, le=1024)] = 64
@@ -88,12 +90,14 @@ class Guest(Strict, frozen=True, kw_only=True):
     # can keep up with.
     heartbeat_period_us: Annotated[int, Meta(ge=200, le=50_000)] = 1000
     dirty_pages_per_s: Annotated[int, Meta(ge=0, le=65536)] = 0
+    dirty_blocks_per_s: Annotated[int, Meta(ge=0, le=4096)] = 0
 
     def __post_init__(self) -> None:
-        if self.dirty_pages_per_s and self.program is GuestProgram.FIRMWARE:
-            raise ValueError(
-                "dirty_pages_per_s: only the program 'heartbeat' dirties pages"
-            )
+        for name in ("dirty_pages_per_s", "dirty_blocks_per_s"):
+            if getattr(self, name) and self.program is GuestProgram.FIRMWARE:
+                raise ValueError(
+                    f"{name}: only the program 'heartbeat' dirties memory"
+                )
         if self.witness and self.program is GuestProgram.FIRMWARE:
             raise ValueError(
                 "witness: it needs the program 'heartbeat', since firmware "
@@ -298,7 +302,7 @@ class Course(Strict, frozen=True, kw_only=True):
                     del device[name]
         if self.guest.machine == Guest().machine:
             del every["guest"]["machine"]
-        for key in ("only_migratable", "witness"):
+        for key in ("only_migratable", "witness", "dirty_blocks_per_s"):
             if not every["guest"][key]:
                 del every["guest"][key]
         if not self.migration.tls:

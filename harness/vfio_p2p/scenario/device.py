@@ -119,8 +119,9 @@ class Device(Strict, frozen=True, kw_only=True):
         precopy begins; at most `size_bytes`.
     :param dirty_bytes: The memory that becomes dirty again each time precopy
         was drained; at most `size_bytes`.
-    :param profile: The name or file of a latency profile.  The device's own
-        `latency_us` and `WAYS` override those of the profile.
+    :param profile: The name or file of a latency profile.  What the device
+        itself says of `latency_us`, `read_ns_per_kib`, `write_ns_per_kib`,
+        `load_in`, `on_bad_stream` and `reset` overrides the profile.
     :param latency_us: The time that an arc takes, by its name ``FROM>TO`` in
         the uAPI's names of states.  Other arcs take no time.
     :param read_ns_per_kib: The time that 1024 bytes of the device's state take
