@@ -2,6 +2,7 @@
 #
 # make validate   do the main job: from nothing to a verdict
 # make test       run the unit tests, the functional tests and the lab's tests
+# make fuzz-load  load corrupted device streams into QEMU
 # make docs       build the documentation in out/docs
 # make setup      make a working .venv/bin/vfio-p2p
 
@@ -20,7 +21,7 @@ AVOCADO = PYTHONWARNINGS="ignore:pkg_resources" $(BIN)/avocado \
 	--config tests/functional/avocado.conf run --job-results-dir out/avocado
 
 .PHONY: setup packages validate test lint types unit functional lab docs
-.PHONY: check-c requirements clean
+.PHONY: check-c fuzz-load requirements clean
 
 setup: packages $(VENV)/runtime.stamp
 
@@ -90,6 +91,9 @@ lab: setup $(VENV)/dev.stamp
 	@sh tools/install-packages.sh packages-test.txt
 	$(BIN)/vfio-p2p build
 	$(AVOCADO) --max-parallel-tasks=1 $(LAB_TESTS)
+
+fuzz-load: setup $(VENV)/dev.stamp
+	$(BIN)/python tools/fuzz-load.py $(ARGS)
 
 docs: setup $(VENV)/docs.stamp
 	$(BIN)/sphinx-build -W --keep-going --quiet docs out/docs

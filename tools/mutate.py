@@ -249,6 +249,14 @@ def patch(path: str, before: bytes, after: bytes, subject: str) -> str:
     )
 
 
+def function_of(name: str) -> str:
+    """Return the function that a mutant changes, as its name spells it.
+
+    :param name: The name of the mutant.
+    """
+    return name.rsplit("-", 2)[0]
+
+
 def make(chosen: Chosen, folder: Path) -> list[Fate]:
     """Write all mutants of a tree.
 
@@ -347,7 +355,6 @@ def judge(
     (plain,) = build_all(chosen.source, [tree], SILENT, LOCAL)
     scenarios = _passing(plain, scenarios, setting)
     fates = read_fates(folder)
-    kills = Counter(x.scenario for x in fates if x.fate == KILLED)
     for index, fate in enumerate(fates):
         if fate.fate not in ("", NOT_JUDGED):
             continue
@@ -359,9 +366,11 @@ def judge(
             found = replace(fate, fate="same")
         else:
             found = _tried(
-                fate, built.builds[path], scenarios, kills, setting
+                fate,
+                built.builds[path],
+                {x: scenarios[x] for x in _order(scenarios, fate, fates)},
+                setting,
             )
-        kills[found.scenario] += found.fate == KILLED
         fates[index] = found
         write_fates(folder, fates)
         say(f"{found.name}: {found.fate} {found.scenario} {found.rules}")
@@ -389,17 +398,33 @@ def _passing(
     return found
 
 
+def _order(
+    scenarios: Iterable[str], fate: Fate, fates: Iterable[Fate]
+) -> list[str]:
+    """Sort scenarios: what killed mutants of the same function is first."""
+    killed = [x for x in fates if x.fate == KILLED]
+    everywhere = Counter(x.scenario for x in killed)
+    here = Counter(
+        x.scenario
+        for x in killed
+        if function_of(x.name) == function_of(fate.name)
+    )
+    return sorted(scenarios, key=lambda x: (-here[x], -everywhere[x]))
+
+
 def _tried(
     fate: Fate,
     build: Build,
     scenarios: Mapping[str, Scenario],
-    kills: Mapping[str, int],
     setting: Setting,
 ) -> Fate:
-    """Run a mutant until a scenario has killed it."""
+    """Run a mutant until a scenario has killed it.
+
+    :param scenarios: The scenarios, in the order in which they are tried.
+    """
     unjudged = ""
-    for name in sorted(scenarios, key=lambda x: -kills[x]):
-        cell = Cell(job_of(build, scenarios[name], setting.seed, LOCAL))
+    for name, scenario in scenarios.items():
+        cell = Cell(job_of(build, scenario, setting.seed, LOCAL))
         (result,) = LOCAL.run([cell], setting, SILENT)
         match result.assessment.verdict:
             case Verdict.FAIL:
