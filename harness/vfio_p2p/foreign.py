@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What can be wrong with data that come from elsewhere."""
+"""The way in for files that come from elsewhere, and what can be wrong."""
 
 from __future__ import annotations
 
+import errno
 import lzma
+import os
+import re
+import stat
 import struct
 import zipfile
 import zlib
@@ -30,6 +34,59 @@ NOT_ZIP = (
     RuntimeError,
     ValueError,
 )
+
+
+# What the shell's <(COMMAND) and a redirection of stdin give.
+_OPENED_FOR_US = re.compile(r"/dev/(fd/\d+|stdin)\Z")
+
+
+class UnfitFileError(OSError):
+    """A file that is not of the kind, or the size, that is read.
+
+    ``strerror`` says why.
+    """
+
+
+def read_file(path: Path, limit_bytes: int, *, follow: bool = True) -> bytes:
+    """Read a file that comes from elsewhere, whatever it is.
+
+    A FIFO is not waited for, a device is not read, and of a file that is too
+    large no more is read than the limit.  A pipe or a terminal is read only
+    if it was opened for this process, as by the shell's ``<(COMMAND)``.
+
+    :param path: The file.
+    :param limit_bytes: The size that such a file can have.
+    :param follow: Whether the file may be a symbolic link.
+    :return: All of the file.
+    :raise UnfitFileError: When it is no regular file, or larger.
+    :raise OSError: When there is no such file, or it cannot be read.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    ours = _OPENED_FOR_US.match(str(path))
+    if not ours:
+        # A FIFO that nobody writes to would be waited for.
+        flags |= os.O_NONBLOCK
+    if not follow:
+        flags |= os.O_NOFOLLOW
+    too_large = UnfitFileError(
+        errno.EFBIG, f"larger than {limit_bytes >> 20} MiB", str(path)
+    )
+    fd = os.open(path, flags)
+    found = os.fstat(fd)
+    if not ours and not stat.S_ISREG(found.st_mode):
+        os.close(fd)
+        raise UnfitFileError(errno.EINVAL, "not a regular file", str(path))
+    with open(fd, "rb") as file:
+        if found.st_size > limit_bytes:
+            raise too_large
+        # Room is made for what is asked for, so ask for the size at first;
+        # files of the kernel say that it is 0.
+        data = file.read(found.st_size + 1)
+        if len(data) > found.st_size:
+            data += file.read(limit_bytes + 1 - len(data))
+    if len(data) > limit_bytes:
+        raise too_large
+    return data
 
 
 def read_listing(path: Path) -> dict[str, str] | None:

@@ -275,6 +275,76 @@ def test_a_tarball_stays_inside(tree: Path, tmp_path: Path) -> None:
     assert os.listdir(outside) == []
 
 
+@pytest.mark.parametrize(
+    ("target", "inside"),
+    [
+        ("other.c", True),
+        ("../hw/vfio/trace-events", True),
+        ("../../outside", False),
+        ("/etc/passwd", False),
+    ],
+)
+def test_links_in_a_tarball(tree: Path, target: str, inside: bool) -> None:
+    path = evil(tree, member("qemu/util/link", target))
+    if inside:
+        assert "util/link" in find(path).files
+    else:
+        assert f"util/link is a link to {target}, which is outside" in bad(
+            path
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (tarfile.CHRTYPE, "a character device"),
+        (tarfile.BLKTYPE, "a block device"),
+        (tarfile.FIFOTYPE, "a FIFO"),
+    ],
+)
+def test_a_tarball_makes_no_devices(
+    tree: Path, cache: Path, kind: bytes, words: str
+) -> None:
+    info = tarfile.TarInfo("qemu/util/a device")
+    info.type = kind
+    info.devmajor, info.devminor = 1, 3
+    assert f"the member qemu/util/a device is {words}" in bad(evil(tree, info))
+    # Nothing was unpacked.
+    assert [x.suffix for x in (cache / "sources").iterdir()] == [".lock"]
+
+
+def test_a_tarball_that_would_fill_the_disk(tree: Path, cache: Path) -> None:
+    """The listing is not read to its end, which would take a while."""
+    (tree / "large").touch()
+    os.truncate(tree / "large", 1 << 40)
+    path = tree.with_name("large.tar")
+    subprocess.run(
+        ["tar", "-C", tree.parent, "-cSf", path, tree.name], check=True
+    )
+    assert path.stat().st_size < 1 << 20
+    assert "more than 4 GiB" in bad(path)
+    assert [x.suffix for x in (cache / "sources").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("name", ["VERSION", "disk.qcow2"])
+def test_a_file_that_fills_the_memory(tree: Path, name: str) -> None:
+    (tree / name).touch()
+    os.truncate(tree / name, 1 << 40)
+    assert f"{name}: larger than 256 MiB" in bad(tree)
+
+
+def test_a_subproject_that_is_elsewhere(tree: Path, tmp_path: Path) -> None:
+    (tree / "subprojects/one.wrap").touch()
+    (tree / "subprojects/two.wrap").touch()
+    (tree / "elsewhere").mkdir()
+    (tree / "elsewhere/x").touch()
+    (tree / "subprojects/two").symlink_to("../elsewhere")
+    assert "subprojects/two/x" in find(tree).files
+    (tmp_path / "outside").mkdir()
+    (tree / "subprojects/one").symlink_to(tmp_path / "outside")
+    assert "subprojects/one is a link out of the tree" in bad(tree)
+
+
 def test_a_full_disk(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.errors import SourceError
+from vfio_p2p.foreign import read_file
 from vfio_p2p.trace import printable
 
 _MAGIC = b"\x7fELF\x02\x01"     # 64 bits, little endian
@@ -23,6 +24,7 @@ _RELOCATIONS = 4                # SHT_RELA
 _RELATIVE = 8                   # R_X86_64_RELATIVE
 _LOADED = 1                     # PT_LOAD
 _LONGEST_TEXT = 256
+_MAX_BYTES = 1 << 30             # QEMU with debug information has 200 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Elf:
     def __init__(self, path: Path) -> None:
         self.name = printable(str(path))
         try:
-            self._data = path.read_bytes()
+            self._data = read_file(path, _MAX_BYTES)
         except OSError as err:
             raise SourceError(
                 f"{self.name}: {err.strerror}",

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,7 +28,12 @@ from vfio_p2p.bundle.manifest import (
 )
 from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.errors import BundleError
-from vfio_p2p.foreign import NOT_JSON, NOT_ZIP
+from vfio_p2p.foreign import (
+    NOT_JSON,
+    NOT_ZIP,
+    UnfitFileError,
+    read_file,
+)
 from vfio_p2p.paths import is_special
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.model import from_json as scenario_from_json
@@ -83,7 +87,7 @@ def is_attached(folder: Path) -> bool:
     :param folder: Any path.
     """
     try:
-        manifest = _decode(folder, (folder / MANIFEST).read_bytes())
+        manifest = _decode(folder, read_file(folder / MANIFEST, _MAX_BYTES))
     except (OSError, BundleError):
         return False
     return isinstance(manifest.inputs.place, AttachedProvenance)
@@ -162,9 +166,10 @@ class _Files(Protocol):
         """Return the names of everything in it except folders."""
 
     def read(self, name: str, limit_bytes: int) -> bytes | None:
-        """Read a file, one byte more than the limit at most.
+        """Read a file.
 
-        :return: The content; None if it is not a regular file.
+        :return: The content; None if it is not a regular file.  What is
+            larger than the limit is not read whole.
         """
 
 
@@ -185,20 +190,14 @@ class _Folder:
                         yield name
 
     def read(self, name: str, limit_bytes: int) -> bytes | None:
-        # Do not follow a link, and do not wait for a pipe.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(self.path / name, flags)
+            return read_file(self.path / name, limit_bytes, follow=False)
+        except UnfitFileError as err:
+            return b"" if err.errno == errno.EFBIG else None
         except OSError as err:
             if err.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
                 return None
             raise
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(fd)
-            return None
-        with open(fd, "rb") as file:
-            return file.read(min(found.st_size, limit_bytes) + 1)
 
 
 @dataclass(frozen=True)

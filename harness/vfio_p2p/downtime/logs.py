@@ -30,6 +30,7 @@ from vfio_p2p.downtime.transcript import (
     stop_to_resume_ns,
 )
 from vfio_p2p.errors import TraceError
+from vfio_p2p.foreign import read_file
 from vfio_p2p.side import Side
 from vfio_p2p.timeline import Blackout, Timeline
 from vfio_p2p.timeline.logs import LoggedMigration, read_migrations, saves
@@ -42,6 +43,7 @@ _MISSING = f"{Side.DESTINATION}/{_TRACE}"
 _TRACES = (b"vfio_migration", b"vfio_vmstate_change", b"vm_state_notify")
 _EVENTS = (b"VFIO_MIGRATION",)
 _CHUNK_BYTES = 1 << 20
+_MAX_TRANSCRIPT_BYTES = 256 << 20
 _PACKED = r"(?:\.(?:gz|xz|bz2|zst))?"
 _LOG = re.compile(
     rf"[^.].*\.(?:log(?:\.\d{{1,3}})?|trace|txt|out|err|stderr){_PACKED}"
@@ -302,7 +304,7 @@ def read_host_run(path: Path) -> HostRun:
 
 def _transcript(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, _MAX_TRANSCRIPT_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as err:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -16,15 +15,20 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from vfio_p2p.errors import MissingToolError, SourceError
-from vfio_p2p.foreign import read_listing
+from vfio_p2p.foreign import UnfitFileError, read_file, read_listing
 from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.debian import debian_tarball
+from vfio_p2p.qemu.tarball import EXPECTED, unpack
 from vfio_p2p.series.git import Revision, revision_of
+from vfio_p2p.series.tree import read_version
 
 # The size of a QEMU tree without the firmware sources, with some reserve.
 UNPACKED_BYTES = 512 << 20
+
+# The largest of a release is firmware of a few MiB.
+_MAX_FILE_BYTES = 256 << 20
 
 # Two thirds of a release are sources of firmware, which a build without
 # blobs does not read.
@@ -32,13 +36,6 @@ _UNUSED = re.compile(r"roms/[^/]+/")
 
 # The files by which a folder is recognised as QEMU.
 _LANDMARKS = ("VERSION", "configure", "meson.build", "hw/vfio/trace-events")
-
-# The Debian packages of programs that tar calls, where the names differ.
-_UNPACKERS = {"xz": "xz-utils"}
-
-_EXPECTED = (
-    "Give a QEMU: a git checkout, the folder of a release, or its tarball."
-)
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Source:
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
             raise SourceError(
                 f"{self.origin}: not a QEMU version: {self.version[:40]!r}",
-                _EXPECTED,
+                EXPECTED,
             )
 
     @property
@@ -127,7 +124,7 @@ def find_source(
     what = "no such file or folder"
     if where.exists():
         what = "neither a regular file nor a folder"
-    raise SourceError(f"{where}: {what}", _EXPECTED)
+    raise SourceError(f"{where}: {what}", EXPECTED)
 
 
 def _from_folder(folder: Path, progress: Progress) -> Source:
@@ -137,11 +134,14 @@ def _from_folder(folder: Path, progress: Progress) -> Source:
         names = _git_files(folder)
     else:
         names = list(_walk(folder, PurePosixPath()))
-    names += [
-        name
-        for wrap in folder.glob("subprojects/*.wrap")
-        for name in _walk(folder, PurePosixPath("subprojects", wrap.stem))
-    ]
+    for wrap in folder.glob("subprojects/*.wrap"):
+        start = PurePosixPath("subprojects", wrap.stem)
+        if not (folder / start).resolve().is_relative_to(folder):
+            raise SourceError(
+                f"{folder}/{start} is a link out of the tree",
+                "Put the subproject itself there.",
+            )
+        names += _walk(folder, start)
     source = _source(
         "folder", str(folder), folder, _identify(folder, names)
     )
@@ -163,7 +163,7 @@ def _from_tarball(path: Path, kind: str, progress: Progress) -> Source:
             ):
                 tree = partial / "tree"
                 tree.mkdir()
-                _unpack(path, tree)
+                unpack(path, tree)
                 _check_landmarks(tree, str(path))
                 files = _identify(tree, _walk(tree, PurePosixPath()))
                 (partial / "files.json").write_bytes(
@@ -178,15 +178,14 @@ def _source(
 ) -> Source:
     text = "".join(f"{files[x]} {x}\0" for x in sorted(files))
     key = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-    version = (tree / "VERSION").read_text(errors="replace").strip()
-    return Source(key, kind, version, origin, tree, files)
+    return Source(key, kind, read_version(tree), origin, tree, files)
 
 
 def _check_landmarks(folder: Path, origin: str) -> None:
     for name in _LANDMARKS:
         if not (folder / name).is_file():
             raise SourceError(
-                f"{origin} is not QEMU: it has no {name}", _EXPECTED
+                f"{origin} is not QEMU: it has no {name}", EXPECTED
             )
     # If they are missing, configure tries to download them.
     if not (folder / "subprojects/keycodemapdb/README").is_file():
@@ -194,42 +193,6 @@ def _check_landmarks(folder: Path, origin: str) -> None:
             f"{origin}: the subprojects of QEMU are missing",
             "Run 'meson subprojects download keycodemapdb "
             "berkeley-softfloat-3 berkeley-testfloat-3' in it.",
-        )
-
-
-def _unpack(tarball: Path, folder: Path) -> None:
-    """Unpack with GNU tar, which keeps members inside of the folder.
-
-    Python's tarfile does so only from 3.11.4 on, and Debian 12 has 3.11.2.
-    """
-    try:
-        result = subprocess.run(
-            [
-                "tar", "--extract", f"--file={tarball}",
-                f"--directory={folder}", "--strip-components=1",
-                "--no-same-owner", "--no-same-permissions",
-                "--anchored", "--no-wildcards-match-slash",
-                "--exclude=*/roms/*/*",
-            ],
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise MissingToolError("tar", "tar") from error
-    if result.returncode:
-        message = result.stderr.decode(errors="replace")
-        if os.strerror(errno.ENOSPC) in message:
-            raise OSError(errno.ENOSPC, message)
-        missing = re.search(r"(\w+): Cannot exec", message)
-        if missing:
-            raise MissingToolError(
-                missing[1], _UNPACKERS.get(missing[1], missing[1])
-            )
-        first = next(iter(message.splitlines()), "tar gave no reason")
-        raise SourceError(
-            f"{tarball} is not a whole tarball: {first}", _EXPECTED
         )
 
 
@@ -248,7 +211,7 @@ def _git_files(folder: Path) -> list[str]:
         raise MissingToolError("git", "git") from error
     if result.returncode:
         message = result.stderr.decode(errors="replace").strip()
-        raise SourceError(f"{folder}: {message.splitlines()[0]}", _EXPECTED)
+        raise SourceError(f"{folder}: {message.splitlines()[0]}", EXPECTED)
     builds = {x.parent for x in folder.glob("*/build.ninja")}
     return [
         name
@@ -284,7 +247,15 @@ def _read(path: Path) -> tuple[str, bytes]:
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
         return "l", os.fsencode(os.readlink(path))
-    return "x" if mode & stat.S_IXUSR else "f", path.read_bytes()
+    try:
+        data = read_file(path, _MAX_FILE_BYTES)
+    except UnfitFileError as err:
+        raise SourceError(
+            f"{path}: {err.strerror}",
+            "Take it out of the tree: all of a tree that git does not ignore "
+            "is built.",
+        ) from err
+    return "x" if mode & stat.S_IXUSR else "f", data
 
 
 def identity(kind: str, data: bytes) -> str:

@@ -13,8 +13,8 @@ from vfio_p2p.bundle.manifest import MANIFEST
 from vfio_p2p.bundle.read import is_attached, open_bundle
 from vfio_p2p.downtime.logs import is_host_run, is_log
 from vfio_p2p.errors import BundleError, InputError
+from vfio_p2p.foreign import UnfitFileError, read_file
 from vfio_p2p.oracle.verdict import worst
-from vfio_p2p.paths import is_special
 from vfio_p2p.report.document import Document, common, from_json
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.runs import run_of, run_of_logs
@@ -158,17 +158,14 @@ def _of_runs(runs: list[Run]) -> Document:
 
 
 def _read_report(path: Path) -> Document:
-    if is_special(path):
-        raise InputError(f"{path}: not a regular file", _EXPECTED)
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        data = read_file(path, _MAX_BYTES)
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file or folder", _EXPECTED
         ) from None
-    if len(data) > _MAX_BYTES:
-        raise InputError(f"{path}: too large for a report", _EXPECTED)
+    except UnfitFileError as err:
+        raise InputError(f"{path}: {err.strerror}", _EXPECTED) from None
     document = from_json(data, str(path))
     # A report may name a bundle many times.
     find = cache(partial(_from_bundle, path.parent))

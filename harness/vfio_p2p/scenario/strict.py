@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from vfio_p2p.errors import ScenarioError
-from vfio_p2p.paths import is_special
+from vfio_p2p.foreign import UnfitFileError, read_file
 from vfio_p2p.scenario.positions import Key, line_of, positions
 
 _Kind = TypeVar("_Kind")
@@ -40,13 +40,10 @@ def read(path: Path) -> bytes:
     :raise ScenarioError: When it is not a regular file, or is too large for
         a scenario.
     """
-    if is_special(path):
-        raise ScenarioError(path, None, "not a regular file")
-    with path.open("rb") as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise ScenarioError(path, None, "larger than 1 MiB")
-    return data
+    try:
+        return read_file(path, _MAX_BYTES)
+    except UnfitFileError as err:
+        raise ScenarioError(path, None, str(err.strerror)) from None
 
 
 @dataclass(frozen=True)

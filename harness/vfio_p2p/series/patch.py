@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from vfio_p2p.errors import PatchError
+from vfio_p2p.foreign import read_file
 from vfio_p2p.series.mail import Mail, Subject, has_diff, read_mails
 
 # Patches are untrusted, so their size is limited; the whole series has 40 KiB.
@@ -34,17 +35,11 @@ class Patch:
                            `MAX_PATCH_BYTES`.
         """
         try:
-            with path.open("rb") as file:
-                data = file.read(MAX_PATCH_BYTES + 1)
+            data = read_file(path, MAX_PATCH_BYTES)
         except OSError as error:
             raise PatchError(
                 str(path), None, None, error.strerror or str(error)
             ) from error
-        if len(data) > MAX_PATCH_BYTES:
-            raise PatchError(
-                str(path), None, None,
-                f"the file is larger than {MAX_PATCH_BYTES >> 20} MiB",
-            )
         return cls(path.name, data)
 
     @property

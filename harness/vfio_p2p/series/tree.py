@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from vfio_p2p.errors import SourceError
+from vfio_p2p.foreign import read_file
 from vfio_p2p.series.apply import Tree
 
+_MAX_VERSION_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Folder:
@@ -45,8 +47,24 @@ class Folder:
     @property
     def version(self) -> str:
         """The version in QEMU's file ``VERSION``."""
-        text = (self.root / "VERSION").read_text(errors="replace")
-        return text.strip()
+        return read_version(self.root)
+
+
+def read_version(root: Path) -> str:
+    """Return what a QEMU tree says that its version is.
+
+    :param root: The tree's folder.
+    :raise SourceError: When the file ``VERSION`` cannot be read.
+    """
+    path = root / "VERSION"
+    try:
+        text = read_file(path, _MAX_VERSION_BYTES)
+    except OSError as err:
+        raise SourceError(
+            f"{path}: {err.strerror}",
+            "Give a git checkout of QEMU, or an unpacked release.",
+        ) from err
+    return text.decode(errors="replace").strip()
 
 
 def open_folder(path: Path) -> Folder:
