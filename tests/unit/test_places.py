@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from fake_outer import GOOD, FakeTestbed, outer_vm
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.provenance import AttachedProvenance
+from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import MissingToolError, SourceError, UsageError
 from vfio_p2p.places import PLACES, CachedPlace, Job, open_place
@@ -156,6 +158,24 @@ async def test_two_programs_are_two_inputs(
         for each in ((old, new), (new, old), (old, old), (new, new))
     ]
     assert len(set(digests)) == len(digests)
+
+
+async def test_the_cache_serves_nobody_elses_result(
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
+) -> None:
+    """A whole bundle of another run lies where the one asked for was."""
+    programs = program("/bin/true", "base"), program("/bin/false")
+    place = CachedPlace(vm(GOOD).place(*programs))
+    jobs = [Job.of(x.what, SCENARIO, 42) for x in programs]
+    for job in jobs:
+        await place.run(job, tmp_path / "first")
+    one, two = (tmp_path / "cache/vfio-p2p/results").glob("*/*/")
+    shutil.rmtree(two)
+    shutil.copytree(one, two)
+    for job in jobs:
+        bundle = await place.run(job, tmp_path / "again")
+        assert bundle.manifest.inputs.source == job.source
+    assert open_bundle(one).digest != open_bundle(two).digest
 
 
 async def test_a_program_that_is_not_known_is_not_run(

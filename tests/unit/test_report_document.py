@@ -295,6 +295,19 @@ def test_nothing_to_report_on(tmp_path: Path) -> None:
         collect([tmp_path])
 
 
+@pytest.mark.parametrize("lost", ["manifest.json", "digest"])
+def test_a_bundle_that_has_lost_a_part_is_not_left_out(
+    lost: str, tmp_path: Path
+) -> None:
+    """Neither is it judged by its logs alone."""
+    make_bundle(tmp_path / "one")
+    make_bundle(tmp_path / "two")
+    (tmp_path / "two" / lost).unlink()
+    with pytest.raises(BundleError, match=f"not a whole bundle: no {lost}"):
+        collect([tmp_path])
+
+
+
 def test_the_schema_is_up_to_date() -> None:
     printed = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "report-schema.py")],

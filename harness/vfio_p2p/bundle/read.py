@@ -79,6 +79,14 @@ class Bundle:
             raise BundleError(f"{self.path}: {SCENARIO}: {err}") from err
 
 
+def is_bundle(folder: Path) -> bool:
+    """Return whether a folder is a bundle, or one that has lost a part.
+
+    :param folder: Any path.
+    """
+    return any((folder / name).is_file() for name in OWN)
+
+
 def is_attached(folder: Path) -> bool:
     """Return whether a folder is a bundle of QEMUs that ran already.
 

@@ -110,15 +110,17 @@ class CachedPlace:
 def find(inputs: Inputs) -> Bundle | None:
     """Find the bundle of an earlier run.
 
-    A bundle that was damaged since, or that has an older format, is not
-    found.
+    A bundle that was damaged since, that has an older format, or that is of
+    another run, is not found.
 
     :param inputs: Everything that determines the run.
     """
+    path = _path(inputs)
     try:
-        return open_bundle(_path(inputs))
+        bundle = open_bundle(path)
     except BundleError:
         return None
+    return bundle if _path(bundle.manifest.inputs) == path else None
 
 
 def keep(bundle: Bundle) -> None:

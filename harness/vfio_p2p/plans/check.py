@@ -6,8 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vfio_p2p.bundle.manifest import MANIFEST
-from vfio_p2p.bundle.read import is_attached, open_bundle
+from vfio_p2p.bundle.read import is_attached, is_bundle, open_bundle
 from vfio_p2p.downtime.logs import is_host_run, log_files, logs_in
 from vfio_p2p.downtime.model import Beside
 from vfio_p2p.oracle import Criteria, Judgement, judge
@@ -81,7 +80,7 @@ def has_logs(folder: Path) -> bool:
     """
     if not folder.is_dir():
         return False
-    if (folder / MANIFEST).is_file():
+    if is_bundle(folder):
         return is_attached(folder)
     return is_host_run(folder) or bool(logs_in(folder))
 

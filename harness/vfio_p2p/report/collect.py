@@ -9,8 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from vfio_p2p.bundle.manifest import MANIFEST
-from vfio_p2p.bundle.read import is_attached, open_bundle
+from vfio_p2p.bundle.read import is_attached, is_bundle, open_bundle
 from vfio_p2p.downtime.logs import is_host_run, is_log
 from vfio_p2p.errors import BundleError, InputError
 from vfio_p2p.foreign import UnfitFileError, read_file
@@ -112,7 +111,7 @@ def is_run(path: Path) -> bool:
     """
     return (
         path.suffix == ".zip" and not path.is_dir()
-    ) or (path / MANIFEST).is_file() or is_host_run(path)
+    ) or is_bundle(path) or is_host_run(path)
 
 
 def has_only_logs(path: Path) -> bool:
@@ -120,7 +119,7 @@ def has_only_logs(path: Path) -> bool:
 
     :param path: A file or folder.
     """
-    if (path / MANIFEST).is_file():
+    if is_bundle(path):
         return is_attached(path)
     return is_log(path) or is_host_run(path)
 
