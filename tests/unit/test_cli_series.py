@@ -374,7 +374,7 @@ def test_stock(
     series: Command, tmp_path: Path, capsys: Capture, version: str
 ) -> None:
     root = make_small_tree(tmp_path / "qemu", version, stock=True)
-    assert series("verify", root) == 0
+    assert series("verify", "--own-checkpatch", root) == 0
     assert f"QEMU {version}, has the series (stock)" in (
         capsys.readouterr().out
     )
@@ -385,7 +385,7 @@ def test_stock(
 
 
 def test_verify(series: Command, root: Path, capsys: Capture) -> None:
-    assert series("verify", root) == 0
+    assert series("verify", "--own-checkpatch", root) == 0
     out = capsys.readouterr().out
     assert "QEMU 10.0.13, has none of the series" in out
     assert "applies          pre/0001-pre.patch" in out
@@ -399,7 +399,7 @@ def test_verify_reports_conflicts_and_style(
     (folder / "v10.0/pre/0001-pre.patch").write_bytes(
         mail("[PATCH 1/1] x", STATES[0], numbers(x4="bad"))
     )
-    assert series("verify", root) == 1
+    assert series("verify", "--own-checkpatch", root) == 1
     out = capsys.readouterr().out
     assert "conflicts        0001-one.patch\n    hw/a.c: @@ -9,7" in out
     assert "checkpatch: 1 errors, 0 warnings\n      -:7: ERROR" in out
@@ -410,13 +410,13 @@ def test_verify_recognises_a_changed_stock_tree(
 ) -> None:
     root = make_small_tree(tmp_path / "qemu", stock=True)
     (root / "hw/a.c").write_text(numbers(x4="other"))
-    assert series("verify", root) == 1
+    assert series("verify", "--own-checkpatch", root) == 1
     assert "has the series (changed)" in capsys.readouterr().out
 
 
 def test_verify_as_json(series: Command, root: Path, capsys: Capture) -> None:
     (root / "hw/a.c").write_text(numbers(x14="other"))
-    assert series("verify", root, "--json") == 1
+    assert series("verify", "--own-checkpatch", root, "--json") == 1
     document = json.loads(capsys.readouterr().out)
     assert document["tree"] == str(root)
     assert (document["version"], document["series"]) == ("10.0.13", "base")

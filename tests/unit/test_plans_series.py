@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builds import source_of
 from small_series import STATES, make_repository, make_series, make_small_tree
 from vfio_p2p.errors import SourceError, UsageError
 from vfio_p2p.plans.series import (
     ApplyRequest,
     ExportRequest,
     ListRequest,
+    VerifiedSeries,
     VerifyRequest,
     apply_series,
     export_series,
     list_series,
     verify_series,
 )
+from vfio_p2p.progress import SILENT, Progress
+from vfio_p2p.qemu import Source
 from vfio_p2p.series import SeriesLevel
 from vfio_p2p.series.verify import PatchState
+from workshops import FakeWorkshop
 
 
 @pytest.fixture
@@ -78,17 +84,60 @@ def test_local_changes_are_kept_on_demand(folder: Path, root: Path) -> None:
         )
 
 
-def test_verify(folder: Path, root: Path) -> None:
-    found = verify_series(VerifyRequest(root, folder=folder))
-    assert found.good
-    assert [x.state for x in found.patches] == [PatchState.APPLIES] * 3
+class Debian(FakeWorkshop):
+    """A workshop that has the source of a QEMU."""
+
+    def __init__(self, tree: Path) -> None:
+        super().__init__()
+        self.tree = tree
+
+    def find_source(
+        self,
+        path: Path | None,
+        release: str,
+        progress: Progress,
+        *,
+        refresh: bool = False,
+    ) -> Source:
+        assert path is None
+        return replace(source_of(f"{release}.13"), tree=self.tree)
+
+
+@pytest.fixture
+def debian(tmp_path: Path) -> Debian:
+    return Debian(make_small_tree(tmp_path / "debian"))
+
+
+def test_verify(folder: Path, root: Path, debian: Debian) -> None:
+    def found() -> VerifiedSeries:
+        request = VerifyRequest(root, folder=folder)
+        return verify_series(request, SILENT, debian)
+
+    assert found().good
+    assert [x.state for x in found().patches] == [PatchState.APPLIES] * 3
     (root / "hw/a.c").write_text("other\n")
-    assert not verify_series(VerifyRequest(root, folder=folder)).good
+    assert not found().good
 
 
-def test_verify_a_stock_tree(folder: Path, tmp_path: Path) -> None:
+def test_no_program_of_the_tree_is_run_unless_asked_for(
+    folder: Path, root: Path, debian: Debian, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    (root / "scripts/checkpatch.pl").write_text(f"open F, '>', '{ran}'")
+    request = VerifyRequest(root, folder=folder)
+    assert verify_series(request, SILENT, debian).good
+    assert not ran.exists()
+    own = replace(request, own_checkpatch=True)
+    assert verify_series(own, SILENT, FakeWorkshop()).good
+    assert ran.exists()
+
+
+def test_verify_a_stock_tree(
+    folder: Path, tmp_path: Path, debian: Debian
+) -> None:
     root = make_small_tree(tmp_path / "stock", "9.1.0", stock=True)
-    found = verify_series(VerifyRequest(root, folder=folder))
+    request = VerifyRequest(root, folder=folder)
+    found = verify_series(request, SILENT, debian)
     assert (found.patches, found.status.base) == ((), None)
     assert found.status.stock
 

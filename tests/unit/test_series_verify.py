@@ -17,7 +17,7 @@ from small_series import (
 )
 from vfio_p2p.errors import MissingToolError, PatchError, SourceError
 from vfio_p2p.series import load_bases, open_folder
-from vfio_p2p.series.verify import PatchState, Verified, verify
+from vfio_p2p.series.verify import PatchState, Verified, checkpatch_of, verify
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def root(tmp_path: Path) -> Path:
 
 def verified(root: Path, folder: Path) -> list[Verified]:
     before = snapshot(root)
-    results = verify(open_folder(root), load_bases(folder)[0])
+    results = verify(
+        open_folder(root), load_bases(folder)[0], checkpatch_of(root)
+    )
     assert snapshot(root) == before
     return results
 

@@ -106,14 +106,22 @@ def _add_verify(actions: options.Commands) -> None:
         "verify",
         help="try each patch on a tree, and run checkpatch.pl on it",
         description="Report for every patch whether it applies, is applied "
-        "already, or where it conflicts, and what the tree's own "
-        "checkpatch.pl says about it. The tree does not change. The exit "
-        "code is 1 if a patch conflicts or checkpatch.pl complains.",
+        "already, or where it conflicts, and what QEMU's checkpatch.pl says "
+        "about it. The tree does not change. The exit code is 1 if a patch "
+        "conflicts or checkpatch.pl complains.",
     )
     _add_tree_arguments(parser)
+    parser.add_argument(
+        "--own-checkpatch",
+        action="store_true",
+        help="run the tree's own checkpatch.pl, which can do whatever you "
+        "can, and not that of Debian's QEMU",
+    )
     options.add_json(parser)
     parser.set_defaults(
-        request=lambda x: VerifyRequest(x.tree, x.base, x.folder),
+        request=lambda x: VerifyRequest(
+            x.tree, x.base, x.folder, x.own_checkpatch
+        ),
         run=_verify,
     )
 
@@ -218,7 +226,8 @@ def _apply(wanted: ApplyRequest, context: Context) -> int:
 
 
 def _verify(wanted: VerifyRequest, context: Context) -> int:
-    found = verify_series(wanted)
+    with context.reporter() as reporter:
+        found = verify_series(wanted, reporter, context.workshop)
     if context.json:
         document = _verified_series_document(found)
         context.show_json({"format": FORMAT} | document)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vfio_p2p.errors import HostError, MissingToolError
+from vfio_p2p.machine.confined import without_network
 from vfio_p2p.machine.session import kill_session, session_members
 
 # setpriv arms the signal and then becomes this shell. A parent that died
@@ -89,6 +90,7 @@ def owned(
     cwd: Path,
     env: Mapping[str, str],
     pass_fds: Sequence[int] = (),
+    network: bool = True,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a child in a session of its own, which ends with this block.
 
@@ -100,11 +102,15 @@ def owned(
     :param cwd: The child's working directory.
     :param env: The child's whole environment.
     :param pass_fds: File descriptors that the child inherits.
+    :param network: Whether the child may have a network; see
+                    `without_network`.
     :raise MissingToolError: When setpriv is missing.
     :raise FileNotFoundError: When the program is missing.
     """
+    command = bound(argv, signal.SIGTERM, path=env.get("PATH", os.defpath))
     process = subprocess.Popen(
-        bound(argv, signal.SIGTERM, path=env.get("PATH", os.defpath)),
+        # The signal has to be armed within: a new user namespace disarms it.
+        command if network else without_network(command),
         cwd=cwd,
         env=env,
         pass_fds=pass_fds,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.errors import SourceError, UsageError
+from vfio_p2p.plans.workshop import Workshop
+from vfio_p2p.progress import Reporter
 from vfio_p2p.series import (
     Base,
     Folder,
@@ -22,6 +24,7 @@ from vfio_p2p.series import (
     apply_patches,
     base_for,
     check_patch,
+    default_base,
     find_base,
     fitting_base,
     load_bases,
@@ -36,7 +39,7 @@ from vfio_p2p.series.git import commit_patches, local_changes
 from vfio_p2p.series.posting import Person, Posting, author_of
 from vfio_p2p.series.thread import export
 from vfio_p2p.series.tree import replace_files
-from vfio_p2p.series.verify import Verified, verify
+from vfio_p2p.series.verify import Verified, checkpatch_of, verify
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,15 @@ class VerifyRequest:
     :param base: The name of the base that has the patches; by default the
                  one that fits the tree, or else its version.
     :param folder: The folder of patches.
+    :param own_checkpatch: Whether the tree's own checkpatch.pl is run, and
+                           not that of Debian's QEMU.  It is a program, and
+                           can do whatever the user can.
     """
 
     tree: Path
     base: str | None = None
     folder: Path | None = None
+    own_checkpatch: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,10 +259,14 @@ def apply_series(request: ApplyRequest) -> AppliedSeries:
     return AppliedSeries(status, patches, changed)
 
 
-def verify_series(request: VerifyRequest) -> VerifiedSeries:
+def verify_series(
+    request: VerifyRequest, reporter: Reporter, workshop: Workshop
+) -> VerifiedSeries:
     """Try every patch on a tree, and check its style; the tree stays as is.
 
     :param request: See `VerifyRequest`.
+    :param reporter: Told of the download of Debian's QEMU, if there is one.
+    :param workshop: Finds Debian's QEMU.
     :raise UsageError: When there is no such base.
     :raise SourceError: When the tree is not QEMU, or no base is for its
                         version, or checkpatch.pl fails.
@@ -267,7 +278,14 @@ def verify_series(request: VerifyRequest) -> VerifiedSeries:
         base: Base | None = find_base(request.base, request.folder)
     else:
         base = _base_of(tree, request.folder)
-    results = verify(tree, base) if base else []
+    if not base:
+        return VerifiedSeries(_status(tree, base), ())
+    root = tree.root
+    if not request.own_checkpatch:
+        root = workshop.find_source(
+            None, default_base().qemu, reporter.task("source")
+        ).tree
+    results = verify(tree, base, checkpatch_of(root))
     return VerifiedSeries(_status(tree, base), tuple(results))
 
 

@@ -44,7 +44,8 @@ def run_logged(
     with (
         log.open("ab") as file,
         owned(
-            argv, cwd=cwd, env=build_environment(), pass_fds=[lock]
+            argv, cwd=cwd, env=build_environment(), pass_fds=[lock],
+            network=False,
         ) as process,
     ):
         assert process.stdout

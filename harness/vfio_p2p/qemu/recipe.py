@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p.errors import MissingToolError
+from vfio_p2p.machine.confined import plain_environment
 from vfio_p2p.resources import resource
 
 DEVICE_LIST = "vfio-p2p"
@@ -211,11 +211,7 @@ def build_environment() -> Mapping[str, str]:
     CFLAGS and similar variables are left out: they would change the
     binary, and they are not part of its key.
     """
-    kept = ("PATH", "HOME", "TMPDIR")
-    return {x: os.environ[x] for x in kept if x in os.environ} | {
-        "LC_ALL": "C.UTF-8",
-        "NINJA_STATUS": "[%f/%t] ",
-    }
+    return plain_environment({"NINJA_STATUS": "[%f/%t] "})
 
 
 def _numbers(version: str) -> list[int]:

@@ -7,21 +7,20 @@ import hashlib
 import os
 import re
 import stat
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from vfio_p2p.errors import MissingToolError, SourceError
+from vfio_p2p.errors import SourceError
 from vfio_p2p.foreign import UnfitFileError, read_file, read_listing
 from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.debian import debian_tarball
 from vfio_p2p.qemu.tarball import EXPECTED, unpack
-from vfio_p2p.series.git import Revision, revision_of
+from vfio_p2p.series.git import Revision, revision_of, run_git
 from vfio_p2p.series.tree import read_version
 
 # The size of a QEMU tree without the firmware sources, with some reserve.
@@ -198,17 +197,9 @@ def _check_landmarks(folder: Path, origin: str) -> None:
 
 def _git_files(folder: Path) -> list[str]:
     """Return the files of a checkout, with local changes and new files."""
-    try:
-        result = subprocess.run(
-            [
-                "git", "-C", str(folder), "ls-files", "-z",
-                "--cached", "--others", "--exclude-standard",
-            ],
-            capture_output=True,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise MissingToolError("git", "git") from error
+    result = run_git(
+        folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard"
+    )
     if result.returncode:
         message = result.stderr.decode(errors="replace").strip()
         raise SourceError(f"{folder}: {message.splitlines()[0]}", EXPECTED)

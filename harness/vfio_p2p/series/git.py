@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,27 @@ _ELSEWHERE = (
     "GIT_PREFIX",
 )
 
+
+# A log or a status of a large tree on a slow disk takes a minute.
+_LIMIT_S = 900
+
+# What git would run because the tree's own configuration says so.  Each of
+# those that it names is set to nothing, and these in any case.
+_INERT = (
+    "core.fsmonitor=false",
+    f"core.hooksPath={os.devnull}",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "submodule.recurse=false",
+)
+_PROGRAMS = (
+    r"^(core\.(sshcommand|gitproxy|askpass|editor|pager|alternaterefscommand)"
+    r"|credential\.(.*\.)?helper|diff\.external"
+    r"|diff\..*\.(command|textconv)|filter\..*\.(clean|smudge|process)"
+    r"|gpg\.(.*\.)?program|merge\..*\.driver"
+    r"|remote\..*\.(uploadpack|receivepack|vcs))$"
+)
+_FILTER = re.compile(r"(filter\..*)\.\w+", re.DOTALL)
 
 _REPAIR = "Repair the repository, or use a copy of the tree without it."
 
@@ -127,28 +149,73 @@ def commit_patches(root: Path, patches: Sequence[Patch]) -> None:
 def git_environment() -> dict[str, str]:
     """Return an environment in which git uses the folder that it is given."""
     kept = {x: y for x, y in os.environ.items() if x not in _ELSEWHERE}
-    return kept | {"LC_ALL": "C"}
+    return kept | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+
+
+def git(root: Path, *arguments: str) -> list[str]:
+    """Return a command line of git that runs no program of the tree's.
+
+    Hooks, a file system monitor, and filters and other programs that the
+    repository's own configuration names are left out.  What the user's
+    configuration names counts.
+
+    :param root: The folder that git works in.
+    :raise MissingToolError: When git is not installed.
+    """
+    told = _run(
+        [
+            "git", "-C", str(root), "config", "--null", "--show-scope",
+            "--includes", "--get-regexp", _PROGRAMS,
+        ],
+        b"",
+    )  # fmt: skip
+    parts = told.stdout.decode(errors="surrogateescape").split("\0")
+    names = {
+        entry.partition("\n")[0]
+        for scope, entry in zip(parts[::2], parts[1::2], strict=False)
+        if scope in ("local", "worktree")
+    }
+    filters = {mark[1] for x in names if (mark := _FILTER.fullmatch(x))}
+    options = [
+        *_INERT,
+        *(f"{x}=" for x in sorted(names)),
+        *(f"{x}.required=false" for x in sorted(filters)),
+    ]
+    given = [word for one in options for word in ("-c", one)]
+    return ["git", "-C", str(root), *given, *arguments]
 
 
 def run_git(
     root: Path, *arguments: str, data: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git in a folder.
+    """Run git in a folder; see `git`.
 
     :param root: The folder.
     :param data: The standard input.
     :raise MissingToolError: When git is not installed.
+    :raise SourceError: When it takes too long.
     """
+    return _run(git(root, *arguments), data)
+
+
+def _run(
+    argv: Sequence[str], data: bytes
+) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
-            ["git", "-C", str(root), *arguments],
+            argv,
             input=data,
             env=git_environment(),
             capture_output=True,
             check=False,
+            timeout=_LIMIT_S,
         )
     except FileNotFoundError as error:
         raise MissingToolError("git", "git") from error
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(
+            f"{argv[2]}: git did not end within {_LIMIT_S} s", _REPAIR
+        ) from error
 
 
 def _text(data: bytes) -> str:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from vfio_p2p.errors import MissingToolError, PatchError, SourceError
+from vfio_p2p.machine.confined import plain_environment, without_network
 from vfio_p2p.series.apply import Tree, apply_patches, check_patch
 from vfio_p2p.series.base import Base
 from vfio_p2p.series.fit import applied_count
@@ -17,6 +18,8 @@ from vfio_p2p.series.patch import Patch
 from vfio_p2p.series.tree import Folder, Overlay
 
 CHECKPATCH = "scripts/checkpatch.pl"
+# A patch of a thousand lines takes a second.
+_LIMIT_S = 120
 
 
 class PatchState(StrEnum):
@@ -64,7 +67,7 @@ class Verified:
         return clean and self.state is not PatchState.CONFLICTS
 
 
-def verify(tree: Folder, base: Base) -> list[Verified]:
+def verify(tree: Folder, base: Base, script: Path) -> list[Verified]:
     """Try every patch of a base, in order, without changing the tree.
 
     The patches after one that conflicts are tried without it, so they may
@@ -72,10 +75,11 @@ def verify(tree: Folder, base: Base) -> list[Verified]:
 
     :param tree: QEMU, with all, some or none of the patches applied.
     :param base: The base that has the patches.
+    :param script: The checkpatch.pl to run.
     :raise PatchError: When a patch is malformed, so that it cannot apply to
                        any tree.
     :raise MissingToolError: When perl or git is missing.
-    :raise SourceError: When checkpatch.pl is missing or fails.
+    :raise SourceError: When checkpatch.pl fails.
     """
     for patch in base.sequence:
         check_patch(patch)
@@ -86,7 +90,7 @@ def verify(tree: Folder, base: Base) -> list[Verified]:
         state, conflict = PatchState.APPLIED, None
         if number >= count:
             state, conflict, changed = _try(changed, patch)
-        style = run_checkpatch(tree, patch)
+        style = run_checkpatch(script, tree, patch)
         results.append(Verified(patch, state, conflict, style))
     return results
 
@@ -113,28 +117,48 @@ def _contains(tree: Tree, patch: Patch) -> bool:
     return True
 
 
-def run_checkpatch(tree: Folder, patch: Patch) -> Style:
-    """Run the tree's own checkpatch.pl on a patch.
+def checkpatch_of(root: Path) -> Path:
+    """Return the checkpatch.pl of a QEMU.
 
-    :raise MissingToolError: When perl is missing.
-    :raise SourceError: When the script is missing or fails.
+    :param root: The folder of the tree.
+    :raise SourceError: When it has none.
     """
-    if not (tree.root / CHECKPATCH).is_file():
+    script = root / CHECKPATCH
+    if not script.is_file():
         raise SourceError(
-            f"{tree.root} has no {CHECKPATCH}",
+            f"{root} has no {CHECKPATCH}",
             "Give a git checkout of QEMU, or a release as QEMU publishes it.",
         )
+    return script
+
+
+def run_checkpatch(script: Path, tree: Folder, patch: Patch) -> Style:
+    """Run checkpatch.pl on a patch.
+
+    :param script: The script, which has all rights of this process.
+    :param tree: The tree that the patch is for.
+    :raise MissingToolError: When perl is missing.
+    :raise SourceError: When the script fails, or takes too long.
+    """
     try:
         result = subprocess.run(
-            ["perl", CHECKPATCH, "--color=never", "--terse", "-"],
+            without_network(
+                ["perl", str(script), "--color=never", "--terse", "-"]
+            ),
             cwd=tree.root,
             input=patch.data,
-            env=os.environ | {"LC_ALL": "C"},
+            env=plain_environment(),
             capture_output=True,
             check=False,
+            timeout=_LIMIT_S,
         )
     except FileNotFoundError as error:
         raise MissingToolError("perl", "perl") from error
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(
+            f"{script} did not end within {_LIMIT_S} s on {patch.name}",
+            "Check that it is QEMU's.",
+        ) from error
     lines = result.stdout.decode(errors="replace").split("\n")
     for line in lines:
         match = re.match(r"total: (\d+) errors, (\d+) warnings", line)
@@ -146,7 +170,7 @@ def run_checkpatch(tree: Folder, patch: Patch) -> Style:
         return Style(0, 0, ())
     said = (result.stderr or result.stdout).decode(errors="replace")
     raise SourceError(
-        f"{tree.root / CHECKPATCH} failed on {patch.name}: "
+        f"{script} failed on {patch.name}: "
         f"{next(iter(said.splitlines()), 'it gave no reason')}",
-        f"Run 'perl {CHECKPATCH} FILE' in that tree to see why.",
+        f"Run 'perl {script} FILE' in {tree.root} to see why.",
     )

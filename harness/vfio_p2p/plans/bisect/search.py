@@ -35,7 +35,6 @@ from vfio_p2p.plans.bisect.step import (
     measure,
 )
 from vfio_p2p.plans.bisect.tree import (
-    NO_HOOKS,
     Checkout,
     ask,
     checkout,
@@ -43,7 +42,7 @@ from vfio_p2p.plans.bisect.tree import (
 )
 from vfio_p2p.progress import Progress
 from vfio_p2p.scenario.model import Scenario
-from vfio_p2p.series.git import git_environment, run_git
+from vfio_p2p.series.git import git, git_environment, run_git
 
 
 class Measure(Protocol):
@@ -246,7 +245,7 @@ class _Search:
         here = str(resources.resource().parent)
         path = os.pathsep.join([here, *_python_path()])
         with owned(
-            ["git", *NO_HOOKS, "bisect", "run", *script],
+            git(self.made.tree, "bisect", "run", *script),
             cwd=self.made.tree,
             env=git_environment() | {"PYTHONPATH": path},
         ) as process:

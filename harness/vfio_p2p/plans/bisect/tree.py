@@ -23,9 +23,6 @@ from vfio_p2p.machine.files import exclusive, remove_tree
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.series.git import reason, run_git
 
-# The user's hooks must not run for our commands.
-NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
-
 _TREE = "tree"
 _HASH_DIGITS = 16
 
@@ -49,7 +46,7 @@ class Checkout:
 
         :raise SourceError: When git fails.
         """
-        return ask(self.tree, *NO_HOOKS, *arguments)
+        return ask(self.tree, *arguments)
 
     def go_to(self, commit: str) -> None:
         """Check a commit out.
@@ -117,7 +114,7 @@ def checkout(
             _remove(repository, made)
             made.home.mkdir(parents=True)
             ask(
-                repository, *NO_HOOKS, "worktree", "add", "--quiet",
+                repository, "worktree", "add", "--quiet",
                 "--detach", str(made.tree), commit,
             )
             _bring_subprojects(repository, made.tree)
