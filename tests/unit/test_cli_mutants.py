@@ -15,6 +15,7 @@ from vfio_p2p.cli import main
 from vfio_p2p.errors import BuildError, PatchError
 from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.judging.mutants import is_newer
 from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.plans.mutants import proving
 from vfio_p2p.scenario.load import load
@@ -198,8 +199,32 @@ def test_scenarios_that_show_a_defect_prove_rules() -> None:
     known = {"one-device": load("one-device")}
     every = known | {x.name: x for x in (shown, again)}
     # One scenario is enough.
-    assert list(proving(known, every)) == ["defect"]
-    assert proving({"defect": shown}, every) == {}
+    assert list(proving(known, every, "10.0.13")) == ["defect"]
+    assert proving({"defect": shown}, every, "10.0.13") == {}
+    # What is not for this QEMU proves nothing on it.
+    newer = msgspec.structs.replace(shown, since="10.1")
+    every = known | {"newer": newer, "it-again": again}
+    assert list(proving(known, every, "10.0.13")) == ["it-again"]
+    # Neither does what breaks a rule that is not seen to be broken there.
+    expect = Expectation(breaks=("conservation", "reached"))
+    seen = msgspec.structs.replace(shown, expect=Expect(patched=expect))
+    assert list(proving({}, {"seen": seen}, "10.0.13")) == ["seen"]
+    assert proving({}, {"seen": seen}, "8.1.0") == {}
+
+
+@pytest.mark.parametrize(
+    ("qemu", "newer"),
+    [
+        ("QEMU emulator version 8.1.0", {"arcs", "reached", "recover"}),
+        ("QEMU emulator version 10.0.13", set()),
+        ("a QEMU of no known release", set()),
+    ],
+)
+def test_rules_that_no_run_of_a_release_breaks(
+    qemu: str, newer: set[str]
+) -> None:
+    """8.1 does not trace a request that failed."""
+    assert {x.name for x in RULES if is_newer(x, qemu)} == newer
 
 
 def test_what_scenarios_break_proves_rules(

@@ -244,6 +244,9 @@ class Promise:
     :param since: The first release of QEMU that keeps the promise, or whose
         trace shows whether it is kept.  Logs of an older QEMU are not held
         to it.  A base with the series counts as `SERIES`.
+    :param shown: The first release whose runs can show it to be broken; 8.1
+        prints nothing of a request that failed.  Older logs are judged all
+        the same.
     :param needs: The flags that a device must offer to be concerned.
     :param logs: Whether only the devices' own logs show if it is kept.
     :param requests: Whether only a trace, which tells of requests, shows if
@@ -256,6 +259,7 @@ class Promise:
     source: str
     sides: tuple[Side, ...] = tuple(Side)
     since: str = "8.1"
+    shown: str = "8.1"
     needs: MigrationFlags = MigrationFlags.STOP_COPY
     logs: bool = False
     requests: bool = False

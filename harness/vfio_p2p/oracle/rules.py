@@ -108,6 +108,7 @@ RULES: tuple[Rule | PairRule, ...] = (
             "without the fix."
         ),
         source="<linux/vfio.h>, enum vfio_device_mig_state",
+        shown="8.2",
         check=legal,
     ),
     Rule(
@@ -117,6 +118,7 @@ RULES: tuple[Rule | PairRule, ...] = (
             "barrier for all others."
         ),
         source="hw/vfio/migration.c, vfio_migration_set_state()",
+        shown="8.2",
         requests=True,
         check=reached,
     ),

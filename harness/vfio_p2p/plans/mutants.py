@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vfio_p2p.errors import UsageError
 from vfio_p2p.names import suggest
+from vfio_p2p.oracle.rules import RULES
 from vfio_p2p.plans.judging import mutants as judging
 from vfio_p2p.plans.judging.mutants import MutantRuns
 from vfio_p2p.plans.lacking import check_abilities
@@ -70,7 +71,7 @@ def validate_mutants(
     mutants = _wanted(chosen.base, request.names)
     forget_reports(setting.out)
     whole = not request.names
-    scenarios = _scenarios(mutants, whole=whole)
+    scenarios = _scenarios(mutants, chosen.source.version, whole=whole)
     control = parse_variant(chosen.base, TREE)
     (plain,) = build_all(chosen.source, [control], reporter, workshop)
     built = build_mutants(chosen, mutants, reporter, workshop)
@@ -122,7 +123,7 @@ def _wanted(base: Base, wanted: Sequence[str]) -> list[Mutant]:
 
 
 def _scenarios(
-    mutants: Sequence[Mutant], *, whole: bool
+    mutants: Sequence[Mutant], version: str, *, whole: bool
 ) -> dict[str, Scenario]:
     """Load the scenarios of mutants, and those that prove other rules."""
     found = {
@@ -138,12 +139,14 @@ def _scenarios(
         )
     if whole:
         every = {name: load(name) for name in names()}
-        found |= proving(found, every)
+        found |= proving(found, every, version)
     return found
 
 
 def proving(
-    known: Mapping[str, Scenario], every: Mapping[str, Scenario]
+    known: Mapping[str, Scenario],
+    every: Mapping[str, Scenario],
+    version: str,
 ) -> dict[str, Scenario]:
     """Find scenarios that break a rule without any mutant.
 
@@ -151,12 +154,17 @@ def proving(
 
     :param known: The scenarios that are run in any case, by name.
     :param every: All scenarios, by name.
+    :param version: The version of QEMU, for which scenarios must be.
     """
     broken = {x for run in known.values() for x in run.expect.patched.breaks}
+    hidden = {x.name for x in RULES if judging.is_newer(x, version)}
     found = {}
     for name, scenario in every.items():
-        if not broken.issuperset(scenario.expect.patched.breaks):
-            broken.update(scenario.expect.patched.breaks)
+        breaks = {*scenario.expect.patched.breaks}
+        if scenario.not_for(version) or breaks & hidden:
+            continue
+        if not breaks <= broken:
+            broken |= breaks
             found[name] = scenario
     return found
 
