@@ -20,6 +20,7 @@ from vfio_p2p.cli import main
 from vfio_p2p.errors import HistoryError, NoSpaceError
 from vfio_p2p.history import database as module
 from vfio_p2p.history.database import (
+    TESTBED,
     Entry,
     Metric,
     default_path,
@@ -37,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 def stored(path: Path) -> list[Entry]:
     with open_history(path) as history:
-        return history.entries()
+        return list(history.entries())
 
 
 def fill(path: Path, count: int = 3) -> list[Entry]:
@@ -363,12 +364,50 @@ def test_killed_while_writing(path: Path) -> None:
     assert told
 
 
+def test_results_are_selected(path: Path) -> None:
+    made = [
+        replace(
+            entry(300 * MS),
+            digest=str(number),
+            scenario="even" if number % 2 == 0 else "odd",
+            host="box" if number > 2 else TESTBED,
+            metrics=()
+            if number == 1
+            else (Metric("a", number, "ns"), Metric("b", number, "ns")),
+        )
+        for number in range(5)
+    ]
+    with open_history(path, write=True) as history:
+        history.add(made)
+    with open_history(path) as history:
+        assert list(history.entries()) == made
+        assert list(history.entries(scenario="odd")) == made[1::2]
+        assert list(history.entries(place="sealed")) == made[:3]
+        assert list(history.entries(place="box", scenario="even")) == made[4:]
+        assert list(history.entries(variant="none")) == []
+        found = [x.metrics for x in history.entries(metric="b")]
+        assert found == [x.metrics[1:] for x in made]
+        assert history.metrics() == {"a", "b"}
+
+
+def test_results_are_read_one_by_one(path: Path) -> None:
+    """They are those of the moment when reading began."""
+    fill(path, 3)
+    with open_history(path) as history:
+        reading = history.entries()
+        first = next(reading)
+        with open_history(path, write=True) as writer:
+            writer.add([replace(first, digest="later")])
+        assert len(list(reading)) == 2
+    assert len(stored(path)) == 4
+
+
 def test_a_history_of_0_1_0(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite3"
     old = HERE / "data" / "be555e3" / "history.sqlite3"
     path.write_bytes(old.read_bytes())
     with open_history(path) as history:
-        known = history.entries()
+        known = list(history.entries())
     assert len(known) == 7
     assert {x.variant for x in known} == {"patched"}
     assert all(x.metric("blackout") for x in known)
@@ -376,6 +415,6 @@ def test_a_history_of_0_1_0(tmp_path: Path) -> None:
         assert history.add(known) == 0
         assert history.add([entry(5 * MS)]) == 1
     with open_history(path) as history:
-        assert len(history.entries()) == 8
+        assert len(list(history.entries())) == 8
     assert main(["history", "list", "--db", str(path)]) == 0
     assert main(["history", "plot", "blackout", "--db", str(path)]) == 0

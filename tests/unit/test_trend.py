@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from statistics import median
 
+import pytest
 from histories import MS, entries, entry
 from vfio_p2p.history.database import Entry, Metric
 from vfio_p2p.history.trend import trends
@@ -113,7 +115,7 @@ def test_nothing_exceeds_79_columns() -> None:
     ]
     (trend,) = trends(made, "blackout")
     shown = report.plot(trend).splitlines()[1:]
-    listed = report.listing(made, "m" * 99).splitlines()
+    listed = list(report.listing(made, "m" * 99))
     assert max(map(len, shown + listed)) == 79
     assert sum(line.count("*") for line in shown) > 66
 
@@ -121,13 +123,27 @@ def test_nothing_exceeds_79_columns() -> None:
 def test_names_from_bundles_are_escaped() -> None:
     evil = replace(entry(), variant="\x1b[2J", scenario="a\nb")
     (trend,) = trends([evil], "blackout")
-    text = report.plot(trend) + report.listing([evil], "blackout")
+    text = report.plot(trend) + "\n".join(
+        report.listing([evil], "blackout")
+    )
     assert "\x1b" not in text
     assert "a\nb" not in text
 
 
+@pytest.mark.parametrize("variants", [[], ["a"], ["a", "\x9b\u202e", "c"]])
+def test_json_is_one_ascii_document(variants: list[str]) -> None:
+    made = [replace(entry(), variant=x) for x in variants]
+    text = "\n".join(report.as_json(made))
+    assert text.isascii()
+    document = json.loads(text)
+    assert [x["variant"] for x in document["results"]] == variants
+    # As the commands print all other documents.
+    if made:
+        assert text == json.dumps(document, indent=2)
+
+
 def test_json() -> None:
-    document = report.as_json([entry()])
+    document = json.loads("\n".join(report.as_json([entry()])))
     assert document["format"] == 1
     (result,) = document["results"]
     assert result["qemu_revision"] == "c0ffee"

@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from vfio_p2p.errors import HarnessError
@@ -16,6 +17,10 @@ from vfio_p2p.errors import HarnessError
 if TYPE_CHECKING:
     from vfio_p2p.plans.workshop import Workshop
     from vfio_p2p.progress import Reporter
+
+
+# Each call of `Printer.show` is a system call.
+_LINES = 500
 
 
 class Printer:
@@ -76,6 +81,15 @@ class Context:
     def show(self, text: str) -> None:
         """Print a text and a newline; see `Printer.show`."""
         self.printer.show(text)
+
+    def show_lines(self, lines: Iterable[str]) -> None:
+        """Print many lines, of which no more than a few are kept.
+
+        :param lines: The lines, without newlines at their ends.
+        """
+        several = iter(lines)
+        while some := list(islice(several, _LINES)):
+            self.printer.show("\n".join(some))
 
     def show_json(self, document: object) -> None:
         """Print plain values as one JSON document."""

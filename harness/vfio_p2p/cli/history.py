@@ -18,6 +18,7 @@ from vfio_p2p.plans.history import (
     TrendRequest,
     check_metric,
     find_trends,
+    metrics_of,
     record_bundles,
     select,
 )
@@ -184,10 +185,11 @@ def _record(wanted: RecordRequest, context: Context) -> int:
 
 
 def _list(wanted: _ListRequest, context: Context) -> int:
-    entries = select(wanted.which)
+    metric = wanted.metric or METRIC
     if wanted.metric:
-        check_metric(entries, wanted.metric)
-    context.show(report.listing(entries, wanted.metric or METRIC))
+        check_metric(metrics_of(wanted.which.database), metric)
+    with select(wanted.which, metric) as entries:
+        context.show_lines(report.listing(entries, metric))
     return 0
 
 
@@ -198,5 +200,6 @@ def _plot(wanted: TrendRequest, context: Context) -> int:
 
 
 def _export(wanted: SelectRequest, context: Context) -> int:
-    context.show_json(report.as_json(select(wanted)))
+    with select(wanted) as entries:
+        context.show_lines(report.as_json(entries))
     return 0

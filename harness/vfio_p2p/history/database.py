@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from vfio_p2p.errors import HistoryError, NoSpaceError
@@ -197,25 +199,70 @@ class History:
         )
         return True
 
-    def entries(self) -> list[Entry]:
-        """Return all results, in the order in which they were recorded.
+    def entries(
+        self,
+        *,
+        scenario: str | None = None,
+        variant: str | None = None,
+        place: str | None = None,
+        metric: str | None = None,
+    ) -> Iterator[Entry]:
+        """Yield results, in the order in which they were recorded.
+
+        They are those of one moment, however long the reader takes.
+
+        :param scenario: Only results of this scenario, if given.
+        :param variant: Only results of this tree, if given.
+        :param place: Only results of this place, if given; see `Entry.place`.
+        :param metric: The name of the only metric that results then have; by
+            default they have all.
+        :raise HistoryError: When the file cannot be read.
+        """
+        wanted = {
+            "scenario": scenario,
+            "variant": variant,
+            "host": TESTBED if place == "sealed" else place,
+        }
+        asked = {x: y for x, y in wanted.items() if y is not None}
+        where = " AND ".join(f"{x} = ?" for x in asked) or "TRUE"
+        named = {} if metric is None else {"name": metric}
+        results = (
+            f"SELECT id, {', '.join(_COLUMNS)} FROM result "
+            f"WHERE {where} ORDER BY id"
+        )
+        metrics = (
+            "SELECT result, name, value, unit FROM metric "
+            f"WHERE result IN (SELECT id FROM result WHERE {where}) "
+            f"AND {'name = ?' if named else 'TRUE'} ORDER BY result, name"
+        )
+        with _explained(self._path), _transaction(self._connection, "BEGIN"):
+            # Both are in the order of the results.
+            groups = groupby(
+                self._connection.execute(
+                    metrics, (*asked.values(), *named.values())
+                ),
+                key=itemgetter(0),
+            )
+            number, group = next(groups, (None, iter(())))
+            for row in self._connection.execute(
+                results, tuple(asked.values())
+            ):
+                found: tuple[Metric, ...] = ()
+                if row[0] == number:
+                    found = tuple([Metric(*x[1:]) for x in group])
+                    number, group = next(groups, (None, iter(())))
+                yield Entry(*(*row[1:], found))
+
+    def metrics(self) -> set[str]:
+        """Return the names of all metrics.
 
         :raise HistoryError: When the file cannot be read.
         """
-        with _explained(self._path), _transaction(self._connection, "BEGIN"):
-            metrics: dict[int, tuple[Metric, ...]] = {}
-            for result, *values in self._connection.execute(
-                "SELECT result, name, value, unit FROM metric"
-            ):
-                known = metrics.get(result, ())
-                metrics[result] = (*known, Metric(*values))
-            return [
-                Entry(*(*row[1:], metrics.get(row[0], ())))
-                for row in self._connection.execute(
-                    f"SELECT id, {', '.join(_COLUMNS)} "
-                    "FROM result ORDER BY id"
-                )
-            ]
+        with _explained(self._path):
+            found = self._connection.execute(
+                "SELECT DISTINCT name FROM metric"
+            )
+            return {name for (name,) in found}
 
 
 @contextmanager

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,19 +121,23 @@ class SelectRequest:
     at: str | None = None
 
 
-def select(request: SelectRequest) -> list[Entry]:
-    """Read results from the history.
+@contextmanager
+def select(
+    request: SelectRequest, metric: str | None = None
+) -> Iterator[Iterator[Entry]]:
+    """Read results from the history, one after another.
 
+    :param request: See `SelectRequest`.
+    :param metric: The only metric that is needed; by default all are.
     :raise HistoryError: When the history cannot be read.
     """
     with open_history(request.database or default_path()) as history:
-        return [
-            entry
-            for entry in history.entries()
-            if request.scenario in (None, entry.scenario)
-            and request.variant in (None, entry.variant)
-            and request.at in (None, entry.place)
-        ]
+        yield history.entries(
+            scenario=request.scenario,
+            variant=request.variant,
+            place=request.at,
+            metric=metric,
+        )
 
 
 @dataclass(frozen=True)
@@ -161,9 +166,10 @@ def find_trends(request: TrendRequest) -> list[Trend]:
     :raise UsageError: When no result has the metric.
     :raise SourceError: When git cannot order the commits.
     """
-    entries = select(request.which)
-    check_metric(entries, request.metric)
+    check_metric(metrics_of(request.which.database), request.metric)
     order = in_order(request.source) if request.source else []
+    with select(request.which, request.metric) as found:
+        entries = list(found)
     return trends(
         entries,
         request.metric,
@@ -173,14 +179,24 @@ def find_trends(request: TrendRequest) -> list[Trend]:
     )
 
 
-def check_metric(entries: Iterable[Entry], metric: str) -> None:
+def metrics_of(database: Path | None) -> set[str]:
+    """Return the names of all metrics of a history.
+
+    :param database: The file of the history; None is the usual one.
+    :raise HistoryError: When the history cannot be read.
+    """
+    with open_history(database or default_path()) as history:
+        return history.metrics()
+
+
+def check_metric(known: Collection[str], metric: str) -> None:
     """See that a metric that a user asks for exists.
 
-    :param entries: The results; if none has a metric, nothing is known.
+    :param known: The names of all metrics; if there are none, there are no
+        results, and nothing is known.
     :param metric: Its name.
-    :raise UsageError: When none of them has it.
+    :raise UsageError: When none of them is it.
     """
-    known = {x.name for entry in entries for x in entry.metrics}
     if metric in known or not known:
         return
     raise UsageError(

@@ -80,7 +80,7 @@ def _entries(request: ReportRequest) -> list[Entry] | None:
             "Give --format html, or see 'vfio-p2p history plot'.",
         )
     with open_history(request.history) as history:
-        return history.entries()
+        return list(history.entries())
 
 
 def _past(
@@ -89,8 +89,9 @@ def _past(
     """Find the trends of the scenarios and trees of a report."""
     shown = {(run.scenario, run.variant) for run in document.runs}
     chosen = [x for x in entries if (x.scenario, x.variant) in shown]
+    known = {x.name for entry in chosen for x in entry.metrics}
     for metric in metrics:
-        check_metric(chosen, metric)
+        check_metric(known, metric)
     return [
         trend
         for metric in dict.fromkeys(metrics or [METRIC])

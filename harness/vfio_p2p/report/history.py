@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
 
 from vfio_p2p.history.database import Entry
 from vfio_p2p.history.trend import Point, Shift, Trend
@@ -29,15 +30,15 @@ _COLUMNS = {
 }
 
 
-def listing(entries: Iterable[Entry], metric: str) -> str:
-    """List results, one on each line.
+def listing(entries: Iterable[Entry], metric: str) -> Iterator[str]:
+    """List results; yields a line of heads, and one for each result.
 
     :param entries: The results.
     :param metric: The name of the metric that is shown.
     """
     room = _WIDTH - sum(_COLUMNS.values()) - len(_COLUMNS)
     heads = [_cell(name, width) for name, width in _COLUMNS.items()]
-    lines = [" ".join([*heads, f"{_clip(metric, room):>{room}}"])]
+    yield " ".join([*heads, f"{_clip(metric, room):>{room}}"])
     for entry in entries:
         found = entry.metric(metric)
         shown = amount(found.value, found.unit) if found else "-"
@@ -49,8 +50,7 @@ def listing(entries: Iterable[Entry], metric: str) -> str:
             str(entry.seed),
         )
         line = " ".join(map(_cell, cells, _COLUMNS.values()))
-        lines.append(f"{line} {shown:>{room}}")
-    return "\n".join(lines)
+        yield f"{line} {shown:>{room}}"
 
 
 def plot(trend: Trend) -> str:
@@ -67,24 +67,33 @@ def plot(trend: Trend) -> str:
     return "\n".join(lines)
 
 
-def as_json(entries: Iterable[Entry]) -> dict[str, Any]:
-    """All results of a history, as plain values.
+def as_json(entries: Iterable[Entry]) -> Iterator[str]:
+    """Write results as one JSON document; yields its lines, a few at a time.
 
     :param entries: The results.
     """
-    return {
-        "format": FORMAT,
-        "results": [
-            asdict(entry)
-            | {
-                "metrics": {
-                    x.name: {"value": x.value, "unit": x.unit}
-                    for x in entry.metrics
-                }
-            }
-            for entry in entries
-        ],
+    yield f'{{\n  "format": {FORMAT},\n  "results": ['
+    before = ""
+    for entry in entries:
+        if before:
+            yield f"{before},"
+        before = "    " + _as_json(entry).replace("\n", "\n    ")
+    if before:
+        yield before
+    yield "  ]\n}"
+
+
+def _as_json(entry: Entry) -> str:
+    # dataclasses.asdict() copies every value.
+    plain = entry.__dict__ | {}
+    plain["metrics"] = {
+        x.name: {"value": x.value, "unit": x.unit} for x in entry.metrics
     }
+    data = msgspec.json.format(msgspec.json.encode(plain), indent=2)
+    if data.isascii():
+        return data.decode()
+    # This takes many times as long, and escapes what is not ASCII.
+    return json.dumps(plain, indent=2)
 
 
 def revision(entry: Entry) -> str:
