@@ -6,13 +6,13 @@ from __future__ import annotations
 import lzma
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.lab.recipe import LabRecipe
 from vfio_p2p.lab.system import loaded
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.compiler import Compiler, call
 from vfio_p2p.places.sealed.cpio import Layer
@@ -68,7 +68,7 @@ def add_modules(
     """
     tree = kit.find(f"lib/modules/{kit.release}")
     place = Path("lib/modules") / kit.release
-    with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
+    with temporary_folder() as name:
         stage = Path(name)
         (stage / place / "updates").mkdir(parents=True)
         for path, data in closure(tree, recipe.modules):

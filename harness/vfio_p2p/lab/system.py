@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from vfio_p2p.lab.recipe import LabRecipe, lab_folder, system_root
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.compiler import call
 from vfio_p2p.places.sealed.cpio import Layer
@@ -116,7 +116,7 @@ def _out(path: Path, root: Path, patterns: tuple[str, ...]) -> bool:
 def _add_bytecode(layer: Layer, kit: Kit) -> None:
     """Compile Python's library, which takes an emulated CPU a minute."""
     library = system_root(kit) / _PYTHON
-    with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
+    with temporary_folder() as name:
         stage = Path(name)
         call(
             [

@@ -6,12 +6,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -23,6 +21,7 @@ from vfio_p2p.machine.host_base import HostBase
 from vfio_p2p.machine.host_protocol import Completed, HostSpec
 from vfio_p2p.machine.process import bound
 from vfio_p2p.machine.session import kill_session, session_members
+from vfio_p2p.machine.temporary import temporary_folder
 
 _KILL_S = 0.01
 # What a shell answers, too.
@@ -45,6 +44,7 @@ class LocalHost(HostBase):
         super().__init__(spec)
         self._uid = os.getuid()
         self._folder = ""
+        self._made = ExitStack()
 
     async def run(
         self,
@@ -141,7 +141,7 @@ class LocalHost(HostBase):
     async def private_folder(self) -> str:
         """Return the private folder; see `Host`."""
         if not self._folder:
-            self._folder = tempfile.mkdtemp(prefix="vfio-p2p-")
+            self._folder = str(self._made.enter_context(temporary_folder()))
         return self._folder
 
     @asynccontextmanager
@@ -161,9 +161,8 @@ class LocalHost(HostBase):
 
     async def close(self) -> None:
         """Remove the private folder; see `Host`."""
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = ""
+        self._made.close()
+        self._folder = ""
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

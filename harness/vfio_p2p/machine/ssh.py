@@ -13,7 +13,6 @@ import asyncio
 import os
 import secrets
 import shlex
-import shutil
 import tempfile
 from collections.abc import (
     AsyncIterator,
@@ -22,7 +21,12 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -33,6 +37,7 @@ from vfio_p2p.machine.agent_session import AgentSession
 from vfio_p2p.machine.host_base import HostBase
 from vfio_p2p.machine.host_protocol import Completed, HostSpec
 from vfio_p2p.machine.ssh_login import SILENT_S, Login, hang_up, log_in
+from vfio_p2p.machine.temporary import temporary_folder
 
 _CHUNK_BYTES = 1 << 18
 _SHORT_S = 30.0
@@ -274,11 +279,10 @@ class SshHost(HostBase):
         self, forward: Callable[[str], Awaitable[asyncssh.SSHListener]]
     ) -> AsyncIterator[Path]:
         """Forward a socket in a folder that only we can look into."""
-        folder = Path(tempfile.mkdtemp(prefix="vfio-p2p-"))
-        if len(os.fsencode(folder)) > _PATH_BYTES:
-            folder.rmdir()
-            folder = Path(tempfile.mkdtemp(prefix="vfio-p2p-", dir="/tmp"))
-        try:
+        with ExitStack() as folders:
+            folder = folders.enter_context(temporary_folder())
+            if len(os.fsencode(folder)) > _PATH_BYTES:
+                folder = folders.enter_context(temporary_folder(Path("/tmp")))
             path = folder / "s"
             with self._speaking():
                 listener = await forward(str(path))
@@ -287,8 +291,6 @@ class SshHost(HostBase):
             finally:
                 listener.close()
                 await listener.wait_closed()
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     async def check(self) -> None:
         """Check that the host answers; see `Host`."""

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vfio_p2p.devices import Driver
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places.sealed.image import Image, get_image
 from vfio_p2p.places.sealed.load import write_initramfs
@@ -102,7 +102,7 @@ class Shell:
 
         :raise TestbedError: When the VM does not run.
         """
-        with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
+        with temporary_folder() as name:
             path = Path(name, "initramfs.cpio")
             write_initramfs(
                 path,

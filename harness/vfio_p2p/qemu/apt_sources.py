@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 from vfio_p2p.errors import HostError, MissingToolError
 from vfio_p2p.machine.process import bound
+from vfio_p2p.machine.temporary import temporary_folder
 
 # The names that a release of Debian goes by. A suite whose name continues,
 # such as bookworm-security, may be in another archive.
@@ -134,7 +134,7 @@ def _index_targets(etc: Path) -> list[str]:
     """Return a line in `_FORMAT` for each index that apt would fetch."""
     # An empty state: apt would load its lists, which takes a second, and
     # complain where there are none.
-    with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as state:
+    with temporary_folder() as state:
         result = run_apt(
             "apt-get", "-o", f"Dir::Etc={etc.absolute()}",
             "-o", f"Dir::State={state}",

@@ -7,7 +7,6 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 
 from vfio_p2p.errors import MissingToolError
 from vfio_p2p.machine.confined import plain_environment
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.resources import resource
 
 DEVICE_LIST = "vfio-p2p"
@@ -226,7 +226,7 @@ def _runs(argv: list[str], environment: Mapping[str, str]) -> bool:
 
 def _links(item: Header, environment: Mapping[str, str]) -> bool:
     program = f"#include <{item.header}>\nint main(void) {{ return 0; }}\n"
-    with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
+    with temporary_folder() as name:
         source = Path(name, "test.c")
         source.write_text(program)
         return _runs(

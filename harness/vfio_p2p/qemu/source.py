@@ -89,7 +89,10 @@ class Source:
         try:
             kind, data = _read(self.tree / path)
         except OSError as error:
-            raise SourceError(f"{self.tree / path}: {error}") from error
+            raise SourceError(
+                f"{self.tree / path}: {error}",
+                "Run the command again when nothing changes the tree.",
+            ) from error
         if identity(kind, data) != self.files[path]:
             raise SourceError(
                 f"{self.tree / path} changed while it was read",

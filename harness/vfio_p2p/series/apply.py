@@ -12,13 +12,13 @@ import os
 import re
 import stat
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from vfio_p2p.errors import MissingToolError, PatchError
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.series.diff import NO_FILE, FileDiff, read_diff
 from vfio_p2p.series.patch import Patch
 
@@ -71,7 +71,7 @@ def apply_patches(
     :raise MissingToolError: When git is missing.
     """
     before: dict[str, bytes | None] = {}
-    with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
+    with temporary_folder() as name:
         scratch = Path(name).resolve()
 
         def apply(patch: Patch, diff: bytes) -> None:

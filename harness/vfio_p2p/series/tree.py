@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from vfio_p2p.errors import SourceError
 from vfio_p2p.foreign import read_file
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.series.apply import Tree
 
 _MAX_VERSION_BYTES = 1 << 20
@@ -121,7 +121,7 @@ def replace_files(root: Path, changes: Mapping[str, bytes | None]) -> None:
                     they were.
     """
     with (
-        tempfile.TemporaryDirectory(prefix=".vfio-p2p-", dir=root) as name,
+        temporary_folder(root) as name,
         ExitStack() as undo,
     ):
         for number, (path, data) in enumerate(changes.items()):

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.places.sealed.compiler import compiler
 from vfio_p2p.places.sealed.image import build_guest
 from vfio_p2p.places.sealed.kit import get_kit, read_recipe
@@ -34,7 +34,7 @@ def firmware_files(progress: Progress) -> dict[str, bytes]:
     }
     with (
         compiler(recipe, kit) as tools,
-        tempfile.TemporaryDirectory(prefix="vfio-p2p-") as folder,
+        temporary_folder() as folder,
     ):
         files[HEARTBEAT] = build_guest(
             Path(folder), tools, console=True

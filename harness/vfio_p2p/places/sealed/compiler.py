@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from vfio_p2p.errors import BuildError, HostError, MissingToolError
 from vfio_p2p.machine.process import bound
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.places.sealed.kit import ImageRecipe, Kit
 
 _LIBRARIES = "lib/x86_64-linux-gnu"
@@ -44,7 +44,7 @@ def compiler(recipe: ImageRecipe, kit: Kit) -> Iterator[Compiler]:
     :raise TestbedError: When the kit lacks one of them.
     :raise HostError: When the compiler does not run on this machine.
     """
-    with TemporaryDirectory(prefix="vfio-p2p-") as name:
+    with temporary_folder() as name:
         programs, libraries = Path(name, "bin"), Path(name, "lib")
         programs.mkdir()
         libraries.mkdir()

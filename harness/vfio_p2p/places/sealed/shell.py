@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.machine.process import bound
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.outer import (
     CONSOLE,
@@ -37,7 +37,7 @@ def kvm_works(outer: Outer, image: Image) -> bool:
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
-    with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
+    with temporary_folder() as name:
         console = Path(name, CONSOLE)
         argv = [
             *bound([outer.program]),

@@ -7,7 +7,6 @@ one bad, as the two commits of a search in a repository are.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.errors import HarnessError, HostError, UsageError
 from vfio_p2p.history.database import Entry, default_path
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.places import Job
 from vfio_p2p.plans.bisect.plan import SCENARIO, check_place, keep
 from vfio_p2p.plans.bisect.search import (
@@ -173,7 +173,7 @@ class _Search:
         """
         name, program = self.names[number], self.programs[number]
         cell = Cell(Job.of(program, self.scenario, self.probe.seed))
-        with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as folder:
+        with temporary_folder() as folder:
             setting = Setting(at=self.probe.at, jobs=1, out=Path(folder))
             (result,) = self.workshop.run([cell], setting, self.reporter)
             if result.bundle is None:

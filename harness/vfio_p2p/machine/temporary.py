@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Folders that do not outlive their process for long.
+
+A process that is killed removes nothing.  So a folder is locked as long as
+its process lives, and whoever makes the next one removes those that are not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PREFIX = "vfio-p2p-tmp-"
+
+
+@contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Make a folder, and remove it at the end.
+
+    Folders that killed processes of the same user have left beside it are
+    removed as well.
+
+    :param parent: Where it is made; by default the folder for temporary
+        files.  In other folders, its name begins with a dot.
+    """
+    prefix = f".{PREFIX}" if parent else PREFIX
+    where = parent or Path(tempfile.gettempdir())
+    _sweep(where, prefix)
+    folder, fd = _locked(where, prefix)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(fd)
+
+
+def _locked(where: Path, prefix: str) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
+        # Somebody may take it for one that is left, and remove it.
+        with suppress(FileNotFoundError):
+            fd = _open(folder)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, fd
+            os.close(fd)
+
+
+def _sweep(where: Path, prefix: str) -> None:
+    for folder in where.glob(f"{prefix}*"):
+        # Of another user, or removed by somebody else meanwhile.
+        with suppress(OSError):
+            fd = _open(folder)
+            try:
+                if os.fstat(fd).st_uid == os.geteuid():
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+            finally:
+                os.close(fd)
+
+
+def _open(folder: Path) -> int:
+    return os.open(
+        folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    )
