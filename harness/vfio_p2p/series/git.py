@@ -165,7 +165,7 @@ def git(root: Path, *arguments: str) -> list[str]:
     told = _run(
         [
             "git", "-C", str(root), "config", "--null", "--show-scope",
-            "--includes", "--get-regexp", _PROGRAMS,
+            "--get-regexp", _PROGRAMS,
         ],
         b"",
     )  # fmt: skip
