@@ -348,7 +348,7 @@ def letter(text: str, runs: list[Run]) -> str:
     longer = [(after[us] - before[us]) / 1e6 for us in _P2P_POINTS_US]
     for first, points, rows in (
         (_STOP_TABLE, _STOP_POINTS_US, saved),
-        (_P2P_TABLE, _P2P_POINTS_US, {"downtime is longer by": longer}),
+        (_P2P_TABLE, _P2P_POINTS_US, {"downtime changes by": longer}),
     ):
         heads = "".join(f"{f'{us // 1000} ms':>10}" for us in points)
         table = [f"{first:30}{heads}"]
