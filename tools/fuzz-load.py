@@ -17,13 +17,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.machine.files import exclusive
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.plans.setting import Origin
 from vfio_p2p.plans.sources import build_all, choose
@@ -92,8 +92,7 @@ def compile_program(build: Build, folder: Path) -> Path:
     """
     work = WorkTree(cache_dir() / "work" / build.job.work_key)
     program = folder / "load"
-    lock = work.home.with_name(f"{work.home.name}.lock")
-    with exclusive(lock) as held:
+    with exclusive(work.lock) as held:
         # Another variant may have been compiled there since.
         work.compile(build.job, folder / "log", held, silent)
         home = work.home / "build"
@@ -194,8 +193,8 @@ def main() -> int:
     checks = Checks(address=not args.plain)
     (build,) = build_all(chosen.source, [variant], SILENT, LOCAL, checks)
     ends: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="vfio-p2p-") as name:
-        program = compile_program(build, Path(name))
+    with temporary_folder() as folder:
+        program = compile_program(build, folder)
         for end in load(program, args.first, args.first + args.streams):
             if not end.how:
                 continue

@@ -68,25 +68,23 @@ def read_file(path: Path, limit_bytes: int, *, follow: bool = True) -> bytes:
         flags |= os.O_NONBLOCK
     if not follow:
         flags |= os.O_NOFOLLOW
-    too_large = UnfitFileError(
-        errno.EFBIG, f"larger than {limit_bytes >> 20} MiB", str(path)
-    )
     fd = os.open(path, flags)
     found = os.fstat(fd)
     if not ours and not stat.S_ISREG(found.st_mode):
         os.close(fd)
         raise UnfitFileError(errno.EINVAL, "not a regular file", str(path))
     with open(fd, "rb") as file:
-        if found.st_size > limit_bytes:
-            raise too_large
-        # Room is made for what is asked for, so ask for the size at first;
-        # files of the kernel say that it is 0.
-        data = file.read(found.st_size + 1)
-        if len(data) > found.st_size:
-            data += file.read(limit_bytes + 1 - len(data))
-    if len(data) > limit_bytes:
-        raise too_large
-    return data
+        if found.st_size <= limit_bytes:
+            # Room is made for what is asked for, so ask for the size at
+            # first; files of the kernel say that it is 0.
+            data = file.read(found.st_size + 1)
+            if len(data) > found.st_size:
+                data += file.read(limit_bytes + 1 - len(data))
+            if len(data) <= limit_bytes:
+                return data
+    raise UnfitFileError(
+        errno.EFBIG, f"larger than {limit_bytes >> 20} MiB", str(path)
+    )
 
 
 def read_listing(path: Path) -> dict[str, str] | None:

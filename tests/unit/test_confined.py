@@ -35,14 +35,14 @@ def connects(command: Callable[[list[str]], list[str]]) -> bool:
 
 
 def test_a_confined_program_has_no_network() -> None:
-    if not without_network([]):
+    if without_network(["/x"]) == ["/x"]:
         pytest.skip("this machine allows no network namespaces")
     assert connects(list)
     assert not connects(without_network)
 
 
 def test_a_build_has_no_network_and_is_still_ours(tmp_path: Path) -> None:
-    if not without_network([]):
+    if without_network(["/x"]) == ["/x"]:
         pytest.skip("this machine allows no network namespaces")
     show = ["sh", "-c", "cat /proc/net/dev; cat /proc/$$/status"]
     with owned(
@@ -65,7 +65,7 @@ def test_where_namespaces_are_not_allowed(
             if program:
                 (tmp_path / "unshare").symlink_to(program)
             confined._prefix.cache_clear()
-            assert without_network(["x", Path("y")]) == ["x", "y"]
+            assert without_network(["/x", Path("y")]) == ["/x", "y"]
     finally:
         confined._prefix.cache_clear()
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builds import source_of
 from small_series import STATES, make_repository, make_series, make_small_tree
 from vfio_p2p.errors import SourceError, UsageError
 from vfio_p2p.plans.series import (
@@ -21,8 +20,7 @@ from vfio_p2p.plans.series import (
     list_series,
     verify_series,
 )
-from vfio_p2p.progress import SILENT, Progress
-from vfio_p2p.qemu import Source
+from vfio_p2p.progress import SILENT
 from vfio_p2p.series import SeriesLevel
 from vfio_p2p.series.verify import PatchState
 from workshops import FakeWorkshop
@@ -84,31 +82,13 @@ def test_local_changes_are_kept_on_demand(folder: Path, root: Path) -> None:
         )
 
 
-class Debian(FakeWorkshop):
-    """A workshop that has the source of a QEMU."""
-
-    def __init__(self, tree: Path) -> None:
-        super().__init__()
-        self.tree = tree
-
-    def find_source(
-        self,
-        path: Path | None,
-        release: str,
-        progress: Progress,
-        *,
-        refresh: bool = False,
-    ) -> Source:
-        assert path is None
-        return replace(source_of(f"{release}.13"), tree=self.tree)
-
-
 @pytest.fixture
-def debian(tmp_path: Path) -> Debian:
-    return Debian(make_small_tree(tmp_path / "debian"))
+def debian(tmp_path: Path) -> FakeWorkshop:
+    """A workshop that has the source of Debian's QEMU."""
+    return FakeWorkshop(tree=make_small_tree(tmp_path / "debian"))
 
 
-def test_verify(folder: Path, root: Path, debian: Debian) -> None:
+def test_verify(folder: Path, root: Path, debian: FakeWorkshop) -> None:
     def found() -> VerifiedSeries:
         request = VerifyRequest(root, folder=folder)
         return verify_series(request, SILENT, debian)
@@ -120,12 +100,13 @@ def test_verify(folder: Path, root: Path, debian: Debian) -> None:
 
 
 def test_no_program_of_the_tree_is_run_unless_asked_for(
-    folder: Path, root: Path, debian: Debian, tmp_path: Path
+    folder: Path, root: Path, debian: FakeWorkshop, tmp_path: Path
 ) -> None:
     ran = tmp_path / "ran"
     (root / "scripts/checkpatch.pl").write_text(f"open F, '>', '{ran}'")
     request = VerifyRequest(root, folder=folder)
     assert verify_series(request, SILENT, debian).good
+    assert debian.sought == [None]
     assert not ran.exists()
     own = replace(request, own_checkpatch=True)
     assert verify_series(own, SILENT, FakeWorkshop()).good
@@ -133,7 +114,7 @@ def test_no_program_of_the_tree_is_run_unless_asked_for(
 
 
 def test_verify_a_stock_tree(
-    folder: Path, tmp_path: Path, debian: Debian
+    folder: Path, tmp_path: Path, debian: FakeWorkshop
 ) -> None:
     root = make_small_tree(tmp_path / "stock", "9.1.0", stock=True)
     request = VerifyRequest(root, folder=folder)

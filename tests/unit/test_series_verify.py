@@ -121,7 +121,9 @@ def test_missing_perl_is_reported(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "git").symlink_to(shutil.which("git") or "")
+    # What confines it is there, and must not be what is said to be missing.
+    for program in ("git", "unshare"):
+        (tmp_path / program).symlink_to(shutil.which(program) or "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingToolError, match="perl"):
         verified(root, folder)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from builds import build_of, source_of
@@ -85,6 +85,7 @@ class FakeWorkshop:
         of the QEMU that is installed.
     :param newest: The newest release that Debian has.
     :param knows: What every QEMU knows; None asks none.
+    :param tree: The folder of every source that is found.
     """
 
     refuses: dict[str, Exception] = field(default_factory=dict)
@@ -94,6 +95,8 @@ class FakeWorkshop:
     release: str = "10.0"
     newest: str = "11.1"
     knows: Abilities | None = None
+    tree: Path = Path("/src")
+    sought: list[Path | None] = field(default_factory=list)
     built: list[tuple[str, str]] = field(default_factory=list)
     ran: list[Cell] = field(default_factory=list)
 
@@ -106,7 +109,9 @@ class FakeWorkshop:
         refresh: bool = False,
     ) -> Source:
         """Return a tree without files."""
-        return source_of(f"{self.release if path else release}.99")
+        self.sought.append(path)
+        source = source_of(f"{self.release if path else release}.99")
+        return replace(source, tree=self.tree)
 
     def check_patches(
         self, source: Source, patches: Sequence[Patch]

@@ -16,9 +16,7 @@ from vfio_p2p.plans.history import (
     RecordRequest,
     SelectRequest,
     TrendRequest,
-    check_metric,
     find_trends,
-    metrics_of,
     record_bundles,
     select,
 )
@@ -186,9 +184,9 @@ def _record(wanted: RecordRequest, context: Context) -> int:
 
 def _list(wanted: _ListRequest, context: Context) -> int:
     metric = wanted.metric or METRIC
-    if wanted.metric:
-        check_metric(metrics_of(wanted.which.database), metric)
-    with select(wanted.which, metric) as entries:
+    with select(
+        wanted.which, metric, needed=bool(wanted.metric)
+    ) as entries:
         context.show_lines(report.listing(entries, metric))
     return 0
 

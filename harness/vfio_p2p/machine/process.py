@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -14,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vfio_p2p.errors import HostError, MissingToolError
-from vfio_p2p.machine.confined import without_network
+from vfio_p2p.machine.confined import check_program, without_network
 from vfio_p2p.machine.session import kill_session, session_members
 
 # setpriv arms the signal and then becomes this shell. A parent that died
@@ -50,10 +49,7 @@ def bound(
     if setpriv is None:
         raise MissingToolError("setpriv", "util-linux")
     program, *arguments = map(str, argv)
-    if "/" not in program and shutil.which(program, path=path) is None:
-        raise FileNotFoundError(
-            errno.ENOENT, os.strerror(errno.ENOENT), program
-        )
+    check_program(program, path)
     return [
         setpriv, "--pdeathsig", signum.name.removeprefix("SIG"),
         "/bin/sh", "-c", _IF_PARENT_LIVES, "sh", str(os.getpid()),

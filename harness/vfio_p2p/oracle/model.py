@@ -12,6 +12,7 @@ from vfio_p2p.timeline import Blackout, Side, Timeline
 from vfio_p2p.trace import LogEntry, Record, printable
 from vfio_p2p.trace.formats import release_number
 from vfio_p2p.uapi import ALL_FLAGS, DeviceState, MigrationFlags
+from vfio_p2p.variant import release_of
 
 JSON_VERSION = 1
 
@@ -289,6 +290,19 @@ class Promise:
         return any(
             self.needs in criteria.flags_of(device) for device in side.devices
         )
+
+    def can_be_shown_by(self, version: str) -> bool:
+        """Return whether a run of a QEMU can show it to be broken.
+
+        :param version: The version of the QEMU; if its release is not known,
+            it can.
+        """
+        release = release_of(version)
+        if release is None:
+            return True
+        # What the series promises holds wherever the series is.
+        kept = self.since == SERIES or release >= release_number(self.since)
+        return kept and release >= release_number(self.shown)
 
     def surely_concerns(self, side: Timeline, criteria: Criteria) -> bool:
         """Return whether no QEMU older than the promise can be on a side.

@@ -123,15 +123,19 @@ class SelectRequest:
 
 @contextmanager
 def select(
-    request: SelectRequest, metric: str | None = None
+    request: SelectRequest, metric: str | None = None, *, needed: bool = False
 ) -> Iterator[Iterator[Entry]]:
     """Read results from the history, one after another.
 
     :param request: See `SelectRequest`.
-    :param metric: The only metric that is needed; by default all are.
+    :param metric: The only metric that is read; by default all are.
+    :param needed: Whether it is an error if no result has that metric.
     :raise HistoryError: When the history cannot be read.
+    :raise UsageError: When no result has a metric that is needed.
     """
     with open_history(request.database or default_path()) as history:
+        if metric and needed:
+            check_metric(history.metrics(), metric)
         yield history.entries(
             scenario=request.scenario,
             variant=request.variant,
@@ -166,9 +170,8 @@ def find_trends(request: TrendRequest) -> list[Trend]:
     :raise UsageError: When no result has the metric.
     :raise SourceError: When git cannot order the commits.
     """
-    check_metric(metrics_of(request.which.database), request.metric)
-    order = in_order(request.source) if request.source else []
-    with select(request.which, request.metric) as found:
+    with select(request.which, request.metric, needed=True) as found:
+        order = in_order(request.source) if request.source else []
         entries = list(found)
     return trends(
         entries,
@@ -177,16 +180,6 @@ def find_trends(request: TrendRequest) -> list[Trend]:
         min_segment=request.min_segment,
         order=order,
     )
-
-
-def metrics_of(database: Path | None) -> set[str]:
-    """Return the names of all metrics of a history.
-
-    :param database: The file of the history; None is the usual one.
-    :raise HistoryError: When the history cannot be read.
-    """
-    with open_history(database or default_path()) as history:
-        return history.metrics()
 
 
 def check_metric(known: Collection[str], metric: str) -> None:

@@ -82,7 +82,7 @@ def build(
         return _build(variant, job, stored, reused=True)
     work = WorkTree(cache_dir() / "work" / job.work_key)
     with exclusive(
-        work.home.with_name(f"{work.home.name}.lock"),
+        work.lock,
         lambda: progress(0, 0, "waiting for another build"),
     ) as lock:
         stored = store.find(job.key)

@@ -14,7 +14,6 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from vfio_p2p.errors import MissingToolError, SourceError
@@ -53,21 +52,20 @@ def unpack(tarball: Path, folder: Path) -> None:
     :raise MissingToolError: When a program is missing.
     """
     _check_members(tarball)
-    with suppress(FileNotFoundError):
-        result = subprocess.run(
-            [
-                *_command("--extract", tarball),
-                f"--directory={folder}", "--strip-components=1",
-                "--no-same-owner", "--no-same-permissions",
-                "--anchored", "--no-wildcards-match-slash",
-                "--exclude=*/roms/*/*",
-            ],
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )  # fmt: skip
-        _check_end(tarball, result.returncode, result.stderr)
+    result = subprocess.run(
+        [
+            *_command("--extract", tarball),
+            f"--directory={folder}", "--strip-components=1",
+            "--no-same-owner", "--no-same-permissions",
+            "--anchored", "--no-wildcards-match-slash",
+            "--exclude=*/roms/*/*",
+        ],
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )  # fmt: skip
+    _check_end(tarball, result.returncode, result.stderr)
     for name, target in _links(folder):
         within = os.path.normpath(os.path.join(folder, name, "..", target))
         if not Path(within).is_relative_to(folder):
@@ -105,16 +103,20 @@ def _check_members(tarball: Path) -> None:
             raise MissingToolError("tar", "tar") from err
         with listing:
             assert listing.stdout
-            for line in listing.stdout:
-                members += 1
-                size_bytes += _size_of(tarball, line)
-                if size_bytes > _MAX_BYTES or members > _MAX_MEMBERS:
-                    listing.kill()
-                    raise SourceError(
-                        f"{tarball}: larger than a QEMU can be: more than "
-                        f"{_MAX_BYTES >> 30} GiB or {_MAX_MEMBERS} files",
-                        EXPECTED,
-                    )
+            try:
+                for line in listing.stdout:
+                    members += 1
+                    size_bytes += _size_of(tarball, line)
+                    if size_bytes > _MAX_BYTES or members > _MAX_MEMBERS:
+                        raise SourceError(
+                            f"{tarball}: larger than a QEMU can be: more than "
+                            f"{_MAX_BYTES >> 30} GiB or {_MAX_MEMBERS} files",
+                            EXPECTED,
+                        )
+            except BaseException:
+                # It would go on reading, for as long as the tarball is.
+                listing.kill()
+                raise
         said.seek(0)
         _check_end(tarball, listing.returncode, said.read())
 

@@ -48,6 +48,11 @@ class WorkTree:
     home: Path
 
     @property
+    def lock(self) -> Path:
+        """The file of the lock under which it is used."""
+        return self.home.with_name(f"{self.home.name}.lock")
+
+    @property
     def _state(self) -> Path:
         return self.home / "tree.json"
 

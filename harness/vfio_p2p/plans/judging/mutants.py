@@ -6,15 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vfio_p2p.oracle.model import SERIES, Promise
 from vfio_p2p.oracle.rules import RULES
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.report.document import Document, unbroken
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.sections import Fate, MutantTrial, counted
 from vfio_p2p.series import Mutant
-from vfio_p2p.trace.formats import release_number
-from vfio_p2p.variant import release_of
 from vfio_p2p.verdict.assess import Assessment
 
 
@@ -108,20 +105,6 @@ def broken_by(found: Sequence[MutantRuns]) -> set[str]:
     }
 
 
-def is_newer(rule: Promise, qemu: str) -> bool:
-    """Return whether no run of a QEMU can show a rule to be broken.
-
-    :param rule: The rule.
-    :param qemu: The version string of the QEMU.
-    """
-    release = release_of(qemu)
-    if release is None:
-        return False
-    # What the series promises holds wherever the series is.
-    kept = rule.since != SERIES and release < release_number(rule.since)
-    return kept or release < release_number(rule.shown)
-
-
 def document(
     control: Sequence[Run],
     mutants: Sequence[MutantRuns],
@@ -144,7 +127,7 @@ def document(
     trials = [trial(one) for one in mutants]
     unproven = []
     if whole:
-        shown = {x.name for x in RULES if not is_newer(x, qemu)}
+        shown = {x.name for x in RULES if x.can_be_shown_by(qemu)}
         unproven = [
             x for x in unbroken(control, broken_by(mutants)) if x in shown
         ]
