@@ -134,7 +134,7 @@ def test_a_bundle_is_kept_whatever_became_of_the_run(
         ) -> list[CellResult]:
             (cell,) = cells
             path = setting.out / cell.name
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             made(cell, path)
             error = Assessment(
                 Verdict.ERROR, "not run", notes=("differs", f"See {path}.")

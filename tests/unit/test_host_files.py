@@ -7,10 +7,12 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -202,12 +204,105 @@ def test_nothing_is_published_on_failure(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_leftovers_of_a_kill_are_not_published(tmp_path: Path) -> None:
-    (tmp_path / ".x.partial").mkdir()
-    (tmp_path / ".x.partial" / "half").touch()
-    with publishing(tmp_path / "x"):
+# A process that is killed when all but the last step is done.
+KILLED = """\
+import os, signal, sys
+from pathlib import Path
+from vfio_p2p.machine import files
+def kill(*paths):
+    os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = files._exchange = kill
+path = Path(sys.argv[2])
+if sys.argv[1] == "file":
+    files.write_whole(path, b"old" * 100)
+else:
+    with files.publishing(path) as partial:
+        (partial / "half").touch()
+"""
+
+
+def killed(kind: str, path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, kind, path], check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists()
+    assert os.listdir(path.parent)
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_what_a_kill_has_left_goes_with_the_next_folder(
+    tmp_path: Path, name: str
+) -> None:
+    killed("folder", tmp_path / "x")
+    with publishing(tmp_path / name):
         pass
-    assert os.listdir(tmp_path / "x") == []
+    assert os.listdir(tmp_path) == [name]
+    assert os.listdir(tmp_path / name) == []
+
+
+def test_what_a_kill_has_left_goes_with_the_same_file(tmp_path: Path) -> None:
+    killed("file", tmp_path / "x")
+    write_whole(tmp_path / "x", b"1")
+    assert os.listdir(tmp_path) == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_what_has_the_name_of_a_half_is_left_alone(
+    tmp_path: Path, kind: str
+) -> None:
+    killed("file", tmp_path / "x")
+    (half,) = tmp_path.iterdir()
+    half.unlink()
+    match kind:
+        case "link":
+            half.symlink_to("/dev/zero")
+        case "folder":
+            half.mkdir()
+        case "pipe":
+            os.mkfifo(half)
+    write_whole(tmp_path / "x", b"1")
+    assert (tmp_path / "x").read_bytes() == b"1"
+
+
+def test_the_half_of_a_process_that_lives_stays(tmp_path: Path) -> None:
+    killed("file", tmp_path / "x")
+    (half,) = tmp_path.iterdir()
+    with half.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_whole(tmp_path / "x", b"1")
+    assert sorted(os.listdir(tmp_path)) == sorted([half.name, "x"])
+    write_whole(tmp_path / "x", b"2")
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_many_write_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+
+    def write(number: int) -> bool:
+        write_whole(path, b"%d" % number * 100_000)
+        text = path.read_bytes()
+        return text == text[:1] * 100_000
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(write, [x % 10 for x in range(400)]))
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+
+    def full(*args: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "no")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(NoSpaceError) as caught:
+        write_whole(tmp_path / "x", b"new")
+    assert str(tmp_path / "x") in caught.value.what
+    assert "XDG_CACHE_HOME" not in caught.value.hint
+    assert os.listdir(tmp_path) == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"old"
 
 
 def test_an_interrupted_removal_is_completed(tmp_path: Path) -> None:
@@ -218,7 +313,7 @@ def test_an_interrupted_removal_is_completed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["x", ".x.partial", ".x.doomed"])
+@pytest.mark.parametrize("name", ["x", ".x.doomed"])
 @pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
 def test_files_and_links_are_replaced(
     tmp_path: Path, name: str, kind: str

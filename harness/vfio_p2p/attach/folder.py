@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from vfio_p2p.machine.files import remove_tree
+from vfio_p2p.machine.temporary import temporary_folder
 
 _NAME = re.compile(r"migration-\d{6,12}")
 
@@ -32,8 +33,9 @@ def sweep(out: Path) -> None:
     :param out: The folder, which need not exist; nobody records into it.
     """
     if out.is_dir():
-        for path in out.glob(".migration-*.partial"):
-            remove_tree(path)
+        # Whoever makes one removes those that are left.
+        with temporary_folder(out):
+            pass
 
 
 def prune(out: Path, keep: int) -> None:

@@ -4,6 +4,7 @@
 Three locks guard the cache. `exclusive` keeps two processes from making the
 same entry. `used` keeps an entry from being pruned, for as long as a process
 may read it. `unused` is what pruning takes: it fails while an entry is used.
+A cache whose file system has no such locks is refused.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
@@ -20,12 +22,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vfio_p2p.errors import NoSpaceError, UsageError
+from vfio_p2p.machine.flock import holds, no_locks, take
+from vfio_p2p.machine.temporary import temporary_folder
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 # renameat2(2)
 _AT_FDCWD = -100
 _EXCHANGE = 2
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # Descriptors of the entries that `used` holds, by device and inode.
 _HELD: dict[tuple[int, int], int] = {}
@@ -42,6 +48,8 @@ def exclusive(
 
     :param path: The lock's file, made when it is missing.
     :param waiting: Called once if another process holds the lock.
+    :raise UsageError: When there can be no lock: the folder is read-only,
+        or its file system has no locks that hold.
     """
     with _locked(path, waiting, wait=True) as fd:
         assert fd is not None
@@ -55,6 +63,7 @@ def exclusive_if_free(path: Path) -> Iterator[bool]:
     :param path: The lock's file, made when it is missing. It may be
                  removed while the lock is held: whoever waits for it
                  makes a new one.
+    :raise UsageError: As `exclusive`.
     """
     with _locked(path, None, wait=False) as fd:
         yield fd is not None
@@ -65,11 +74,10 @@ def _locked(
     path: Path, waiting: Callable[[], None] | None, *, wait: bool
 ) -> Iterator[int | None]:
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = _open_lock(path)
         try:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                take(fd, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
                     yield None
@@ -77,16 +85,31 @@ def _locked(
                 if waiting:
                     waiting()
                     waiting = None
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                take(fd, path, fcntl.LOCK_EX)
             # A cache may be deleted at any time, including its locks. If
             # the file was, the next process will lock another one.
             if _same_file(fd, path):
+                if not holds(fd, path):
+                    raise no_locks(path, "two processes can have the same one")
                 # Closed and not unlocked: unlocking would take the
                 # lock away from children that still run.
                 yield fd
                 return
         finally:
             os.close(fd)
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as err:
+        if err.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise UsageError(
+            f"{path.parent} cannot be written: {err.strerror}",
+            "Set XDG_CACHE_HOME to a folder that you can write to.",
+        ) from err
 
 
 def _same_file(fd: int, path: Path) -> bool:
@@ -153,7 +176,7 @@ def _hold(path: Path) -> int | None:
         return None
     try:
         # The wait is for a renaming at most.
-        fcntl.flock(fd, fcntl.LOCK_SH)
+        take(fd, path, fcntl.LOCK_SH)
         if _same_file(fd, path):
             touch(path)
             return fd
@@ -180,7 +203,7 @@ def unused(path: Path) -> Iterator[bool]:
         return
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take(fd, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
@@ -198,10 +221,11 @@ def publishing(final: Path) -> Iterator[Path]:
 
     :param final: The folder's final name.
     """
-    partial = final.with_name(f".{final.name}.partial")
-    remove_tree(partial)
-    partial.mkdir(parents=True)
-    try:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # Those that killed processes have left there are removed, too.
+    with temporary_folder(final.parent) as folder:
+        partial = folder / final.name
+        partial.mkdir()
         yield partial
         _sync(partial)
         # An old folder is there until the new one is.
@@ -209,12 +233,6 @@ def publishing(final: Path) -> Iterator[Path]:
             remove_tree(final)
             partial.rename(final)
         _sync(final.parent)
-        with suppress(OSError):
-            # The new one is whole, whatever becomes of the old one.
-            remove_tree(partial)
-    except BaseException:
-        remove_tree(partial)
-        raise
 
 
 def _exchange(new: Path, old: Path) -> bool:
@@ -270,6 +288,7 @@ def write_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
     :param mode: Its permissions, less those that the umask takes away.
     :raise UsageError: When something is there that is no regular file: a
                        device, a pipe, a folder or a link.
+    :raise NoSpaceError: When the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
@@ -278,15 +297,61 @@ def write_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
                 f"{path} exists, and is not a regular file",
                 "Name another file.",
             )
-    new = path.with_name(f".vfio-p2p.{secrets.token_hex(8)}")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    new, fd = _beside(path, mode)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
-        new.rename(path)
-    except BaseException:
+            file.flush()
+            # Its lock keeps others from removing it.
+            new.rename(path)
+    except BaseException as err:
         new.unlink(missing_ok=True)
+        if isinstance(err, OSError) and err.errno in _FULL:
+            raise NoSpaceError(path, hint="Free some room there.") from err
         raise
+
+
+def _beside(path: Path, mode: int) -> tuple[Path, int]:
+    """Make the file that is going to be `path`, and open it.
+
+    It has the same name each time, so that what a killed process has left is
+    found, and is locked while its process writes it.  If another process
+    does so, or there are no locks, it has a name of its own.
+    """
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    usual = path.with_name(f".vfio-p2p.{name}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with suppress(OSError, UsageError):
+        _discard(usual)
+    with suppress(FileExistsError):
+        fd = os.open(usual, flags, mode)
+        try:
+            take(fd, usual, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _same_file(fd, usual):
+                if holds(fd, usual):
+                    return usual, fd
+                usual.unlink()
+        except BlockingIOError:
+            # Who took it for one that is left removes it.
+            pass
+        except UsageError:
+            usual.unlink(missing_ok=True)
+        os.close(fd)
+    own = path.with_name(f".vfio-p2p.{secrets.token_hex(8)}")
+    return own, os.open(own, flags, mode)
+
+
+def _discard(path: Path) -> None:
+    """Remove a file, unless it is locked."""
+    fd = os.open(
+        path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    )
+    try:
+        take(fd, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _same_file(fd, path):
+            path.unlink()
+    finally:
+        os.close(fd)
 
 
 def remove_tree(path: Path) -> None:
@@ -337,7 +402,7 @@ def room_for(path: Path, needed_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _FULL:
             raise
         raise out_of_space(path, needed_bytes) from error
 

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from vfio_p2p.errors import UsageError
+from vfio_p2p.machine.flock import holds, take
+
 PREFIX = "vfio-p2p-tmp-"
 
 
@@ -30,7 +33,6 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     """
     prefix = f".{PREFIX}" if parent else PREFIX
     where = parent or Path(tempfile.gettempdir())
-    _sweep(where, prefix)
     folder, fd = _locked(where, prefix)
     try:
         yield folder
@@ -45,13 +47,24 @@ def _locked(where: Path, prefix: str) -> tuple[Path, int]:
         # Somebody may take it for one that is left, and remove it.
         with suppress(FileNotFoundError):
             fd = _open(folder)
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                take(fd, folder, fcntl.LOCK_EX)
+            except UsageError:
+                # Nobody can lock it, and so nobody removes it.
+                return folder, fd
             if folder.exists():
+                if holds(fd, folder):
+                    sweep(where, prefix)
                 return folder, fd
             os.close(fd)
 
 
-def _sweep(where: Path, prefix: str) -> None:
+def sweep(where: Path, prefix: str = f".{PREFIX}") -> None:
+    """Remove the folders that killed processes of the same user have left.
+
+    :param where: The folder that they are in.
+    :param prefix: How their names begin.
+    """
     for folder in where.glob(f"{prefix}*"):
         # Of another user, or removed by somebody else meanwhile.
         with suppress(OSError):

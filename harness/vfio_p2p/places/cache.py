@@ -26,6 +26,7 @@ from vfio_p2p.machine.files import (
     room_for,
     using,
 )
+from vfio_p2p.machine.temporary import sweep
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S, ExactPlace, Place
@@ -130,13 +131,16 @@ def keep(bundle: Bundle) -> None:
     :raise NoSpaceError: When the disk is too full.
     """
     path = _path(bundle.manifest.inputs)
+    results = cache_dir() / "results"
     # Nobody holds the lock for longer than such a copy takes.
     with (
-        exclusive(cache_dir() / "results" / "lock"),
+        exclusive(results / "lock"),
         room_for(path, 2 * _size_bytes(bundle)),
         publishing(path) as partial,
     ):
         copy_files(bundle.path, partial)
+    for folder in results.glob("[0-9a-f][0-9a-f]"):
+        sweep(folder)
 
 
 def check_same(known: Bundle, made: Bundle) -> None:

@@ -14,7 +14,8 @@ from vfio_p2p.bundle.manifest import version_of
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import check_replaceable, claimed, pack
 from vfio_p2p.errors import HostError, SkipError, UsageError
-from vfio_p2p.machine.files import copy_files, publishing, remove_tree
+from vfio_p2p.machine.files import copy_files, publishing
+from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.devices import load_for
 from vfio_p2p.plans.ends import (
@@ -167,20 +168,16 @@ def _run(
     workshop: Workshop,
 ) -> CellResult:
     """Make the run under its usual name, and then move its bundle."""
-    private = out.with_name(f".{out.name}.run")
-    remove_tree(private)
-    made = private / cell.name
-    alone = replace(setting, out=private, jobs=1)
-    try:
-        (result,) = workshop.run([cell], alone, reporter)
-    finally:
-        # The bundle is kept even after an error: a run that differs from an
-        # earlier one has to be examined.
+    with temporary_folder(out.parent) as private:
+        made = private / cell.name
+        alone = replace(setting, out=private, jobs=1)
         try:
+            (result,) = workshop.run([cell], alone, reporter)
+        finally:
+            # The bundle is kept even after an error: a run that differs from
+            # an earlier one has to be examined.
             if made.exists():
                 _move(made, out)
-        finally:
-            remove_tree(private)
     if result.bundle is None:
         what, *hints = result.assessment.notes
         if result.assessment.verdict is Verdict.SKIP:
