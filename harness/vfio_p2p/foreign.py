@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from vfio_p2p.errors import UsageError
+
 #: What decoding JSON can raise: msgspec does not turn a text that is no UTF-8
 #: into an error of its own, nor one that is nested too deeply.
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -93,9 +95,46 @@ def read_listing(path: Path) -> dict[str, str] | None:
     :param path: A JSON object of strings.
     :return: The object; None if the file is missing or damaged, so that the
         entry has to be made again.
+    :raise UsageError: When a newer vfio-p2p has written it.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-    except (FileNotFoundError, *NOT_JSON):
+        data = path.read_bytes()
+        found = msgspec.json.decode(data, type=dict[str, str])
+    except FileNotFoundError:
+        return None
+    except NOT_JSON:
+        # So far, such a file has no format.
+        check_format(path, data, 0)
         return None
     return found or None
+
+
+def check_format(path: Path, data: bytes, known: int) -> None:
+    """See that a file of the cache is not newer than we are.
+
+    :param path: The file, for the message.
+    :param data: Its content.
+    :param known: The newest format of such files that is known here.
+    :raise UsageError: When it is; it is not to be replaced as if it were
+        damaged.
+    """
+    if (number := format_in(data)) > known:
+        raise UsageError(
+            f"{path}: a newer vfio-p2p has written this, in format {number}",
+            "Use that one, or set XDG_CACHE_HOME to another folder.",
+        )
+
+
+def format_in(data: bytes) -> int:
+    """Return the format that a JSON document names; 0 if it names none.
+
+    :param data: Any bytes.
+    """
+
+    class Header(msgspec.Struct):
+        format: int
+
+    try:
+        return msgspec.json.decode(data, type=Header).format
+    except NOT_JSON:
+        return 0

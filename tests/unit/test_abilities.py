@@ -113,6 +113,10 @@ def test_answers_are_kept(
     (kept,) = (tmp_path / "cache").rglob("a*.json")
     kept.write_text("{")
     assert abilities_of(argv, "a" * 64) == first
+    for newer in '{"format": 99}', '{"format": 99, "machines": []}':
+        kept.write_text(newer)
+        assert abilities_of(argv, "a" * 64) == first
+        assert kept.read_text() == newer
 
 
 @pytest.mark.parametrize(

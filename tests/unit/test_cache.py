@@ -215,6 +215,57 @@ def test_leftovers_of_a_kill_are_pruned(home: Path) -> None:
     assert sorted(names(done.removed, home)) == left
 
 
+def test_what_a_kill_of_pruning_has_left_is_pruned_at_once(
+    home: Path,
+) -> None:
+    left = ["builds/.b2.pruned-17", "results/ab/.vfio-p2p-tmp-x"]
+    for name in left:
+        (home / name).mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", USER, left[1]],
+        cwd=home,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as user:
+        # A process that lives has locked its temporary folder.
+        assert user.stdout
+        user.stdout.readline()
+        done = prune(CacheLimits(keep_bytes=-1), home=home)
+        user.communicate()
+    assert names(done.busy, home) == left[1:]
+    assert left[0] in names(done.removed, home)
+    done = prune(CacheLimits(keep_bytes=-1), home=home)
+    assert left[1:] == names(done.removed, home)
+
+
+MARKS = {
+    "builds/b1/build.json": 1,
+    "work/w1/tree.json": 0,
+    "sources/s1/files.json": 0,
+    "testbed/kits/k1/packages.json": 0,
+    "testbed/images/i1/image.json": 0,
+    "results/ab/abcd/manifest.json": 3,
+    "abilities/q1.json": 2,
+}
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_what_a_newer_version_has_made_stays(home: Path, name: str) -> None:
+    entry = next(x for x in ENTRIES.values() if name.startswith(x))
+    mark = home / name
+    mark.write_text(f'{{"format": {MARKS[name] + 1}, "other": []}}')
+    age(home / entry, 99 * DAY_S)
+    others = [x for x in cache_entries(home) if x.kind is CacheKind.OTHER]
+    assert names(others, home) == [entry]
+    done = prune(CacheLimits(keep_bytes=-1, older_than_s=0), home=home)
+    assert mark.exists()
+    assert entry not in [*names(done.removed, home), *names(done.busy, home)]
+    mark.write_text(f'{{"format": {MARKS[name]}, "other": []}}')
+    age(home / entry, 99 * DAY_S)
+    done = prune(CacheLimits(keep_bytes=-1), home=home)
+    assert entry in names(done.removed, home)
+
+
 def test_a_log_that_may_still_be_written_stays(home: Path) -> None:
     age(home / "logs" / "w1-b1.log", 60)
     done = prune(CacheLimits(keep_bytes=-1), home=home)

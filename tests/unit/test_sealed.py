@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import time
@@ -19,6 +20,8 @@ from vfio_p2p.devices import Driver
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places import CachedPlace, Job
+from vfio_p2p.places.sealed import outer
+from vfio_p2p.progress import silent
 from vfio_p2p.qemu.program import Program
 from vfio_p2p.scenario.load import load
 
@@ -139,6 +142,30 @@ async def test_a_damaged_one_is_run_again(
     assert await run(vm(""), path) == digest
 
 
+async def test_one_of_a_newer_format_is_left_alone(
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
+) -> None:
+    digest = await run(vm(GOOD), tmp_path / "b" / "one")
+    (kept,) = (cache_dir() / "results").rglob("manifest.json")
+    text = json.dumps({**json.loads(kept.read_text()), "format": 99})
+    kept.write_text(text)
+    assert await run(vm(GOOD), tmp_path / "b" / "two") == digest
+    assert kept.read_text() == text
+
+
+def test_what_kills_have_left_in_the_cache_goes(
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
+) -> None:
+    left = [
+        cache_dir() / "results" / name / ".vfio-p2p-tmp-x"
+        for name in ("00", "ff")
+    ]
+    for path in left:
+        path.mkdir(parents=True)
+    CachedPlace(vm(GOOD).place(program())).prepare(silent)
+    assert not any(path.exists() for path in left)
+
+
 async def test_rerun(tmp_path: Path, vm: Callable[[str], FakeTestbed]) -> None:
     path = tmp_path / "b" / "one"
     digest = await run(vm(GOOD), path)
@@ -207,6 +234,29 @@ async def test_outer_qemu_that_fails(
     testbed = vm("sys.exit('qemu: cannot allocate memory')")
     err = await failure(testbed, tmp_path / "bundles" / "one")
     assert "qemu: cannot allocate memory" in err.what
+
+
+@pytest.mark.parametrize("counted", [True, False])
+async def test_outer_vm_that_is_killed(
+    tmp_path: Path,
+    vm: Callable[[str], FakeTestbed],
+    monkeypatch: pytest.MonkeyPatch,
+    counted: bool,
+) -> None:
+    stat = tmp_path / "vmstat"
+    stat.write_text("oom_kill 1\nzswpin 0\n")
+    monkeypatch.setattr(outer, "_VMSTAT", stat)
+    count = f"open({str(stat)!r}, 'w').write('oom_kill 2')\n"
+    testbed = vm(f"{count if counted else ''}os.kill(os.getpid(), 9)")
+    err = await failure(testbed, tmp_path / "bundles" / "one")
+    assert "was killed" in err.what
+    assert ("the kernel killed" in err.what) == counted
+    assert "memory" in err.what
+    assert "--jobs" in err.hint
+    assert "one.console.txt" in err.hint
+    stat.unlink()
+    err = await failure(vm("os.kill(os.getpid(), 9)"), tmp_path / "b" / "one")
+    assert "the usual cause" in err.what
 
 
 async def test_outer_vm_that_hangs(

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 import msgspec
 
-from vfio_p2p.bundle.manifest import OWN, Inputs, trace_file
+from vfio_p2p.bundle.manifest import (
+    FORMAT,
+    MANIFEST,
+    OWN,
+    Inputs,
+    trace_file,
+)
 from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import writing
 from vfio_p2p.errors import BundleError, TestbedError
+from vfio_p2p.foreign import format_in
 from vfio_p2p.machine.files import (
     copy_files,
     exclusive,
@@ -26,7 +33,7 @@ from vfio_p2p.machine.files import (
     room_for,
     using,
 )
-from vfio_p2p.machine.temporary import sweep
+from vfio_p2p.machine.temporary import PREFIX, sweep
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S, ExactPlace, Place
@@ -69,8 +76,16 @@ class CachedPlace:
         self._place.check()
 
     def prepare(self, progress: Progress) -> None:
-        """Make the place ready; see `Place.prepare`."""
+        """Make the place ready; see `Place.prepare`.
+
+        What killed processes have left in the cache is removed.
+        """
         self._place.prepare(progress)
+        results = cache_dir() / "results"
+        if left := {x.parent for x in results.glob(f"*/.{PREFIX}*")}:
+            with exclusive(results / "lock"):
+                for folder in left:
+                    sweep(folder)
 
     def refusal(self, scenario: Scenario) -> str:
         """Say what the place says; see `Place.refusal`."""
@@ -127,10 +142,15 @@ def find(inputs: Inputs) -> Bundle | None:
 def keep(bundle: Bundle) -> None:
     """Keep the bundle of a run.
 
+    One that a newer vfio-p2p has kept stays as it is.
+
     :param bundle: The bundle.
     :raise NoSpaceError: When the disk is too full.
     """
     path = _path(bundle.manifest.inputs)
+    with suppress(OSError):
+        if format_in((path / MANIFEST).read_bytes()) > FORMAT:
+            return
     results = cache_dir() / "results"
     # Nobody holds the lock for longer than such a copy takes.
     with (
@@ -139,8 +159,6 @@ def keep(bundle: Bundle) -> None:
         publishing(path) as partial,
     ):
         copy_files(bundle.path, partial)
-    for folder in results.glob("[0-9a-f][0-9a-f]"):
-        sweep(folder)
 
 
 def check_same(known: Bundle, made: Bundle) -> None:

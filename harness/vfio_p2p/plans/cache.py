@@ -16,9 +16,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePath
 
+from vfio_p2p.bundle import manifest
+from vfio_p2p.foreign import format_in
 from vfio_p2p.machine.files import exclusive_if_free, remove, unused
+from vfio_p2p.machine.temporary import PREFIX
 from vfio_p2p.paths import cache_dir
+from vfio_p2p.places.sealed.image import FILES
+from vfio_p2p.places.sealed.kit import PACKAGES
 from vfio_p2p.progress import Progress, silent
+from vfio_p2p.qemu import abilities
+from vfio_p2p.qemu.job import FORMAT as STORE
+from vfio_p2p.qemu.source import LISTING
+from vfio_p2p.qemu.store import INFO
+from vfio_p2p.qemu.worktree import STATE
 
 KEEP_BYTES = 20 << 30
 
@@ -43,7 +53,7 @@ class CacheKind(StrEnum):
     LOGS = "logs"               # of builds and runs that failed
     BISECT = "bisect"           # what an interrupted bisection left
     LOCKS = "locks"             # locks of entries that are gone
-    OTHER = "other"             # not ours to judge; never removed
+    OTHER = "other"             # unknown here, or newer; never removed
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,10 @@ class _Shelf:
     """A place in the cache with entries of one kind.
 
     :param pattern: A glob below the cache.
+    :param mark: The file of an entry that names its format; empty if the
+                 entry is that file.  None if there is none.
+    :param known: The newest format that is known here; 0 if there is none
+                  so far.
     :param lock: The lock that is held while an entry is being made, with
                  `{path}` for the entry and `{parent}` for its folder;
                  empty where there is none.
@@ -114,22 +128,39 @@ class _Shelf:
     kind: CacheKind
     pattern: str
     lock: str = ""
+    mark: str | None = None
+    known: int = 0
+
+    def has_newer(self, path: Path) -> bool:
+        """Return whether a newer vfio-p2p has made an entry."""
+        if self.mark is None:
+            return False
+        try:
+            data = (path / self.mark).read_bytes()
+        except OSError:
+            return False
+        return format_in(data) > self.known
 
 
 _LOCK_SUFFIX = ".lock"
 
 _SHELVES = (
-    _Shelf(CacheKind.BUILDS, "builds/*", "{parent}/lock"),
-    _Shelf(CacheKind.WORK, "work/*", "{path}.lock"),
-    _Shelf(CacheKind.SOURCES, "sources/*", "{path}.lock"),
+    _Shelf(CacheKind.BUILDS, "builds/*", "{parent}/lock", INFO, STORE),
+    _Shelf(CacheKind.WORK, "work/*", "{path}.lock", STATE),
+    _Shelf(CacheKind.SOURCES, "sources/*", "{path}.lock", LISTING),
     _Shelf(CacheKind.DOWNLOADS, "downloads/*", "{parent}/lock"),
     _Shelf(CacheKind.DEBS, "debs/*"),
     _Shelf(CacheKind.APT, "apt/*", "{path}/lock"),
-    _Shelf(CacheKind.KITS, "testbed/kits/*", "{path}.lock"),
+    _Shelf(CacheKind.KITS, "testbed/kits/*", "{path}.lock", PACKAGES),
     _Shelf(CacheKind.KITS, "testbed/linux/*", "{path}.lock"),
-    _Shelf(CacheKind.IMAGES, "testbed/images/*", "{path}.lock"),
-    _Shelf(CacheKind.RESULTS, "results/*/*", "{parent}/../lock"),
-    _Shelf(CacheKind.ABILITIES, "abilities/*"),
+    _Shelf(CacheKind.IMAGES, "testbed/images/*", "{path}.lock", FILES),
+    _Shelf(
+        CacheKind.RESULTS, "results/*/*", "{parent}/../lock",
+        manifest.MANIFEST, manifest.FORMAT,
+    ),
+    _Shelf(
+        CacheKind.ABILITIES, "abilities/*", mark="", known=abilities.FORMAT
+    ),
     _Shelf(CacheKind.LOGS, "logs/*"),
     _Shelf(CacheKind.LOGS, "testbed/*.log"),
     _Shelf(CacheKind.BISECT, "bisect/*", "{path}.lock"),
@@ -205,7 +236,10 @@ def _entries(home: Path) -> Iterator[tuple[CacheEntry, Path | None]]:
             if "{path}." in shelf.lock and path.suffix == _LOCK_SUFFIX:
                 locks.add(path)
                 continue
-            yield from _entry(shelf.kind, path, lock)
+            kind = shelf.kind
+            if shelf.has_newer(path):
+                kind = CacheKind.OTHER
+            yield from _entry(kind, path, lock)
     for path in sorted(locks):
         # The other locks are removed with their entries.
         if not path.with_suffix("").exists():
@@ -252,7 +286,10 @@ def _whole_name(name: str) -> str:
 def _remove(entry: CacheEntry, lock: Path | None, *, dry_run: bool) -> bool:
     """Remove an entry unless it is used; tell whether it is gone."""
     path = entry.path
-    hidden = path.name.startswith(".")
+    # Nobody uses what is being pruned, and temporary folders are locked.
+    hidden = path.name.startswith(".") and not (
+        ".pruned-" in path.name or path.name.startswith(f".{PREFIX}")
+    )
     if (hidden or entry.kind is CacheKind.LOGS) and (
         time.time() - entry.used_s < _REST_S
     ):

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from vfio_p2p.errors import UsageError
-from vfio_p2p.foreign import NOT_JSON
+from vfio_p2p.foreign import NOT_JSON, format_in
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.machine.process import bound
 from vfio_p2p.paths import cache_dir
@@ -76,9 +76,10 @@ def abilities_of(
     """
     path = cache_dir() / "abilities" / f"{content}.json"
     wanted = {VFIO, *types}
+    data = path.read_bytes() if path.exists() else b""
     try:
-        kept = msgspec.json.decode(path.read_bytes(), type=Abilities)
-    except (FileNotFoundError, *NOT_JSON):
+        kept = msgspec.json.decode(data, type=Abilities)
+    except NOT_JSON:
         pass
     else:
         if kept.format == FORMAT:
@@ -86,7 +87,9 @@ def abilities_of(
                 return kept
             wanted |= kept.properties.keys()
     found = ask(argv, wanted)
-    write_whole(path, msgspec.json.encode(found, order="deterministic"))
+    if format_in(data) <= FORMAT:
+        # What a newer vfio-p2p has kept is not ours to replace.
+        write_whole(path, msgspec.json.encode(found, order="deterministic"))
     return found
 
 

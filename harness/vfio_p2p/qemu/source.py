@@ -23,6 +23,8 @@ from vfio_p2p.qemu.tarball import EXPECTED, unpack
 from vfio_p2p.series.git import Revision, revision_of, run_git
 from vfio_p2p.series.tree import read_version
 
+LISTING = "files.json"
+
 # The size of a QEMU tree without the firmware sources, with some reserve.
 UNPACKED_BYTES = 512 << 20
 
@@ -154,7 +156,7 @@ def _from_tarball(path: Path, kind: str, progress: Progress) -> Source:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     home = cache_dir() / "sources" / digest[:32]
-    listing = home / "files.json"
+    listing = home / LISTING
     with exclusive(home.with_name(f"{home.name}.lock")):
         files = read_listing(listing) if used(home) else None
         if files is None:
@@ -168,7 +170,7 @@ def _from_tarball(path: Path, kind: str, progress: Progress) -> Source:
                 unpack(path, tree)
                 _check_landmarks(tree, str(path))
                 files = _identify(tree, _walk(tree, PurePosixPath()))
-                (partial / "files.json").write_bytes(
+                (partial / LISTING).write_bytes(
                     msgspec.json.encode(files)
                 )
             used(home)

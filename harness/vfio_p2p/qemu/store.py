@@ -17,12 +17,14 @@ from typing import Any
 
 import msgspec
 
-from vfio_p2p.foreign import NOT_JSON
+from vfio_p2p.foreign import NOT_JSON, check_format
 from vfio_p2p.machine.files import exclusive, publishing, used
 from vfio_p2p.machine.process import bound
 from vfio_p2p.qemu.job import FORMAT, BuildJob
 from vfio_p2p.qemu.ninja import check_status
 from vfio_p2p.qemu.worktree import BINARY
+
+INFO = "build.json"
 
 
 class BuildInfo(msgspec.Struct, frozen=True):
@@ -77,14 +79,17 @@ class Store:
         """Find a build; None if it is missing or damaged.
 
         A build that was found is not pruned before this process ends.
+
+        :raise UsageError: When a newer vfio-p2p has stored it.
         """
         directory = self.home / key
         if not used(directory):
             return None
+        path = directory / INFO
         try:
-            info = msgspec.json.decode(
-                (directory / "build.json").read_bytes(), type=BuildInfo
-            )
+            data = path.read_bytes()
+            check_format(path, data, FORMAT)
+            info = msgspec.json.decode(data, type=BuildInfo)
             digest = _sha256(directory / BINARY)
         except (FileNotFoundError, *NOT_JSON):
             return None
@@ -129,7 +134,7 @@ def _fill(folder: Path, job: BuildJob, binary: Path, log: Path) -> BuildInfo:
         revision_s=revision.time_s if revision else None,
     )
     text = msgspec.json.format(msgspec.json.encode(info)) + b"\n"
-    (folder / "build.json").write_bytes(text)
+    (folder / INFO).write_bytes(text)
     shutil.copyfile(log, folder / "build.log")
     return info
 

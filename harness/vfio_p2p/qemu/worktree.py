@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p.errors import BuildError
+from vfio_p2p.foreign import read_listing
 from vfio_p2p.machine.files import remove_tree, write_whole
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu.job import BuildJob
@@ -30,6 +31,7 @@ from vfio_p2p.qemu.recipe import DEVICE_LIST
 from vfio_p2p.qemu.source import identity
 
 BINARY = "qemu-system-x86_64"
+STATE = "tree.json"
 
 _HAS_VALGRIND = b"cc.has_header('valgrind/valgrind.h')"
 
@@ -54,7 +56,7 @@ class WorkTree:
 
     @property
     def _state(self) -> Path:
-        return self.home / "tree.json"
+        return self.home / STATE
 
     @property
     def needed_bytes(self) -> int:
@@ -106,14 +108,11 @@ class WorkTree:
 
         The result is empty if the state of the folder is unknown.
         """
-        state: dict[str, str] = {}
-        if self._state.exists():
-            state = msgspec.json.decode(
-                self._state.read_bytes(), type=dict[str, str]
-            )
-            self._state.unlink()
-        else:
+        state = read_listing(self._state)
+        if state is None:
             remove_tree(self.home)
+            return {}
+        self._state.unlink()
         return state
 
     def _put_state(self, state: Mapping[str, str]) -> None:

@@ -39,7 +39,7 @@ from vfio_p2p.progress import Progress, silent
 from vfio_p2p.scenario.argv import HEARTBEAT
 
 _FORMAT = 6
-_FILES = "image.json"
+FILES = "image.json"
 _LIBRARIES = "lib/x86_64-linux-gnu"
 _LOADER = "ld-linux-x86-64.so.2"
 _PYTHON = "usr/lib/python{}"
@@ -130,7 +130,7 @@ def get_image(
                             "Run the command again when nothing changes them.",
                         )
                     files = _digests(partial)
-                    (partial / _FILES).write_bytes(
+                    (partial / FILES).write_bytes(
                         msgspec.json.encode(files)
                     )
                 used(path)
@@ -151,14 +151,14 @@ def _digests(folder: Path) -> dict[str, str]:
             path.read_bytes()
         ).hexdigest()
         for path in _files(folder)
-        if path.name != _FILES
+        if path.name != FILES
     }
 
 
 def _stored(path: Path) -> dict[str, str] | None:
     """Read the digests of a cached image; None if it is not whole."""
     try:
-        files = read_listing(path / _FILES)
+        files = read_listing(path / FILES)
     except OSError:
         return None
     return files if files and files == _digests(path) else None

@@ -27,7 +27,7 @@ from vfio_p2p.progress import Progress
 from vfio_p2p.qemu.apt import AptRoot, unpack
 
 _NEEDED_BYTES = 1 << 30
-_PACKAGES = "packages.json"
+PACKAGES = "packages.json"
 
 
 class Mtty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,11 +154,11 @@ def stored_kit(
     key = hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()[:32]
     path = cache_dir() / "testbed" / "kits" / key
     with exclusive(path.with_name(f"{key}.lock")):
-        packages = read_listing(path / _PACKAGES) if used(path) else None
+        packages = read_listing(path / PACKAGES) if used(path) else None
         if packages is None:
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
                 packages = make(partial)
-                (partial / _PACKAGES).write_bytes(
+                (partial / PACKAGES).write_bytes(
                     msgspec.json.encode(packages, order="sorted")
                 )
             used(path)

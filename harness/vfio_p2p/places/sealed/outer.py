@@ -19,7 +19,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -65,6 +67,11 @@ _KERNEL_ARGUMENTS = (
     "initcall_blacklist=jent_mod_init,crypto_kdf108_init,"
     "load_system_certificate_list,init_kprobe_trace,trace_eval_init"
 )
+
+
+# Counts the processes that the kernel has killed, in all cgroups.
+_VMSTAT = Path("/proc/vmstat")
+_OOM_KILL = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,7 @@ async def run_sealed(
         by default, the VM runs a scenario.
     :raise TestbedError: When the VM does not end as it should.
     """
+    killed_before = _killed_for_memory()
     (folder / MAILBOX).touch()
     os.truncate(folder / MAILBOX, SIZE_BYTES)
     backend = f"memory-backend-file,id=mailbox,size={SIZE_BYTES},share=on"
@@ -225,6 +233,8 @@ async def run_sealed(
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+    if process.returncode == -signal.SIGKILL:
+        raise _killed(_killed_for_memory() > killed_before)
     if process.returncode:
         said = stderr.decode(errors="backslashreplace").strip()
         raise TestbedError(
@@ -232,3 +242,27 @@ async def run_sealed(
             "Try 'vfio-p2p testbed shell', which starts the VM as well.",
         )
 
+
+def _killed_for_memory() -> int:
+    """Return how many processes were killed for lack of memory so far."""
+    found = None
+    with suppress(OSError):
+        found = _OOM_KILL.search(_VMSTAT.read_text())
+    return int(found[1]) if found else 0
+
+
+def _killed(out_of_memory: bool) -> TestbedError:
+    """Return the error of a VM that somebody has killed.
+
+    :param out_of_memory: Whether the kernel has killed processes for lack of
+        memory since the VM was started.
+    """
+    why = "the usual cause is that memory runs out"
+    if out_of_memory:
+        why = "memory ran out, and the kernel killed a process"
+    return TestbedError(
+        f"the outer VM was killed: {why}",
+        f"A run takes more than {RAM_MIB} MiB. Run fewer jobs at a time with "
+        "--jobs, free some memory, or raise the limit of the container or "
+        "cgroup.",
+    )
