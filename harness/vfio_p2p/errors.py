@@ -116,7 +116,7 @@ class NoSpaceError(InputError):
     :param path: The place where room is needed.
     :param needed_bytes: How much is needed, if known.
     :param free_bytes: How much is free, if known.
-    :param hint: What to do, if the place is not the cache.
+    :param hint: What to do, if there is more to say.
     """
 
     def __init__(
@@ -129,12 +129,14 @@ class NoSpaceError(InputError):
         detail = ""
         if needed_bytes is not None and free_bytes is not None:
             detail = (
-                f": {needed_bytes >> 20} MiB needed, "
+                f": {-(-needed_bytes >> 20)} MiB needed, "
                 f"{free_bytes >> 20} MiB free"
             )
         super().__init__(
             f"no room under {path}{detail}",
-            hint or "Free some room, or set XDG_CACHE_HOME to a larger disk.",
+            hint
+            or "Free some room there. XDG_CACHE_HOME can name another disk "
+            "for the cache, and TMPDIR one for temporary files.",
         )
         self.path = path
         self.needed_bytes = needed_bytes

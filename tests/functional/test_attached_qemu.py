@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -137,7 +138,9 @@ class Attach(Test):
                 self.fail(f"it never came to this: {what}")
             time.sleep(0.05)
 
-    def record(self, *words: str) -> subprocess.Popen[str]:
+    def record(
+        self, *words: str, stderr: int | None = None
+    ) -> subprocess.Popen[str]:
         """Start the command, and wait until it listens to both."""
         process = subprocess.Popen(
             [
@@ -148,6 +151,7 @@ class Attach(Test):
             ],
             env=self.environment,
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         self.processes.append(process)
@@ -367,6 +371,31 @@ class Attach(Test):
             timeout=_LIMIT_S,
             check=False,
         )
+
+    def test_a_full_disk(self) -> None:
+        """It is said so, nothing half stays, and QEMU does not notice."""
+        self.both()
+        before = self.qmp["source"].enabled()
+        self.out.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1028k", "none"]
+        done = subprocess.run([*mount, self.out], check=False)
+        if done.returncode:
+            self.cancel("only root can mount")
+        try:
+            process = self.record(stderr=subprocess.PIPE)
+            with suppress(OSError), (self.out / "fill").open("wb") as file:
+                file.write(bytes(1 << 20))
+            self.migrate()
+            assert process.stderr
+            said = process.stderr.read()
+            process.stderr.close()
+            self.assertEqual(process.wait(_LIMIT_S), 2)
+            self.assertIn(f"no room under {self.out}", said)
+            self.assertEqual(os.listdir(self.out), ["fill"])
+        finally:
+            subprocess.run(["umount", self.out], check=True)
+        for side in ("source", "destination"):
+            self.assertEqual(self.qmp[side].enabled(), before)
 
     def test_a_folder_that_is_taken(self) -> None:
         self.both()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from vfio_p2p.attach.capture import BACK_BYTES, Capture, Phase
 from vfio_p2p.attach.folder import next_bundle, prune
+from vfio_p2p.attach.qemu import explain
+from vfio_p2p.attach.recorder import Recorder
 from vfio_p2p.attach.target import Target, TargetKind, parse_target
 from vfio_p2p.attach.tracing import Tracing, note_path
 from vfio_p2p.attach.view import QemuView
@@ -19,7 +22,13 @@ from vfio_p2p.bundle.manifest import Inputs, ProgramInput
 from vfio_p2p.bundle.provenance import AttachedMachine, AttachedProvenance
 from vfio_p2p.bundle.write import seal
 from vfio_p2p.cli import main
-from vfio_p2p.errors import CommandError, ConnectionLostError, UsageError
+from vfio_p2p.errors import (
+    CommandError,
+    ConnectionLostError,
+    NoSpaceError,
+    UsageError,
+)
+from vfio_p2p.plans.attach import AttachRequest, record
 from vfio_p2p.scenario.course import Outcome
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
@@ -427,3 +436,25 @@ def test_answers_are_kept_in_order() -> None:
         "time_ns": 5, "dir": "<-", "msg": {"return": {"status": "active"}},
     }  # fmt: skip
     assert json.loads(event)["msg"] == {"event": "STOP"}
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes wrong while QEMUs are listened to comes in groups."""
+
+    async def fill(recorder: Recorder) -> None:
+        raise ExceptionGroup("", [
+            ExceptionGroup("", [OSError(errno.ENOSPC, "No space")])
+        ])
+
+    monkeypatch.setattr(Recorder, "run", fill)
+    with pytest.raises(NoSpaceError) as caught:
+        record(AttachRequest(parse_target("/x"), out=tmp_path / "out"))
+    assert str(tmp_path / "out") in caught.value.what
+
+
+def test_what_is_told_of_a_group() -> None:
+    ours, theirs = UsageError("what", "hint"), OSError(errno.EIO, "no")
+    group = BaseExceptionGroup("", [KeyError(), theirs])
+    assert explain(group) is theirs
+    assert explain(ExceptionGroup("", [theirs, ours])) is ours
+    assert explain(ExceptionGroup("", [KeyError()])) is None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -82,6 +83,14 @@ def test_a_library_of_older_versions_is_missing(replace: Replace) -> None:
 def test_a_header_is_missing(replace: Replace) -> None:
     replace("cc", "exit 1")
     assert missing() == ("header libfdt.h", "libfdt-dev")
+
+
+def test_a_full_disk_is_no_missing_header(replace: Replace) -> None:
+    replace("cc", "echo 'as: /tmp/x.s: No space left on device' >&2; exit 1")
+    with pytest.raises(OSError, match="No space") as caught:
+        find_toolchain(BuildRecipe.load(), "10.0.13")
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename
 
 
 def test_a_compiler_without_a_version(replace: Replace) -> None:

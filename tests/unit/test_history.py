@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -277,6 +277,34 @@ def test_a_full_disk(path: Path) -> None:
         with pytest.raises(NoSpaceError):
             history.add(many)
     assert stored(path) == made
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount")
+def test_a_disk_that_was_full_before(path: Path) -> None:
+    made = fill(path)
+    small = path.with_name("small")
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("there are no file systems to be mounted")
+    try:
+        copy = small / path.name
+        copy.write_bytes(path.read_bytes())
+        with suppress(OSError), (small / "more").open("wb") as more:
+            more.write(bytes(1 << 20))
+        for write in True, False:
+            with (
+                pytest.raises(NoSpaceError) as caught,
+                open_history(copy, write=write) as history,
+            ):
+                list(history.entries())
+            assert str(copy) in caught.value.what
+        (small / "more").unlink()
+        assert stored(copy) == made
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_read_only(path: Path, as_nobody: Path) -> None:

@@ -32,6 +32,7 @@ from vfio_p2p.machine.files import (
     using,
     write_whole,
 )
+from vfio_p2p.machine.temporary import temporary_folder
 
 
 def is_locked(path: Path) -> bool:
@@ -277,6 +278,20 @@ def test_the_half_of_a_process_that_lives_stays(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x"]
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    # Not even root can make files there.
+    for path in Path("/proc/x"), Path("/proc/self/fdinfo/x"):
+        with pytest.raises(OSError, match="No such file") as caught:
+            write_whole(path, b"1")
+        assert caught.value.filename == str(path)
+    with (
+        pytest.raises(OSError, match="No such file") as caught,
+        temporary_folder(Path("/proc")),
+    ):
+        pytest.fail("it was made")
+    assert caught.value.filename == "/proc"
+
+
 def test_many_write_the_same_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
 
@@ -300,7 +315,6 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoSpaceError) as caught:
         write_whole(tmp_path / "x", b"new")
     assert str(tmp_path / "x") in caught.value.what
-    assert "XDG_CACHE_HOME" not in caught.value.hint
     assert os.listdir(tmp_path) == ["x"]
     assert (tmp_path / "x").read_bytes() == b"old"
 
@@ -430,6 +444,17 @@ def test_too_little_room(tmp_path: Path) -> None:
 def test_room_that_runs_out(tmp_path: Path, code: int) -> None:
     with pytest.raises(NoSpaceError), room_for(tmp_path, 1):
         raise OSError(code, "no")
+
+
+def test_room_is_told_as_a_user_knows_it(tmp_path: Path) -> None:
+    with (
+        temporary_folder(tmp_path) as folder,
+        pytest.raises(NoSpaceError) as caught,
+        room_for(folder / "x" / "y", 1000),
+    ):
+        raise OSError(errno.ENOSPC, "no")
+    said = caught.value.what
+    assert said.startswith(f"no room under {tmp_path}: 1 MiB needed, ")
 
 
 def test_other_errors_are_left_alone(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vfio_p2p.attach.domain import DomainMonitor, domain_monitor
 from vfio_p2p.attach.monitor import Monitor, OnEvent, connected
@@ -24,6 +24,8 @@ from vfio_p2p.errors import (
     VMError,
 )
 from vfio_p2p.machine.host import AgentSession, Host
+
+_E = TypeVar("_E", bound=BaseException)
 
 OnLog = Callable[[bytes], None]
 
@@ -375,12 +377,19 @@ class Follower:
         return self._answered >= asked
 
 
-def explain(err: BaseException) -> HarnessError | None:
-    """Return our own error in a group of errors, if there is one."""
-    if isinstance(err, HarnessError):
+def explain(err: BaseException) -> HarnessError | OSError | None:
+    """Return what a user can be told of a group of errors, if anything.
+
+    It is our own error, if there is one, or else that of a file.
+    """
+    return _first(err, HarnessError) or _first(err, OSError)
+
+
+def _first(err: BaseException, kind: type[_E]) -> _E | None:
+    if isinstance(err, kind):
         return err
     if isinstance(err, BaseExceptionGroup):
         for each in err.exceptions:
-            if found := explain(each):
+            if found := _first(each, kind):
                 return found
     return None

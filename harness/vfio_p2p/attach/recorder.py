@@ -132,6 +132,7 @@ class Recorder:
         :raise HarnessError: When a QEMU cannot be attached to, or is gone
             before anything was recorded.
         :raise InputError: When waiting would not help.
+        :raise OSError: When a bundle cannot be written.
         """
         while True:
             try:
@@ -140,6 +141,9 @@ class Recorder:
                 why = explain(err)
                 if why is None:
                     raise
+                if isinstance(why, OSError):
+                    # A full disk, for example, would stay so.
+                    raise why from err
                 if not self.follow and self.bundles:
                     return self.bundles
                 if not self.follow or isinstance(why, InputError):

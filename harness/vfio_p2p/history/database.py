@@ -13,6 +13,7 @@ that is damaged, is never changed.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -63,6 +64,9 @@ TESTBED = "testbed"
 
 # How long to wait for another process to finish writing.
 WAIT_S = 10.0
+
+# Two files beside a history take this much while it is open.
+_LEAST_BYTES = 1 << 20
 
 _OTHER = "Name another file, or none."
 _WHY = {
@@ -418,7 +422,11 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as err:
         code = getattr(err, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
+        # A file of its own is made larger when the disk is full already.
+        if code == sqlite3.SQLITE_FULL or (
+            code == sqlite3.SQLITE_IOERR
+            and shutil.disk_usage(path.parent).free < _LEAST_BYTES
+        ):
             raise NoSpaceError(path) from err
         if code not in _WHY:
             raise HistoryError(f"{path}: {err}", _OTHER) from err

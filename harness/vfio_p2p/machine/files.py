@@ -23,7 +23,7 @@ from pathlib import Path
 
 from vfio_p2p.errors import NoSpaceError, UsageError
 from vfio_p2p.machine.flock import holds, no_locks, take
-from vfio_p2p.machine.temporary import temporary_folder
+from vfio_p2p.machine.temporary import PREFIX, temporary_folder
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -297,7 +297,12 @@ def write_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
                 f"{path} exists, and is not a regular file",
                 "Name another file.",
             )
-    new, fd = _beside(path, mode)
+    try:
+        new, fd = _beside(path, mode)
+    except OSError as err:
+        # The user knows this name.
+        err.filename = str(path)
+        raise
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
@@ -307,7 +312,7 @@ def write_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
     except BaseException as err:
         new.unlink(missing_ok=True)
         if isinstance(err, OSError) and err.errno in _FULL:
-            raise NoSpaceError(path, hint="Free some room there.") from err
+            raise NoSpaceError(path) from err
         raise
 
 
@@ -409,5 +414,9 @@ def room_for(path: Path, needed_bytes: int) -> Iterator[None]:
 
 def out_of_space(path: Path, needed_bytes: int) -> NoSpaceError:
     """Return the error that says how much room is left under `path`."""
+    for folder in path.parents:
+        # It is gone when the message is read.
+        if folder.name.startswith(f".{PREFIX}"):
+            path = folder.parent
     free_bytes = shutil.disk_usage(nearest(path)).free
     return NoSpaceError(path, needed_bytes, free_bytes)

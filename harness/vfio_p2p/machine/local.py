@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from vfio_p2p.errors import HostError, NoSpaceError
+from vfio_p2p.errors import HostError
 from vfio_p2p.machine.agent_session import AgentSession
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.machine.host_base import HostBase
@@ -118,10 +117,6 @@ class LocalHost(HostBase):
             Path(path).parent.stat()
             write_whole(Path(path), content, mode)
         except OSError as err:
-            if err.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpaceError(
-                    path, hint="Free some room, or set TMPDIR to another disk."
-                ) from err
             raise HostError(
                 f"{self.name}: {path}: {err.strerror}",
                 "Check the folder and its permissions.",

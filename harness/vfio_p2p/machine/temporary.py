@@ -43,7 +43,12 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
 
 def _locked(where: Path, prefix: str) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
+        except OSError as err:
+            # The user knows this name.
+            err.filename = str(where)
+            raise
         # Somebody may take it for one that is left, and remove it.
         with suppress(FileNotFoundError):
             fd = _open(folder)

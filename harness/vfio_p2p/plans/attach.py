@@ -20,7 +20,7 @@ from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import alone_in
 from vfio_p2p.errors import TraceError, UsageError
-from vfio_p2p.machine.files import write_whole
+from vfio_p2p.machine.files import room_for, write_whole
 from vfio_p2p.machine.host import open_host
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.plans.check import JudgedLogs, LogsRequest, check_logs
@@ -29,6 +29,9 @@ from vfio_p2p.report.prometheus import Metrics
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.runs import HOST_LOGS, LOGS, run_of_logs
 from vfio_p2p.side import Side
+
+# The logs of a migration, and what goes with them.
+_NEEDED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,7 @@ def record(
     :return: The listener, with the verdicts.
     :raise HarnessError: When a QEMU cannot be attached to.
     :raise SkipError: When another process records into the same folder.
+    :raise NoSpaceError: When the disk is full.
     """
     listener = listener or JudgingListener()
     if request.metrics is not None:
@@ -215,7 +219,7 @@ def record(
         drive=request.drive,
         listener=listener,
     )
-    with alone_in(request.out):
+    with alone_in(request.out), room_for(request.out, _NEEDED_BYTES):
         sweep(request.out)
         asyncio.run(_until_interrupted(recorder))
     return listener

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path, PurePath
 
 from vfio_p2p.bundle import manifest
+from vfio_p2p.errors import UsageError
 from vfio_p2p.foreign import format_in
 from vfio_p2p.machine.files import exclusive_if_free, remove, unused
 from vfio_p2p.machine.temporary import PREFIX
@@ -317,7 +318,7 @@ def _remove(entry: CacheEntry, lock: Path | None, *, dry_run: bool) -> bool:
             if lock == path.with_name(path.name + _LOCK_SUFFIX):
                 lock.unlink()
         remove(doomed)
-    except OSError:
+    except (OSError, UsageError):
         # The entry is somebody else's, or the file system is read-only.
         return False
     return True

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -229,7 +231,15 @@ def _links(item: Header, environment: Mapping[str, str]) -> bool:
     with temporary_folder() as name:
         source = Path(name, "test.c")
         source.write_text(program)
-        return _runs(
+        done = subprocess.run(
             ["cc", "-o", f"{name}/test", str(source), f"-l{item.library}"],
-            environment,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
+    if done.returncode and os.strerror(errno.ENOSPC) in done.stderr:
+        where = environment.get("TMPDIR", str(name.parent))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), where)
+    return not done.returncode
