@@ -76,23 +76,23 @@ class CachedPlace:
         self._place.check()
 
     def prepare(self, progress: Progress) -> None:
-        """Make the place ready; see `Place.prepare`.
-
-        What killed processes have left in the cache is removed.
-        """
+        """Make the place ready; see `Place.prepare`."""
         self._place.prepare(progress)
-        results = cache_dir() / "results"
-        if left := {x.parent for x in results.glob(f"*/.{PREFIX}*")}:
-            with exclusive(results / "lock"):
-                for folder in left:
-                    sweep(folder)
 
     def refusal(self, scenario: Scenario) -> str:
         """Say what the place says; see `Place.refusal`."""
         return self._place.refusal(scenario)
 
     def opened(self) -> AbstractAsyncContextManager[None]:
-        """Hold what the place holds; see `Place.opened`."""
+        """Hold what the place holds; see `Place.opened`.
+
+        What killed processes have left in the cache is removed.
+        """
+        results = cache_dir() / "results"
+        if left := {x.parent for x in results.glob(f"*/.{PREFIX}*")}:
+            with exclusive(results / "lock"):
+                for folder in left:
+                    sweep(folder)
         return self._place.opened()
 
     def provenance(self, job: Job) -> Provenance:
