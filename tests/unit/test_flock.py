@@ -22,6 +22,7 @@ from vfio_p2p.machine.files import (
     write_whole,
 )
 from vfio_p2p.machine.temporary import temporary_folder
+from vfio_p2p.plans.cache import CacheLimits, prune
 
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -82,6 +83,24 @@ def test_a_cache_without_locks_is_refused(tmp_path: Path) -> None:
 def test_a_lock_that_two_can_have_is_refused(tmp_path: Path) -> None:
     err = refused(exclusive(tmp_path / "lock"), tmp_path)
     assert "two processes" in err.what
+
+
+def not_pruned(home: Path) -> None:
+    deb = home / "debs" / "x.deb"
+    deb.mkdir(parents=True)
+    with pytest.raises(UsageError, match="no locks that hold"):
+        prune(CacheLimits(keep_bytes=-1), home=home)
+    assert deb.exists()
+
+
+@pytest.mark.usefixtures("_lacking")
+def test_a_cache_without_locks_is_not_pruned(tmp_path: Path) -> None:
+    not_pruned(tmp_path)
+
+
+@pytest.mark.usefixtures("_no_effect")
+def test_nor_one_whose_locks_two_can_have(tmp_path: Path) -> None:
+    not_pruned(tmp_path)
 
 
 def test_locks_that_other_machines_do_not_see(

@@ -31,6 +31,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
 _EXCHANGE = 2
 
+_TWO = "two processes can have the same one"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # Descriptors of the entries that `used` holds, by device and inode.
@@ -90,7 +91,7 @@ def _locked(
             # the file was, the next process will lock another one.
             if _same_file(fd, path):
                 if not holds(fd, path):
-                    raise no_locks(path, "two processes can have the same one")
+                    raise no_locks(path, _TWO)
                 # Closed and not unlocked: unlocking would take the
                 # lock away from children that still run.
                 yield fd
@@ -195,6 +196,7 @@ def unused(path: Path) -> Iterator[bool]:
     it then finds it missing.
 
     :param path: A file or folder; it counts as used when it is missing.
+    :raise UsageError: When its file system has no locks that hold.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -207,6 +209,8 @@ def unused(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
+        if not holds(fd, path):
+            raise no_locks(path, _TWO)
         yield _same_file(fd, path)
     finally:
         os.close(fd)

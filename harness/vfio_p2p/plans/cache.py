@@ -189,6 +189,7 @@ def prune(
     :param limits: What to remove.
     :param home: The cache; by default the user's.
     :param progress: Told of each entry that is removed.
+    :raise UsageError: When the cache has no locks that hold.
     """
     older_than_s = limits.older_than_s
     room_bytes = limits.room_bytes
@@ -309,7 +310,7 @@ def _remove(entry: CacheEntry, lock: Path | None, *, dry_run: bool) -> bool:
             if (
                 lock is not None
                 and (lock.exists() or not dry_run)
-                and not stack.enter_context(exclusive_if_free(lock))
+                and not _taken(lock, stack)
             ):
                 return False
             if dry_run:
@@ -318,7 +319,16 @@ def _remove(entry: CacheEntry, lock: Path | None, *, dry_run: bool) -> bool:
             if lock == path.with_name(path.name + _LOCK_SUFFIX):
                 lock.unlink()
         remove(doomed)
-    except (OSError, UsageError):
+    except OSError:
         # The entry is somebody else's, or the file system is read-only.
         return False
     return True
+
+
+def _taken(lock: Path, stack: ExitStack) -> bool:
+    """Hold a lock until the end of a stack, if it is free and can be held."""
+    try:
+        return stack.enter_context(exclusive_if_free(lock))
+    except UsageError:
+        # Its folder is somebody else's.
+        return False
