@@ -260,6 +260,22 @@ async def test_outer_vm_that_is_killed(
     assert "the usual cause" in err.what
 
 
+async def test_disk_that_is_filled_while_the_vm_runs(
+    tmp_path: Path,
+    vm: Callable[[str], FakeTestbed],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel says so with SIGBUS."""
+    free = shutil.disk_usage(tmp_path)._replace(free=12 << 20)
+    path = tmp_path / "b" / "one"
+    bus = vm("os.kill(os.getpid(), 7)")
+    err = await failure(bus, path)
+    assert "ended with -7" in err.what
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(OSError, match="No space"):
+        await outer.run_sealed(bus.outer, bus.image, 1, tmp_path, 60)
+
+
 async def test_outer_vm_that_hangs(
     tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:

@@ -17,6 +17,7 @@ The reasons for the arguments, all confirmed by experiments:
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
@@ -200,6 +201,7 @@ async def run_sealed(
     :param job: A word of the kernel's command line for images/testbed/init;
         by default, the VM runs a scenario.
     :raise TestbedError: When the VM does not end as it should.
+    :raise OSError: With ENOSPC, when the disk was filled meanwhile.
     """
     killed_before = _killed_for_memory()
     (folder / MAILBOX).touch()
@@ -235,6 +237,12 @@ async def run_sealed(
             await process.wait()
     if process.returncode == -signal.SIGKILL:
         raise _killed(_killed_for_memory() > killed_before)
+    if (
+        process.returncode == -signal.SIGBUS
+        and shutil.disk_usage(folder).free < SIZE_BYTES
+    ):
+        # The mailbox is a file without blocks, until the VM writes to it.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     if process.returncode:
         said = stderr.decode(errors="backslashreplace").strip()
         raise TestbedError(
