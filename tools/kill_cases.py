@@ -25,7 +25,6 @@ from vfio_p2p.paths import cache_dir
 # What the commands need of a cache.  Locks are not shared.
 SHARED = ("abilities", "builds", "downloads", "sources", "testbed")
 HALF = re.compile(r"\.(partial|doomed|run)$|\.pruned-|^\.vfio-p2p|-p2p-tmp-")
-NEW_OLD = ("new", "old")
 
 
 def children(pid: int) -> dict[int, str]:
@@ -40,19 +39,14 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
-class VMs:
-    """Counts the VMs of the testbed that a process had."""
+def ended_vms(pid: int, seen: set[int]) -> int:
+    """Return how many VMs of the testbed a process had that have ended.
 
-    def __init__(self) -> None:
-        self._seen: set[int] = set()
-        self.ended = 0
-
-    def look(self, pid: int) -> None:
-        """Look whether there are others."""
-        found = children(pid).items()
-        now = {x for x, words in found if "mem-path" in words}
-        self._seen |= now
-        self.ended = len(self._seen - now)
+    :param seen: Those that were seen so far; it is updated.
+    """
+    now = {x for x, words in children(pid).items() if "mem-path" in words}
+    seen |= now
+    return len(seen - now)
 
 
 class Case:
@@ -62,23 +56,27 @@ class Case:
     """
 
     passes: tuple[int, ...] = (0,)
+    runs = False
 
     def __init__(self, work: Path) -> None:
         self.work = work
         self.out = work / "out"
         self.cache = work / "cache" / "vfio-p2p"
         self.wrong: list[str] = []
-        for name in ("out", "cache", "state", "tmp"):
-            (work / name).mkdir()
+        self.environment = {
+            "XDG_CACHE_HOME": str(work / "cache"),
+            "XDG_STATE_HOME": str(work / "state"),
+            "TMPDIR": str(work / "tmp"),
+        }
+        for path in (self.out, *map(Path, self.environment.values())):
+            path.mkdir()
 
     def once(self) -> None:
         """Make what all kills need."""
         for name in SHARED:
             shutil.copytree(
-                cache_dir() / name,
-                self.cache / name,
-                copy_function=os.link,
-                symlinks=True,
+                cache_dir() / name, self.cache / name,
+                copy_function=os.link, symlinks=True,
                 ignore=shutil.ignore_patterns("lock", "*.lock"),
             )
 
@@ -95,7 +93,7 @@ class Case:
 
     def fresh(self, number: int) -> bool:
         """Return whether the command has runs to make, not stored ones."""
-        return False
+        return self.runs and number % 4 != 2
 
     def check(self, number: int) -> None:
         """Look at what the killed command has left."""
@@ -109,20 +107,12 @@ class Case:
             return subprocess.Popen(
                 [sys.executable, "-m", "vfio_p2p", *argv],
                 cwd=self.work,
-                env=os.environ | {
-                    "XDG_CACHE_HOME": str(self.work / "cache"),
-                    "XDG_STATE_HOME": str(self.work / "state"),
-                    "TMPDIR": str(self.work / "tmp"),
-                },
+                env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
                 start_new_session=True,
             )
-
-    def said(self) -> str:
-        """Return what the last command has printed."""
-        return (self.work / "said").read_text(errors="replace")
 
     def whole(self, argv: list[str]) -> tuple[float, float, int]:
         """Let a command run to its end; it must succeed.
@@ -131,18 +121,18 @@ class Case:
             seconds; and how many VMs it had.
         """
         began_s = last_s = time.monotonic()
-        vms = VMs()
+        seen: set[int] = set()
+        vms = 0
         process = self.start(argv)
         while process.poll() is None:
-            ended = vms.ended
-            vms.look(process.pid)
-            if vms.ended > ended:
-                last_s = time.monotonic()
+            if (ended := ended_vms(process.pid, seen)) > vms:
+                vms, last_s = ended, time.monotonic()
             time.sleep(0.01)
         now_s = time.monotonic()
         if process.returncode not in self.passes:
-            self.report(f"{argv}: {process.returncode}: {self.said()}")
-        return now_s - began_s, now_s - last_s, vms.ended
+            said = (self.work / "said").read_text(errors="replace")
+            self.report(f"{argv}: {process.returncode}: {said}")
+        return now_s - began_s, now_s - last_s, vms
 
     def report(self, what: str) -> None:
         """Take note of something that is wrong."""
@@ -172,12 +162,11 @@ class Case:
 class RunCase(Case):
     """A new seed each time, over the bundle before."""
 
+    runs = True
+
     def argv(self, number: int) -> list[str]:
         seed = str(5000 + number * self.fresh(number))
         return ["run", "one-device", "--seed", seed, "--out", "out/one"]
-
-    def fresh(self, number: int) -> bool:
-        return number % 4 != 2
 
     def again(self, number: int) -> list[str]:
         # A new run now and then.  What was stored is always served.
@@ -193,13 +182,11 @@ class RunCase(Case):
         if found not in (self.old, new):
             self.report(f"the bundle was lost: {found}, was {self.old}")
 
-    def after(self, number: int) -> None:
-        if self.seed(self.out / "one") is None:
-            self.report("no bundle afterwards")
-
 
 class ValidateCase(Case):
-    """Runs, half of them new, which also go into a history."""
+    """Runs, most of them new, which also go into a history."""
+
+    runs = True
 
     def argv(self, number: int) -> list[str]:
         seed = str(5000 + number * self.fresh(number))
@@ -207,11 +194,8 @@ class ValidateCase(Case):
                 "one-device", "--history", "history", "--seed", seed,
                 "--out", "out"]
 
-    def fresh(self, number: int) -> bool:
-        return number % 4 != 2
-
     def again(self, number: int) -> list[str]:
-        return self.argv(number if number % 8 == 0 else 2)
+        return self.argv(2 if self.fresh(number) and number % 8 else number)
 
     def before(self, number: int) -> None:
         self.rows = self.recorded()
@@ -228,7 +212,8 @@ class ValidateCase(Case):
             return 0
 
     def check(self, number: int) -> None:
-        told = re.findall(r"runs \[(\d+)/", self.said())
+        said = (self.work / "said").read_text(errors="replace")
+        told = re.findall(r"runs \[(\d+)/", said)
         rows = self.recorded()
         if rows < max(self.rows, *map(int, told), 0):
             self.report(f"{told} was reported, {rows} are recorded")
@@ -246,16 +231,11 @@ class CompareCase(ValidateCase):
 
     # Two seeds cannot tell.
     passes = (0, 3)
+    runs = False
 
     def argv(self, number: int) -> list[str]:
         return ["compare", "base", "patched", "--seeds", "2", "--seed",
                 "5001", "--history", "history", "--out", "out"]
-
-    def fresh(self, number: int) -> bool:
-        return False
-
-    def again(self, number: int) -> list[str]:
-        return self.argv(number)
 
     def before(self, number: int) -> None:
         for path in self.work.glob("history*"):
@@ -294,7 +274,8 @@ class ReportCase(Case):
 
     def check(self, number: int) -> None:
         found = (self.out / self.kind).read_bytes()
-        if found not in [self.texts[f"{x} {self.kind}"] for x in NEW_OLD]:
+        both = [self.texts[f"{x} {self.kind}"] for x in ("old", "new")]
+        if found not in both:
             self.report("the report is neither the old nor the new one")
 
 
