@@ -99,6 +99,26 @@ def test_a_lock_that_is_taken_is_not_waited_for(tmp_path: Path) -> None:
         assert third
 
 
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_lock_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """The cache is read-only, or another user's."""
+
+    def refuse(path: Path, flags: int, mode: int = 0) -> int:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    for lock in exclusive, exclusive_if_free:
+        with (
+            pytest.raises(UsageError) as caught,
+            lock(tmp_path / "builds" / "lock"),
+        ):
+            pytest.fail("it was made")
+        assert caught.value.what.startswith(f"{tmp_path / 'builds'} cannot")
+        assert "XDG_CACHE_HOME" in caught.value.hint
+
+
 # A process that uses an entry until its input ends.
 USER = """\
 import sys
