@@ -106,6 +106,15 @@ def test_a_plot() -> None:
     ]
 
 
+def test_a_change_that_is_beyond_doubt_has_no_more_digits() -> None:
+    """A chance of 0 would be too much said."""
+    (trend,) = trends(entries([300 * MS] * 200 + [303 * MS] * 200), "blackout")
+    assert report.plot(trend).splitlines()[-2] == (
+        "  certainty above 99.9 % (p < 0.001); what differs from the point "
+        "before:"
+    )
+
+
 def test_nothing_exceeds_79_columns() -> None:
     values = [300 * MS + (x * 7919) % MS for x in range(200)]
     values += [x + 9 * MS for x in values]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
-from vfio_p2p.history.changes import LEVEL, MIN_SEGMENT
+from vfio_p2p.history.changes import LEVEL, LONGEST, MIN_SEGMENT
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.history import (
     METRIC,
@@ -94,8 +94,10 @@ def _add_plot(actions: options.Commands) -> None:
         "plot",
         help="plot a metric over revisions, with its change points",
         description="Plot a metric over revisions, and find the revisions "
-        "that changed it (E-divisive, with a permutation test). Sealed "
-        "runs with several seeds count as one point, their median.",
+        "that changed it (E-divisive, with a permutation test; more than "
+        f"{LONGEST} points are first divided by the rank statistics of "
+        "seeded intervals). Sealed runs with several seeds count as one "
+        "point, their median.",
     )
     plot.add_argument("metric", metavar="METRIC", help="e.g. blackout")
     plot.add_argument(

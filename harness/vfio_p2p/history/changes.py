@@ -11,6 +11,10 @@ way.  Nothing is assumed about the distribution of the values.
 The share of rows without a change that are said to have one is at most the
 stated level: the one test that such a row gets is exact, as all orders are
 equally likely.
+
+All that is quadratic in the length of a segment.  Rows of more than `LONGEST`
+values are therefore divided by `seeded_changes` first, which keeps the same
+promise; then each level that is not longer is searched as above.
 """
 
 from __future__ import annotations
@@ -22,9 +26,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from vfio_p2p.history.seeded import seeded_changes
+
 LEVEL = 0.01
 MIN_SEGMENT = 3
 PERMUTATIONS = 199
+LONGEST = 256
 
 # Any number would do.  As it never changes, the answer is a function of the
 # values.
@@ -146,7 +153,13 @@ def change_points(
         yield index, as_good / (permutations + 1)
         yield from search(index, end)
 
-    found = list(search(0, len(row)))
+    found: list[tuple[int, float]] = []
+    if len(row) > LONGEST:
+        found += seeded_changes(row, level, min_segment)
+    for start, end in pairwise([0, *(x for x, _ in found), len(row)]):
+        if end - start <= LONGEST:
+            found += search(start, end)
+    found.sort()
     bounds = [0, *(index for index, _ in found), len(row)]
     levels = [
         float(np.median(row[start:end]))

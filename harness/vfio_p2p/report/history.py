@@ -17,6 +17,9 @@ from vfio_p2p.trace import printable
 
 FORMAT = 1
 
+#: Below this, a p-value is not worth its digits.
+LEAST_CHANCE = 0.001
+
 _WIDTH = 79
 _ROWS = 10
 _LABELS = 12
@@ -156,8 +159,8 @@ def _shift(shift: Shift, unit: str) -> list[str]:
         f"^ {printable(revision(entry))}: "
         f"{amount(change.before, unit)} to {amount(change.after, unit)}, "
         + difference(change.difference, percent, unit),
-        f"  certainty {100 * (1 - change.p_value):.1f} % "
-        f"(p = {change.p_value:.3f}); what differs from the point before:",
+        f"  {_certainty(change.p_value)}; what differs from the point "
+        "before:",
     ]
     lines += [
         printable(
@@ -167,6 +170,22 @@ def _shift(shift: Shift, unit: str) -> list[str]:
         for name, before, now in shift.causes
     ]
     return lines
+
+
+def _certainty(p_value: float) -> str:
+    if p_value < LEAST_CHANCE:
+        return f"certainty above 99.9 % (p {chance(p_value)})"
+    return f"certainty {100 * (1 - p_value):.1f} % (p = {chance(p_value)})"
+
+
+def chance(p_value: float) -> str:
+    """Format how often chance alone would show as much, e.g. ``< 0.001``.
+
+    :param p_value: The p-value, 0 to 1.
+    """
+    if p_value < LEAST_CHANCE:
+        return f"< {LEAST_CHANCE}"
+    return f"{p_value:.3f}"
 
 
 def difference(value: float, percent: float | None, unit: str) -> str:

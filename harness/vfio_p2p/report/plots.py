@@ -17,7 +17,12 @@ from vfio_p2p.history.trend import Point, Shift, Trend
 from vfio_p2p.report.document import Document
 from vfio_p2p.report.figures import TOTAL, PhaseRow, PhaseTable, ms
 from vfio_p2p.report.groups import RunGroup, quartiles
-from vfio_p2p.report.history import amount, difference, revision
+from vfio_p2p.report.history import (
+    amount,
+    chance,
+    difference,
+    revision,
+)
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.scale import Scale
 
@@ -343,7 +348,7 @@ def _change(shift: Shift, x: float, unit: str) -> TrendChange:
         before=amount(change.before, unit),
         after=amount(change.after, unit),
         difference=difference(change.difference, change.percent, unit),
-        p_value=f"{change.p_value:.3f}",
+        p_value=chance(change.p_value),
         causes=tuple(
             f"{name}: {before[:12] or 'unknown'} to {now[:12] or 'unknown'}"
             for name, before, now in shift.causes
