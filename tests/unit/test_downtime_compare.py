@@ -373,7 +373,7 @@ def test_a_run_that_is_being_written_is_ignored(
     # A run that is named explicitly is still taken.
     Path(a, "x-s42").rename(tmp_path / ".kept")
     assert main(["compare", *[str(tmp_path / ".kept")] * 2]) == 0
-    assert capsys.readouterr().out.count("1 pairs, of seeds 42") == 2
+    assert capsys.readouterr().out.count("1 pair, of seed 42") == 2
 
 
 def test_variants_take_turns(

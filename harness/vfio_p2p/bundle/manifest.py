@@ -200,6 +200,10 @@ def version_of(source: ProgramInput, destination: ProgramInput) -> str:
     return " to ".join(dict.fromkeys((source.version, destination.version)))
 
 
+class _Header(msgspec.Struct):
+    format: int
+
+
 def format_of(data: bytes) -> int:
     """Return the format of a JSON document, whatever else is in it.
 
@@ -209,11 +213,7 @@ def format_of(data: bytes) -> int:
     :param data: The document.
     :raise msgspec.DecodeError: When it is no JSON object with a format.
     """
-
-    class Header(msgspec.Struct):
-        format: int
-
-    return msgspec.json.decode(data, type=Header).format
+    return msgspec.json.decode(data, type=_Header).format
 
 
 def inputs_from(raw: dict[str, Any]) -> Inputs:

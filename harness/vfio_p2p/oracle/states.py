@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from vfio_p2p.oracle.model import Criteria, Objection, Violation
 from vfio_p2p.timeline import Callback, Epoch, Pass, Timeline
 from vfio_p2p.trace import Kind, Record, printable
 from vfio_p2p.trace.formats import FAILURE_MESSAGES
 from vfio_p2p.uapi import P2P_STATES, DeviceState, MigrationFlags, path
+
+# Runs make the same few requests again and again.
+_path = cache(path)
 
 _S = DeviceState
 # Only in these run states is a stop followed by the devices' data.
@@ -108,7 +112,7 @@ def legal(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
         if arc.before is None:
             continue
         flags = criteria.flags_of(arc.device)
-        if path(arc.before, arc.requested, flags) is None:
+        if _path(arc.before, arc.requested, flags) is None:
             yield Violation(
                 f"{printable(arc.device)}: {arc.before.name} to "
                 f"{arc.requested.name} is not a legal transition",

@@ -17,9 +17,10 @@ from vfio_p2p.errors import HostError, UsageError
 from vfio_p2p.oracle.verdict import Verdict, worst
 from vfio_p2p.plans.compared import (
     ComparedSide,
-    Judged,
+    JudgedRun,
     Operand,
-    of_bundles,
+    judged,
+    of_runs,
     runs_of_folder,
 )
 from vfio_p2p.plans.devices import load_for
@@ -197,7 +198,7 @@ def _made(
         workshop,
         subject.as_they_are,
     )
-    found: dict[Operand, list[Judged]] = {side: [] for side in scenarios}
+    found: dict[Operand, list[JudgedRun]] = {x: [] for x in scenarios}
     for (side, seed), one in zip(wanted, made.results, strict=True):
         if one.bundle is None:
             why = "; ".join(one.assessment.notes)
@@ -205,8 +206,8 @@ def _made(
                 f"{side.text}, seed {seed}: {why}",
                 "Finished runs are kept; the same command resumes there.",
             )
-        found[side].append((open_bundle(one.bundle), one.assessment))
-    return {side: of_bundles(side, x) for side, x in found.items()}
+        found[side].append(judged(open_bundle(one.bundle), one.assessment))
+    return {side: of_runs(side, x) for side, x in found.items()}
 
 
 def _verdict(found: Comparison, request: CompareRequest) -> Verdict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from vfio_p2p.downtime.logs import read_host_run
 from vfio_p2p.errors import UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.parallel import each
 from vfio_p2p.plans.devices import load_for
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Reporter
@@ -22,15 +24,29 @@ from vfio_p2p.report.collect import has_only_logs, is_run, runs_in
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.runs import HOST_LOGS, run_of, run_of_logs
 from vfio_p2p.report.sections import ComparedRuns
-from vfio_p2p.scenario.profile import latencies
 from vfio_p2p.variant import is_tree, tree_names
 from vfio_p2p.verdict.assess import Assessment, assess
 from vfio_p2p.verdict.reading import read_run
 
 _SHOWN = 12
 
-# A bundle that has no verdict yet is judged here.
-Judged = tuple[Bundle, Assessment | None]
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run that may be a sample.
+
+    :param kind: What is equal in all runs that may be samples of one set.
+    :param run: The run, as reports show it.
+    :param sample: What is compared; None if the run was left out.
+    :param wrong: What is wrong with it.
+    :param left_out: Why it was left out; empty if it was not.
+    """
+
+    kind: tuple[str, ...]
+    run: Run
+    sample: RunSample | None
+    wrong: tuple[str, ...]
+    left_out: str
 
 
 @dataclass(frozen=True)
@@ -110,16 +126,16 @@ def runs_of_folder(
             f"{logs[0]} has the logs of a run, but is no bundle",
             "Keep such runs apart from bundles, and name no scenario.",
         )
-    found = [open_bundle(path) for path in paths]
+    wanted = None
     if side.scenario is not None:
         wanted = load_for(side.scenario, setting, reporter).name
-        found = [x for x in found if x.scenario.name == wanted]
+    found = [x for x in each(partial(_in_folder, wanted), paths) if x]
     if not found:
         raise UsageError(
             f"{side.text} has no such bundles",
             "Give the folder that has them, and the name of their scenario.",
         )
-    kinds = sorted(set(map(_kind, found)))
+    kinds = sorted({x.kind for x in found})
     if len(kinds) > 1:
         differ = [x for x in zip(*kinds, strict=True) if len(set(x)) > 1]
         raise UsageError(
@@ -127,7 +143,7 @@ def runs_of_folder(
             + ", ".join(map(" ".join, zip(*differ, strict=True))),
             "Keep bundles of each kind apart, or give --scenario.",
         )
-    return of_bundles(side, [(x, None) for x in found])
+    return of_runs(side, found)
 
 
 def _kind(bundle: Bundle) -> tuple[str, ...]:
@@ -148,66 +164,83 @@ def _kind(bundle: Bundle) -> tuple[str, ...]:
     )
 
 
-def of_bundles(side: Operand, judged: Sequence[Judged]) -> ComparedSide:
-    """Take the runs of bundles.
+def _in_folder(scenario: str | None, path: Path) -> JudgedRun | None:
+    """Judge a bundle; return None if it is of another scenario."""
+    bundle = open_bundle(path)
+    if scenario is not None and bundle.scenario.name != scenario:
+        return None
+    return judged(bundle)
+
+
+def judged(bundle: Bundle, known: Assessment | None = None) -> JudgedRun:
+    """Take from a bundle what a comparison needs.
+
+    :param bundle: The bundle.
+    :param known: The verdict on it, if there is one already.
+    """
+    reading = read_run(bundle)
+    found = known or assess(bundle, run=reading)
+    run = run_of(bundle, found, reading=reading)
+    wrong = [f"breaks the rule {x.rule}" for x in found.findings]
+    if found.verdict is Verdict.INCONCLUSIVE:
+        wrong.append(f"is inconclusive: {'; '.join(found.notes)}")
+    why = ""
+    if found.verdict is Verdict.ERROR or found.blackout_ns is None:
+        why = "no blackout"
+        if found.verdict is Verdict.ERROR:
+            why = "in error"
+        why += f": {'; '.join((found.summary, *found.notes))}"
+    return JudgedRun(
+        kind=_kind(bundle),
+        run=run,
+        sample=None
+        if why
+        else RunSample(
+            run.seed if run.exact else None,
+            reading.breakdown,
+            bundle.path.name,
+        ),
+        wrong=tuple(dict.fromkeys(wrong)),
+        left_out=f"{bundle.path.name} is left out, {why}" if why else "",
+    )
+
+
+def of_runs(side: Operand, runs: Sequence[JudgedRun]) -> ComparedSide:
+    """Put the runs of one side together.
 
     :param side: What was asked for.
-    :param judged: The bundles and their verdicts, at least one bundle.
+    :param runs: The runs, at least one.
     """
-    runs: list[Run] = []
-    samples: list[RunSample] = []
-    left_out: list[str] = []
     wrong: dict[str, list[str]] = {}
-    for bundle, known in judged:
-        reading = read_run(bundle)
-        found = known or assess(bundle, run=reading)
-        run = run_of(bundle, found, reading=reading)
-        runs.append(run)
-        what = [f"breaks the rule {x.rule}" for x in found.findings]
-        if found.verdict is Verdict.INCONCLUSIVE:
-            what.append(f"is inconclusive: {'; '.join(found.notes)}")
-        for text in dict.fromkeys(what):
-            wrong.setdefault(text, []).append(str(run.seed))
-        if found.verdict is Verdict.ERROR or found.blackout_ns is None:
-            why = "no blackout"
-            if found.verdict is Verdict.ERROR:
-                why = "in error"
-            said = "; ".join((found.summary, *found.notes))
-            left_out.append(f"{bundle.path.name} is left out, {why}: {said}")
-        else:
-            seed = run.seed if run.exact else None
-            samples.append(
-                RunSample(seed, reading.breakdown, bundle.path.name)
-            )
-    first, _ = judged[0]
-    inputs, scenario = first.manifest.inputs, first.scenario
-    name = side.text
-    if not side.is_tree:
-        name = f"{inputs.variant} in {side.text}"
+    for one in runs:
+        for text in one.wrong:
+            wrong.setdefault(text, []).append(str(one.run.seed))
+    left_out = [x.left_out for x in runs if x.left_out]
+    first = runs[0].run
     return ComparedSide(
         what=ComparedRuns(
-            name=name,
-            qemu=inputs.version,
-            scenario=scenario.name,
-            latencies=latencies(scenario),
+            name=side.text
+            if side.is_tree
+            else f"{first.variant} in {side.text}",
+            qemu=first.qemu,
+            scenario=first.scenario,
+            latencies=first.latencies,
         ),
-        runs=tuple(runs),
-        samples=tuple(samples),
+        runs=tuple(x.run for x in runs),
+        samples=tuple(x.sample for x in runs if x.sample),
         notes=(
             *(f"{x} (seeds {', '.join(y)})" for x, y in wrong.items()),
             *left_out,
         ),
         whole=not left_out,
-        sealed=all(run.exact for run in runs),
+        sealed=all(x.run.exact for x in runs),
     )
 
 
 def _of_logs(side: Operand, folders: Sequence[Path]) -> ComparedSide:
     hosts = [read_host_run(folder) for folder in folders]
     runs = tuple(map(run_of_logs, folders, hosts))
-    versions = dict.fromkeys(
-        run.qemu.removeprefix("QEMU ") for run in runs
-    )
+    versions = dict.fromkeys(run.qemu.removeprefix("QEMU ") for run in runs)
     return ComparedSide(
         what=ComparedRuns(
             name=side.text,

@@ -14,6 +14,7 @@ from vfio_p2p.downtime.logs import is_host_run, is_log
 from vfio_p2p.errors import BundleError, InputError
 from vfio_p2p.foreign import UnfitFileError, read_file
 from vfio_p2p.oracle.verdict import worst
+from vfio_p2p.parallel import each
 from vfio_p2p.report.document import Document, common, from_json
 from vfio_p2p.report.run import Run
 from vfio_p2p.report.runs import run_of, run_of_logs
@@ -149,7 +150,7 @@ def _read_folder(path: Path) -> Document:
         raise InputError(
             f"{path}: no bundles in it, and no logs of runs", _EXPECTED
         )
-    return _of_runs([_run(child) for child in found])
+    return _of_runs([*each(_run, found)])
 
 
 def _of_runs(runs: list[Run]) -> Document:

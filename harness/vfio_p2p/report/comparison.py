@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from vfio_p2p.downtime.compare import Change, Comparison, MetricRow
 from vfio_p2p.downtime.metrics import BLACKOUT, DEVICE, PHASE
 from vfio_p2p.downtime.stats import LEVEL
+from vfio_p2p.report.groups import ranges
 from vfio_p2p.report.sections import (
     ComparedFigure,
     ComparedRuns,
@@ -134,8 +135,11 @@ def _words(row: ComparedFigure) -> str:
 
 def _runs(found: ComparedSets) -> str:
     if found.seeds:
-        seeds = ", ".join(map(str, found.seeds))
-        return f"{len(found.seeds)} pairs, of seeds {seeds}"
+        plural = "" if len(found.seeds) == 1 else "s"
+        return (
+            f"{len(found.seeds)} pair{plural}, of seed{plural} "
+            f"{ranges(found.seeds)}"
+        )
     return f"{found.a.runs} runs of A and {found.b.runs} of B, not paired"
 
 

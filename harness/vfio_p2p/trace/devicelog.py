@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, BinaryIO
 
 from vfio_p2p.errors import TraceError
@@ -150,7 +150,7 @@ def _word(*known: str) -> Callable[[str], str]:
     return check
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Shape:
     """What lines of one event look like.
 
@@ -167,6 +167,15 @@ class _Shape:
     )
     optional: tuple[str, ...] = ()
     since: int = 1
+
+    @cached_property
+    def needed(self) -> frozenset[str]:
+        """The keys that every line has."""
+        return frozenset(
+            key
+            for key, (what, _) in self.keys.items()
+            if what not in self.optional
+        )
 
 
 def _same(**keys: Callable[[str], object]) -> dict[str, Any]:
@@ -279,12 +288,7 @@ def _parse(
             number,
             f"version {version} of the log has no event {event!r}",
         )
-    needed = {
-        key
-        for key, (what, _) in shape.keys.items()
-        if what not in shape.optional
-    }
-    if not needed <= set(values) <= set(shape.keys):
+    if not shape.needed <= values.keys() <= shape.keys.keys():
         raise _damaged(
             name, number, f"these are not the keys of {event!r}"
         )

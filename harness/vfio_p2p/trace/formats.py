@@ -41,6 +41,7 @@ VERSIONS = (
 )
 
 
+@lru_cache
 def release_number(version: str) -> tuple[int, int]:
     """Return the numbers of a release, so that releases can be compared.
 
