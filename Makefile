@@ -2,6 +2,7 @@
 #
 # make validate   do the main job: from nothing to a verdict
 # make test       run the unit tests, the functional tests and the lab's tests
+# make fuzz       give damaged inputs to all readers, e.g. MINUTES=60
 # make fuzz-load  load corrupted device streams into QEMU
 # make docs       build the documentation in out/docs
 # make setup      make a working .venv/bin/vfio-p2p
@@ -13,6 +14,9 @@ BIN := $(VENV)/bin
 # The arguments of vfio-p2p, e.g. make validate ARGS="--seed 43"
 ARGS ?=
 
+# How long 'make fuzz' takes.
+MINUTES ?= 10
+
 # The tests of 'make lab', which need the lab's VMs.
 LAB_TESTS := tests/functional/hosts tests/functional/test_lab.py
 FUNCTIONAL_TESTS := $(filter-out $(LAB_TESTS), \
@@ -21,7 +25,7 @@ AVOCADO = PYTHONWARNINGS="ignore:pkg_resources" $(BIN)/avocado \
 	--config tests/functional/avocado.conf run --job-results-dir out/avocado
 
 .PHONY: setup packages validate test lint types unit functional lab docs
-.PHONY: check-c fuzz-load requirements clean
+.PHONY: check-c fuzz fuzz-load requirements clean
 
 setup: packages $(VENV)/runtime.stamp
 
@@ -92,6 +96,16 @@ lab: setup $(VENV)/dev.stamp
 	$(BIN)/vfio-p2p build
 	$(AVOCADO) --max-parallel-tasks=1 $(LAB_TESTS)
 
+# atheris is used where its wheel can be installed.
+$(VENV)/fuzz.stamp: requirements-fuzz.txt $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --require-hashes \
+		--only-binary :all: -r requirements-fuzz.txt \
+		|| echo "There is no atheris for this Python."
+	@touch $@
+
+fuzz: setup $(VENV)/fuzz.stamp
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES) $(ARGS)
+
 fuzz-load: setup $(VENV)/dev.stamp
 	$(BIN)/python tools/fuzz-load.py $(ARGS)
 
@@ -102,7 +116,8 @@ docs: setup $(VENV)/docs.stamp
 requirements: setup
 	$(BIN)/python -m pip install --quiet pip-tools
 	for list in requirements requirements-dev requirements-docs \
-			requirements-libvirt images/testbed/requirements; do \
+			requirements-libvirt requirements-fuzz \
+			images/testbed/requirements; do \
 		$(BIN)/pip-compile --quiet --generate-hashes --no-header \
 			--no-emit-index-url --no-emit-find-links \
 			--allow-unsafe --strip-extras \

@@ -219,7 +219,8 @@ def _elf(path: Path) -> None:
 
 def _program(path: Path) -> None:
     """'--qemu' with a program, which is not started here."""
-    binary._examine(path)
+    if loader := binary._examine(path):
+        binary._own_loader(path, loader)
 
 
 def _tarball(path: Path) -> None:

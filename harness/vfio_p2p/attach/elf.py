@@ -23,7 +23,10 @@ _SYMBOL_TABLES = (2, 11)        # SHT_SYMTAB, SHT_DYNSYM
 _RELOCATIONS = 4                # SHT_RELA
 _RELATIVE = 8                   # R_X86_64_RELATIVE
 _LOADED = 1                     # PT_LOAD
+_SEGMENT_BYTES = 56             # the size of struct Elf64_Phdr
+_SECTION_BYTES = 64             # the size of struct Elf64_Shdr
 _LONGEST_TEXT = 256
+_LONGEST_NAME = 4096
 _MAX_BYTES = 1 << 30             # QEMU with debug information has 200 MiB
 
 
@@ -66,7 +69,7 @@ class Elf:
             )
         try:
             self._read()
-        except (struct.error, IndexError, ValueError) as err:
+        except (struct.error, IndexError, OverflowError, ValueError) as err:
             raise SourceError(
                 f"{self.name} is damaged", "Give a whole file."
             ) from err
@@ -119,6 +122,10 @@ class Elf:
         segments, sections = self._numbers("QQ", 32)
         segment_size, segment_count = self._numbers("HH", 54)
         section_size, section_count = self._numbers("HH", 58)
+        if (segment_count and segment_size != _SEGMENT_BYTES) or (
+            section_count and section_size != _SECTION_BYTES
+        ):
+            raise ValueError("entries of another size")
         self._segments = []
         for number in range(segment_count):
             at = segments + number * segment_size
@@ -130,6 +137,10 @@ class Elf:
             at = sections + number * section_size
             _, kind, _, _, offset, size, link = self._numbers("IIQQQQI", at)
             found.append(_Section(kind, offset, size, link))
+        tables = (*_SYMBOL_TABLES, _RELOCATIONS)
+        if sum(x.size for x in found if x.kind in tables) > len(self._data):
+            # One table that many sections name would be read many times.
+            raise ValueError("the tables do not fit into the file")
         self.symbols: dict[str, tuple[int, int]] = {}
         for section in found:
             if section.kind in _SYMBOL_TABLES:
@@ -150,9 +161,14 @@ class Elf:
         for name, _, _, index, address, size in self._entries(
             "IBBHQQ", section
         ):
-            if index:
-                text = texts[name : texts.index(b"\0", name)]
-                yield text.decode("ascii", "replace"), (address, size)
+            if not index:
+                continue
+            end = texts.find(b"\0", name, name + _LONGEST_NAME)
+            if end >= 0:
+                text = texts[name:end].decode("ascii", "replace")
+                yield text, (address, size)
+            elif name + _LONGEST_NAME >= len(texts):
+                raise ValueError("a name without an end")
 
     def _entries(
         self, layout: str, section: _Section

@@ -62,6 +62,9 @@ _STEPS: tuple[tuple[str, ...], ...] = (
 #: What a result of the testbed has as its host.
 TESTBED = "testbed"
 
+# The end of the year 9999, the last that a date can be printed of.
+_LAST_S = 253_402_300_799
+
 # How long to wait for another process to finish writing.
 WAIT_S = 10.0
 
@@ -255,6 +258,12 @@ class History:
                 if row[0] == number:
                     found = tuple([Metric(*x[1:]) for x in group])
                     number, group = next(groups, (None, iter(())))
+                if not 0 <= row[1] <= _LAST_S:
+                    raise HistoryError(
+                        f"{self._path} has a result of no time that there "
+                        f"is: {row[1]} s",
+                        _OTHER,
+                    )
                 yield Entry(*(*row[1:], found))
 
     def metrics(self) -> set[str]:
@@ -431,6 +440,9 @@ def _explained(path: Path) -> Iterator[None]:
         if code not in _WHY:
             raise HistoryError(f"{path}: {err}", _OTHER) from err
         raise _error(path, code) from err
+    except UnicodeDecodeError as err:
+        # SQLite has quoted what it found in a damaged file.
+        raise _error(path, sqlite3.SQLITE_CORRUPT) from err
     except (OverflowError, UnicodeEncodeError) as err:
         raise HistoryError(
             f"{path} cannot hold such a result: {err}",

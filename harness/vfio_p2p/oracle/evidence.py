@@ -142,14 +142,7 @@ def regular_end(side: Timeline, message: Record) -> bool:
     last = side.migrations[-1:]
     if last and (last[0].end is None or last[0].end.line > message.line):
         return False
-    done = Kind.LOAD_CLEANUP, Kind.SAVE_CLEANUP
-    return all(
-        any(
-            mark.line < message.line
-            for mark in side.marks_of(*done, device=device)
-        )
-        for device in side.devices
-    )
+    return side.cleaned is not None and side.cleaned < message.line
 
 
 _Found = Iterator[tuple[str, tuple[Record, ...]]]

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 
 from vfio_p2p.oracle.model import Criteria, Objection, Violation
 from vfio_p2p.timeline import (
@@ -27,10 +29,28 @@ def _start(epoch: Epoch) -> int:
     return epoch.notify.line if epoch.notify else epoch.steps[0].line
 
 
-def _epoch_at(side: Timeline, line: int) -> Epoch | None:
-    """Return the last run-state change before a line."""
-    before = [epoch for epoch in side.epochs if _start(epoch) <= line]
-    return before[-1] if before else None
+class _Epochs:
+    """Finds run-state changes by lines.
+
+    :param epochs: The run-state changes, in their order.  Their first lines
+        are nearly in that order.
+    """
+
+    def __init__(self, epochs: Iterable[Epoch]) -> None:
+        self._epochs = tuple(epochs)
+        starts = [*map(_start, self._epochs)]
+        self._latest = [*accumulate(starts, max)]
+        self._earliest = [*accumulate(reversed(starts), min)][::-1]
+
+    def at(self, line: int) -> Epoch | None:
+        """Return the last one that began by a line."""
+        count = bisect_right(self._earliest, line)
+        return self._epochs[count - 1] if count else None
+
+    def after(self, line: int) -> Epoch | None:
+        """Return the first one that began after a line."""
+        count = bisect_right(self._latest, line)
+        return self._epochs[count] if count < len(self._epochs) else None
 
 
 def run_state(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
@@ -39,15 +59,17 @@ def run_state(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     :param side: The timeline of one side.
     :param criteria: What it is judged by.
     """
+    epochs = _Epochs(side.epochs)
+    starts_next = _StartsNext(side, epochs)
     for arc in side.arcs:
         # An arc without a cause may be that of a callback that was cut off.
         if arc.cause in (None, Cause.PREPARE, Cause.MAIN) or not arc.moved:
             continue
-        epoch = _epoch_at(side, arc.line)
+        epoch = epochs.at(arc.line)
         if epoch is None or side.has_gap(arc.device):
             continue
         assert arc.reached is not None
-        if arc.cause is Cause.NOTIFIER and _starts_next(side, arc):
+        if arc.cause is Cause.NOTIFIER and starts_next.after(arc):
             continue
         if arc.reached in (_STOPS if epoch.running else _RUNS):
             yield Violation(
@@ -58,42 +80,42 @@ def run_state(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
             )
 
 
-def _starts_next(side: Timeline, arc: TracedArc) -> bool:
-    """Return whether the VM is started right after a request.
+class _StartsNext:
+    """Tells whether the VM is started right after a request.
 
     From QEMU 11.0 on, a migration that fails first starts the devices, then
     the VM, and is then cleaned up.
+
+    :param side: The timeline of one side.
+    :param epochs: Its run-state changes.
     """
-    after = [epoch for epoch in side.epochs if _start(epoch) > arc.line]
-    if not after or not after[0].running:
-        return False
-    marks = [
-        mark
-        for mark in side.marks_of(
-            Kind.SAVE_SETUP, Kind.SAVE_CLEANUP, Kind.STATUS
-        )
-        if mark.line < _start(after[0])
-    ]
-    begun = max(
-        (
+
+    def __init__(self, side: Timeline, epochs: _Epochs) -> None:
+        self._epochs = epochs
+        marks = side.marks_of(Kind.SAVE_SETUP, Kind.SAVE_CLEANUP, Kind.STATUS)
+        # Both are in the order of the log.
+        self._begun = [
             mark.line
             for mark in marks
-            if mark.line < arc.line
-            and (
-                mark.kind is Kind.SAVE_SETUP
-                or mark.fields.get("status") == "setup"
-            )
-        ),
-        default=0,
-    )
-    return not any(
-        mark.line > begun
-        and (
-            mark.kind is Kind.SAVE_CLEANUP
+            if mark.kind is Kind.SAVE_SETUP
+            or mark.fields.get("status") == "setup"
+        ]
+        self._over = [
+            mark.line
+            for mark in marks
+            if mark.kind is Kind.SAVE_CLEANUP
             or mark.fields.get("status") in ("cancelled", "failed")
-        )
-        for mark in marks
-    )
+        ]
+
+    def after(self, arc: TracedArc) -> bool:
+        """Return whether it is started right after a request."""
+        epoch = self._epochs.after(arc.line)
+        if epoch is None or not epoch.running:
+            return False
+        count = bisect_left(self._begun, arc.line)
+        begun = self._begun[count - 1] if count else 0
+        at = bisect_right(self._over, begun)
+        return at == len(self._over) or self._over[at] >= _start(epoch)
 
 
 def _lines_of(epoch: Epoch) -> tuple[Record, ...]:
@@ -107,32 +129,40 @@ def cancelled(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     :param criteria: What it is judged by.
     """
     migrations = side.migrations
+    epochs = _Epochs(side.epochs)
+    cleanups = {
+        device: [
+            mark.line
+            for mark in side.marks_of(Kind.SAVE_CLEANUP, device=device)
+        ]
+        for device in side.devices
+    }
+    stops = _Epochs(x for x in side.epochs if not x.running)
     for number, migration in enumerate(migrations):
         if migration.end is None or migration.completed:
             continue
         after = migrations[number + 1 : number + 2]
         limit = after[0].begin.line if after else None
-        end = _checkpoint(side, migration, limit)
+        end = _checkpoint(stops, migration, limit)
         if end is None:
             continue
-        epoch = _epoch_at(side, end - 1)
+        epoch = epochs.at(end - 1)
         if epoch is None or not epoch.running:
             continue
         for device in side.devices:
             # QEMU restores its devices right behind that line.
-            done = any(
-                migration.begin.line < mark.line < end
-                for mark in side.marks_of(Kind.SAVE_CLEANUP, device=device)
-            )
-            if not done or side.has_gap(device):
+            done = cleanups[device]
+            begun = bisect_right(done, migration.begin.line)
+            if begun >= bisect_left(done, end) or side.has_gap(device):
                 continue
-            arcs = [a for a in side.arcs_of(device) if a.line < end]
-            if arcs and arcs[-1].reached is not _S.RUNNING:
-                yield _not_restored(migration, arcs[-1])
+            arcs = side.arcs_of(device)
+            count = bisect_left(arcs, end, key=lambda arc: arc.line)
+            if count and arcs[count - 1].reached is not _S.RUNNING:
+                yield _not_restored(migration, arcs[count - 1])
 
 
 def _checkpoint(
-    side: Timeline, migration: TracedMigration, limit: int | None
+    stops: _Epochs, migration: TracedMigration, limit: int | None
 ) -> int | None:
     """Return the line by which all devices must be restored.
 
@@ -140,13 +170,9 @@ def _checkpoint(
     be at work.
     """
     assert migration.end is not None
-    stops = [
-        _start(epoch)
-        for epoch in side.epochs
-        if not epoch.running and _start(epoch) > migration.end.line
-    ]
-    found = [*stops[:1], *([] if limit is None else [limit])]
-    return min(found, default=None)
+    stop = stops.after(migration.end.line)
+    found = [] if stop is None else [_start(stop)]
+    return min([*found, *([] if limit is None else [limit])], default=None)
 
 
 def _not_restored(migration: TracedMigration, arc: TracedArc) -> Violation:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vfio_p2p.oracle.model import Criteria, Objection, Unclear, Violation
 from vfio_p2p.timeline import Cause, Timeline, TracedArc
@@ -27,6 +27,7 @@ def stop_late(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     if criteria.stop_in_cleanup is None:
         return
     right = Cause.CLEANUP if criteria.stop_in_cleanup else Cause.COMPLETE
+    stream = _Stream(side)
     for arc in side.arcs:
         if (arc.before, arc.requested) != (_S.STOP_COPY, _S.STOP):
             continue
@@ -46,7 +47,7 @@ def stop_late(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
                 records,
             )
         elif right is Cause.CLEANUP:
-            late = _stream_after(side, arc)
+            late = stream.after(arc)
             if late is not None:
                 both = dict.fromkeys((arc.device, late.device))
                 yield Violation(
@@ -76,24 +77,43 @@ def _stopped_elsewhere(side: Timeline) -> Iterator[Objection]:
             )
 
 
-def _stream_after(side: Timeline, arc: TracedArc) -> Record | None:
-    """Return the first sign that the stream went on after an arc."""
-    told = [m for m in side.marks_of(Kind.STATUS) if m.line < arc.line]
-    # A snapshot is never active, and completes after the cleanup.
-    snapshot = bool(told) and told[-1].fields.get("status") == "setup"
-    # The marks are in the order of their lines.
-    first = bisect_left(side.marks, arc.line, key=lambda mark: mark.line)
-    for mark in side.marks[first:]:
-        status = mark.fields.get("status")
-        if mark.kind is Kind.SAVE_SETUP:
+class _Stream:
+    """Tells how the stream of a migration went on.
+
+    :param side: The timeline of one side.
+    """
+
+    def __init__(self, side: Timeline) -> None:
+        self._statuses = side.statuses
+        # All of these are in the order of their lines.
+        self._parts = side.marks_of(Kind.SAVE_SETUP, Kind.COMPLETE)
+        self._completed = tuple(
+            x for x in side.statuses if x.fields.get("status") == "completed"
+        )
+
+    def after(self, arc: TracedArc) -> Record | None:
+        """Return the first sign that the stream went on after an arc."""
+        told = bisect_left(self._statuses, arc.line, key=_line)
+        # A snapshot is never active, and completes after the cleanup.
+        snapshot = bool(told) and (
+            self._statuses[told - 1].fields.get("status") == "setup"
+        )
+        found = _first_from(self._parts, arc.line)
+        if not snapshot:
+            found += _first_from(self._completed, arc.line)
+        first = min(found, key=_line, default=None)
+        if first is None or first.kind is Kind.SAVE_SETUP:
             return None
-        if mark.kind is Kind.COMPLETE or (
-            mark.kind is Kind.STATUS
-            and status == "completed"
-            and not snapshot
-        ):
-            return mark
-    return None
+        return first
+
+
+def _line(record: Record) -> int:
+    return record.line
+
+
+def _first_from(records: Sequence[Record], line: int) -> list[Record]:
+    at = bisect_left(records, line, key=_line)
+    return [*records[at : at + 1]]
 
 
 def destination(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
@@ -106,6 +126,13 @@ def destination(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """
     if criteria.p2p is None:
         return
+    stops = {
+        arc.line
+        for epoch in side.epochs
+        if not epoch.running
+        for step in epoch.steps
+        for arc in step.arcs
+    }
     for device in side.devices:
         arcs = [arc for arc in side.arcs_of(device) if arc.moved]
         begin = next(
@@ -113,13 +140,6 @@ def destination(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
         )
         if begin is None or side.has_gap(device):
             continue
-        stops = {
-            arc.line
-            for epoch in side.epochs
-            if not epoch.running
-            for step in epoch.steps
-            for arc in step.arcs
-        }
         walked = []
         for arc in arcs[begin:]:
             if arc.line in stops or arc.cause is Cause.SETUP:

@@ -23,6 +23,9 @@ from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.timeline import Pass, Side, Timeline, blackout
 from vfio_p2p.uapi import P2P_STATES
 
+# What a rule says of one side; nobody reads as much.
+_MOST_OUTCOMES = 1000
+
 
 def judge(
     source: Timeline,
@@ -203,7 +206,15 @@ def _told(
     outcomes: Iterable[Objection],
 ) -> Iterator[Finding | Doubt]:
     sure = rule.surely_concerns(side, criteria)
-    for outcome in outcomes:
+    for number, outcome in enumerate(outcomes):
+        if number == _MOST_OUTCOMES:
+            yield Doubt(
+                side.side,
+                f"the rule {rule.name} says more than the "
+                f"{_MOST_OUTCOMES} things before this one",
+                side.summary.name,
+            )
+            return
         message = outcome.message
         if isinstance(outcome, Violation) and sure:
             yield Finding(

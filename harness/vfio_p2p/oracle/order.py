@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -37,6 +38,7 @@ def count(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     :param criteria: What it is judged by.
     """
     plugged = {m.device: m.line for m in side.marks_of(Kind.REALIZE)}
+    heard = _last_heard(side)
     for epoch in side.epochs:
         found = Counter((step.pass_, step.device) for step in epoch.steps)
         for device in side.devices:
@@ -49,7 +51,20 @@ def count(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
                 if found[pass_, device] > wanted:
                     yield _too_many(epoch, pass_, device, int(wanted))
                 elif found[pass_, device] < wanted and pass_ not in moot:
-                    yield _missing(side, epoch, pass_, device)
+                    later = heard.get(device, 0)
+                    yield _missing(side, epoch, pass_, device, later)
+
+
+def _last_heard(side: Timeline) -> dict[str, int]:
+    """Return the last line in which some function mentions each device."""
+    found: dict[str, int] = {}
+    told = (
+        *((arc.device, arc.line) for arc in side.arcs if arc.cause),
+        *((mark.device, mark.line) for mark in side.marks),
+    )
+    for device, line in told:
+        found[device] = max(line, found.get(device, 0))
+    return found
 
 
 def _moot(side: Timeline, epoch: Epoch, device: str) -> set[Pass]:
@@ -62,15 +77,17 @@ def _moot(side: Timeline, epoch: Epoch, device: str) -> set[Pass]:
     steps = [step for step in epoch.steps if step.device == device]
     if any(step.pass_ is Pass.PREPARE for step in steps):
         return set()
-    first = epoch.steps[0].line
-    before = [x.reached for x in side.arcs_of(device) if x.line < first]
-    if not before:
+    arcs = side.arcs_of(device)
+    # They are in the order of their lines.
+    count = bisect_left(arcs, epoch.steps[0].line, key=lambda arc: arc.line)
+    if not count:
         return set() if steps else set(Pass)
     rest = {DeviceState.RUNNING}
     if not epoch.running:
         rest = {DeviceState.STOP, DeviceState.STOP_COPY}
-    moot = {Pass.MAIN} if before[-1] in rest else set()
-    if before[-1] is DeviceState.RUNNING_P2P:
+    before = arcs[count - 1].reached
+    moot = {Pass.MAIN} if before in rest else set()
+    if before is DeviceState.RUNNING_P2P:
         moot.add(Pass.PREPARE)
     return moot
 
@@ -91,11 +108,13 @@ def _too_many(
 
 
 def _missing(
-    side: Timeline, epoch: Epoch, pass_: Pass, device: str
+    side: Timeline, epoch: Epoch, pass_: Pass, device: str, heard: int
 ) -> Objection:
     """Judge a callback that was not seen.
 
     Either QEMU did not make it, or its line is missing.
+
+    :param heard: The last line in which a function mentions the device.
     """
     message = f"{epoch}: no {pass_} callback of {printable(device)}"
     steps = [step for step in epoch.steps if step.device == device]
@@ -103,11 +122,7 @@ def _missing(
     # Unless another function mentions the device later, a main callback may
     # be still to come, or the device may have been unplugged.
     end = epoch.steps[-1].record.line
-    heard = [
-        *(arc.line for arc in side.arcs_of(device) if arc.cause),
-        *(mark.line for mark in side.marks if mark.device == device),
-    ]
-    over = steps if pass_ is Pass.PREPARE else max(heard, default=0) > end
+    over = steps if pass_ is Pass.PREPARE else heard > end
     if over and not side.has_gap(device):
         return Violation(message, (device,), records)
     return Unclear(message, records)
@@ -121,11 +136,8 @@ def barrier(side: Timeline, criteria: Criteria) -> Iterator[Objection]:
     """
     for epoch in side.epochs:
         prepares, mains = epoch.of(Pass.PREPARE), epoch.of(Pass.MAIN)
-        early = [
-            main
-            for main in mains
-            if any(main.line < prepare.record.line for prepare in prepares)
-        ]
+        last = max((step.record.line for step in prepares), default=0)
+        early = [main for main in mains if main.line < last]
         if not early:
             continue
         begin = early[0].line

@@ -8,6 +8,7 @@ and libraries.
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,7 @@ _X86_64 = 62
 _MACHINES = {3: "i386", 21: "ppc64", 22: "s390x", 183: "aarch64",
              243: "riscv64"}  # fmt: skip
 _INTERPRETER = 3
+_PATH = re.compile(rb"(?:/[!-.0-~]{1,255})+")
 
 
 def find_binary(path: Path) -> tuple[Program, tuple[str, ...]]:
@@ -141,9 +143,11 @@ def _examine(binary: Path) -> str:
                 segment = _SEGMENT.unpack(file.read(_SEGMENT.size))
                 if segment[0] == _INTERPRETER:
                     file.seek(segment[2])
-                    text = file.read(min(segment[5], 4096))
-                    return text.rstrip(b"\0").decode()
-    except (struct.error, UnicodeDecodeError):
+                    text = file.read(min(segment[5], 4096)).rstrip(b"\0")
+                    if not _PATH.fullmatch(text):
+                        raise ValueError("this is no path")
+                    return text.decode()
+    except (struct.error, OverflowError, ValueError):
         raise UsageError(f"{binary} is a damaged program", _HINT) from None
     except OSError as err:
         raise UsageError(f"{binary}: {err.strerror}", _HINT) from err

@@ -38,6 +38,8 @@ from vfio_p2p.uapi import DeviceState
 
 # No run prints nearly as much; a log beyond it is an attack or a mistake.
 _MOST_RECORDS = 500_000
+# More than any QEMU has slots for.
+_MOST_DEVICES = 256
 
 _CAUSES = {
     Kind.PREPARE: Cause.PREPARE,
@@ -159,6 +161,12 @@ def build_of(
                 "Give the log of one run.",
             )
         builder.add(record)
+        if len(builder.devices) > _MOST_DEVICES:
+            # Each run-state change concerns each device.
+            raise TraceError(
+                f"{printable(name)}: more than {_MOST_DEVICES} devices",
+                "Give the log of one QEMU, which cannot have so many.",
+            )
     builder.finish()
     return Timeline(
         side=side,
@@ -188,6 +196,7 @@ class _Device:
     :param pending: Finished requests that no function has claimed yet.
     :param failed: Whether the notifier told it that the migration failed.
     :param event: The name of the last event about it.
+    :param realized: Whether QEMU has said that it can migrate.
     """
 
     state: DeviceState | None = None
@@ -195,6 +204,7 @@ class _Device:
     pending: list[TracedArc] = field(default_factory=list)
     failed: bool = False
     event: str = ""
+    realized: bool = False
 
 
 @dataclass(slots=True)
@@ -271,9 +281,10 @@ class _Builder:
             case Kind.CHANGED | Kind.SUCCEEDED:
                 self._reached(name, device, record)
             case Kind.REALIZE:
-                if name in self.plugged:
+                if device.realized:
                     self._gap("this is the log of more than one run", record)
                 else:
+                    device.realized = True
                     self.plugged.append(name)
                     # vfio_migration_init() sets it without printing a line.
                     device.state = DeviceState.RUNNING

@@ -7,9 +7,11 @@ everything here.  Times may be missing or equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from functools import cached_property
+from typing import Protocol, TypeVar
 
 from vfio_p2p.side import Side
 from vfio_p2p.trace import ConsoleLog, DeviceLog, Kind, Record, Summary
@@ -201,7 +203,7 @@ class Amounts:
     blocks_after: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Timeline:
     """All that the log of one side tells about VFIO migration.
 
@@ -247,11 +249,42 @@ class Timeline:
     unsure: str = ""
     heard_ns: tuple[int, int] | None = None
 
-    @property
+    @cached_property
+    def _arcs(self) -> Mapping[str, tuple[TracedArc, ...]]:
+        """The requests by device: rules ask for them again and again."""
+        return _grouped(self.arcs)
+
+    @cached_property
+    def _marks(self) -> Mapping[str, tuple[Record, ...]]:
+        """The marks by device; those of none are under the empty name."""
+        return _grouped(self.marks)
+
+    @cached_property
+    def _gaps(self) -> Mapping[str, tuple[Record, ...]]:
+        """The lines that show that others are missing, by device."""
+        return _grouped(x for gap in self.gaps for x in gap.records)
+
+    @cached_property
+    def statuses(self) -> tuple[Record, ...]:
+        """The marks that tell a migration's status, in their order."""
+        return self.marks_of(Kind.STATUS)
+
+    @cached_property
+    def cleaned(self) -> int | None:
+        """The line from which on every device was cleaned up once."""
+        done = Kind.LOAD_CLEANUP, Kind.SAVE_CLEANUP
+        first = [
+            next((x.line for x in self.marks_of(*done, device=device)), None)
+            for device in self.devices
+        ]
+        told = [line for line in first if line is not None]
+        return max(told) if told and len(told) == len(first) else None
+
+    @cached_property
     def migrations(self) -> tuple[TracedMigration, ...]:
         """The migrations in their order, with or without success."""
         found: list[TracedMigration] = []
-        for mark in self.marks_of(Kind.STATUS):
+        for mark in self.statuses:
             status = mark.fields["status"]
             running = bool(found) and found[-1].end is None
             begins = status == "setup" or (
@@ -271,7 +304,7 @@ class Timeline:
 
         :param device: Its name.
         """
-        return tuple(arc for arc in self.arcs if arc.device == device)
+        return self._arcs.get(device, ())
 
     def has_gap(self, device: str) -> bool:
         """Return whether lines about a device are missing or doubled.
@@ -280,11 +313,7 @@ class Timeline:
 
         :param device: Its name.
         """
-        return any(
-            record.device == device
-            for gap in self.gaps
-            for record in gap.records
-        )
+        return device in self._gaps
 
     def torn(self, device: str) -> bool:
         """Return whether lines other than the last outcome are missing.
@@ -297,9 +326,8 @@ class Timeline:
         last = self.arcs_of(device)[-1:]
         waiting = [arc.line for arc in last if arc.reached is None]
         return any(
-            record.device == device and record.line not in waiting
-            for gap in self.gaps
-            for record in gap.records
+            record.line not in waiting
+            for record in self._gaps.get(device, ())
         )
 
     def marks_of(
@@ -310,8 +338,23 @@ class Timeline:
         :param kinds: The kinds.
         :param device: If given, only this device's marks.
         """
-        return tuple(
-            mark
-            for mark in self.marks
-            if mark.kind in kinds and device in (None, mark.device)
-        )
+        marks = self.marks
+        if device is not None:
+            marks = self._marks.get(device, ())
+        return tuple(mark for mark in marks if mark.kind in kinds)
+
+
+class _OfDevice(Protocol):
+    @property
+    def device(self) -> str: ...
+
+
+_Part = TypeVar("_Part", bound=_OfDevice)
+
+
+def _grouped(parts: Iterable[_Part]) -> dict[str, tuple[_Part, ...]]:
+    """Group parts of a log by their devices; each group keeps its order."""
+    found: dict[str, list[_Part]] = {}
+    for part in parts:
+        found.setdefault(part.device, []).append(part)
+    return {device: tuple(group) for device, group in found.items()}

@@ -9,7 +9,7 @@ does: one saves, the other loads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from vfio_p2p.errors import TraceError
@@ -34,6 +34,8 @@ _STATES = {
 _CHECKPOINTS = {"src": Side.SOURCE, "dst": Side.DESTINATION}
 _REQUESTS = {Kind.ATTEMPT, Kind.CHANGED, Kind.SUCCEEDED}
 _CALLBACKS = {Kind.PREPARE, Kind.MAIN}
+# Of one start by libvirt; each thread is compared with all of them.
+_MOST_QEMUS = 256
 _SPLIT = (
     "Give each QEMU a log of its own with -D FILE, or separate the lines by "
     "hand."
@@ -103,7 +105,7 @@ def processes(records: Sequence[Record], name: str) -> list[Writer]:
     for segment in _starts(records):
         threads = {x.thread for x in segment if x.event}
         if None not in threads and len(threads) > 1:
-            found += _by_threads(segment)
+            found += _by_threads(segment, name)
         else:
             found += _by_devices(segment, name)
     telling = [x for x in found if x.devices]
@@ -159,7 +161,7 @@ class _Thread:
         self.loads += other.loads
 
 
-def _by_threads(segment: Sequence[Record]) -> list[Writer]:
+def _by_threads(segment: Sequence[Record], name: str) -> list[Writer]:
     known: dict[int | None, _Thread] = {}
     for record in segment:
         if not record.event:
@@ -198,6 +200,12 @@ def _by_threads(segment: Sequence[Record]) -> list[Writer]:
             fits[0][1].add(number)
         else:
             groups.append((thread, {number}))
+            if len(groups) > _MOST_QEMUS:
+                raise TraceError(
+                    f"{printable(name)}: more than {_MOST_QEMUS} QEMUs "
+                    "wrote this log",
+                    _SPLIT,
+                )
     found = [Writer(threads=numbers) for _, numbers in groups]
     owner = {x: process for process in found for x in process.threads}
     if not found:
@@ -243,24 +251,19 @@ def _realized_again(segment: Sequence[Record]) -> Iterator[list[Record]]:
     """Split a log where a QEMU plugs devices that another one has had."""
     run: list[Record] = []
     plugged: set[str] = set()
+    over: set[str] = set()
     for record in segment:
         if record.kind is Kind.REALIZE:
             # One that is plugged again alone was unplugged before.
-            if record.device in plugged and _over(run, record.device):
+            if record.device in plugged & over:
                 yield run
-                run, plugged = [], set()
+                run, plugged, over = [], set(), set()
             plugged.add(record.device)
+        elif record.kind in (Kind.SAVE_CLEANUP, Kind.LOAD_CLEANUP):
+            # Its QEMU has done its part of a migration.
+            over.add(record.device)
         run.append(record)
     yield run
-
-
-def _over(run: Iterable[Record], device: str) -> bool:
-    """Return whether a device's QEMU has done its part of a migration."""
-    return any(
-        x.kind in (Kind.SAVE_CLEANUP, Kind.LOAD_CLEANUP)
-        and x.device == device
-        for x in run
-    )
 
 
 def _interleaved(
@@ -277,30 +280,20 @@ def _interleaved(
             return pair[1]
         return None
 
-    for at, record in enumerate(segment):
-        found = owner(record)
-        if found is None and record.kind is Kind.NOTIFY:
-            found = _announced(segment[at + 1 :], record, owner)
-        if found is None:
-            nearest = next(
-                (x for y in segment[at + 1 :] if (x := owner(y))), None
-            )
-            found = nearest or pair[0]
-        found.records.append(record)
+    nearest = pair[0]
+    # The side whose callbacks come next after a run-state change.
+    announced: dict[tuple[int | str, int | str], Writer | None] = {}
+    for record in reversed(segment):
+        own = owner(record)
+        found = own
+        if record.kind is Kind.NOTIFY or record.kind in _CALLBACKS:
+            what = record.fields["running"], record.fields["reason"]
+            if record.kind in _CALLBACKS:
+                announced[what] = own
+            elif own is None:
+                found = announced.get(what)
+        nearest = own or nearest
+        (found or nearest).records.append(record)
+    for writer in pair:
+        writer.records.reverse()
     return [x for x in pair if x.records]
-
-
-def _announced(
-    after: Sequence[Record],
-    notify: Record,
-    owner: Callable[[Record], Writer | None],
-) -> Writer | None:
-    """Return the side whose callbacks a run-state change begins."""
-    what = notify.fields["running"], notify.fields["reason"]
-    for record in after:
-        if record.kind in _CALLBACKS and what == (
-            record.fields["running"],
-            record.fields["reason"],
-        ):
-            return owner(record)
-    return None
