@@ -265,7 +265,9 @@ def keep(folder: Path, name: str, data: bytes, outcome: str) -> None:
     )
 
 
-def session(engine: str, load: Load, names: Sequence[str], order: Order) -> int:
+def session(
+    engine: str, load: Load, names: Sequence[str], order: Order
+) -> int:
     """Let one engine give inputs to the targets; return the exit code."""
     if engine == "atheris":
         import atheris
@@ -426,7 +428,7 @@ def main(
         args.executions = 1000
     order = Order(args.seed, args.executions, seconds, args.jobs, args.keep)
     codes = [
-        _apart(lambda x=x: session(x, load, args.only, order))  # type: ignore
+        _apart(lambda x=x: session(x, load, args.only, order))  # type: ignore[misc]
         for x in engines
     ]
     return max(codes)

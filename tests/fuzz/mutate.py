@@ -297,7 +297,7 @@ def damaged_tarball(draw: Draw, data: bytes, other: bytes) -> bytes:
             for number, member in enumerate(members):
                 content = b""
                 if member.isreg():
-                    content = old.extractfile(member).read()  # type: ignore
+                    content = old.extractfile(member).read()  # type: ignore[union-attr]
                 if number == chosen:
                     _changed_member(draw, member)
                 new.addfile(member, io.BytesIO(content))

@@ -12,6 +12,7 @@ made, as all of them would take too long.
 from __future__ import annotations
 
 import io
+import sqlite3
 import sys
 import tarfile
 import zlib
@@ -35,13 +36,18 @@ from bundles import MIGRATED, make_bundle  # noqa: E402
 from fake_qemu import make_tree  # noqa: E402
 from histories import MS, entries  # noqa: E402
 from qemu_log import FakeQemu, devices, migrate, receive  # noqa: E402
+from reports import evil_document, run_document  # noqa: E402
 from test_attach import BOTH, recorded  # noqa: E402
 from test_b4_mutated import Reading  # noqa: E402
 from test_hosts_file import WHOLE  # noqa: E402
 from test_own_guest import DISK, DRIVER, KERNEL  # noqa: E402
 from test_uprobes import FakeElf  # noqa: E402
 from vfio_p2p import resources  # noqa: E402
-from vfio_p2p.bundle.manifest import MANIFEST, manifest_from_json  # noqa: E402
+from vfio_p2p.bundle.manifest import (  # noqa: E402
+    MANIFEST,
+    Manifest,
+    manifest_from_json,
+)
 from vfio_p2p.bundle.read import open_bundle  # noqa: E402
 from vfio_p2p.bundle.write import pack, seal  # noqa: E402
 from vfio_p2p.cli import check as check_command  # noqa: E402
@@ -61,7 +67,7 @@ from vfio_p2p.qemu.tarball import unpack  # noqa: E402
 from vfio_p2p.report import history as history_report  # noqa: E402
 from vfio_p2p.report import html  # noqa: E402
 from vfio_p2p.report.collect import collect  # noqa: E402
-from vfio_p2p.report.document import to_json  # noqa: E402
+from vfio_p2p.report.document import Document, to_json  # noqa: E402
 from vfio_p2p.report.formats import FORMATS, render  # noqa: E402
 from vfio_p2p.scenario.load import load_cases, load_profile  # noqa: E402
 from vfio_p2p.series import Patch, check_patch  # noqa: E402
@@ -143,7 +149,7 @@ def _folder(path: Path) -> None:
 
 
 @cache
-def _attached():  # type: ignore[no-untyped-def]
+def _attached() -> Manifest:
     with TemporaryDirectory() as name:
         folder = recorded(Path(name, "x"), *BOTH)
         return manifest_from_json((folder / MANIFEST).read_bytes())
@@ -155,9 +161,12 @@ def _mail(path: Path) -> None:
 
 
 # These depend on no input, and take most of the time of 'b4-check'.
-b4.load_for = cache(b4.load_for)  # type: ignore[assignment]
-sources.default_base = cache(sources.default_base)
-sources.base_for = cache(sources.base_for)
+for module, name in (
+    (b4, "load_for"),
+    (sources, "default_base"),
+    (sources, "base_for"),
+):
+    setattr(module, name, cache(getattr(module, name)))
 
 
 def _patch(path: Path) -> None:
@@ -191,7 +200,7 @@ def _history(path: Path) -> None:
 
 
 @cache
-def _empty():  # type: ignore[no-untyped-def]
+def _empty() -> Document:
     with TemporaryDirectory() as name:
         return collect([make_bundle(Path(name, "x"))])
 
@@ -294,8 +303,6 @@ def _bundle_seeds(folder: Path) -> list[bytes]:
 
 
 def _report_seeds(folder: Path) -> list[bytes]:
-    from reports import evil_document, run_document
-
     documents = (run_document(folder), evil_document(folder / "e"))
     made = [to_json(x).encode().replace(b"A" * 5000, b"") for x in documents]
     old = [x.read_bytes() for x in sorted(UNIT.glob("data/be555e3/*.json"))]
@@ -304,7 +311,7 @@ def _report_seeds(folder: Path) -> list[bytes]:
 
 def _history_seeds(folder: Path) -> list[bytes]:
     path = folder / "history.sqlite3"
-    values = [300 * MS + n for n in range(6)] + [500 * MS + n for n in range(6)]
+    values = [300 * MS + n + n // 6 * 200 * MS for n in range(12)]
     with open_history(path, write=True) as history:
         history.add(entries(values))
     # A journal beside the file would be part of it.
@@ -312,8 +319,6 @@ def _history_seeds(folder: Path) -> list[bytes]:
 
 
 def _without_wal(path: Path) -> bytes:
-    import sqlite3
-
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
