@@ -48,10 +48,24 @@ def line(number: int, text: str, thread: int = 1) -> bytes:
     return f"{thread}@17{number:08d}.000000:{text}\n".encode()
 
 
-def callbacks() -> bytes:
-    """The prepare and the main pass come in turns, in one run-state change."""
-    lines = SOURCE.splitlines(keepends=True)
-    return repeated(lambda n: b"".join(lines[8:12]), b"".join(lines[:8]))
+def missing() -> bytes:
+    """Of each run-state change, most callbacks are missing."""
+    state = "RUNNING_P2P"
+    return repeated(
+        lambda n: line(
+            n,
+            f"vfio_migration_set_state (d1) new state {state}, recover state "
+            "ERROR",
+        )
+        + line(n, f"vfio_migration_set_device_state (d1) state {state}")
+        + line(
+            n,
+            "vfio_vmstate_change_prepare (d1) running 0 reason "
+            f"{('shutdown', 'paused')[n % 2]} device state {state}",
+        ),
+        line(0, "vfio_migration_realize (d0)")
+        + line(0, "vfio_migration_realize (d1)"),
+    )
 
 
 def stops() -> bytes:
@@ -100,7 +114,7 @@ def events() -> bytes:
     return repeated(event)
 
 
-@pytest.mark.parametrize("make", [callbacks, stops, qemus, mixed, events])
+@pytest.mark.parametrize("make", [missing, stops, qemus, mixed, events])
 def test_logs_take_no_longer_than_their_size(
     make: Callable[[], bytes], tmp_path: Path
 ) -> None:
@@ -150,6 +164,7 @@ def table(offset: int, size: int) -> bytes:
         elf(b"", segments=2**64 - 1, segment_count=1),
         elf(b"", sections=2**63, section_count=1),
     ],
+    ids=["sections", "tables", "far segments", "far sections"],
 )  # fmt: skip
 def test_programs_for_trace_script(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "qemu"
@@ -158,7 +173,11 @@ def test_programs_for_trace_script(data: bytes, tmp_path: Path) -> None:
         Elf(path)
 
 
-@pytest.mark.parametrize("loader", [b"x", b"/a\0b", b"/" + b"a" * 300])
+@pytest.mark.parametrize(
+    "loader",
+    [b"x", b"/a\0b", b"/" + b"a" * 300],
+    ids=["relative", "zero", "long"],
+)
 def test_loaders_that_are_no_path(loader: bytes, tmp_path: Path) -> None:
     path = tmp_path / "qemu"
     segment = struct.pack("<IIQQQQQQ", 3, 0, 120, 0, 0, len(loader), 0, 0)
