@@ -39,7 +39,7 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.scenario.model import from_json as scenario_from_json
 
 # No run leaves as much: a larger bundle is not one of ours.
-_MAX_BYTES = 256 << 20
+_MAX_BYTES = 192 << 20
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ from vfio_p2p.trace.formats import FORMATS
 from vfio_p2p.uapi import DeviceState
 
 # No run prints nearly as much; a log beyond it is an attack or a mistake.
-_MOST_RECORDS = 500_000
+_MOST_RECORDS = 150_000
 # More than any QEMU has slots for.
 _MOST_DEVICES = 256
 

@@ -35,7 +35,7 @@ from vfio_p2p.trace import EventReader, Kind, Record, printable
 from vfio_p2p.uapi import P2P_STATES, DeviceState
 
 _S = DeviceState
-_MOST_EVENTS = 500_000
+_MOST_EVENTS = 150_000
 
 _FAILING = frozenset({"cancelling", "cancelled", "failing", "failed"})
 _OVER = frozenset({"completed", "cancelled", "failed"})

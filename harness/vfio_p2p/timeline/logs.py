@@ -42,7 +42,7 @@ _UNSURE = (
 )
 
 # Of all QEMUs that write one log.
-_MOST_RECORDS = 1_000_000
+_MOST_RECORDS = 200_000
 
 _Key = tuple[int | None, str]
 
