@@ -209,7 +209,9 @@ def test_the_command(
     printed = capsys.readouterr().out
     assert main([*words, "--path", PATH, "-o", str(out)]) == 0
     assert out.read_text() == printed
-    assert main([*words, "-o", str(tmp_path / "no" / "qemu.bt")]) != 0
+    assert main([*words, "-o", str(out / "qemu.bt")]) == 2
+    assert main([*words, "-o", str(tmp_path)]) == 2
+    assert out.read_text() == printed
     for more in (["--path", "a b"], ["--path", "qemu"]):
         assert main([*words, *more]) == 2
     capsys.readouterr()

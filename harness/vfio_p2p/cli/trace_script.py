@@ -8,9 +8,8 @@ from pathlib import Path
 
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
-from vfio_p2p.errors import HarnessError
+from vfio_p2p.machine.files import write_whole
 from vfio_p2p.plans.trace_script import TraceScriptRequest, trace_script
-from vfio_p2p.trace import printable
 
 
 def add_parser(commands: options.Commands, summary: str) -> None:
@@ -82,13 +81,7 @@ def run(
     if out is None:
         context.show(text.rstrip("\n"))
         return 0
-    try:
-        out.write_text(text)
-    except OSError as err:
-        raise HarnessError(
-            f"{printable(str(out))}: {err.strerror}",
-            "Name a file that can be written.",
-        ) from err
+    write_whole(out, text.encode())
     return 0
 
 

@@ -17,6 +17,7 @@ from email.header import Header
 from pathlib import Path
 
 from vfio_p2p.errors import PatchError, UsageError
+from vfio_p2p.machine.files import publishing
 from vfio_p2p.series.base import Base
 from vfio_p2p.series.git import MAIL_START
 from vfio_p2p.series.patch import Patch
@@ -114,18 +115,21 @@ def export(
                        empty.
     """
     mails = thread(base, posting)
-    if folder.exists() and not (
+    why = ""
+    if folder.is_dir() and folder.samefile(Path.cwd()):
+        # It is going to be replaced, and we would be left in a lost one.
+        why = "is the current folder"
+    elif folder.exists() and not (
         folder.is_dir() and next(folder.iterdir(), None) is None
     ):
-        raise UsageError(
-            f"{folder} exists and is not an empty folder",
-            "Give the name of a new folder.",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+        why = "exists and is not an empty folder"
+    if why:
+        raise UsageError(f"{folder} {why}", "Give the name of a new folder.")
     # A blank line separates the mails of an mbox.
     mails |= {MBOX: b"\n".join(mails.values())}
-    for name, data in mails.items():
-        (folder / name).write_bytes(data)
+    with publishing(folder.absolute()) as partial:
+        for name, data in mails.items():
+            (partial / name).write_bytes(data)
     return [folder / name for name in mails]
 
 
