@@ -31,6 +31,7 @@ RESOLUTION_NS = 1000
 
 _MOST = 1 << 12
 _RESAMPLES = 10_000
+_AT_ONCE = 500
 _SEED = 20230716
 
 _Floats = NDArray[np.float64]
@@ -162,7 +163,10 @@ def _flips(count: int) -> _Floats:
     if 1 << count <= _MOST:
         return np.array(list(itertools.product((1.0, -1.0), repeat=count)))
     rng = np.random.default_rng(_SEED)
-    ways: _Floats = rng.choice((1.0, -1.0), size=(_MOST, count))
+    ways = np.empty((_MOST, count))
+    for start in range(0, _MOST, _AT_ONCE):
+        part = ways[start : start + _AT_ONCE]
+        part[:] = rng.choice((1.0, -1.0), size=part.shape)
     ways[0] = 1.0
     return ways
 
@@ -191,11 +195,15 @@ def _deals(count_a: int, count_b: int) -> _Floats:
 @lru_cache(maxsize=4)
 def _places(count: int, seed: int) -> NDArray[np.int64]:
     """Return where the middle two of sorted values are in each resample."""
-    picks = np.random.default_rng(seed).integers(
-        count, size=(_RESAMPLES, count)
-    )
+    rng = np.random.default_rng(seed)
     middle = [(count - 1) // 2, count // 2]
-    return np.partition(picks, middle, axis=1)[:, middle]
+    # All of them at once would take hundreds of MiB.
+    parts = []
+    for _ in range(0, _RESAMPLES, _AT_ONCE):
+        picks = rng.integers(count, size=(_AT_ONCE, count))
+        picks.partition(middle, axis=1)
+        parts.append(picks[:, middle])
+    return np.concatenate(parts)
 
 
 def _medians(values: _Floats, seed: int = _SEED) -> _Floats:

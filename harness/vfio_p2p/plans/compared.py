@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from vfio_p2p.plans.devices import load_for
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Reporter
 from vfio_p2p.report.collect import has_only_logs, is_run, runs_in
-from vfio_p2p.report.run import Run
+from vfio_p2p.report.run import Run, SharedInputs
 from vfio_p2p.report.runs import HOST_LOGS, run_of, run_of_logs
 from vfio_p2p.report.sections import ComparedRuns
 from vfio_p2p.variant import is_tree, tree_names
@@ -129,7 +129,12 @@ def runs_of_folder(
     wanted = None
     if side.scenario is not None:
         wanted = load_for(side.scenario, setting, reporter).name
-    found = [x for x in each(partial(_in_folder, wanted), paths) if x]
+    shared = SharedInputs()
+    found = [
+        replace(x, run=shared.of(x.run))
+        for x in each(partial(_in_folder, wanted), paths)
+        if x
+    ]
     if not found:
         raise UsageError(
             f"{side.text} has no such bundles",

@@ -16,7 +16,7 @@ from vfio_p2p.foreign import UnfitFileError, read_file
 from vfio_p2p.oracle.verdict import worst
 from vfio_p2p.parallel import each
 from vfio_p2p.report.document import Document, common, from_json
-from vfio_p2p.report.run import Run
+from vfio_p2p.report.run import Run, SharedInputs
 from vfio_p2p.report.runs import run_of, run_of_logs
 
 _MAX_BYTES = 256 << 20
@@ -150,7 +150,8 @@ def _read_folder(path: Path) -> Document:
         raise InputError(
             f"{path}: no bundles in it, and no logs of runs", _EXPECTED
         )
-    return _of_runs([*each(_run, found)])
+    shared = SharedInputs()
+    return _of_runs([shared.of(run) for run in each(_run, found)])
 
 
 def _of_runs(runs: list[Run]) -> Document:

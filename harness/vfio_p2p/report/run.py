@@ -9,7 +9,7 @@ count from the run's `zero_ns`.
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -293,3 +293,28 @@ class Run(Value, frozen=True, kw_only=True):
         if self.seed is not None:
             return f"seed {self.seed}"
         return PurePath(self.bundle).name or "no seed"
+
+
+class SharedInputs:
+    """Lets many runs share what is equal in their inputs.
+
+    That is most of what a run takes in memory.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Any] = {}
+
+    def of(self, run: Run) -> Run:
+        """Return an equal run, which may share its inputs with others.
+
+        :param run: The run.
+        """
+        if run.inputs is None:
+            return run
+        parts = {
+            name: self._known.setdefault(msgspec.json.encode(part), part)
+            for name in ("source", "destination", "place")
+            for part in [getattr(run.inputs, name)]
+        }
+        inputs = msgspec.structs.replace(run.inputs, **parts)
+        return msgspec.structs.replace(run, inputs=inputs)
