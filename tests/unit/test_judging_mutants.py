@@ -14,7 +14,12 @@ from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.judging import everything
 from vfio_p2p.plans.judging.mutants import MutantRuns, document, trial
 from vfio_p2p.report import junit, markdown, text
-from vfio_p2p.report.document import Document, to_json, with_tree
+from vfio_p2p.report.document import (
+    Document,
+    from_json,
+    to_json,
+    with_tree,
+)
 from vfio_p2p.report.runs import failed_run
 from vfio_p2p.report.sections import Fate, JudgedTree
 from vfio_p2p.series import Mutant
@@ -100,6 +105,27 @@ SURVIVED = MutantRuns(mutant(), {"one": PASSED})
 def test_fate(found: MutantRuns, fate: Fate, detail: str) -> None:
     judged = trial(found)
     assert (judged.fate, judged.detail) == (fate, detail)
+
+
+def test_a_proof_that_is_in_doubt_for_another_reason() -> None:
+    """8.1 prints nothing of a request that failed, so lines seem to lack.
+
+    The rule that such a run breaks is proven.  A control of mutants in doubt
+    lets them prove nothing.
+    """
+    proof = replace(UNCLEAR, known=broken("order").findings)
+    runs = [
+        failed_run("patched", name, 42, assessment)
+        for name, assessment in (("one", PASSED), ("two", proof))
+    ]
+    found = document([*runs], [KILLED], qemu="", base="v1", whole=False)
+    assert found.verdict is Verdict.PASS
+    assert from_json(to_json(found).encode(), "x").verdict is Verdict.PASS
+    assert len(found.runs) == 2
+    assert report(KILLED, control=UNCLEAR).verdict is Verdict.INCONCLUSIVE
+    runs[1] = failed_run("patched", "two", 42, ERROR)
+    found = document([*runs], [KILLED], qemu="", base="v1", whole=False)
+    assert found.verdict is Verdict.ERROR
 
 
 def equivalent(*scenarios: str) -> Mutant:

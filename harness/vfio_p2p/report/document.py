@@ -234,8 +234,9 @@ def _consistent(run: Run) -> Run:
 def _contained(document: Document) -> list[Verdict]:
     """Return the verdicts on the parts of a report.
 
-    The runs of an experiment or a comparison may break rules; otherwise the
-    runs count.  A report without any part knows nothing.
+    The runs of an experiment or a comparison may break rules, and those of the
+    tree without a mutant are its controls; otherwise the runs count.  A report
+    without any part knows nothing.
     """
     experiment = document.picture or document.comparison
     parts = [
@@ -254,7 +255,12 @@ def _contained(document: Document) -> list[Verdict]:
             parts.append(
                 decided(x.verdict for x in document.runs if x.tree == tree)
             )
-    elif not (experiment or document.followups or document.change):
+    elif not (
+        experiment
+        or document.mutants
+        or document.followups
+        or document.change
+    ):
         parts += [run.verdict for run in document.runs]
     if not parts and not (experiment and document.runs):
         parts.append(Verdict.INCONCLUSIVE)

@@ -131,7 +131,14 @@ def document(
         unproven = [
             x for x in unbroken(control, broken_by(mutants)) if x in shown
         ]
-    controls = {run.scenario: run.verdict for run in control}
+    judged = {name for one in mutants for name in one.mutant.scenarios}
+    # Other scenarios only show that a rule can be broken.  If one is in doubt
+    # for another reason, the rule is proven all the same, or is unproven.
+    controls = {
+        run.scenario: run.verdict
+        for run in control
+        if run.scenario in judged or run.verdict is not Verdict.INCONCLUSIVE
+    }
     return Document.of(
         control,
         qemu=qemu,
