@@ -105,7 +105,9 @@ def failed() -> FakeQemu:
     qemu.cleanup(stop=False)
     for device in qemu.devices:
         qemu.emit(
-            Kind.NOTIFIER, "vfio_migration_state_notifier", device=device,
+            Kind.NOTIFIER,
+            "vfio_migration_state_notifier",
+            device=device,
             type=2,
         )
         qemu.set_state(device, DeviceState.RUNNING)
@@ -121,6 +123,20 @@ def test_nothing_migrates(tmp_path: Path) -> None:
     assessment = found(tmp_path, expected, IDLE, qemus={"source": idle()})
     assert assessment.verdict is PASS, messages(assessment)
     assert assessment.blackout_ns is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.REJECTED])
+def test_nothing_was_refused(tmp_path: Path, outcome: Outcome) -> None:
+    """QEMU did what it had to refuse, which is no fault of the machine."""
+    assessment = found(
+        tmp_path,
+        scenario(outcome, "it is refused"),
+        IDLE,
+        qemus={"source": idle()},
+    )
+    assert assessment.verdict is FAIL
+    (wrong,) = (x for x in assessment.findings if x.rule == "outcome")
+    assert "nothing was refused" in wrong.message
 
 
 @pytest.mark.parametrize(
@@ -192,9 +208,7 @@ def test_sequence(
 
 def test_a_run_with_another_ending_has_no_sequence(tmp_path: Path) -> None:
     expected = scenario(sequences=(sequence(GOOD),))
-    assessment = found(
-        tmp_path, expected, FAILED, qemus={"source": failed()}
-    )
+    assessment = found(tmp_path, expected, FAILED, qemus={"source": failed()})
     assert {x.rule for x in assessment.findings} == {"outcome"}
 
 
@@ -287,8 +301,9 @@ def test_every_migration_is_judged(tmp_path: Path) -> None:
         sequences=(
             sequence(GOOD),
             sequence(f"RESUMING {GOOD}", "destination"),
-            sequence("RESUMING RUNNING_P2P RUNNING RUNNING_P2P STOP",
-                     "source-2"),
+            sequence(
+                "RESUMING RUNNING_P2P RUNNING RUNNING_P2P STOP", "source-2"
+            ),
         )
     )
     assessment = found(tmp_path, expected, BACK, qemus=there_and_back())

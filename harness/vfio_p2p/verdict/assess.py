@@ -60,6 +60,8 @@ _CUT_SHORT = (
 )
 # "==PID==ERROR: AddressSanitizer: WHAT on address ..." (compiler-rt).
 _SANITIZER = re.compile(r"ERROR: ((?:Address|Leak)Sanitizer: [^\n]{1,200})")
+# Those of assert() and of g_assert().
+_ASSERTION = re.compile(r"Assertion `[^\n]*' failed|assertion failed")
 _EXPECTED = "expected"
 _EXPECTED_REASON = (
     "A scenario that shows a defect must tell when the defect is gone."
@@ -373,6 +375,12 @@ def _unexpected(expected: Outcome, result: Result) -> Assessment:
     match result.outcome:
         case Outcome.MIGRATED:
             return _failed(result, f"migrated, but must be {expected}")
+        case Outcome.IDLE if expected in REFUSED:
+            # All steps were done, those that QEMU has to refuse as well.
+            return _failed(result, f"nothing was refused: not {expected}")
+        case Outcome.REFUSED if crashed and _ASSERTION.search(_said(result)):
+            # Any other crash before it starts may be the machine's fault.
+            return _failed(result, f"QEMU crashed ({crashed})")
         case outcome if outcome in REFUSED and _refuses(result, *_REFUSALS):
             return _failed(result, f"{outcome}, but must be {expected}")
         case Outcome.FAILED:
