@@ -125,16 +125,29 @@ def check_format(path: Path, data: bytes, known: int) -> None:
         )
 
 
+class _Header(msgspec.Struct):
+    format: int
+
+
+def format_of(data: bytes) -> int:
+    """Return the format of a JSON document, whatever else is in it.
+
+    A newer format also causes other errors, which would be misleading, so
+    the format is read first.
+
+    :param data: The document.
+    :raise msgspec.DecodeError: When it is no JSON object with a format; see
+        also `NOT_JSON`.
+    """
+    return msgspec.json.decode(data, type=_Header).format
+
+
 def format_in(data: bytes) -> int:
     """Return the format that a JSON document names; 0 if it names none.
 
     :param data: Any bytes.
     """
-
-    class Header(msgspec.Struct):
-        format: int
-
     try:
-        return msgspec.json.decode(data, type=Header).format
+        return format_of(data)
     except NOT_JSON:
         return 0

@@ -200,22 +200,6 @@ def version_of(source: ProgramInput, destination: ProgramInput) -> str:
     return " to ".join(dict.fromkeys((source.version, destination.version)))
 
 
-class _Header(msgspec.Struct):
-    format: int
-
-
-def format_of(data: bytes) -> int:
-    """Return the format of a JSON document, whatever else is in it.
-
-    A newer format also causes other errors, which would be misleading, so
-    the format is read first.
-
-    :param data: The document.
-    :raise msgspec.DecodeError: When it is no JSON object with a format.
-    """
-    return msgspec.json.decode(data, type=_Header).format
-
-
 def inputs_from(raw: dict[str, Any]) -> Inputs:
     """Convert the ``inputs`` of a manifest or of a report.
 

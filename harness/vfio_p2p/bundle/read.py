@@ -23,7 +23,6 @@ from vfio_p2p.bundle.manifest import (
     File,
     Manifest,
     digest_file,
-    format_of,
     manifest_from_json,
 )
 from vfio_p2p.bundle.provenance import AttachedProvenance
@@ -32,6 +31,7 @@ from vfio_p2p.foreign import (
     NOT_JSON,
     NOT_ZIP,
     UnfitFileError,
+    format_of,
     read_file,
 )
 from vfio_p2p.paths import is_special

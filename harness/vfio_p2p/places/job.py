@@ -13,10 +13,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vfio_p2p.bundle.manifest import Inputs, ProgramInput, format_of
+from vfio_p2p.bundle.manifest import Inputs, ProgramInput
 from vfio_p2p.bundle.provenance import Provenance
 from vfio_p2p.errors import UsageError
-from vfio_p2p.foreign import NOT_JSON
+from vfio_p2p.foreign import NOT_JSON, format_of
 from vfio_p2p.scenario.model import Scenario
 
 FORMAT = 1
