@@ -16,6 +16,7 @@ from avocado import Test
 from testbed import SEED, program, run
 from vfio_p2p.downtime.compare import Change, RunSample, compare
 from vfio_p2p.errors import TestbedError
+from vfio_p2p.machine.temporary import PREFIX
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.image import get_image
@@ -152,7 +153,7 @@ class Trouble(Test):
             self.assertIsNone(harness.poll(), "it ended by itself")
             outer = [x for x in _children(harness.pid) if _is_sealed(x)]
             time.sleep(0.05)
-        self.assertTrue([x for x in out.iterdir() if ".partial" in x.name])
+        self.assertTrue(list(out.glob(f".{PREFIX}*")))
         harness.send_signal(signal.SIGKILL)
         harness.wait()
         while any(_is_sealed(pid) for pid in outer):
