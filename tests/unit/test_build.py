@@ -17,13 +17,7 @@ import pytest
 from fake_qemu import make_tree, other_patch
 from test_host_process import wait_until_gone
 from vfio_p2p.cli import main
-from vfio_p2p.errors import (
-    BuildError,
-    MissingToolError,
-    NoSpaceError,
-    UsageError,
-)
-from vfio_p2p.paths import cache_dir
+from vfio_p2p.errors import BuildError, MissingToolError, NoSpaceError
 from vfio_p2p.qemu import Build, Checks, build, find_source
 from vfio_p2p.qemu.recipe import BuildRecipe
 from vfio_p2p.qemu.store import Store, Stored
@@ -258,32 +252,6 @@ def test_a_damaged_build_is_made_again(tree: Path, damage: str) -> None:
     assert not again.reused
     assert again.sha256 == made.sha256
     assert make(tree).reused
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "\0" * 9])
-def test_a_damaged_state_of_a_work_folder(tree: Path, text: str) -> None:
-    made = make(tree)
-    (state,) = (cache_dir() / "work").glob("*/tree.json")
-    state.write_text(text)
-    shutil.rmtree(made.directory)
-    assert make(tree).sha256 == made.sha256
-
-
-@pytest.mark.parametrize(
-    "where", ["builds/*/build.json", "work/*/tree.json"]
-)
-def test_what_a_newer_version_has_made_is_left_alone(
-    tree: Path, where: str
-) -> None:
-    made = make(tree)
-    (path,) = cache_dir().glob(where)
-    path.write_text('{"format": 99}')
-    if path.name == "tree.json":
-        shutil.rmtree(made.directory)
-    with pytest.raises(UsageError, match="a newer vfio-p2p") as caught:
-        make(tree)
-    assert str(path) in caught.value.what
-    assert path.read_text() == '{"format": 99}'
 
 
 def test_progress_counts_the_steps_of_ninja(tree: Path) -> None:

@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,21 @@ def home(tmp_path: Path) -> Path:
 def age(path: Path, age_s: float) -> None:
     then_s = time.time() - age_s
     os.utime(path, (then_s, then_s))
+
+
+@contextmanager
+def used_by_another(home: Path, kept: Iterable[str]) -> Iterator[None]:
+    """Let another process use some entries."""
+    with subprocess.Popen(
+        [sys.executable, "-c", USER, *kept],
+        cwd=home,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as user:
+        assert user.stdout
+        user.stdout.readline()
+        yield
+        user.communicate()
 
 
 def names(entries: Iterable[CacheEntry], home: Path) -> list[str]:
@@ -141,16 +157,8 @@ sys.stdin.read()
 
 def test_an_entry_that_a_process_uses_stays(home: Path) -> None:
     kept = ["builds/b1", "downloads/qemu_10.0.13.orig.tar.xz", "apt/a1"]
-    with subprocess.Popen(
-        [sys.executable, "-c", USER, *kept],
-        cwd=home,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as user:
-        assert user.stdout
-        user.stdout.readline()
+    with used_by_another(home, kept):
         done = prune(CacheLimits(keep_bytes=-1), home=home)
-        user.communicate()
     assert sorted(names(done.busy, home)) == sorted(kept)
     assert sorted(names(cache_entries(home), home)) == sorted(kept)
     done = prune(CacheLimits(keep_bytes=-1), home=home)
@@ -221,17 +229,9 @@ def test_what_a_kill_of_pruning_has_left_is_pruned_at_once(
     left = ["builds/.b2.pruned-17", "results/ab/.vfio-p2p-tmp-x"]
     for name in left:
         (home / name).mkdir()
-    with subprocess.Popen(
-        [sys.executable, "-c", USER, left[1]],
-        cwd=home,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as user:
-        # A process that lives has locked its temporary folder.
-        assert user.stdout
-        user.stdout.readline()
+    # A process that lives has locked its temporary folder.
+    with used_by_another(home, left[1:]):
         done = prune(CacheLimits(keep_bytes=-1), home=home)
-        user.communicate()
     assert names(done.busy, home) == left[1:]
     assert left[0] in names(done.removed, home)
     done = prune(CacheLimits(keep_bytes=-1), home=home)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -441,40 +440,6 @@ def test_export(series: Command, tmp_path: Path, capsys: Capture) -> None:
         f"{out}/series.mbox",
     ]
     assert series("export", "--base", "v10.0", out) == 2
-
-
-def test_an_export_is_whole_or_not_there(
-    series: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Part of a series must not be sent."""
-
-    def write(path: Path, data: bytes) -> int:
-        if path.name.startswith("0002"):
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        with path.open("wb") as file:
-            return file.write(data)
-
-    out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", write)
-        assert series("export", "--base", "v10.0", out) != 0
-    assert not out.exists()
-    out.mkdir()
-    assert series("export", "--base", "v10.0", out) == 0
-    assert len(list(out.iterdir())) == 3
-
-
-def test_an_export_does_not_replace_the_current_folder(
-    series: Command,
-    tmp_path: Path,
-    capsys: Capture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    monkeypatch.chdir(out)
-    assert series("export", "--base", "v10.0", ".") == 2
-    assert "is the current folder" in capsys.readouterr().err
 
 
 def test_export_for_a_poster(

@@ -8,14 +8,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import vfio_p2p
+from package_calls import ROOT, check_calls
 from vfio_p2p.foreign import UnfitFileError, read_file
-
-ROOT = Path(vfio_p2p.__file__).parent
 
 
 def test_all_of_a_file_is_read(tmp_path: Path) -> None:
@@ -145,27 +142,11 @@ ALLOWED = {
 }
 
 
-def calls(path: Path) -> Iterator[str]:
-    """Yield what a module calls that reads or decodes as a whole."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Call):
-            name = ast.unparse(node.func)
-            if name in CALLS or name.rpartition(".")[2] in METHODS:
-                yield name
-
-
-def home(name: str) -> str:
-    """Return the entry of ALLOWED that a module has; empty if none."""
-    found = [x for x in ALLOWED if name == x or name.startswith(x)]
-    return max(found, key=len, default="")
+def reads(node: ast.Call) -> bool:
+    """Return whether a call reads or decodes as a whole."""
+    name = ast.unparse(node.func)
+    return name in CALLS or name.rpartition(".")[2] in METHODS
 
 
 def test_nothing_foreign_comes_in_elsewhere() -> None:
-    used = set()
-    for path in sorted(ROOT.rglob("*.py")):
-        name = str(path.relative_to(ROOT))
-        found = list(calls(path))
-        if found:
-            assert home(name), f"{name} calls {found}: use foreign.py"
-            used.add(home(name))
-    assert used == set(ALLOWED), "these are no longer needed"
+    check_calls(reads, ALLOWED, "foreign.py")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import email.policy
 import mailbox
+import resource
 from contextlib import closing
 from email.message import EmailMessage, Message
 from pathlib import Path
@@ -168,3 +169,32 @@ def test_nothing_is_overwritten(
     with pytest.raises(UsageError, match="not an empty folder"):
         export(base, out)
     assert out.is_file() or [x.name for x in out.iterdir()] == ["mine"]
+
+
+def test_an_export_is_whole_or_not_there(base: Base, tmp_path: Path) -> None:
+    """Part of a series must not be sent."""
+    out = tmp_path / "out"
+    mbox_bytes = len(b"\n".join(thread(base).values()))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # All files fit but the last one.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (mbox_bytes - 1, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            export(base, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not out.exists()
+    out.mkdir()
+    export(base, out)
+    assert len(list(out.iterdir())) == 3
+
+
+def test_an_export_does_not_replace_the_current_folder(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    with pytest.raises(UsageError, match="is the current folder"):
+        export(base, Path())
+    assert out.samefile(Path.cwd())

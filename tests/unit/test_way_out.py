@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
-import vfio_p2p
-
-ROOT = Path(vfio_p2p.__file__).parent
+from package_calls import calls, check_calls
 
 # What writes, replaces or moves a file.
 CALLS = {
@@ -71,28 +68,8 @@ def writes(node: ast.Call) -> bool:
     )
 
 
-def found_in(path: Path) -> Iterator[str]:
-    """Yield the calls of a module that write."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Call) and writes(node):
-            yield ast.unparse(node.func)
-
-
-def home(name: str) -> str:
-    """Return the entry of ALLOWED that a module has; empty if none."""
-    found = [x for x in ALLOWED if name == x or name.startswith(x)]
-    return max(found, key=len, default="")
-
-
 def test_nothing_is_written_elsewhere() -> None:
-    used = set()
-    for path in sorted(ROOT.rglob("*.py")):
-        name = str(path.relative_to(ROOT))
-        found = list(found_in(path))
-        if found:
-            assert home(name), f"{name} calls {found}: use machine/files.py"
-            used.add(home(name))
-    assert used == set(ALLOWED), "these are no longer needed"
+    check_calls(writes, ALLOWED, "machine/files.py")
 
 
 def test_what_writes_is_seen(tmp_path: Path) -> None:
@@ -108,4 +85,4 @@ def test_what_writes_is_seen(tmp_path: Path) -> None:
         ("text.replace('w', 'x')", False),
     ):
         path.write_text(line)
-        assert bool(list(found_in(path))) == wanted, line
+        assert bool(list(calls(path, writes))) == wanted, line

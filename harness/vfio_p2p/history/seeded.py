@@ -97,8 +97,8 @@ def _place(row: _Row, found: list[_Found], min_segment: int) -> None:
     from it.
     """
     before = 0
-    for number, change in enumerate(found):
-        after = found[number + 1].split if found[number + 1 :] else len(row)
+    ends = [*(x.split for x in found[1:]), len(row)]
+    for change, after in zip(found, ends, strict=False):
         # Values that are far away would hide a level that does not last.
         start = max(before, change.split - change.length)
         end = min(after, change.split + change.length)

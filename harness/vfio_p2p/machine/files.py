@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vfio_p2p.errors import NoSpaceError, UsageError
-from vfio_p2p.machine.flock import holds, no_locks, take
+from vfio_p2p.machine.flock import check_holds, holds, take
 from vfio_p2p.machine.temporary import PREFIX, temporary_folder
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -31,7 +31,6 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
 _EXCHANGE = 2
 
-_TWO = "two processes can have the same one"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # Descriptors of the entries that `used` holds, by device and inode.
@@ -90,8 +89,7 @@ def _locked(
             # A cache may be deleted at any time, including its locks. If
             # the file was, the next process will lock another one.
             if _same_file(fd, path):
-                if not holds(fd, path):
-                    raise no_locks(path, _TWO)
+                check_holds(fd, path)
                 # Closed and not unlocked: unlocking would take the
                 # lock away from children that still run.
                 yield fd
@@ -209,8 +207,7 @@ def unused(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        if not holds(fd, path):
-            raise no_locks(path, _TWO)
+        check_holds(fd, path)
         yield _same_file(fd, path)
     finally:
         os.close(fd)

@@ -34,10 +34,10 @@ def take(fd: int, path: Path, operation: int) -> None:
     except OSError as err:
         if err.errno not in _LACKING:
             raise
-        raise no_locks(path, os.strerror(err.errno)) from err
+        raise _no_locks(path, os.strerror(err.errno)) from err
 
 
-def no_locks(path: Path, why: str) -> UsageError:
+def _no_locks(path: Path, why: str) -> UsageError:
     """Return the error that says that a cache cannot be locked.
 
     :param path: A file or folder that was to be locked.
@@ -63,6 +63,15 @@ def holds(fd: int, path: Path) -> bool:
             mounts = _MOUNTS.read_text(errors="replace")
         _KNOWN[device] = _keeps_out(path) and not _is_local(device, mounts)
     return _KNOWN[device]
+
+
+def check_holds(fd: int, path: Path) -> None:
+    """See that a lock keeps others out; the parameters are as for `holds`.
+
+    :raise UsageError: When it does not.
+    """
+    if not holds(fd, path):
+        raise _no_locks(path, "two processes can have the same one")
 
 
 def _keeps_out(path: Path) -> bool:

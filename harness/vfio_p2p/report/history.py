@@ -17,8 +17,8 @@ from vfio_p2p.trace import printable
 
 FORMAT = 1
 
-#: Below this, a p-value is not worth its digits.
-LEAST_CHANCE = 0.001
+# Below this, a p-value is not worth its digits.
+_LEAST_CHANCE = 0.001
 
 _WIDTH = 79
 _ROWS = 10
@@ -173,7 +173,7 @@ def _shift(shift: Shift, unit: str) -> list[str]:
 
 
 def _certainty(p_value: float) -> str:
-    if p_value < LEAST_CHANCE:
+    if p_value < _LEAST_CHANCE:
         return f"certainty above 99.9 % (p {chance(p_value)})"
     return f"certainty {100 * (1 - p_value):.1f} % (p = {chance(p_value)})"
 
@@ -183,8 +183,8 @@ def chance(p_value: float) -> str:
 
     :param p_value: The p-value, 0 to 1.
     """
-    if p_value < LEAST_CHANCE:
-        return f"< {LEAST_CHANCE}"
+    if p_value < _LEAST_CHANCE:
+        return f"< {_LEAST_CHANCE}"
     return f"{p_value:.3f}"
 
 
