@@ -24,7 +24,6 @@ from typing import Any
 
 from avocado import Test
 from vfio_p2p.bundle.read import open_bundle
-from vfio_p2p.places.sealed.outer import find_outer
 
 _LIMIT_S = 120.0
 
@@ -98,7 +97,7 @@ class Attach(Test):
         log = (self.home / f"{name}.log").open("wb")
         process = subprocess.Popen(
             [
-                find_outer().program,
+                "qemu-system-x86_64",
                 *("-machine", "q35,accel=tcg", "-m", "64", "-nodefaults"),
                 *("-no-user-config", "-display", "none", "-name", name),
                 *("-msg", "timestamp=on"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,16 +11,20 @@ from pathlib import Path
 
 from bundles import MIGRATED
 from vfio_p2p.places.sealed.image import Image
+from vfio_p2p.places.sealed.kit import Kit
 from vfio_p2p.places.sealed.outer import Outer
-from vfio_p2p.places.sealed.place import SealedPlace
+from vfio_p2p.places.sealed.place import SealedPlace, Testbed
 from vfio_p2p.qemu.program import KnownPrograms, Program, Programs
 
 # The effect of a VM with a job, on the host's side of its devices.
 GOOD = """\
+import mmap
 from vfio_p2p.places.sealed import mailbox
-mailbox._region = lambda: Path("mailbox")
-(folder / "job.txt").write_text(Path("initramfs.cpio").name)
-mailbox.post(folder / "out")
+with open("mailbox", "r+b") as file:
+    region = mmap.mmap(file.fileno(), mailbox.SIZE_BYTES)
+(folder / "job").mkdir(exist_ok=True)
+(folder / "seed").write_text(str(mailbox.receive(region, folder / "job")))
+mailbox.post(region, folder / "out")
 """
 
 
@@ -37,7 +42,9 @@ class FakeTestbed:
     def with_programs(self, programs: Programs) -> SealedPlace:
         """Make a place that looks its programs up."""
         return SealedPlace(
-            self.image.driver, programs, outer=self.outer, image=self.image
+            self.image.driver,
+            programs,
+            testbed=Testbed(self.image, self.outer),
         )
 
 
@@ -50,7 +57,7 @@ def outer_vm(folder: Path) -> Callable[[str], FakeTestbed]:
     (out / "source").mkdir(parents=True)
     (out / "source" / "trace.log").write_text("trace")
     (out / "result.json").write_bytes(MIGRATED.to_json())
-    image = Image("0" * 32, folder / "image", {})
+    image = Image("0" * 32, folder / "image", {}, Kit(folder / "kit", {}))
     image.path.mkdir()
     image.initramfs.write_bytes(b"")
     outer = folder / "qemu-system-x86_64"
@@ -65,6 +72,8 @@ def outer_vm(folder: Path) -> Callable[[str], FakeTestbed]:
             f"{script}"
         )
         outer.chmod(0o755)
-        return FakeTestbed(Outer(str(outer), "QEMU 7.2", ""), image)
+        return FakeTestbed(
+            Outer((str(outer),), os.environ, "QEMU 7.2", ""), image
+        )
 
     return make

@@ -13,13 +13,11 @@ from pathlib import Path
 import pytest
 from vfio_p2p.cli import main
 from vfio_p2p.errors import SourceError, UsageError
-from vfio_p2p.places.sealed.cpio import Layer
-from vfio_p2p.places.sealed.load import _add_program
+from vfio_p2p.places.sealed.load import job_files
 from vfio_p2p.qemu import binary, debian
 from vfio_p2p.qemu.binary import NAME, find_binary
 from vfio_p2p.qemu.examined import version_line
 from vfio_p2p.qemu.program import libraries_of
-from vfio_p2p.side import Side
 from vfio_p2p.trace import missing_events
 from vfio_p2p.trace.formats import FORMATS, Kind
 from vfio_p2p.variant import binary_name, is_as_it_is, is_tree, parse_tree
@@ -198,14 +196,12 @@ def test_a_missing_library(tmp_path: Path) -> None:
 
 
 def test_a_static_program_is_started_without_a_loader() -> None:
-    layer = Layer()
-    _add_program(layer, Side.SOURCE, {"my-qemu": b"qemu"})
-    data = layer.to_bytes()
-    assert b"qemu/source/lib/ld.so\0" in data
-    assert b'#!/bin/busybox sh\nshift 2\nexec "$@"\n' in data
-    layer = Layer()
-    _add_program(layer, Side.SOURCE, {"q": b"qemu", "lib/ld.so": b"own"})
-    assert b"busybox" not in layer.to_bytes()
+    files = job_files({"my-qemu": b"qemu"}, course=b"")
+    assert files["qemu/source/qemu-system-x86_64"] == b"qemu"
+    script = b'#!/bin/busybox sh\nshift 2\nexec "$@"\n'
+    assert files["qemu/source/lib/ld.so"] == script
+    files = job_files({"q": b"qemu", "lib/ld.so": b"own"}, course=b"")
+    assert files["qemu/source/lib/ld.so"] == b"own"
 
 
 def test_the_script_of_a_static_program(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from vfio_p2p.scenario.load import load, names
 from vfio_p2p.scenario.model import Outcome
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
+from vfio_p2p.where import Where
 
 HOSTS = """\
 format = 1
@@ -208,15 +209,11 @@ def test_a_place_that_is_not_described(
 ) -> None:
     path = tmp_path / "hosts.toml"
     path.write_text(HOSTS)
-    found = open_place(
-        "box", driver=Driver.P2PSIM, programs=KnownPrograms(), hosts=path
-    )
+    found = open_place(Where("box", hosts=path), KnownPrograms())
     assert (found.name, found.exact, found.capacity) == ("box", False, 1)
     for name, driver in (("bux", Driver.P2PSIM), ("box", Driver.MTTY)):
         with pytest.raises(UsageError):
-            open_place(
-                name, driver=driver, programs=KnownPrograms(), hosts=path
-            )
+            open_place(Where(name, driver, path), KnownPrograms())
 
 
 async def played(

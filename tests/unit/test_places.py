@@ -15,11 +15,12 @@ from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.devices import Driver
-from vfio_p2p.errors import MissingToolError, SourceError, UsageError
+from vfio_p2p.errors import SourceError, UsageError
 from vfio_p2p.places import PLACES, CachedPlace, Job, open_place
 from vfio_p2p.places.job import FORMAT, from_json
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.load import load
+from vfio_p2p.where import Where
 
 SCENARIO = load("two-devices")
 
@@ -82,19 +83,18 @@ def test_what_is_not_a_job(text: bytes) -> None:
 
 def test_a_place_that_does_not_exist() -> None:
     with pytest.raises(UsageError, match="no place 'moon'") as err:
-        open_place("moon", driver=Driver.P2PSIM, programs=KnownPrograms())
+        open_place(Where("moon"), KnownPrograms())
     assert all(name in err.value.hint for name in PLACES)
 
 
-def test_the_sealed_place_needs_a_qemu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    place = open_place(
-        "sealed", driver=Driver.P2PSIM, programs=KnownPrograms()
-    )
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(MissingToolError):
-        place.check()
+def test_what_only_the_testbed_has(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts.toml"
+    for where in (
+        Where("box", hosts=hosts, boot=True),
+        Where("box", Driver.MTTY, hosts),
+    ):
+        with pytest.raises(UsageError, match="is for the testbed"):
+            open_place(where, KnownPrograms())
 
 
 def test_only_an_exact_place_has_a_cache(
@@ -107,9 +107,7 @@ def test_only_an_exact_place_has_a_cache(
         "source = {vfs = ['0000:01:00.2']}\n"
         "destination = {vfs = ['0000:01:00.3']}\n"
     )
-    measured = open_place(
-        "box", driver=Driver.P2PSIM, programs=KnownPrograms(), hosts=hosts
-    )
+    measured = open_place(Where("box", hosts=hosts), KnownPrograms())
     with pytest.raises(ValueError, match="may differ"):
         CachedPlace(measured)
 

@@ -20,7 +20,7 @@ from vfio_p2p.devices import Driver
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places import CachedPlace, Job
-from vfio_p2p.places.sealed import outer
+from vfio_p2p.places.sealed import vm as process
 from vfio_p2p.plans.matrix import run_matrix
 from vfio_p2p.qemu.program import Program
 from vfio_p2p.scenario.load import load
@@ -246,7 +246,7 @@ async def test_outer_vm_that_is_killed(
 ) -> None:
     stat = tmp_path / "vmstat"
     stat.write_text("oom_kill 1\nzswpin 0\n")
-    monkeypatch.setattr(outer, "_VMSTAT", stat)
+    monkeypatch.setattr(process, "_VMSTAT", stat)
     count = f"open({str(stat)!r}, 'w').write('oom_kill 2')\n"
     testbed = vm(f"{count if counted else ''}os.kill(os.getpid(), 9)")
     err = await failure(testbed, tmp_path / "bundles" / "one")
@@ -273,7 +273,7 @@ async def test_disk_that_is_filled_while_the_vm_runs(
     assert "ended with -7" in err.what
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     with pytest.raises(OSError, match="No space"):
-        await outer.run_sealed(bus.outer, bus.image, 1, tmp_path, 60)
+        await process.run_booted(bus.outer, bus.image, 1, tmp_path, 60)
 
 
 async def test_outer_vm_that_hangs(

@@ -13,7 +13,8 @@ from vfio_p2p.errors import TestbedError
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed import selftest
 from vfio_p2p.places.sealed.image import Image
-from vfio_p2p.places.sealed.outer import CONSOLE, Outer
+from vfio_p2p.places.sealed.kit import Kit
+from vfio_p2p.places.sealed.outer import CONSOLE
 from vfio_p2p.places.sealed.selftest import SelfTest, read_console
 from vfio_p2p.plans.testbed import SelfTested
 
@@ -115,21 +116,22 @@ def vm(
     """A fake VM that leaves this console, if any."""
     console: dict[str, str] = {}
 
-    async def run_sealed(
+    async def run_booted(
         _outer: object, _image: object, _seed: object, work: Path,
-        *_: object,
+        *_: object, **__: object,
     ) -> None:
         for name, text in console.items():
             (work / name).write_text(text)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (cache_dir() / "testbed").mkdir(parents=True)
-    image = Image("0" * 32, tmp_path / "image", {})
+    image = Image("0" * 32, tmp_path / "image", {}, Kit(tmp_path / "kit", {}))
     image.path.mkdir()
     image.initramfs.write_bytes(b"")
     monkeypatch.setattr(selftest, "get_image", lambda _: image)
     monkeypatch.setattr(selftest, "_build", lambda _: b"")
-    monkeypatch.setattr(selftest, "run_sealed", run_sealed)
+    monkeypatch.setattr(selftest, "run_booted", run_booted)
+    monkeypatch.setattr(selftest, "get_outer", lambda _: None)
     return console
 
 
@@ -144,15 +146,15 @@ def test_two_at_once_do_not_read_each_other(
         path.write_text("of the other one")
 
     monkeypatch.setattr(selftest, "write_whole", write_whole)
-    found, _ = selftest.run_selftest(Outer("x", "QEMU 7.2", ""))
+    found, _ = selftest.run_selftest()
     assert found.passed == 2
 
 
 def test_a_console_of_before_is_not_read(vm: dict[str, str]) -> None:
     vm[CONSOLE] = GOOD
-    _, kept = selftest.run_selftest(Outer("x", "QEMU 7.2", ""))
+    _, kept = selftest.run_selftest()
     assert kept.read_bytes() == GOOD.encode()
     vm.clear()
     with pytest.raises(TestbedError, match="broke off after 0 cases"):
-        selftest.run_selftest(Outer("x", "QEMU 7.2", ""))
+        selftest.run_selftest()
     assert kept.read_bytes() == b""

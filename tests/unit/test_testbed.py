@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import mmap
 import os
 import shutil
 import stat
@@ -22,8 +23,10 @@ from vfio_p2p.errors import SourceError, TestbedError
 from vfio_p2p.places.sealed import mailbox
 from vfio_p2p.places.sealed.cpio import Layer
 from vfio_p2p.places.sealed.image import Image
-from vfio_p2p.places.sealed.load import write_initramfs
+from vfio_p2p.places.sealed.kit import Kit
+from vfio_p2p.places.sealed.load import job_files, write_initramfs
 from vfio_p2p.places.sealed.outer import sealed_arguments
+from vfio_p2p.places.sealed.vm import make_sparse
 from vfio_p2p.qemu.program import Program
 
 NAMES = st.text("abcXYZ.-_", min_size=1, max_size=20).filter(
@@ -153,38 +156,70 @@ def test_any_files(files: dict[str, bytes], above: str) -> None:
 
 
 def test_initramfs_is_the_image_and_the_job(tmp_path: Path) -> None:
-    image = Image("key", tmp_path, {})
+    image = Image("key", tmp_path, {}, Kit(tmp_path, {}))
     image.initramfs.write_bytes(sample().to_bytes())
     path = tmp_path / "whole"
-    files = {"qemu-system-x86_64": b"QEMU", "lib/ld.so": b"loader"}
-    write_initramfs(path, image, files, course=b"{}")
+    program = {"qemu-system-x86_64": b"QEMU", "lib/ld.so": b"loader"}
+    files = job_files(program, course=b"{}")
+    write_initramfs(path, image, files)
     assert path.read_bytes().startswith(image.initramfs.read_bytes())
     found = parse(path.read_bytes())
     assert found["qemu/source/qemu-system-x86_64"].data == b"QEMU"
     assert found["qemu/source/lib/ld.so"].mode & 0o111
     assert found["job/course.json"].data == b"{}"
     again = tmp_path / "again"
-    write_initramfs(again, image, files, course=b"{}")
+    write_initramfs(again, image, files)
     assert again.read_bytes() == path.read_bytes()
 
 
-def test_equal_programs_are_one_copy(tmp_path: Path) -> None:
-    image = Image("key", tmp_path, {})
-    image.initramfs.write_bytes(sample().to_bytes())
-    path = tmp_path / "whole"
+def test_equal_programs_are_one_copy() -> None:
     old = {"qemu-old": b"old", "lib/ld.so": b"loader"}
     new = {"qemu-new": b"new", "lib/ld.so": b"loader"}
-    write_initramfs(path, image, old, dict(old), course=b"{}")
-    found = parse(path.read_bytes())
-    assert found["qemu/destination"].data == b"source"
-    assert stat.S_ISLNK(found["qemu/destination"].mode)
-    assert found["qemu/source/qemu-system-x86_64"].data == b"old"
-    write_initramfs(path, image, old, new, course=b"{}")
-    found = parse(path.read_bytes())
-    assert stat.S_ISDIR(found["qemu/destination"].mode)
-    assert found["qemu/source/qemu-system-x86_64"].data == b"old"
-    assert found["qemu/destination/qemu-system-x86_64"].data == b"new"
-    assert found["qemu/destination/lib/ld.so"].mode & 0o111
+    assert job_files(old, dict(old), course=b"{}") == {
+        "job/course.json": b"{}",
+        "qemu/source/qemu-system-x86_64": b"old",
+        "qemu/source/lib/ld.so": b"loader",
+    }
+    found = job_files(old, new, course=b"{}")
+    assert found["qemu/source/qemu-system-x86_64"] == b"old"
+    assert found["qemu/destination/qemu-system-x86_64"] == b"new"
+    assert found["qemu/destination/lib/ld.so"] == b"loader"
+
+
+def mapped(region: Path) -> mmap.mmap:
+    """Map a region as the VM has it."""
+    with region.open("r+b") as file:
+        return mmap.mmap(file.fileno(), mailbox.SIZE_BYTES)
+
+
+def test_a_job_that_is_sent_is_received(tmp_path: Path) -> None:
+    files = {"qemu/source/q": b"QEMU" * 999, "job/course.json": b""}
+    region, root = tmp_path / "region", tmp_path / "root"
+    mailbox.send(region, files, (1 << 63) - 1)
+    with mapped(region) as memory:
+        assert mailbox.has_job(memory)
+        assert mailbox.receive(memory, root) == (1 << 63) - 1
+        with pytest.raises(TestbedError, match="without leaving"):
+            mailbox.collect(region, tmp_path)
+        mailbox.post(memory, root)
+        assert not mailbox.has_job(memory)
+        with pytest.raises(TestbedError, match="without a job"):
+            mailbox.receive(memory, root)
+    assert contents(root) == files
+    assert all(os.access(root / name, os.X_OK) for name in files)
+    assert collected(region, tmp_path / "in") == files
+
+
+def test_a_job_that_does_not_fit(tmp_path: Path) -> None:
+    big = bytes(mailbox.SIZE_BYTES - (1 << 10))
+    with pytest.raises(TestbedError, match="takes 256"):
+        mailbox.send(tmp_path / "region", {"qemu/source/q": big}, 1)
+
+
+def test_an_empty_mailbox_has_no_job(tmp_path: Path) -> None:
+    make_sparse(tmp_path / "region", mailbox.SIZE_BYTES)
+    with mapped(tmp_path / "region") as memory:
+        assert not mailbox.has_job(memory)
 
 
 def test_program_brings_its_libraries() -> None:
@@ -213,23 +248,20 @@ def test_seed_is_all_that_differs() -> None:
 
 
 @pytest.fixture
-def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def post(tmp_path: Path) -> Path:
     """A region with a folder that `mailbox.post` left in it."""
     out = tmp_path / "out"
     (out / "source").mkdir(parents=True)
     (out / "source" / "trace.log").write_bytes(b"trace\0\xff")
     (out / "result.json").write_bytes(b"{}")
     (out / "empty").touch()
-    return posted(out, tmp_path / "region", monkeypatch)
+    return posted(out, tmp_path / "region")
 
 
-def posted(
-    out: Path, region: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    with region.open("wb") as file:
-        file.truncate(mailbox.SIZE_BYTES)
-    monkeypatch.setattr(mailbox, "_region", lambda: region)
-    mailbox.post(out)
+def posted(out: Path, region: Path) -> Path:
+    make_sparse(region, mailbox.SIZE_BYTES)
+    with mapped(region) as memory:
+        mailbox.post(memory, out)
     return region
 
 
@@ -251,24 +283,20 @@ def test_what_is_posted_is_collected(post: Path, tmp_path: Path) -> None:
     assert collected(post, tmp_path / "in") == contents(tmp_path / "out")
 
 
-def test_post_is_deterministic(
-    post: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_post_is_deterministic(post: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "out").rglob("*"):
         os.utime(path, (1, 1))
         path.chmod(0o700)
-    again = posted(tmp_path / "out", tmp_path / "again", monkeypatch)
+    again = posted(tmp_path / "out", tmp_path / "again")
     assert again.read_bytes() == post.read_bytes()
 
 
-def test_post_that_does_not_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_post_that_does_not_fit(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with (tmp_path / "out" / "big").open("wb") as file:
-        file.truncate(mailbox.SIZE_BYTES)
+        file.truncate(mailbox.BUNDLE_BYTES)
     with pytest.raises(TestbedError, match="64 MiB"):
-        posted(tmp_path / "out", tmp_path / "region", monkeypatch)
+        posted(tmp_path / "out", tmp_path / "region")
     with pytest.raises(TestbedError, match="without leaving"):
         collected(tmp_path / "region", tmp_path / "in")
 
@@ -283,8 +311,8 @@ def refusal(region: Path, folder: Path) -> str:
 @pytest.mark.parametrize(
     ("place", "why"),
     [(0, "without leaving"), (7, "without leaving"), (8, "damaged"),
-     (15, "damaged"), (16, "damaged"), (47, "damaged"), (48, "damaged"),
-     (600, "damaged")],
+     (15, "damaged"), (16, "damaged"), (24, "damaged"), (55, "damaged"),
+     (56, "damaged"), (600, "damaged")],
 )
 def test_damage(post: Path, tmp_path: Path, place: int, why: str) -> None:
     with post.open("r+b") as file:
@@ -303,7 +331,7 @@ def test_absurd_length(post: Path, tmp_path: Path, length: int) -> None:
     assert "damaged" in refusal(post, tmp_path / "in")
 
 
-@pytest.mark.parametrize("size", [0, 8, 47])
+@pytest.mark.parametrize("size", [0, 8, 55])
 def test_short_region(post: Path, tmp_path: Path, size: int) -> None:
     os.truncate(post, size)
     refusal(post, tmp_path / "in")
@@ -312,7 +340,7 @@ def test_short_region(post: Path, tmp_path: Path, size: int) -> None:
 def region_with(payload: bytes, path: Path) -> Path:
     digest = hashlib.sha256(payload).digest()
     path.write_bytes(
-        struct.pack("<8sQ32s", b"P2PMAIL1", len(payload), digest) + payload
+        struct.pack("<8sQQ32s", b"P2PMAIL2", len(payload), 0, digest) + payload
     )
     return path
 

@@ -25,6 +25,7 @@ from vfio_p2p.report.formats import render
 from vfio_p2p.report.runs import run_of
 from vfio_p2p.report.setup import remarks_of, setup_of
 from vfio_p2p.scenario.load import load
+from vfio_p2p.where import Where
 
 PLAIN = load("two-devices")
 MAPPED = load("mapped-bars")
@@ -66,9 +67,7 @@ def test_kvm_does_not_need_what_tcg_needs() -> None:
 
 
 def test_only_functions_can_be_mapped() -> None:
-    place = open_place(
-        "sealed", driver=Driver.P2PSIM, programs=KnownPrograms()
-    )
+    place = open_place(Where(), KnownPrograms())
     assert "x-no-mmap" in place.refusal(MAPPED)
     assert place.refusal(PLAIN) == ""
     (device,) = MAPPED.devices
@@ -84,9 +83,7 @@ def test_only_functions_can_be_mapped() -> None:
         MAPPED, properties={"migration-events": "on"}
     )
     assert place.refusal(other) == ""
-    functions = open_place(
-        "sealed", driver=Driver.P2PVF, programs=KnownPrograms()
-    )
+    functions = open_place(Where(driver=Driver.P2PVF), KnownPrograms())
     assert functions.refusal(MAPPED) == ""
 
 

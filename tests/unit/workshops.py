@@ -13,7 +13,6 @@ from builds import build_of, source_of
 from bundles import make_bundle
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.read import open_bundle
-from vfio_p2p.devices import Driver
 from vfio_p2p.oracle import Finding
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places import Place
@@ -27,6 +26,7 @@ from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
 from vfio_p2p.variant import binary_name, release_of
 from vfio_p2p.verdict.assess import Assessment
+from vfio_p2p.where import Where
 
 PASS = Assessment(Verdict.PASS, "migrated")
 
@@ -139,9 +139,7 @@ class FakeWorkshop:
         """Return an invented identity of the build."""
         return program_of(build.variant, build.version)
 
-    def place(
-        self, name: str, driver: Driver, hosts: Path | None = None
-    ) -> Place:
+    def place(self, where: Where) -> Place:
         """Fail, since no test opens a place."""
         raise NotImplementedError
 

@@ -26,6 +26,8 @@ class SealedProvenance(
     :param outer: The version string of the QEMU that ran the outer VM.
     :param outer_sha256: The SHA-256 of that QEMU's binary.
     :param arguments: That QEMU's arguments, without the paths of files.
+    :param snapshot: The hash of the memory of the booted VM from which the
+        run went on; empty if the run booted a VM.
     :param driver: The kernel module that provided the devices.
     :param kernel: The name and the version of the kernel's package.
     :param compiler: The first line of the version that the compiler of the
@@ -36,6 +38,7 @@ class SealedProvenance(
     outer: str
     outer_sha256: str
     arguments: tuple[str, ...]
+    snapshot: str = ""
     driver: str = "p2psim"
     kernel: str = ""
     compiler: str = ""

@@ -10,7 +10,6 @@ from typing import TypeAlias
 from vfio_p2p.devices import Driver
 from vfio_p2p.plans.setting import (
     OUT,
-    SEALED,
     SEED,
     SEED_LIMIT,
     Origin,
@@ -18,6 +17,7 @@ from vfio_p2p.plans.setting import (
 )
 from vfio_p2p.scenario.load import profiles
 from vfio_p2p.variant import QEMU, VARIANTS, is_named_binary
+from vfio_p2p.where import SEALED
 
 Commands: TypeAlias = (
     "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -210,6 +210,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_hosts(parser)
     add_device(parser)
     parser.add_argument(
+        "--boot",
+        action="store_true",
+        help="boot a VM for each run in the testbed, which takes three times "
+        "as long as to go on from a snapshot; figures of the two differ",
+    )
+    parser.add_argument(
         "--profile",
         metavar="P",
         help="latencies of the devices, in place of those of the scenario: "
@@ -270,6 +276,7 @@ def setting(args: argparse.Namespace) -> Setting:
         at=args.at,
         hosts=args.hosts,
         driver=Driver(args.device),
+        boot=args.boot,
         profile=args.profile,
         seed=args.seed,
         seeds=_seeds(args),

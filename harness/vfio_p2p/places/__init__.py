@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import UsageError
 from vfio_p2p.places.cache import CachedPlace
@@ -13,6 +11,7 @@ from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S, EquippedPlace, ExactPlace, Place
 from vfio_p2p.places.sealed.place import SealedPlace
 from vfio_p2p.qemu.program import Programs
+from vfio_p2p.where import SEALED, Where
 
 __all__ = [
     "LIMIT_S",
@@ -25,36 +24,39 @@ __all__ = [
     "open_place",
 ]
 
-PLACES = ("sealed",)
+PLACES = (SEALED,)
 
 
-def open_place(
-    name: str,
-    *,
-    driver: Driver,
-    programs: Programs,
-    hosts: Path | None = None,
-) -> Place:
+def open_place(where: Where, programs: Programs) -> Place:
     """Open a place; `Place.check` then says whether it can be used.
 
-    :param name: One of `PLACES`, or a place of hosts.toml.
-    :param driver: The kernel module whose devices the jobs are to get.
+    :param where: Which one.
     :param programs: The programs that the jobs name.
-    :param hosts: The path of hosts.toml; None is the usual one.
     :raise UsageError: When there is no such place, or it has no such
         devices.
     :raise ConfigError: When hosts.toml is wrong.
     """
-    if name == "sealed":
-        return SealedPlace(driver, programs)
-    if driver is not Driver.P2PSIM:
+    name = where.name
+    if name == SEALED:
+        return SealedPlace(where.driver, programs, boot=where.boot)
+    if where.driver is not Driver.P2PSIM:
         raise UsageError(
-            f"--device {driver} is for the testbed: {name} has real devices",
+            f"--device {where.driver} is for the testbed: {name} has real "
+            "devices",
             f"Leave out --device, or --at {name}.",
+        )
+    if where.boot:
+        raise UsageError(
+            f"--boot is for the testbed: {name} has real hosts",
+            f"Leave out --boot, or --at {name}.",
         )
     # Only real devices need the code for hosts.
     from vfio_p2p.places.hosts.place import RealPlace
 
     return RealPlace.of(
-        name, load_hosts(hosts), programs, *PLACES, given=hosts
+        name,
+        load_hosts(where.hosts),
+        programs,
+        *PLACES,
+        given=where.hosts,
     )

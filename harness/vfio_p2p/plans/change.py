@@ -21,7 +21,7 @@ from vfio_p2p.plans.runs import (
     judge_trees,
     write_reports,
 )
-from vfio_p2p.plans.setting import SEALED, Origin, Setting
+from vfio_p2p.plans.setting import Origin, Setting
 from vfio_p2p.plans.sources import Chosen, build_all, choose
 from vfio_p2p.plans.validate import load_scenarios
 from vfio_p2p.plans.workshop import LOCAL, Workshop
@@ -34,6 +34,7 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Patch, Variant, parse_variant
 from vfio_p2p.series.pile import changed_files, patches_of_file
 from vfio_p2p.side import Side
+from vfio_p2p.where import SEALED
 
 # The newest release that Debian has as a source, and A, if none is named.
 BASE = "v10.2"

@@ -22,7 +22,7 @@ from pathlib import Path
 from vfio_p2p import paths
 from vfio_p2p.errors import HarnessError, MissingToolError
 from vfio_p2p.machine.files import nearest
-from vfio_p2p.places.sealed.outer import RAM_MIB, find_outer
+from vfio_p2p.places.sealed.outer import RAM_MIB
 from vfio_p2p.qemu.apt_sources import find_archive
 from vfio_p2p.qemu.debian import TARBALL_BYTES
 from vfio_p2p.qemu.recipe import BuildRecipe, missing_tools
@@ -181,8 +181,6 @@ def _build(etc_apt: Path) -> Ability:
 
 def _testbed(etc_apt: Path, meminfo: Path) -> Ability:
     notes = _Notes()
-    with notes.errors():
-        notes.found.append(find_outer().version)
     notes.tools({**_TESTBED_TOOLS, "setpriv": "util-linux"})
     if importlib.util.find_spec("pip") is None:
         notes.lack(

@@ -21,7 +21,7 @@ from vfio_p2p.plans.runs import (
     judge_trees,
     write_reports,
 )
-from vfio_p2p.plans.setting import SEALED, Setting
+from vfio_p2p.plans.setting import Setting
 from vfio_p2p.plans.sources import (
     TREE,
     Chosen,
@@ -38,6 +38,7 @@ from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Followup, load_followups, parse_variant
 from vfio_p2p.verdict.assess import Assessment, assess
+from vfio_p2p.where import SEALED
 
 
 def validate_followups(

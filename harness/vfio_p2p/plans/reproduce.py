@@ -19,12 +19,13 @@ from vfio_p2p.errors import BundleError, HostError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places import ExactPlace, Job
 from vfio_p2p.places.cache import check_same
-from vfio_p2p.plans.setting import OUT, SEALED
+from vfio_p2p.plans.setting import OUT
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.qemu import Source
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
+from vfio_p2p.where import SEALED, Where
 
 _SOURCE = "made_of.source"
 _PATCHES = "made_of.patches"
@@ -123,7 +124,13 @@ def _prepared(
             f"{known.path} was not made in the sealed testbed",
             "Only sealed runs can be repeated to the byte.",
         )
-    place = workshop.place(request.at, _driver(known, recorded.place.driver))
+    place = workshop.place(
+        Where(
+            request.at,
+            _driver(known, recorded.place.driver),
+            boot=not recorded.place.snapshot,
+        )
+    )
     if not isinstance(place, ExactPlace):
         raise UsageError(
             f"figures of the place {request.at!r} are measured, not exact",

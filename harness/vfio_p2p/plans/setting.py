@@ -9,10 +9,10 @@ from pathlib import Path
 
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import UsageError
+from vfio_p2p.where import SEALED, Where
 
 SEED = 42
 OUT = Path("out")
-SEALED = "sealed"
 
 # QEMU's -seed is an unsigned long, and SQLite's integers are signed.
 SEED_LIMIT = 1 << 63
@@ -46,6 +46,8 @@ class Setting:
     :param hosts: The file that describes places of real devices; None is the
         usual one.
     :param driver: The kernel module whose devices QEMU is given.
+    :param boot: Whether each run in the testbed boots a VM, rather than
+        going on from a snapshot.
     :param profile: The name or file of a latency profile that replaces the
         latencies of the scenarios; None keeps those.
     :param seed: The seed of the first run of each kind.
@@ -61,6 +63,7 @@ class Setting:
     at: str = SEALED
     hosts: Path | None = None
     driver: Driver = Driver.P2PSIM
+    boot: bool = False
     profile: str | None = None
     seed: int = SEED
     seeds: int = 1
@@ -68,6 +71,11 @@ class Setting:
     jobs: int = field(default_factory=_cores)
     out: Path = OUT
     history: Path | None = None
+
+    @property
+    def where(self) -> Where:
+        """Where the runs are made."""
+        return Where(self.at, self.driver, self.hosts, self.boot)
 
     @property
     def every_seed(self) -> range:

@@ -10,8 +10,8 @@ from vfio_p2p.devices import Driver
 from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places.sealed.image import Image, get_image
-from vfio_p2p.places.sealed.load import write_initramfs
-from vfio_p2p.places.sealed.outer import Outer, find_outer
+from vfio_p2p.places.sealed.load import job_files, write_initramfs
+from vfio_p2p.places.sealed.outer import Outer, get_outer
 from vfio_p2p.places.sealed.selftest import SelfTest, run_selftest
 from vfio_p2p.places.sealed.shell import run_shell
 from vfio_p2p.plans.devices import load_for
@@ -59,9 +59,8 @@ def selftest(reporter: Reporter = SILENT) -> SelfTested:
     :raise BuildError: When it does not build.
     :raise TestbedError: When it does not come to its end.
     """
-    outer = find_outer()
     task = reporter.task("selftest")
-    found, console = run_selftest(outer, task)
+    found, console = run_selftest(task)
     task.end("done")
     return SelfTested(found, console)
 
@@ -107,8 +106,10 @@ class Shell:
             write_initramfs(
                 path,
                 self.image,
-                self.program.files(),
-                course=self.scenario.course.to_json(),
+                job_files(
+                    self.program.files(),
+                    course=self.scenario.course.to_json(),
+                ),
             )
             run_shell(self.outer, self.image, path)
 
@@ -125,9 +126,8 @@ def prepare_shell(
     """
     setting = replace(Setting(), driver=request.driver)
     scenario = load_for(request.scenario, setting, reporter)
-    outer = find_outer()
     chosen = choose(request.origin, reporter, workshop)
     (variant,) = choose_variants(chosen, [request.variant], workshop)
     (made,) = build_all(chosen.source, [variant], reporter, workshop)
     image = build_image(request.driver, reporter)
-    return Shell(outer, image, Program.of(made), scenario)
+    return Shell(get_outer(image.kit), image, Program.of(made), scenario)

@@ -31,7 +31,7 @@ from vfio_p2p.plans.machines import (
 from vfio_p2p.plans.matrix import Cell, CellResult
 from vfio_p2p.plans.modes import check_fixed
 from vfio_p2p.plans.runs import forget_reports, write_reports
-from vfio_p2p.plans.setting import SEALED, Origin, Setting
+from vfio_p2p.plans.setting import Origin, Setting
 from vfio_p2p.plans.sources import choose
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
@@ -42,6 +42,7 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import default_base
 from vfio_p2p.side import Side
 from vfio_p2p.verdict.assess import NOT_ALIKE, Assessment
+from vfio_p2p.where import SEALED
 
 SCENARIOS = ("one-device", "two-devices")
 

@@ -16,7 +16,6 @@ from typing import Protocol
 
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.write import claimed
-from vfio_p2p.devices import Driver
 from vfio_p2p.errors import UsageError
 from vfio_p2p.places import (
     CachedPlace,
@@ -37,6 +36,7 @@ from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.series import Patch, Variant, apply_patches
 from vfio_p2p.side import Side
 from vfio_p2p.variant import DEBIAN, INSTALLED, QEMU
+from vfio_p2p.where import Where
 
 
 class Workshop(Protocol):
@@ -75,9 +75,7 @@ class Workshop(Protocol):
         :raise SourceError: When it does not run on this machine.
         """
 
-    def place(
-        self, name: str, driver: Driver, hosts: Path | None = None
-    ) -> Place:
+    def place(self, where: Where) -> Place:
         """Open a place that knows the programs, without a cache.
 
         :raise UsageError: When there is no such place.
@@ -152,7 +150,7 @@ class Local:
 
     def __init__(self) -> None:
         self._programs = KnownPrograms()
-        self._ready: dict[tuple[str, Driver, Path | None], Place] = {}
+        self._ready: dict[Where, Place] = {}
 
     def find_source(
         self,
@@ -185,22 +183,18 @@ class Local:
         """See `Workshop.program`."""
         return self._programs.add(Program.of(build))
 
-    def place(
-        self, name: str, driver: Driver, hosts: Path | None = None
-    ) -> Place:
+    def place(self, where: Where) -> Place:
         """See `Workshop.place`."""
-        return open_place(
-            name, driver=driver, programs=self._programs, hosts=hosts
-        )
+        return open_place(where, self._programs)
 
     def check(self, setting: Setting) -> None:
         """See `Workshop.check`."""
-        self.place(*_of(setting)).check()
+        self.place(setting.where).check()
         check_history(setting.history)
 
     def installed(self, setting: Setting) -> Mapping[Side, ProgramInput]:
         """See `Workshop.installed`."""
-        place = self.place(*_of(setting))
+        place = self.place(setting.where)
         if not isinstance(place, EquippedPlace):
             raise UsageError(
                 f"the place {place.name!r} has no QEMU for the variant "
@@ -246,20 +240,20 @@ class Local:
 
     def prepare(self, setting: Setting, reporter: Reporter) -> None:
         """See `Workshop.prepare`."""
-        if _of(setting) in self._ready:
+        if setting.where in self._ready:
             return
-        place = self.place(*_of(setting))
+        place = self.place(setting.where)
         task = reporter.task(place.name)
         place.prepare(task)
         task.end("ready")
-        self._ready[_of(setting)] = place
+        self._ready[setting.where] = place
 
     def run(
         self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
     ) -> list[CellResult]:
         """See `Workshop.run`."""
         self.prepare(setting, reporter)
-        place = self._ready[_of(setting)]
+        place = self._ready[setting.where]
         if place.exact:
             place = CachedPlace(place, rerun=setting.rerun)
         runs = reporter.task("runs")
@@ -294,11 +288,6 @@ class Local:
                     f"{program.version} was built without GnuTLS"
                 )
         return ""
-
-
-def _of(setting: Setting) -> tuple[str, Driver, Path | None]:
-    """Return what a setting says of its place."""
-    return setting.at, setting.driver, setting.hosts
 
 
 LOCAL: Workshop = Local()

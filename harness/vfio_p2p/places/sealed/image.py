@@ -28,6 +28,7 @@ from vfio_p2p.places.sealed.drivers import (
     driver_sources,
 )
 from vfio_p2p.places.sealed.kit import (
+    LOADER,
     ImageRecipe,
     Kit,
     get_kit,
@@ -41,7 +42,6 @@ from vfio_p2p.scenario.argv import HEARTBEAT
 _FORMAT = 6
 FILES = "image.json"
 _LIBRARIES = "lib/x86_64-linux-gnu"
-_LOADER = "ld-linux-x86-64.so.2"
 _PYTHON = "usr/lib/python{}"
 _GUEST = ("Makefile", "guest.c", "guest.ld", "start.S")
 
@@ -53,6 +53,7 @@ class Image:
     :param key: Its key: a hash of everything that it was made from.
     :param path: Its folder in the cache.
     :param files: The SHA-256 of its files, by name.
+    :param kit: The kit that it was made from.
     :param driver: The kernel module that provides its devices.
     :param kernel_package: The name and the version of its kernel's package.
     :param compiler: The version of the compiler of the driver.
@@ -61,6 +62,7 @@ class Image:
     key: str
     path: Path
     files: dict[str, str]
+    kit: Kit
     driver: Driver = Driver.P2PSIM
     kernel_package: str = ""
     compiler: str = ""
@@ -139,6 +141,7 @@ def get_image(
         key,
         path,
         files,
+        kit,
         driver,
         f"{kernel} {kit.packages[kernel]}",
         tools.version,
@@ -224,10 +227,10 @@ def _build(
     progress(2, steps, "testbed: Python")
     _add_python(layer, folder, parts, modules)
     progress(3, steps, "testbed: image")
-    for name in (_LOADER, *recipe.libraries):
+    for name in (LOADER, *recipe.libraries):
         path = kit.find(f"{_LIBRARIES}/{name}", f"usr/{_LIBRARIES}/{name}")
         layer.add(f"{_LIBRARIES}/{name}", path.read_bytes(), True)
-    layer.link(f"lib64/{_LOADER}", f"/{_LIBRARIES}/{_LOADER}")
+    layer.link(f"lib64/{LOADER}", f"/{_LIBRARIES}/{LOADER}")
     for name in recipe.firmware:
         bios = f"usr/share/{name}"
         layer.add(bios, (kit.root / bios).read_bytes())
@@ -309,7 +312,7 @@ def _add_python(
         # Only the bytecode of the kit's own interpreter fits.
         call(
             [
-                str(kit.find(f"{_LIBRARIES}/{_LOADER}")),
+                str(kit.find(f"{_LIBRARIES}/{LOADER}")),
                 "--library-path",
                 f"{kit.root / _LIBRARIES}:{kit.root}/usr/{_LIBRARIES}",
                 str(kit.root / "usr/bin" / program),

@@ -2,12 +2,18 @@
 """The program in the VM: it runs one scenario and posts the results.
 
 images/testbed/init starts it as ``python -m vfio_p2p.places.sealed.inside``.
+If there is no job yet, it stops the VM at once, and goes on when the VM goes
+on: by then there is one.  In between, the host takes a snapshot of the VM.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import mmap
+import os
 import shutil
+import time
 import traceback
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -16,27 +22,42 @@ from vfio_p2p.devices.driver import Driver, VfioDevice
 from vfio_p2p.devices.mtty import mtty_devices
 from vfio_p2p.devices.p2psim import simulated_devices
 from vfio_p2p.devices.p2pvf import function_devices
-from vfio_p2p.machine.errors import HarnessError
-from vfio_p2p.places.sealed.mailbox import post
+from vfio_p2p.machine.errors import HarnessError, TestbedError
+from vfio_p2p.places.sealed.mailbox import has_job, opened, post, receive
 from vfio_p2p.scenario.argv import Launcher
 from vfio_p2p.scenario.course import Course, course_from_json
 from vfio_p2p.scenario.runner import run
 from vfio_p2p.side import Side
 from vfio_p2p.tells import Tells
 
-COURSE = Path("/job/course.json")
-DRIVER = Path("/modules/driver")
-OUT = Path("/out")
-QEMU = Path("/qemu")
+COURSE = Path("job/course.json")
+QEMU = Path("qemu")
 # In the folder of a QEMU that does not write the usual log.
 TELLS = "tells"
 ERROR = "error.txt"
+
+_DRIVER = Path("/modules/driver")
+_OUT = Path("/out")
+_ROOT = Path("/")
+
+# PCI ids of pvpanic-pci, and its event "panicked" (QEMU's
+# docs/specs/pvpanic.rst).
+_PVPANIC = ("0x1b36", "0x0011")
+_PANICKED = 1
+# From linux/random.h: _IO('R', 0x07).
+_RNDRESEEDCRNG = 0x5207
+# Several periods of each timer in the VM; the kernel's tick is the slowest,
+# with 4 ms.
+_PHASE_NS = 16_000_000
 
 
 def _launcher(side: Side) -> Launcher:
     # A QEMU brings the loader and the libraries of the machine that built it,
     # so that the image may have others.
-    folder = QEMU / side
+    folder = _ROOT / QEMU / side
+    if not folder.exists():
+        # Both sides have the same program.
+        folder = _ROOT / QEMU / Side.SOURCE
     tells = folder / TELLS
     return Launcher(
         argv=(
@@ -95,23 +116,69 @@ def run_job(course: Course, driver: Driver, out: Path) -> None:
                     (logs / f"{device.name}.log").write_bytes(log)
 
 
+def _stop_the_vm() -> None:
+    """Stop the VM here; return when the host lets it go on.
+
+    :raise TestbedError: When it has no device for this.
+    """
+    for device in sorted(Path("/sys/bus/pci/devices").iterdir()):
+        ids = tuple(
+            (device / name).read_text().strip()
+            for name in ("vendor", "device")
+        )
+        if ids == _PVPANIC:
+            break
+    else:
+        raise TestbedError("the VM has neither a job nor pvpanic")
+    (device / "enable").write_text("1")
+    start = int((device / "resource").read_text().split()[0], 16)
+    page, offset = divmod(start, mmap.PAGESIZE)
+    # The device's own file is less than a page, and mmap refuses it.
+    fd = os.open("/dev/mem", os.O_RDWR | os.O_SYNC)
+    try:
+        with mmap.mmap(
+            fd, mmap.PAGESIZE, offset=page * mmap.PAGESIZE
+        ) as registers:
+            registers[offset] = _PANICKED
+    finally:
+        os.close(fd)
+
+
+def _sow(seed: int) -> None:
+    """Make everything that is random in the VM depend on the seed.
+
+    The kernel's tick and other timers are as old as the VM.  The wait puts
+    them into another phase with each seed.
+    """
+    with open("/dev/urandom", "wb", buffering=0) as file:
+        file.write(seed.to_bytes(8, "little"))
+        fcntl.ioctl(file, _RNDRESEEDCRNG)
+    wait_ns = int.from_bytes(os.urandom(8), "little") % _PHASE_NS
+    time.sleep(wait_ns / 1e9)
+
+
 def main() -> None:
     """Do the job, and post its files, or the error that prevented it."""
-    OUT.mkdir()
-    try:
-        driver = Driver(DRIVER.read_text())
-        run_job(course_from_json(COURSE.read_bytes()), driver, OUT)
-        post(OUT)
-    except Exception as err:
-        # The console gets it as well, and is kept when a run fails.
-        traceback.print_exc()
-        what, hint = f"inside the VM: {err!r}", ""
-        if isinstance(err, HarnessError):
-            what, hint = err.what, err.hint
-        shutil.rmtree(OUT)
-        OUT.mkdir()
-        (OUT / ERROR).write_text(f"{what}\n{hint}\n")
-        post(OUT)
+    with opened() as mailbox:
+        _OUT.mkdir()
+        try:
+            if not has_job(mailbox):
+                _stop_the_vm()
+            _sow(receive(mailbox, _ROOT))
+            driver = Driver(_DRIVER.read_text())
+            course = course_from_json((_ROOT / COURSE).read_bytes())
+            run_job(course, driver, _OUT)
+            post(mailbox, _OUT)
+        except Exception as err:
+            # The console gets it as well, and is kept when a run fails.
+            traceback.print_exc()
+            what, hint = f"inside the VM: {err!r}", ""
+            if isinstance(err, HarnessError):
+                what, hint = err.what, err.hint
+            shutil.rmtree(_OUT)
+            _OUT.mkdir()
+            (_OUT / ERROR).write_text(f"{what}\n{hint}\n")
+            post(mailbox, _OUT)
 
 
 if __name__ == "__main__":

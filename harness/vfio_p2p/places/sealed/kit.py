@@ -28,6 +28,8 @@ from vfio_p2p.qemu.apt import AptRoot, unpack
 
 _NEEDED_BYTES = 1 << 30
 PACKAGES = "packages.json"
+# In the folder of libraries.
+LOADER = "ld-linux-x86-64.so.2"
 
 
 class Mtty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +46,7 @@ class ImageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kernel: str
     kernel_packages: tuple[str, ...]
     packages: tuple[str, ...]
+    outer_packages: tuple[str, ...]
     modules: tuple[str, ...]
     driver_modules: dict[str, tuple[str, ...]]
     python: str
@@ -132,6 +135,7 @@ def get_kit(recipe: ImageRecipe, progress: Progress) -> Kit:
         recipe.kernel,
         recipe.kernel_packages,
         recipe.packages,
+        recipe.outer_packages,
         recipe.compiler_packages,
         recipe.python,
         hashlib.sha256(wheels).hexdigest(),
@@ -193,6 +197,7 @@ def _make(
         [
             *kernel_packages(apt, recipe.kernel, recipe.kernel_packages),
             *recipe.packages,
+            *recipe.outer_packages,
             *recipe.compiler_packages,
         ]
     )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The QEMU that runs the outer VM, and its arguments.
 
-The reasons for the arguments, all confirmed by experiments:
+It is Debian's, from the testbed's kit, whatever QEMU the machine has.  The
+reasons for the arguments, all confirmed by experiments:
 
 * ``icount`` makes the guest's clock a count of its instructions.
   ``sleep=off`` skips idle time, and ``align=off`` never waits for the host.
@@ -12,44 +13,40 @@ The reasons for the arguments, all confirmed by experiments:
   wrong EFLAGS after that instruction (target/i386/tcg/mem_helper.c takes the
   flags from a stale CC_OP), and an interrupt at that moment crashes Linux,
   whose SLUB allocator uses it all the time.
+* The memory is a file, so that a snapshot has it without a copy.  The
+  mailbox is memory as well: a PCI device with memory cannot be restored.  It
+  is above 4 GiB, since the firmware takes some memory below.
 """
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import hashlib
 import os
-import re
-import shutil
-import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.devices import Driver
 from vfio_p2p.devices.p2pvf import MAX_DEVICES
-from vfio_p2p.errors import MissingToolError, TestbedError
 from vfio_p2p.machine.process import bound
 from vfio_p2p.places.sealed.image import Image
-from vfio_p2p.places.sealed.mailbox import SIZE_BYTES
+from vfio_p2p.places.sealed.kit import LOADER, Kit
+from vfio_p2p.places.sealed.mailbox import ADDRESS, SIZE_BYTES
 from vfio_p2p.side import Side
 
-PROGRAM = "qemu-system-x86_64"
-PACKAGE = "qemu-system-x86"
 RAM_MIB = 1024
 
+# The files of a VM, in the folder in which it runs.
 CONSOLE = "console.txt"
-MAILBOX = "mailbox"
 INITRAMFS = "initramfs.cpio"
+MAILBOX = "mailbox"
+RAM = "ram"
 
 CPU = "Nehalem-v1,rdrand=on,cx16=off"
 _COMMON = (
     *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-    *("-machine", "q35"),
-    *("-m", f"{RAM_MIB}"),
+    *("-machine", "q35,max-ram-below-4g=1G"),
 )
 _SEALED = (
     *("-accel", "tcg,thread=single"),
@@ -57,6 +54,9 @@ _SEALED = (
     *("-smp", "1"),
     *("-cpu", CPU),
     *("-rtc", "base=2026-01-01T00:00:00,clock=vm"),
+    *("-m", f"{RAM_MIB + (SIZE_BYTES >> 20)}"),
+    *("-numa", "node,memdev=ram,cpus=0", "-numa", "node,memdev=mailbox"),
+    *("-device", "pvpanic-pci", "-action", "panic=pause"),
 )
 # Self-tests, certificates and tracing take half of the kernel's boot, 1.5 s of
 # guest time, and no run needs them. Modules load without certificates, too.
@@ -68,23 +68,25 @@ _KERNEL_ARGUMENTS = (
     "initcall_blacklist=jent_mod_init,crypto_kdf108_init,"
     "load_system_certificate_list,init_kprobe_trace,trace_eval_init"
 )
+# The kernel must not use the mailbox.
+_RESERVED = f"memmap={SIZE_BYTES >> 20}M${ADDRESS:#x}"
 
-
-# Counts the processes that the kernel has killed, in all cgroups.
-_VMSTAT = Path("/proc/vmstat")
-_OOM_KILL = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+_PROGRAM = "usr/bin/qemu-system-x86_64"
+_LIBRARIES = "lib/x86_64-linux-gnu"
 
 
 @dataclass(frozen=True)
 class Outer:
-    """The distribution's QEMU.
+    """The QEMU that runs outer VMs.
 
-    :param program: The path of the binary.
+    :param argv: The beginning of its command line.
+    :param environment: Its whole environment.
     :param version: The version that it reports.
     :param sha256: The SHA-256 of the binary.
     """
 
-    program: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
     version: str
     sha256: str
 
@@ -95,10 +97,12 @@ class _Board:
 
     :param arguments: Arguments of the QEMU that runs the VM.
     :param kernel: Words of the kernel's command line.
+    :param lasting: Whether QEMU can save all of its devices.
     """
 
     arguments: tuple[str, ...] = ()
     kernel: str = ""
+    lasting: bool = True
 
 
 def _controllers() -> Iterator[str]:
@@ -132,145 +136,103 @@ _BOARDS = {
             *_controllers(),
         ),
         "intel_iommu=on no_timer_check initcall_blacklist=nvme_init",
+        # QEMU's nvme is "unmigratable".
+        lasting=False,
     )
 }
 
 
-def find_outer() -> Outer:
-    """Find the QEMU that runs the outer VM.
+def get_outer(kit: Kit) -> Outer:
+    """Find the QEMU of the kit.
 
-    :raise MissingToolError: When there is none.
+    It has its own loader and libraries, so that it is the same on every
+    machine.
+
+    :param kit: The testbed's kit.
+    :raise TestbedError: When the kit lacks it.
     """
-    program = shutil.which(PROGRAM)
-    if not program:
-        raise MissingToolError(PROGRAM, PACKAGE)
-    text = subprocess.run(
-        [program, "--version"],
-        stdout=subprocess.PIPE,
+    root = kit.root.resolve()
+    binary = root / _PROGRAM
+    argv = (
+        str(kit.find(f"{_LIBRARIES}/{LOADER}").resolve()),
+        "--library-path",
+        f"{root / _LIBRARIES}:{root / 'usr' / _LIBRARIES}",
+        str(kit.find(_PROGRAM).resolve()),
+    )
+    kept = ("HOME", "PATH", "TMPDIR")
+    environment = {x: os.environ[x] for x in kept if x in os.environ} | {
+        # Else it would look for its accelerator beside the loader.
+        "QEMU_MODULE_DIR": str(root / "usr" / _LIBRARIES / "qemu"),
+    }
+    version = subprocess.run(
+        bound([*argv, "--version"]),
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=environment,
         text=True,
         check=False,
     ).stdout
-    return Outer(
-        program,
-        text.partition("\n")[0],
-        hashlib.sha256(Path(program).read_bytes()).hexdigest(),
-    )
+    with binary.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Outer(argv, environment, version.partition("\n")[0], sha256)
 
 
-def vm_arguments(driver: Driver, job: str = "") -> tuple[str, ...]:
-    """Return the arguments of the VM, without the paths of files.
+def can_be_saved(driver: Driver) -> bool:
+    """Return whether there can be a snapshot of a VM.
+
+    :param driver: The kernel module that provides its devices.
+    """
+    return _BOARDS.get(driver, _Board()).lasting
+
+
+def vm_arguments(driver: Driver, *words: str) -> tuple[str, ...]:
+    """Return the arguments of all VMs, without the paths of files.
 
     :param driver: The kernel module that provides the devices.
-    :param job: See `run_sealed`.
+    :param words: More words of the kernel's command line, such as those
+        that images/testbed/init knows.
     """
     board = _BOARDS.get(driver, _Board())
-    words = filter(None, (_KERNEL_ARGUMENTS, board.kernel, job))
-    return (*_COMMON, *board.arguments, "-append", " ".join(words))
+    line = filter(None, (_KERNEL_ARGUMENTS, board.kernel, *words))
+    return (*_COMMON, *board.arguments, "-append", " ".join(line))
 
 
 def sealed_arguments(
-    seed: int, driver: Driver, job: str = ""
+    seed: int, driver: Driver, *words: str
 ) -> tuple[str, ...]:
-    """Return the arguments of a sealed run, without the paths of files.
+    """Return the arguments of a sealed VM, without the paths of files.
 
     :param seed: The seed of all randomness that the guest gets.
     :param driver: The kernel module that provides the devices.
-    :param job: See `run_sealed`.
+    :param words: As of `vm_arguments`.
     """
-    return (*vm_arguments(driver, job), *_SEALED, "-seed", str(seed))
+    return (
+        *vm_arguments(driver, _RESERVED, *words),
+        *_SEALED,
+        *("-seed", str(seed)),
+    )
 
 
-async def run_sealed(
-    outer: Outer,
-    image: Image,
-    seed: int,
-    folder: Path,
-    limit_s: float,
-    job: str = "",
-) -> None:
-    """Run the outer VM until it powers off; nothing goes in or out.
+def file_arguments(
+    image: Image, initramfs: Path, ram: Path, *, shared: bool
+) -> tuple[str, ...]:
+    """Return the arguments of a sealed VM that name files.
 
-    :param outer: The QEMU that runs the VM.
     :param image: The image of the VM.
-    :param seed: The seed of all randomness that the guest gets.
-    :param folder: The folder with ``initramfs.cpio``; the files ``mailbox``
-        and ``console.txt`` are made in it.
-    :param limit_s: The limit in seconds of the host's time; the guest has
-        limits of its own.
-    :param job: A word of the kernel's command line for images/testbed/init;
-        by default, the VM runs a scenario.
-    :raise TestbedError: When the VM does not end as it should.
-    :raise OSError: With ENOSPC, when the disk was filled meanwhile.
+    :param initramfs: The initramfs; it may have more than the image's.
+    :param ram: The file of its memory.
+    :param shared: Whether the VM writes to that file; else it keeps what it
+        writes for itself.
     """
-    killed_before = _killed_for_memory()
-    (folder / MAILBOX).touch()
-    os.truncate(folder / MAILBOX, SIZE_BYTES)
-    backend = f"memory-backend-file,id=mailbox,size={SIZE_BYTES},share=on"
-    process = await asyncio.create_subprocess_exec(
-        *bound([outer.program]),
-        *sealed_arguments(seed, image.driver, job),
+    share = "on" if shared else "off"
+    backend = "memory-backend-file"
+    return (
         *("-L", str(image.firmware)),
         *("-kernel", str(image.kernel)),
-        *("-initrd", INITRAMFS),
+        *("-initrd", str(initramfs)),
         *("-serial", f"file:{CONSOLE}"),
-        *("-object", f"{backend},mem-path={MAILBOX}"),
-        *("-device", "ivshmem-plain,memdev=mailbox"),
-        cwd=folder,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(limit_s):
-            _, stderr = await process.communicate()
-    except TimeoutError:
-        raise TestbedError(
-            f"the outer VM did not end within {limit_s:g} s",
-            "Run fewer jobs at a time with --jobs, and look at the console.",
-        ) from None
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    if process.returncode == -signal.SIGKILL:
-        raise _killed(_killed_for_memory() > killed_before)
-    if (
-        process.returncode == -signal.SIGBUS
-        and shutil.disk_usage(folder).free < SIZE_BYTES
-    ):
-        # The mailbox is a file without blocks, until the VM writes to it.
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-    if process.returncode:
-        said = stderr.decode(errors="backslashreplace").strip()
-        raise TestbedError(
-            f"the outer VM's QEMU ended with {process.returncode}: {said}",
-            "Try 'vfio-p2p testbed shell', which starts the VM as well.",
-        )
-
-
-def _killed_for_memory() -> int:
-    """Return how many processes were killed for lack of memory so far."""
-    found = None
-    with suppress(OSError):
-        found = _OOM_KILL.search(_VMSTAT.read_text())
-    return int(found[1]) if found else 0
-
-
-def _killed(out_of_memory: bool) -> TestbedError:
-    """Return the error of a VM that somebody has killed.
-
-    :param out_of_memory: Whether the kernel has killed processes for lack of
-        memory since the VM was started.
-    """
-    why = "the usual cause is that memory runs out"
-    if out_of_memory:
-        why = "memory ran out, and the kernel killed a process"
-    return TestbedError(
-        f"the outer VM was killed: {why}",
-        f"A run takes more than {RAM_MIB} MiB. Run fewer jobs at a time with "
-        "--jobs, free some memory, or raise the limit of the container or "
-        "cgroup.",
+        "-object",
+        f"{backend},id=ram,size={RAM_MIB}M,share={share},mem-path={ram}",
+        "-object",
+        f"{backend},id=mailbox,size={SIZE_BYTES},share=on,mem-path={MAILBOX}",
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The sealed place: each job has an outer VM of its own, which is exact.
 
-The job and its programs go in before power-on, the bundle comes out after
+The job and its programs go in before the VM runs, the bundle comes out after
 power-off, and nothing crosses in between.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p.bundle.manifest import RESULT, SCENARIO
@@ -23,17 +24,22 @@ from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S
 from vfio_p2p.places.sealed.image import Image, get_image
 from vfio_p2p.places.sealed.inside import ERROR, TELLS
-from vfio_p2p.places.sealed.load import write_initramfs
-from vfio_p2p.places.sealed.mailbox import collect
+from vfio_p2p.places.sealed.load import job_files
+from vfio_p2p.places.sealed.mailbox import collect, send
 from vfio_p2p.places.sealed.outer import (
     CONSOLE,
-    INITRAMFS,
     MAILBOX,
     Outer,
-    find_outer,
-    run_sealed,
+    can_be_saved,
+    get_outer,
     sealed_arguments,
 )
+from vfio_p2p.places.sealed.snapshot import (
+    Snapshot,
+    get_snapshot,
+    run_restored,
+)
+from vfio_p2p.places.sealed.vm import run_booted
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.program import Program, Programs
 from vfio_p2p.scenario.model import Scenario
@@ -41,8 +47,23 @@ from vfio_p2p.tells import Tells
 
 # With "off", QEMU maps BARs into the VM, as far as they can be mapped.
 _MAPPING = "x-no-mmap"
-# The mailbox, the initramfs, and the bundle.
-_NEEDED_BYTES = 160 << 20
+# The mailbox and the bundle.
+_NEEDED_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """What all runs of a sealed place share.
+
+    :param image: The image of the VM.
+    :param outer: The QEMU that runs it.
+    :param snapshot: The VM from which all runs go on; None if each run boots
+        a VM of its own.
+    """
+
+    image: Image
+    outer: Outer
+    snapshot: Snapshot | None = None
 
 
 class SealedPlace:
@@ -50,8 +71,10 @@ class SealedPlace:
 
     :param driver: The kernel module that provides the devices.
     :param programs: Finds the programs that jobs name.
-    :param outer: The QEMU that runs the VM; by default the distribution's.
-    :param image: The VM's image; by default `prepare` finds or builds it.
+    :param boot: Whether each run boots a VM, even if it could go on from a
+        snapshot.
+    :param testbed: What all runs share; by default, `prepare` finds it in
+        the cache, or makes it.
     """
 
     name = "sealed"
@@ -63,24 +86,23 @@ class SealedPlace:
         driver: Driver,
         programs: Programs,
         *,
-        outer: Outer | None = None,
-        image: Image | None = None,
+        boot: bool = False,
+        testbed: Testbed | None = None,
     ) -> None:
         self._driver = driver
         self._programs = programs
-        self._outer = outer
-        self._image = image
+        self._boot = boot or not can_be_saved(driver)
+        self._testbed = testbed
 
     def check(self) -> None:
-        """See that there is a QEMU to run the VM; see `Place.check`.
-
-        :raise MissingToolError: When there is none.
-        """
-        self._found_outer()
+        """Check nothing: all that is needed is in the kit; see `Place`."""
 
     def prepare(self, progress: Progress) -> None:
-        """Find the image in the cache, or build it; see `Place.prepare`."""
-        self._ready_image(progress)
+        """Find the testbed in the cache, or make it; see `Place.prepare`.
+
+        :raise TestbedError: When the VM does not boot, or cannot be saved.
+        """
+        self._ready(progress)
 
     def refusal(self, scenario: Scenario) -> str:
         """Refuse what only PCI functions can play; see `Place`."""
@@ -100,13 +122,14 @@ class SealedPlace:
 
     def provenance(self, job: Job) -> SealedProvenance:
         """Tell what the testbed contributes; see `ExactPlace`."""
-        outer = self._found_outer()
-        image = self._ready_image(silent)
+        testbed = self._ready(silent)
+        image, outer = testbed.image, testbed.outer
         return SealedProvenance(
             image=image.files,
             outer=outer.version,
             outer_sha256=outer.sha256,
             arguments=sealed_arguments(job.seed, image.driver),
+            snapshot=testbed.snapshot.digest if testbed.snapshot else "",
             driver=image.driver,
             kernel=image.kernel_package,
             compiler=image.compiler,
@@ -119,7 +142,6 @@ class SealedPlace:
 
         :raise TestbedError: When the VM fails.
         """
-        image = self._ready_image(silent)
         programs = [
             self._programs.find(what)
             for what in (job.source, job.destination)
@@ -128,16 +150,13 @@ class SealedPlace:
             # It is there, so that nothing stays elsewhere after a kill.
             work = partial / ".work"
             work.mkdir()
-            write_initramfs(
-                work / INITRAMFS,
-                image,
+            files = job_files(
                 *(_files(program) for program in programs),
                 course=job.scenario.course.to_json(),
             )
+            send(work / MAILBOX, files, job.seed)
             try:
-                await run_sealed(
-                    self._found_outer(), image, job.seed, work, limit_s
-                )
+                await self._run_vm(job.seed, work, limit_s)
                 _take(work, partial)
             except TestbedError as err:
                 raise TestbedError(
@@ -148,15 +167,25 @@ class SealedPlace:
             seal(partial, job.inputs(self.provenance(job)))
         return open_bundle(out)
 
-    def _found_outer(self) -> Outer:
-        if self._outer is None:
-            self._outer = find_outer()
-        return self._outer
+    async def _run_vm(self, seed: int, work: Path, limit_s: float) -> None:
+        testbed = self._ready(silent)
+        image, outer = testbed.image, testbed.outer
+        if testbed.snapshot:
+            await run_restored(
+                outer, image, testbed.snapshot, seed, work, limit_s
+            )
+        else:
+            await run_booted(outer, image, seed, work, limit_s)
 
-    def _ready_image(self, progress: Progress) -> Image:
-        if self._image is None:
-            self._image = get_image(progress, self._driver)
-        return self._image
+    def _ready(self, progress: Progress) -> Testbed:
+        if self._testbed is None:
+            image = get_image(progress, self._driver)
+            outer = get_outer(image.kit)
+            snapshot = None
+            if not self._boot:
+                snapshot = get_snapshot(image, outer, progress)
+            self._testbed = Testbed(image, outer, snapshot)
+        return self._testbed
 
 
 def _files(program: Program) -> dict[str, bytes]:

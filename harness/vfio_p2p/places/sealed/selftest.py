@@ -22,7 +22,14 @@ from vfio_p2p.places.sealed.compiler import call, compiler
 from vfio_p2p.places.sealed.cpio import Layer
 from vfio_p2p.places.sealed.image import get_image
 from vfio_p2p.places.sealed.kit import get_kit, read_recipe
-from vfio_p2p.places.sealed.outer import CONSOLE, INITRAMFS, Outer, run_sealed
+from vfio_p2p.places.sealed.mailbox import SIZE_BYTES
+from vfio_p2p.places.sealed.outer import (
+    CONSOLE,
+    INITRAMFS,
+    MAILBOX,
+    get_outer,
+)
+from vfio_p2p.places.sealed.vm import make_sparse, run_booted
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.trace import printable
 
@@ -53,11 +60,10 @@ class SelfTest:
 
 
 def run_selftest(
-    outer: Outer, progress: Progress = silent, limit_s: float = LIMIT_S
+    progress: Progress = silent, limit_s: float = LIMIT_S
 ) -> tuple[SelfTest, Path]:
     """Build the selftest, and run it in the testbed.
 
-    :param outer: The QEMU that runs the outer VM.
     :param progress: Told of each step.
     :param limit_s: The limit in seconds of the host's time.
     :return: The result, and the file with the whole output.
@@ -82,8 +88,17 @@ def run_selftest(
         progress(1, 2, "running the selftest")
         console = b""
         try:
+            make_sparse(work / MAILBOX, SIZE_BYTES)
             asyncio.run(
-                run_sealed(outer, image, _SEED, work, limit_s, _JOB)
+                run_booted(
+                    get_outer(image.kit),
+                    image,
+                    _SEED,
+                    work,
+                    limit_s,
+                    _JOB,
+                    initramfs=Path(INITRAMFS),
+                )
             )
         finally:
             if (work / CONSOLE).exists():

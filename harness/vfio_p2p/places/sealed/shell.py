@@ -14,10 +14,12 @@ from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.outer import (
     CONSOLE,
     CPU,
+    RAM_MIB,
     Outer,
     vm_arguments,
 )
 
+_MEMORY = ("-m", f"{RAM_MIB}")
 _KVM = ("-accel", "kvm", "-cpu", "host")
 _TCG = ("-accel", "tcg,thread=multi", "-cpu", CPU)
 # If KVM works, our guest is up in less than 1 s.  If /dev/kvm exists but is
@@ -40,8 +42,9 @@ def kvm_works(outer: Outer, image: Image) -> bool:
     with temporary_folder() as name:
         console = Path(name, CONSOLE)
         argv = [
-            *bound([outer.program]),
+            *bound(outer.argv),
             *vm_arguments(image.driver, "testbed=probe"),
+            *_MEMORY,
             *_KVM,
             *("-L", str(image.firmware)),
             *("-kernel", str(image.kernel)),
@@ -51,6 +54,7 @@ def kvm_works(outer: Outer, image: Image) -> bool:
         try:
             subprocess.run(
                 argv,
+                env=dict(outer.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -75,14 +79,16 @@ def run_shell(outer: Outer, image: Image, initramfs: Path) -> None:
     accelerator = _KVM if kvm_works(outer, image) else _TCG
     done = subprocess.run(
         [
-            *bound([outer.program]),
+            *bound(outer.argv),
             *vm_arguments(image.driver, "testbed=shell"),
+            *_MEMORY,
             *accelerator,
             *("-L", str(image.firmware)),
             *("-kernel", str(image.kernel)),
             *("-initrd", str(initramfs)),
             *("-serial", "mon:stdio"),
         ],
+        env=dict(outer.environment),
         check=False,
     )
     if done.returncode:

@@ -28,12 +28,13 @@ from vfio_p2p.plans.bisect.step import NoFigureError, Probe, entry_with
 from vfio_p2p.plans.history import METRIC
 from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.plans.record import project_revision
-from vfio_p2p.plans.setting import SEALED, SEED, Setting
+from vfio_p2p.plans.setting import SEED, Setting
 from vfio_p2p.plans.workshop import LOCAL, Workshop
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.variant import QEMU
+from vfio_p2p.where import SEALED
 
 _FEWEST = 2
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_p2p.devices import Driver
 from vfio_p2p.errors import UsageError
 from vfio_p2p.history.database import Entry, default_path, open_history
 from vfio_p2p.places import open_place
@@ -21,10 +20,11 @@ from vfio_p2p.plans.bisect.search import (
 from vfio_p2p.plans.bisect.step import Probe
 from vfio_p2p.plans.history import METRIC
 from vfio_p2p.plans.record import project_revision
-from vfio_p2p.plans.setting import SEALED, SEED
+from vfio_p2p.plans.setting import SEED
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.qemu.program import KnownPrograms
 from vfio_p2p.scenario.load import load
+from vfio_p2p.where import SEALED, Where
 
 SCENARIO = "two-devices"
 
@@ -118,9 +118,7 @@ def check_place(name: str) -> None:
     :param name: The name of the place.
     :raise UsageError: When there is no such place, or it is not exact.
     """
-    place = open_place(
-        name, driver=Driver.P2PSIM, programs=KnownPrograms()
-    )
+    place = open_place(Where(name), KnownPrograms())
     if not place.exact:
         raise UsageError(
             f"figures of the place {name!r} are measured, not exact",

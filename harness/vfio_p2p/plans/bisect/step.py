@@ -10,14 +10,12 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p.bundle.read import Bundle
-from vfio_p2p.devices import Driver
 from vfio_p2p.errors import SourceError
 from vfio_p2p.history.database import Entry
 from vfio_p2p.history.entry import entry_of
 from vfio_p2p.machine.files import remove_tree
 from vfio_p2p.names import suggest
 from vfio_p2p.places import CachedPlace, Job, open_place
-from vfio_p2p.plans.setting import SEALED
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu import build, find_source
 from vfio_p2p.qemu.program import KnownPrograms, Program
@@ -25,6 +23,7 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
 from vfio_p2p.series.git import Revision
 from vfio_p2p.variant import STOCK
+from vfio_p2p.where import SEALED, Where
 
 # The tree is built as it is, whatever part of the series it contains.
 _AS_IT_IS = Variant(STOCK, ())
@@ -118,11 +117,7 @@ def measure(
     made = build(source, _AS_IT_IS, progress)
     program = Program.of(made)
     place = CachedPlace(
-        open_place(
-            probe.at,
-            driver=Driver.P2PSIM,
-            programs=KnownPrograms([program]),
-        )
+        open_place(Where(probe.at), KnownPrograms([program]))
     )
     place.prepare(progress)
     progress(0, 0, f"running {scenario.name}")

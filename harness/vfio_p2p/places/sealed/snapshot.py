@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A snapshot of the outer VM, booted and ready for a job.
+
+Booting Linux and importing Python take two thirds of a run, and are the same
+in every run of an image.  So a VM is booted once, stops itself at an exact
+instruction, and is saved: its memory is a file already, and QEMU writes the
+rest as for a migration.  Each run goes on from there with a private copy of
+the memory, of which only the pages that it writes to are copied.
+
+What a VM has in its memory when it stops is a function of the image, the
+outer QEMU and its arguments, like a run itself.  The hash of the memory is
+therefore the same on every machine, and a part of a run's provenance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import msgspec
+from qemu.qmp import QMPClient
+
+from vfio_p2p.errors import TestbedError
+from vfio_p2p.foreign import read_listing
+from vfio_p2p.machine.files import exclusive, publishing, room_for, used
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.places.sealed.image import Image
+from vfio_p2p.places.sealed.mailbox import SIZE_BYTES
+from vfio_p2p.places.sealed.outer import (
+    MAILBOX,
+    RAM,
+    RAM_MIB,
+    Outer,
+    file_arguments,
+    sealed_arguments,
+)
+from vfio_p2p.places.sealed.vm import controlled, make_sparse
+from vfio_p2p.progress import Progress, silent
+
+_FORMAT = 1
+FILES = "snapshot.json"
+_STATE = "state"
+# A run's own seed comes with its job.
+_SEED = 0
+_LIMIT_S = 900.0
+_POLL_S = 0.02
+# Its RAM has this much that is not zero, and its state is small.
+_NEEDED_BYTES = 512 << 20
+_CHUNK_BYTES = 1 << 20
+_SHARED = {"capability": "x-ignore-shared", "state": True}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A whole snapshot.
+
+    :param path: Its folder in the cache.
+    :param files: The SHA-256 of its files, by name; that of its memory is
+        that of `memory_digest`.
+    """
+
+    path: Path
+    files: dict[str, str]
+
+    @property
+    def ram(self) -> Path:
+        """The file of the VM's memory."""
+        return self.path / RAM
+
+    @property
+    def digest(self) -> str:
+        """The hash of the VM's memory."""
+        return self.files[RAM]
+
+    def check(self) -> None:
+        """See that the snapshot is as it was made.
+
+        Its files are read only if they may have changed since this process
+        has last looked at them.
+
+        :raise TestbedError: When it is not.
+        """
+        if not _as_made(self.path, self.files):
+            raise TestbedError(
+                f"the snapshot in {self.path} was changed or removed",
+                "Run the command again: it makes a new one.",
+            )
+
+
+def get_snapshot(
+    image: Image, outer: Outer, progress: Progress = silent
+) -> Snapshot:
+    """Find the snapshot of an image in the cache, or make it.
+
+    :param image: The image.
+    :param outer: The QEMU that runs the VM.
+    :param progress: Told of each step.
+    :raise TestbedError: When the VM does not boot, or cannot be saved.
+    :raise NoSpaceError: When the disk is too full.
+    """
+    wanted = (
+        _FORMAT,
+        image.files,
+        outer.version,
+        outer.sha256,
+        sealed_arguments(_SEED, image.driver),
+    )
+    text = msgspec.json.encode(wanted, order="sorted")
+    key = hashlib.sha256(text).hexdigest()[:32]
+    path = cache_dir() / "testbed" / "snapshots" / key
+    with exclusive(path.with_name(f"{key}.lock")):
+        files = _listed(path) if used(path) else None
+        if files is None or not _as_made(path, files):
+            progress(0, 1, "testbed: booting the VM")
+            with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
+                asyncio.run(_make(partial, image, outer))
+                files = {
+                    name: memory_digest(partial / name)
+                    for name in (RAM, _STATE)
+                }
+                (partial / FILES).write_bytes(msgspec.json.encode(files))
+            used(path)
+            progress(1, 1, "testbed: booted")
+    return Snapshot(path, files)
+
+
+async def _make(folder: Path, image: Image, outer: Outer) -> None:
+    """Boot a VM, and save it in a folder when it stops itself."""
+    make_sparse(folder / MAILBOX, SIZE_BYTES)
+    make_sparse(folder / RAM, RAM_MIB << 20)
+    fd = os.open(
+        folder / _STATE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644
+    )
+    try:
+        async with controlled(
+            outer,
+            (
+                *sealed_arguments(_SEED, image.driver),
+                *file_arguments(image, image.initramfs, Path(RAM),
+                                shared=True),
+            ),
+            folder,
+            _LIMIT_S,
+        ) as (vm, qmp):  # fmt: skip
+            await _stopped(qmp)
+            await _keep_memory(qmp)
+            # Unlike migrate-incoming, it takes no inherited descriptor.
+            qmp.send_fd_scm(fd)
+            await qmp.execute("getfd", {"fdname": _STATE})
+            await qmp.execute("migrate", {"uri": f"fd:{_STATE}"})
+            await _saved(qmp)
+            await qmp.execute("quit")
+            await vm.wait()
+    finally:
+        os.close(fd)
+    (folder / MAILBOX).unlink()
+
+
+async def run_restored(
+    outer: Outer,
+    image: Image,
+    snapshot: Snapshot,
+    seed: int,
+    folder: Path,
+    limit_s: float,
+) -> None:
+    """Run a VM from its snapshot until it powers off.
+
+    :param outer: The QEMU that has made the snapshot.
+    :param image: The image of the snapshot.
+    :param snapshot: The snapshot.
+    :param seed: The seed of all randomness that the guest gets.
+    :param folder: The folder with ``mailbox``, which has the job; the file
+        ``console.txt`` is made in it.
+    :param limit_s: The limit in seconds of the host's time; the guest has
+        limits of its own.
+    :raise TestbedError: When the VM does not end as it should.
+    :raise OSError: With ENOSPC, when the disk was filled meanwhile.
+    """
+    snapshot.check()
+    fd = os.open(snapshot.path / _STATE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        async with controlled(
+            outer,
+            (
+                *sealed_arguments(seed, image.driver),
+                *file_arguments(image, image.initramfs, snapshot.ram,
+                                shared=False),
+                *("-S", "-incoming", "defer"),
+            ),
+            folder,
+            limit_s,
+            pass_fds=(fd,),
+        ) as (vm, qmp):  # fmt: skip
+            await _keep_memory(qmp)
+            await qmp.execute("migrate-incoming", {"uri": f"fd:{fd}"})
+            while await _status(qmp, "query-status") == "inmigrate":
+                await asyncio.sleep(_POLL_S)
+            await qmp.execute("cont")
+            await vm.wait()
+    finally:
+        os.close(fd)
+
+
+async def _keep_memory(qmp: QMPClient) -> None:
+    """Leave memory that is a file out of what is saved or restored."""
+    await qmp.execute("migrate-set-capabilities", {"capabilities": [_SHARED]})
+
+
+async def _stopped(qmp: QMPClient) -> None:
+    """Wait until the VM has stopped itself."""
+    while await _status(qmp, "query-status") != "guest-panicked":
+        await asyncio.sleep(_POLL_S)
+
+
+async def _saved(qmp: QMPClient) -> None:
+    """Wait until the VM is saved.
+
+    :raise TestbedError: When it cannot be.
+    """
+    while (found := await _status(qmp, "query-migrate")) != "completed":
+        if found == "failed":
+            raise TestbedError(
+                "the outer VM could not be saved",
+                "Use --boot, which needs no snapshot, and report this.",
+            )
+        await asyncio.sleep(_POLL_S)
+
+
+async def _status(qmp: QMPClient, command: str) -> str:
+    answer = await qmp.execute(command)
+    assert isinstance(answer, dict)
+    return str(answer.get("status"))
+
+
+def _listed(path: Path) -> dict[str, str] | None:
+    """Read the digests of a snapshot; None if it is not whole."""
+    try:
+        files = read_listing(path / FILES)
+    except OSError:
+        return None
+    return files if files and set(files) == {RAM, _STATE} else None
+
+
+def _as_made(path: Path, files: Mapping[str, str]) -> bool:
+    """Return whether the files of a snapshot have these digests."""
+    try:
+        return all(
+            _known_digest(path / name, *_identity(path / name)) == sha256
+            for name, sha256 in files.items()
+        )
+    except OSError:
+        return False
+
+
+def _identity(path: Path) -> tuple[int, int, int, int]:
+    found = path.stat()
+    # Whoever changes a file also changes its ctime.
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@cache
+def _known_digest(path: Path, *_identity: int) -> str:
+    return memory_digest(path)
+
+
+def memory_digest(path: Path) -> str:
+    """Hash what is not zero in a file, and where it is.
+
+    Most of a VM's memory is zero, and a hole of the file or not: that
+    depends on the file system.
+
+    :param path: The file.
+    :return: A SHA-256.
+    """
+    digest = hashlib.sha256()
+    nothing = bytes(_CHUNK_BYTES)
+    with path.open("rb") as file:
+        for offset in _chunks(file.fileno()):
+            data = os.pread(file.fileno(), _CHUNK_BYTES, offset)
+            if data != nothing[: len(data)]:
+                digest.update(offset.to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def _chunks(fd: int) -> Iterator[int]:
+    """Yield the offsets of all chunks that are not holes."""
+    size_bytes = os.fstat(fd).st_size
+    offset = 0
+    while offset < size_bytes:
+        try:
+            data = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError as err:
+            if err.errno == errno.ENXIO:
+                # The rest is a hole.
+                return
+            raise
+        offset = data - data % _CHUNK_BYTES
+        yield offset
+        offset += _CHUNK_BYTES
