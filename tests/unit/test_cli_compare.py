@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from bundles import MIGRATED, make_bundle
+from bundles import MIGRATED, SEALED, make_bundle
 from qemu_log import FakeQemu, devices, receive
 from traffic import traffic_bundle
 from vfio_p2p.cli import main
@@ -148,6 +148,47 @@ def test_samples_are_of_one_kind(
 
 
 @pytest.mark.parametrize(
+    "other",
+    [
+        {"snapshot": "4" * 64},
+        {"outer_sha256": "4" * 64},
+        {"image": {"vmlinuz": "4" * 64}},
+        {"driver": "mtty"},
+        {"arguments": ("-smp", "1", "-seed", "1", "-m", "1")},
+    ],
+)
+def test_testbeds_are_not_mixed(
+    tmp_path: Path, capsys: Capture, other: dict[str, Any]
+) -> None:
+    place = msgspec.structs.replace(SEALED, **other)
+    a = folder(tmp_path / "a", [42])
+    b = folder(tmp_path / "b", [42], late_ns=5 * MS, place=place)
+    assert main(["compare", a, b]) == 2
+    what, hint = capsys.readouterr().err.splitlines()
+    assert SEALED.testbed[:12] in what
+    assert place.testbed[:12] in what
+    assert "--across-testbeds" in hint
+    code, found = compared(capsys, a, b, "--across-testbeds")
+    assert code == 3
+    assert any("different testbeds" in x for x in found["notes"])
+    assert main(["compare", a, a, "--across-testbeds"]) == 0
+    assert "different testbeds" not in capsys.readouterr().out
+    folder(Path(a), [43], place=place)
+    assert main(["compare", a, a, "--across-testbeds"]) == 2
+    assert "of more than one kind" in capsys.readouterr().err
+
+
+def test_a_seed_is_no_testbed() -> None:
+    one, other = (
+        msgspec.structs.replace(
+            SEALED, arguments=("-smp", "1", "-seed", seed, "-m", "1")
+        )
+        for seed in ("1", "2")
+    )
+    assert one.testbed == other.testbed != SEALED.testbed
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ["--seeds", "999"],
@@ -156,6 +197,7 @@ def test_samples_are_of_one_kind(
         ["--device", "mtty"],
         ["--history", "/nonexistent/h.db"],
         ["--rerun"],
+        ["--boot"],
         ["--jobs", "500"],
         ["--base", "nosuch"],
         ["--source", "/nonexistent"],

@@ -23,6 +23,7 @@ _DETERMINE = (
     "place.image",
     "place.outer_sha256",
     "place.arguments",
+    "place.snapshot",
     "place.driver",
 )
 NONE = "none"

@@ -84,6 +84,13 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "on real hosts are",
     )
     parser.add_argument(
+        "--across-testbeds",
+        action="store_true",
+        help="compare bundles although they were made in different testbeds, "
+        "e.g. with another kernel, or with --boot; times differ for that "
+        "alone",
+    )
+    parser.add_argument(
         "--fail-above",
         type=_percent,
         metavar="PERCENT",
@@ -110,6 +117,7 @@ def request(args: argparse.Namespace) -> CompareRequest:
         scenario=args.scenario,
         scenario_b=args.scenario_b,
         unpaired=args.unpaired,
+        across=args.across_testbeds,
         fail_above=args.fail_above,
         expect=args.expect,
     )

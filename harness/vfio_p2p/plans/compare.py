@@ -39,6 +39,7 @@ Percents = tuple[float, float]
 
 # The options whose names differ from those of the fields.
 _OPTIONS = {"driver": "device"}
+_ACROSS = "A and B were made in different testbeds, which also differ in time"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class CompareRequest:
         all bundles for folders.
     :param scenario_b: The scenario of B, if it is another one.
     :param unpaired: Whether runs with the same seed are independent samples.
+    :param across: Whether runs of different testbeds are compared, too.
     :param fail_above: B fails if it is slower by more percent than this.
     :param expect: B fails if its difference in percent is not in this range.
     """
@@ -65,6 +67,7 @@ class CompareRequest:
     scenario: str | None = None
     scenario_b: str | None = None
     unpaired: bool = False
+    across: bool = False
     fail_above: float | None = None
     expect: Percents | None = None
 
@@ -105,6 +108,13 @@ def compare_runs(
     else:
         found |= _made(sides, request, reporter, workshop)
     a, b = (found[side] for side in sides)
+    if a.testbed != b.testbed and not request.across:
+        raise UsageError(
+            f"A was made in the testbed {a.testbed}, and B in {b.testbed}: "
+            "their times differ, whatever the QEMU is",
+            "Make both in one testbed, or compare them all the same with "
+            "--across-testbeds.",
+        )
     return _document(a, b, request)
 
 
@@ -117,7 +127,11 @@ def _document(
         pairs=False if request.unpaired else None,
         relevant=request.fail_above or RELEVANT,
     )
-    notes = (f"{x}: {y}" for x, z in (("A", a), ("B", b)) for y in z.notes)
+    notes = tuple(
+        f"{x}: {y}" for x, z in (("A", a), ("B", b)) for y in z.notes
+    )
+    if a.testbed != b.testbed:
+        notes = (_ACROSS, *notes)
     comparison = replace(comparison, notes=(*notes, *comparison.notes))
     verdict = _verdict(comparison, request)
     if not (a.whole and b.whole):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.downtime.compare import RunSample
 from vfio_p2p.downtime.logs import read_host_run
@@ -40,6 +41,7 @@ class JudgedRun:
     :param sample: What is compared; None if the run was left out.
     :param wrong: What is wrong with it.
     :param left_out: Why it was left out; empty if it was not.
+    :param testbed: As of `testbed_of`.
     """
 
     kind: tuple[str, ...]
@@ -47,6 +49,7 @@ class JudgedRun:
     sample: RunSample | None
     wrong: tuple[str, ...]
     left_out: str
+    testbed: str
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class ComparedSide:
     :param what: The variant or folder that was asked for.
     :param runs: All of them, as reports show them.
     :param samples: Those that can be compared.
-    :param sealed: Whether they were made in the testbed.
+    :param testbed: The testbed in which they were made; empty if they were
+        not sealed.
     :param notes: What is wrong with the runs.
     :param whole: Whether no run was left out.
     """
@@ -81,9 +85,14 @@ class ComparedSide:
     what: ComparedRuns
     runs: tuple[Run, ...]
     samples: tuple[RunSample, ...]
-    sealed: bool = True
+    testbed: str = ""
     notes: tuple[str, ...] = ()
     whole: bool = True
+
+    @property
+    def sealed(self) -> bool:
+        """Whether they were made in the testbed."""
+        return bool(self.testbed)
 
     def named(self, letter: str) -> tuple[Run, ...]:
         """Return the runs, all with the name of one tree.
@@ -154,6 +163,7 @@ def runs_of_folder(
 def _kind(bundle: Bundle) -> tuple[str, ...]:
     """Return what is equal in all runs that may be samples of one set."""
     inputs = bundle.manifest.inputs
+    testbed = testbed_of(bundle)
     # An installed QEMU was not built here.
     builds = dict.fromkeys(
         (x.build or x.sha256)[:_SHOWN]
@@ -165,8 +175,19 @@ def _kind(bundle: Bundle) -> tuple[str, ...]:
         f"({inputs.scenario[:_SHOWN]})",
         inputs.version,
         f"(build {' to '.join(builds)})",
-        "sealed" if inputs.place.exact else "measured",
+        f"in the testbed {testbed}" if testbed else "measured",
     )
+
+
+def testbed_of(bundle: Bundle) -> str:
+    """Name the testbed of a sealed run; empty for any other run.
+
+    :param bundle: The bundle of the run.
+    """
+    place = bundle.manifest.inputs.place
+    if isinstance(place, SealedProvenance):
+        return place.testbed[:_SHOWN]
+    return ""
 
 
 def _in_folder(scenario: str | None, path: Path) -> JudgedRun | None:
@@ -207,6 +228,7 @@ def judged(bundle: Bundle, known: Assessment | None = None) -> JudgedRun:
         ),
         wrong=tuple(dict.fromkeys(wrong)),
         left_out=f"{bundle.path.name} is left out, {why}" if why else "",
+        testbed=testbed_of(bundle),
     )
 
 
@@ -238,7 +260,7 @@ def of_runs(side: Operand, runs: Sequence[JudgedRun]) -> ComparedSide:
             *left_out,
         ),
         whole=not left_out,
-        sealed=all(x.run.exact for x in runs),
+        testbed=runs[0].testbed,
     )
 
 
@@ -254,5 +276,4 @@ def _of_logs(side: Operand, folders: Sequence[Path]) -> ComparedSide:
         ),
         runs=runs,
         samples=tuple(host.sample for host in hosts),
-        sealed=False,
     )
