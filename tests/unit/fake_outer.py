@@ -18,9 +18,10 @@ from vfio_p2p.qemu.program import KnownPrograms, Program, Programs
 
 # The effect of a VM with a job, on the host's side of its devices.
 GOOD = """\
-import mmap
+import mmap, re
 from vfio_p2p.places.sealed import mailbox
-with open("mailbox", "r+b") as file:
+path = re.search("/proc/self/fd/[0-9]+", " ".join(sys.argv)).group()
+with open(path, "r+b") as file:
     region = mmap.mmap(file.fileno(), mailbox.SIZE_BYTES)
 (folder / "job").mkdir(exist_ok=True)
 (folder / "seed").write_text(str(mailbox.receive(region, folder / "job")))

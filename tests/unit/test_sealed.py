@@ -21,6 +21,7 @@ from vfio_p2p.errors import TestbedError
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places import CachedPlace, Job
 from vfio_p2p.places.sealed import vm as process
+from vfio_p2p.places.sealed.mailbox import made
 from vfio_p2p.plans.matrix import run_matrix
 from vfio_p2p.qemu.program import Program
 from vfio_p2p.scenario.load import load
@@ -272,8 +273,10 @@ async def test_disk_that_is_filled_while_the_vm_runs(
     err = await failure(bus, path)
     assert "ended with -7" in err.what
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(OSError, match="No space"):
-        await process.run_booted(bus.outer, bus.image, 1, tmp_path, 60)
+    with made() as mailbox, pytest.raises(OSError, match="No space"):
+        await process.run_booted(
+            bus.outer, bus.image, 1, mailbox, tmp_path, 60
+        )
 
 
 async def test_outer_vm_that_hangs(

@@ -117,8 +117,8 @@ def vm(
     console: dict[str, str] = {}
 
     async def run_booted(
-        _outer: object, _image: object, _seed: object, work: Path,
-        *_: object, **__: object,
+        _outer: object, _image: object, _seed: object, _mailbox: object,
+        work: Path, *_: object, **__: object,
     ) -> None:
         for name, text in console.items():
             (work / name).write_text(text)

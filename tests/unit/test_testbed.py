@@ -12,8 +12,10 @@ import stat
 import struct
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import given
@@ -26,7 +28,6 @@ from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.kit import Kit
 from vfio_p2p.places.sealed.load import job_files, write_initramfs
 from vfio_p2p.places.sealed.outer import sealed_arguments
-from vfio_p2p.places.sealed.vm import make_sparse
 from vfio_p2p.qemu.program import Program
 
 NAMES = st.text("abcXYZ.-_", min_size=1, max_size=20).filter(
@@ -186,17 +187,17 @@ def test_equal_programs_are_one_copy() -> None:
     assert found["qemu/destination/lib/ld.so"] == b"loader"
 
 
-def mapped(region: Path) -> mmap.mmap:
+def mapped(file: IO[bytes]) -> mmap.mmap:
     """Map a region as the VM has it."""
-    with region.open("r+b") as file:
-        return mmap.mmap(file.fileno(), mailbox.SIZE_BYTES)
+    return mmap.mmap(file.fileno(), mailbox.SIZE_BYTES)
 
 
 def test_a_job_that_is_sent_is_received(tmp_path: Path) -> None:
     files = {"qemu/source/q": b"QEMU" * 999, "job/course.json": b""}
-    region, root = tmp_path / "region", tmp_path / "root"
-    mailbox.send(region, files, (1 << 63) - 1)
-    with mapped(region) as memory:
+    root = tmp_path / "root"
+    with mailbox.made() as region, mapped(region) as memory:
+        assert not mailbox.has_job(memory)
+        mailbox.send(region, files, (1 << 63) - 1)
         assert mailbox.has_job(memory)
         assert mailbox.receive(memory, root) == (1 << 63) - 1
         with pytest.raises(TestbedError, match="without leaving"):
@@ -205,21 +206,18 @@ def test_a_job_that_is_sent_is_received(tmp_path: Path) -> None:
         assert not mailbox.has_job(memory)
         with pytest.raises(TestbedError, match="without a job"):
             mailbox.receive(memory, root)
+        assert collected(region, tmp_path / "in") == files
     assert contents(root) == files
     assert all(os.access(root / name, os.X_OK) for name in files)
-    assert collected(region, tmp_path / "in") == files
 
 
-def test_a_job_that_does_not_fit(tmp_path: Path) -> None:
+def test_a_job_that_does_not_fit() -> None:
     big = bytes(mailbox.SIZE_BYTES - (1 << 10))
-    with pytest.raises(TestbedError, match="takes 256"):
-        mailbox.send(tmp_path / "region", {"qemu/source/q": big}, 1)
-
-
-def test_an_empty_mailbox_has_no_job(tmp_path: Path) -> None:
-    make_sparse(tmp_path / "region", mailbox.SIZE_BYTES)
-    with mapped(tmp_path / "region") as memory:
-        assert not mailbox.has_job(memory)
+    with (
+        mailbox.made() as region,
+        pytest.raises(TestbedError, match="takes 256"),
+    ):
+        mailbox.send(region, {"qemu/source/q": big}, 1)
 
 
 def test_program_brings_its_libraries() -> None:
@@ -248,18 +246,19 @@ def test_seed_is_all_that_differs() -> None:
 
 
 @pytest.fixture
-def post(tmp_path: Path) -> Path:
+def post(tmp_path: Path) -> Iterator[IO[bytes]]:
     """A region with a folder that `mailbox.post` left in it."""
     out = tmp_path / "out"
     (out / "source").mkdir(parents=True)
     (out / "source" / "trace.log").write_bytes(b"trace\0\xff")
     (out / "result.json").write_bytes(b"{}")
     (out / "empty").touch()
-    return posted(out, tmp_path / "region")
+    with posted(out) as region:
+        yield region
 
 
-def posted(out: Path, region: Path) -> Path:
-    make_sparse(region, mailbox.SIZE_BYTES)
+def posted(out: Path) -> IO[bytes]:
+    region = mailbox.made()
     with mapped(region) as memory:
         mailbox.post(memory, out)
     return region
@@ -273,35 +272,36 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def collected(region: Path, folder: Path) -> dict[str, bytes]:
+def collected(region: IO[bytes], folder: Path) -> dict[str, bytes]:
     folder.mkdir()
     mailbox.collect(region, folder)
     return contents(folder)
 
 
-def test_what_is_posted_is_collected(post: Path, tmp_path: Path) -> None:
+def test_what_is_posted_is_collected(post: IO[bytes], tmp_path: Path) -> None:
     assert collected(post, tmp_path / "in") == contents(tmp_path / "out")
 
 
-def test_post_is_deterministic(post: Path, tmp_path: Path) -> None:
+def test_post_is_deterministic(post: IO[bytes], tmp_path: Path) -> None:
     for path in (tmp_path / "out").rglob("*"):
         os.utime(path, (1, 1))
         path.chmod(0o700)
-    again = posted(tmp_path / "out", tmp_path / "again")
-    assert again.read_bytes() == post.read_bytes()
+    with posted(tmp_path / "out") as again:
+        assert again.read() == post.read() != b""
 
 
 def test_post_that_does_not_fit(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with (tmp_path / "out" / "big").open("wb") as file:
         file.truncate(mailbox.BUNDLE_BYTES)
-    with pytest.raises(TestbedError, match="64 MiB"):
-        posted(tmp_path / "out", tmp_path / "region")
-    with pytest.raises(TestbedError, match="without leaving"):
-        collected(tmp_path / "region", tmp_path / "in")
+    with mailbox.made() as region, mapped(region) as memory:
+        with pytest.raises(TestbedError, match="64 MiB"):
+            mailbox.post(memory, tmp_path / "out")
+        with pytest.raises(TestbedError, match="without leaving"):
+            collected(region, tmp_path / "in")
 
 
-def refusal(region: Path, folder: Path) -> str:
+def refusal(region: IO[bytes], folder: Path) -> str:
     with pytest.raises(TestbedError) as caught:
         collected(region, folder)
     assert contents(folder) == {}
@@ -314,40 +314,37 @@ def refusal(region: Path, folder: Path) -> str:
      (15, "damaged"), (16, "damaged"), (24, "damaged"), (55, "damaged"),
      (56, "damaged"), (600, "damaged")],
 )
-def test_damage(post: Path, tmp_path: Path, place: int, why: str) -> None:
-    with post.open("r+b") as file:
-        file.seek(place)
-        (byte,) = file.read(1)
-        file.seek(place)
-        file.write(bytes([byte ^ 1]))
+def test_damage(post: IO[bytes], tmp_path: Path, place: int, why: str) -> None:
+    post.seek(place)
+    (byte,) = post.read(1)
+    post.seek(place)
+    post.write(bytes([byte ^ 1]))
     assert why in refusal(post, tmp_path / "in")
 
 
 @pytest.mark.parametrize("length", [0, 1, 1 << 40, (1 << 64) - 1])
-def test_absurd_length(post: Path, tmp_path: Path, length: int) -> None:
-    with post.open("r+b") as file:
-        file.seek(8)
-        file.write(struct.pack("<Q", length))
+def test_absurd_length(post: IO[bytes], tmp_path: Path, length: int) -> None:
+    post.seek(8)
+    post.write(struct.pack("<Q", length))
     assert "damaged" in refusal(post, tmp_path / "in")
 
 
 @pytest.mark.parametrize("size", [0, 8, 55])
-def test_short_region(post: Path, tmp_path: Path, size: int) -> None:
-    os.truncate(post, size)
+def test_short_region(post: IO[bytes], tmp_path: Path, size: int) -> None:
+    post.truncate(size)
     refusal(post, tmp_path / "in")
 
 
-def region_with(payload: bytes, path: Path) -> Path:
+def region_with(payload: bytes) -> IO[bytes]:
     digest = hashlib.sha256(payload).digest()
-    path.write_bytes(
+    return io.BytesIO(
         struct.pack("<8sQQ32s", b"P2PMAIL2", len(payload), 0, digest) + payload
     )
-    return path
 
 
 @pytest.mark.parametrize("payload", [b"", b"not a tar archive" * 100])
 def test_payload_that_is_no_archive(tmp_path: Path, payload: bytes) -> None:
-    refusal(region_with(payload, tmp_path / "region"), tmp_path / "in")
+    refusal(region_with(payload), tmp_path / "in")
 
 
 @pytest.mark.parametrize(
@@ -363,7 +360,7 @@ def test_path_that_leads_out(tmp_path: Path, member: tarfile.TarInfo) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.addfile(member)
-    region = region_with(buffer.getvalue(), tmp_path / "region")
+    region = region_with(buffer.getvalue())
     assert member.name in refusal(region, tmp_path / "in")
     assert not (tmp_path / "escaped").exists()
 
@@ -376,5 +373,5 @@ def test_member_that_is_no_file(tmp_path: Path, kind: bytes) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.addfile(member)
-    region = region_with(buffer.getvalue(), tmp_path / "region")
+    region = region_with(buffer.getvalue())
     refusal(region, tmp_path / "in")

@@ -40,33 +40,42 @@ _HEADER = struct.Struct("<8sQQ32s")
 _NO_DIGEST = bytes(32)
 
 
-def send(region: Path, files: Mapping[str, bytes], seed: int) -> None:
-    """Leave a job in the mailbox; this runs on the host, beforehand.
+def made() -> IO[bytes]:
+    """Make an empty mailbox; this runs on the host.
 
-    :param region: The file that backs the region; it is replaced.
+    It is a file in memory, which goes with its last descriptor.
+    """
+    # Without a buffer, as the VM changes the file as well.
+    file = os.fdopen(os.memfd_create("mailbox"), "r+b", buffering=0)
+    file.truncate(SIZE_BYTES)
+    return file
+
+
+def send(file: IO[bytes], files: Mapping[str, bytes], seed: int) -> None:
+    """Leave a job in an empty mailbox; this runs on the host, beforehand.
+
+    :param file: The file that backs the region.
     :param files: The files of the job by path, relative to ``/``.
     :param seed: The seed of all randomness that the guest gets.
     :raise TestbedError: When they do not fit.
     """
-    with region.open("wb") as file:
-        file.seek(_HEADER.size)
-        with tarfile.open(fileobj=file, mode="w") as tar:
-            for name, data in sorted(files.items()):
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                info.mode = 0o755
-                tar.addfile(info, io.BytesIO(data))
-        end = file.tell()
-        if end > SIZE_BYTES:
-            raise TestbedError(
-                f"the QEMU under test, with its libraries, has {end >> 20} "
-                f"MiB, and the testbed takes {SIZE_BYTES >> 20}",
-                "Strip the binary of its debugging information.",
-            )
-        file.truncate(SIZE_BYTES)
-        file.seek(0)
-        length = end - _HEADER.size
-        file.write(_HEADER.pack(_JOB, length, seed, _NO_DIGEST))
+    file.seek(_HEADER.size)
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, data in sorted(files.items()):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            info.mode = 0o755
+            tar.addfile(info, io.BytesIO(data))
+    end = file.tell()
+    if end > SIZE_BYTES:
+        raise TestbedError(
+            f"the QEMU under test, with its libraries, has {end >> 20} MiB, "
+            f"and the testbed takes {SIZE_BYTES >> 20}",
+            "Strip the binary of its debugging information.",
+        )
+    file.seek(0)
+    length = end - _HEADER.size
+    file.write(_HEADER.pack(_JOB, length, seed, _NO_DIGEST))
 
 
 @contextmanager
@@ -140,19 +149,19 @@ def post(region: mmap.mmap, directory: Path) -> None:
     region[: len(_BUNDLE)] = _BUNDLE
 
 
-def collect(region: Path, directory: Path) -> None:
+def collect(file: IO[bytes], directory: Path) -> None:
     """Unpack what the VM left; this runs on the host, afterwards.
 
-    :param region: The file that backs the region.
+    :param file: The file that backs the region.
     :param directory: An existing folder to unpack into.
     :raise TestbedError: When the VM left nothing, or nothing whole.
     """
-    with region.open("rb") as file:
-        header = file.read(_HEADER.size)
-        if len(header) < _HEADER.size or not header.startswith(_BUNDLE):
-            raise TestbedError("the VM ended without leaving a bundle")
-        _, length, seed, digest = _HEADER.unpack(header)
-        payload = file.read(min(length, BUNDLE_BYTES))
+    file.seek(0)
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size or not header.startswith(_BUNDLE):
+        raise TestbedError("the VM ended without leaving a bundle")
+    _, length, seed, digest = _HEADER.unpack(header)
+    payload = file.read(min(length, BUNDLE_BYTES))
     if seed or hashlib.sha256(payload).digest() != digest:
         raise TestbedError("what the VM left is damaged")
     try:

@@ -26,6 +26,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from vfio_p2p.devices import Driver
 from vfio_p2p.devices.p2pvf import MAX_DEVICES
@@ -40,7 +41,6 @@ RAM_MIB = 1024
 # The files of a VM, in the folder in which it runs.
 CONSOLE = "console.txt"
 INITRAMFS = "initramfs.cpio"
-MAILBOX = "mailbox"
 RAM = "ram"
 
 CPU = "Nehalem-v1,rdrand=on,cx16=off"
@@ -214,25 +214,35 @@ def sealed_arguments(
 
 
 def file_arguments(
-    image: Image, initramfs: Path, ram: Path, *, shared: bool
+    image: Image,
+    mailbox: IO[bytes],
+    ram: Path | None = None,
+    *,
+    initramfs: Path | None = None,
+    shared: bool = False,
 ) -> tuple[str, ...]:
     """Return the arguments of a sealed VM that name files.
 
     :param image: The image of the VM.
-    :param initramfs: The initramfs; it may have more than the image's.
-    :param ram: The file of its memory.
-    :param shared: Whether the VM writes to that file; else it keeps what it
-        writes for itself.
+    :param mailbox: The mailbox, of which QEMU inherits the descriptor.
+    :param ram: The file of its memory; None if there is no file.
+    :param initramfs: The initramfs, if it has more than the image's.
+    :param shared: Whether the VM writes to the file of its memory; else it
+        keeps what it writes for itself.
     """
-    share = "on" if shared else "off"
-    backend = "memory-backend-file"
+    memory = f"memory-backend-ram,id=ram,size={RAM_MIB}M"
+    if ram:
+        memory = (
+            f"memory-backend-file,id=ram,size={RAM_MIB}M,"
+            f"share={'on' if shared else 'off'},mem-path={ram}"
+        )
     return (
         *("-L", str(image.firmware)),
         *("-kernel", str(image.kernel)),
-        *("-initrd", str(initramfs)),
+        *("-initrd", str(initramfs or image.initramfs)),
         *("-serial", f"file:{CONSOLE}"),
+        *("-object", memory),
         "-object",
-        f"{backend},id=ram,size={RAM_MIB}M,share={share},mem-path={ram}",
-        "-object",
-        f"{backend},id=mailbox,size={SIZE_BYTES},share=on,mem-path={MAILBOX}",
+        f"memory-backend-file,id=mailbox,size={SIZE_BYTES},share=on,"
+        f"mem-path=/proc/self/fd/{mailbox.fileno()}",
     )

@@ -11,6 +11,7 @@ import shutil
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from vfio_p2p.bundle.manifest import RESULT, SCENARIO
 from vfio_p2p.bundle.provenance import SealedProvenance
@@ -25,10 +26,9 @@ from vfio_p2p.places.place import LIMIT_S
 from vfio_p2p.places.sealed.image import Image, get_image
 from vfio_p2p.places.sealed.inside import ERROR, TELLS
 from vfio_p2p.places.sealed.load import job_files
-from vfio_p2p.places.sealed.mailbox import collect, send
+from vfio_p2p.places.sealed.mailbox import collect, made, send
 from vfio_p2p.places.sealed.outer import (
     CONSOLE,
-    MAILBOX,
     Outer,
     can_be_saved,
     get_outer,
@@ -47,8 +47,7 @@ from vfio_p2p.tells import Tells
 
 # With "off", QEMU maps BARs into the VM, as far as they can be mapped.
 _MAPPING = "x-no-mmap"
-# The mailbox and the bundle.
-_NEEDED_BYTES = 256 << 20
+_NEEDED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -154,28 +153,32 @@ class SealedPlace:
                 *(_files(program) for program in programs),
                 course=job.scenario.course.to_json(),
             )
-            send(work / MAILBOX, files, job.seed)
             try:
-                await self._run_vm(job.seed, work, limit_s)
-                _take(work, partial)
+                with made() as mailbox:
+                    send(mailbox, files, job.seed)
+                    await self._run_vm(job.seed, mailbox, work, limit_s)
+                    _take(mailbox, partial)
             except TestbedError as err:
                 raise TestbedError(
                     err.what, f"{err.hint} {_keep(work, out)}".strip()
                 ) from err
+            shutil.copy(work / CONSOLE, partial / CONSOLE)
             shutil.rmtree(work)
             (partial / SCENARIO).write_bytes(job.scenario.to_json())
             seal(partial, job.inputs(self.provenance(job)))
         return open_bundle(out)
 
-    async def _run_vm(self, seed: int, work: Path, limit_s: float) -> None:
+    async def _run_vm(
+        self, seed: int, mailbox: IO[bytes], work: Path, limit_s: float
+    ) -> None:
         testbed = self._ready(silent)
         image, outer = testbed.image, testbed.outer
         if testbed.snapshot:
             await run_restored(
-                outer, image, testbed.snapshot, seed, work, limit_s
+                outer, image, testbed.snapshot, seed, mailbox, work, limit_s
             )
         else:
-            await run_booted(outer, image, seed, work, limit_s)
+            await run_booted(outer, image, seed, mailbox, work, limit_s)
 
     def _ready(self, progress: Progress) -> Testbed:
         if self._testbed is None:
@@ -196,16 +199,15 @@ def _files(program: Program) -> dict[str, bytes]:
     return files
 
 
-def _take(work: Path, partial: Path) -> None:
-    """Move what the VM left to where the bundle is made."""
-    collect(work / MAILBOX, partial)
+def _take(mailbox: IO[bytes], partial: Path) -> None:
+    """Take what the VM left to where the bundle is made."""
+    collect(mailbox, partial)
     error = partial / ERROR
     if error.exists():
         what, hint, *_ = [*error.read_text().splitlines(), "", ""]
         raise TestbedError(what, hint)
     if not (partial / RESULT).exists():
         raise TestbedError("the VM left no result", "Look at its console.")
-    shutil.copy(work / CONSOLE, partial / CONSOLE)
 
 
 def _keep(work: Path, out: Path) -> str:

@@ -22,14 +22,9 @@ from vfio_p2p.places.sealed.compiler import call, compiler
 from vfio_p2p.places.sealed.cpio import Layer
 from vfio_p2p.places.sealed.image import get_image
 from vfio_p2p.places.sealed.kit import get_kit, read_recipe
-from vfio_p2p.places.sealed.mailbox import SIZE_BYTES
-from vfio_p2p.places.sealed.outer import (
-    CONSOLE,
-    INITRAMFS,
-    MAILBOX,
-    get_outer,
-)
-from vfio_p2p.places.sealed.vm import make_sparse, run_booted
+from vfio_p2p.places.sealed.mailbox import made
+from vfio_p2p.places.sealed.outer import CONSOLE, INITRAMFS, get_outer
+from vfio_p2p.places.sealed.vm import run_booted
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.trace import printable
 
@@ -88,18 +83,19 @@ def run_selftest(
         progress(1, 2, "running the selftest")
         console = b""
         try:
-            make_sparse(work / MAILBOX, SIZE_BYTES)
-            asyncio.run(
-                run_booted(
-                    get_outer(image.kit),
-                    image,
-                    _SEED,
-                    work,
-                    limit_s,
-                    _JOB,
-                    initramfs=Path(INITRAMFS),
+            with made() as mailbox:
+                asyncio.run(
+                    run_booted(
+                        get_outer(image.kit),
+                        image,
+                        _SEED,
+                        mailbox,
+                        work,
+                        limit_s,
+                        _JOB,
+                        initramfs=Path(INITRAMFS),
+                    )
                 )
-            )
         finally:
             if (work / CONSOLE).exists():
                 console = (work / CONSOLE).read_bytes()

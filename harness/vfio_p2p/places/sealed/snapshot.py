@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from qemu.qmp import QMPClient
@@ -31,16 +32,15 @@ from vfio_p2p.foreign import read_listing
 from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.image import Image
-from vfio_p2p.places.sealed.mailbox import SIZE_BYTES
+from vfio_p2p.places.sealed.mailbox import made
 from vfio_p2p.places.sealed.outer import (
-    MAILBOX,
     RAM,
     RAM_MIB,
     Outer,
     file_arguments,
     sealed_arguments,
 )
-from vfio_p2p.places.sealed.vm import controlled, make_sparse
+from vfio_p2p.places.sealed.vm import controlled
 from vfio_p2p.progress import Progress, silent
 
 _FORMAT = 1
@@ -132,34 +132,28 @@ def get_snapshot(
 
 async def _make(folder: Path, image: Image, outer: Outer) -> None:
     """Boot a VM, and save it in a folder when it stops itself."""
-    make_sparse(folder / MAILBOX, SIZE_BYTES)
-    make_sparse(folder / RAM, RAM_MIB << 20)
-    fd = os.open(
-        folder / _STATE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644
-    )
-    try:
+    with (folder / RAM).open("wb") as ram:
+        ram.truncate(RAM_MIB << 20)
+    with made() as mailbox, (folder / _STATE).open("wb") as state:
         async with controlled(
             outer,
             (
                 *sealed_arguments(_SEED, image.driver),
-                *file_arguments(image, image.initramfs, Path(RAM),
-                                shared=True),
+                *file_arguments(image, mailbox, Path(RAM), shared=True),
             ),
             folder,
             _LIMIT_S,
-        ) as (vm, qmp):  # fmt: skip
+            pass_fds=(mailbox.fileno(),),
+        ) as (vm, qmp):
             await _stopped(qmp)
             await _keep_memory(qmp)
             # Unlike migrate-incoming, it takes no inherited descriptor.
-            qmp.send_fd_scm(fd)
+            qmp.send_fd_scm(state.fileno())
             await qmp.execute("getfd", {"fdname": _STATE})
             await qmp.execute("migrate", {"uri": f"fd:{_STATE}"})
             await _saved(qmp)
             await qmp.execute("quit")
             await vm.wait()
-    finally:
-        os.close(fd)
-    (folder / MAILBOX).unlink()
 
 
 async def run_restored(
@@ -167,6 +161,7 @@ async def run_restored(
     image: Image,
     snapshot: Snapshot,
     seed: int,
+    mailbox: IO[bytes],
     folder: Path,
     limit_s: float,
 ) -> None:
@@ -176,36 +171,33 @@ async def run_restored(
     :param image: The image of the snapshot.
     :param snapshot: The snapshot.
     :param seed: The seed of all randomness that the guest gets.
-    :param folder: The folder with ``mailbox``, which has the job; the file
-        ``console.txt`` is made in it.
+    :param mailbox: Has the job, and then the bundle.
+    :param folder: A folder, in which the file ``console.txt`` is made.
     :param limit_s: The limit in seconds of the host's time; the guest has
         limits of its own.
     :raise TestbedError: When the VM does not end as it should.
     :raise OSError: With ENOSPC, when the disk was filled meanwhile.
     """
     snapshot.check()
-    fd = os.open(snapshot.path / _STATE, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with (snapshot.path / _STATE).open("rb") as state:
+        fd = state.fileno()
         async with controlled(
             outer,
             (
                 *sealed_arguments(seed, image.driver),
-                *file_arguments(image, image.initramfs, snapshot.ram,
-                                shared=False),
+                *file_arguments(image, mailbox, snapshot.ram),
                 *("-S", "-incoming", "defer"),
             ),
             folder,
             limit_s,
-            pass_fds=(fd,),
-        ) as (vm, qmp):  # fmt: skip
+            pass_fds=(fd, mailbox.fileno()),
+        ) as (vm, qmp):
             await _keep_memory(qmp)
             await qmp.execute("migrate-incoming", {"uri": f"fd:{fd}"})
             while await _status(qmp, "query-status") == "inmigrate":
                 await asyncio.sleep(_POLL_S)
             await qmp.execute("cont")
             await vm.wait()
-    finally:
-        os.close(fd)
 
 
 async def _keep_memory(qmp: QMPClient) -> None:

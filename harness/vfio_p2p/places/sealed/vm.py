@@ -13,16 +13,14 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from qemu.qmp import QMPClient, QMPError
 
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.machine.process import bound
 from vfio_p2p.places.sealed.image import Image
-from vfio_p2p.places.sealed.mailbox import SIZE_BYTES
 from vfio_p2p.places.sealed.outer import (
-    RAM,
     RAM_MIB,
     Outer,
     file_arguments,
@@ -63,7 +61,7 @@ class OuterVm:
             raise _killed(_killed_for_memory() > self._killed_before)
         if (
             status == -signal.SIGBUS
-            and shutil.disk_usage(self._folder).free < SIZE_BYTES
+            and shutil.disk_usage(self._folder).free < RAM_MIB << 20
         ):
             # Its memory is a file without blocks, until the VM writes to it.
             raise OSError(
@@ -167,6 +165,7 @@ async def run_booted(
     outer: Outer,
     image: Image,
     seed: int,
+    mailbox: IO[bytes],
     folder: Path,
     limit_s: float,
     *words: str,
@@ -177,8 +176,8 @@ async def run_booted(
     :param outer: The QEMU that runs it.
     :param image: The image of the VM.
     :param seed: The seed of all randomness that the guest gets.
-    :param folder: The folder with ``mailbox``, which has the job, if any;
-        the file ``console.txt`` is made in it.
+    :param mailbox: Has the job, if any, and then the bundle.
+    :param folder: A folder, in which the file ``console.txt`` is made.
     :param limit_s: The limit in seconds of the host's time; the guest has
         limits of its own.
     :param words: As of `sealed_arguments`; by default, the VM does the job.
@@ -186,26 +185,14 @@ async def run_booted(
     :raise TestbedError: When the VM does not end as it should.
     :raise OSError: With ENOSPC, when the disk was filled meanwhile.
     """
-    # Nothing is written to it.
-    make_sparse(folder / RAM, RAM_MIB << 20)
     arguments = (
         *sealed_arguments(seed, image.driver, *words),
-        *file_arguments(
-            image, initramfs or image.initramfs, Path(RAM), shared=False
-        ),
+        *file_arguments(image, mailbox, initramfs=initramfs),
     )
-    async with started(outer, arguments, folder, limit_s) as vm:
+    async with started(
+        outer, arguments, folder, limit_s, pass_fds=(mailbox.fileno(),)
+    ) as vm:
         await vm.wait()
-
-
-def make_sparse(path: Path, size_bytes: int) -> None:
-    """Make a file of zeros that takes no room.
-
-    :param path: The file; it is replaced.
-    :param size_bytes: Its size.
-    """
-    with path.open("wb") as file:
-        file.truncate(size_bytes)
 
 
 def _killed_for_memory() -> int:
@@ -227,7 +214,7 @@ def _killed(out_of_memory: bool) -> TestbedError:
         why = "memory ran out, and the kernel killed a process"
     return TestbedError(
         f"the outer VM was killed: {why}",
-        f"A run takes more than {RAM_MIB} MiB. Run fewer jobs at a time with "
+        f"A run may take {RAM_MIB} MiB. Run fewer jobs at a time with "
         "--jobs, free some memory, or raise the limit of the container or "
         "cgroup.",
     )
