@@ -13,6 +13,7 @@
 #include <linux/string.h>
 
 #include "configfs.h"
+#include "dma.h"
 
 static const struct {
 	const char *name;
@@ -48,6 +49,11 @@ static bool config_is_sane(const struct p2psim_config *config)
 	       config->peer_period_us >= P2PSIM_PERIOD_MIN_US &&
 	       config->peer_period_us <= P2PSIM_PERIOD_MAX_US &&
 	       config->peer_completion_us <= P2PSIM_LATENCY_MAX_US &&
+	       PAGE_ALIGNED(config->dma_iova) &&
+	       PAGE_ALIGNED(config->dma_bytes) &&
+	       config->dma_bytes <= P2PSIM_DMA_MAX &&
+	       config->dma_period_us >= P2PSIM_PERIOD_MIN_US &&
+	       config->dma_period_us <= P2PSIM_PERIOD_MAX_US &&
 	       faults_are_sane(config);
 }
 
@@ -114,6 +120,9 @@ P2PSIM_ATTR_NUMBER(seed, "%llu", kstrtou64);
 P2PSIM_ATTR_NUMBER(peer_id, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(peer_period_us, "%u", kstrtou32);
 P2PSIM_ATTR_NUMBER(peer_completion_us, "%u", kstrtou32);
+P2PSIM_ATTR_NUMBER(dma_iova, "%#llx", kstrtou64);
+P2PSIM_ATTR_NUMBER(dma_bytes, "%u", kstrtou32);
+P2PSIM_ATTR_NUMBER(dma_period_us, "%u", kstrtou32);
 
 /* Words of @line, of which there may be @most: their number, or -EINVAL */
 int p2psim_split(char *line, char **words, int most)
@@ -473,6 +482,34 @@ static ssize_t p2psim_traffic_store(struct config_item *item,
 
 CONFIGFS_ATTR(p2psim_, traffic);
 
+static ssize_t p2psim_dma_show(struct config_item *item, char *page)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+	bool on;
+
+	guard(mutex)(&sim->lock);
+	on = sim->dev && p2psim_dma_is_on(dev_get_drvdata(sim->dev));
+	return sysfs_emit(page, "%d\n", on);
+}
+
+static ssize_t p2psim_dma_store(struct config_item *item, const char *page,
+				size_t count)
+{
+	struct p2psim_item *sim = to_p2psim(item);
+	bool on;
+	int ret;
+
+	if (kstrtobool(page, &on))
+		return -EINVAL;
+	guard(mutex)(&sim->lock);
+	if (!sim->dev)
+		return -ENODEV;
+	ret = p2psim_dma_set(dev_get_drvdata(sim->dev), on);
+	return ret ?: count;
+}
+
+CONFIGFS_ATTR(p2psim_, dma);
+
 static ssize_t p2psim_sysfs_path_show(struct config_item *item, char *page)
 {
 	return sysfs_emit(page, "/sys/devices/p2psim/%s\n",
@@ -502,9 +539,13 @@ struct configfs_attribute *p2psim_attrs[] = {
 	&p2psim_attr_peers,
 	&p2psim_attr_peer_period_us,
 	&p2psim_attr_peer_completion_us,
+	&p2psim_attr_dma_iova,
+	&p2psim_attr_dma_bytes,
+	&p2psim_attr_dma_period_us,
 	&p2psim_attr_faults,
 	&p2psim_attr_live,
 	&p2psim_attr_traffic,
+	&p2psim_attr_dma,
 	&p2psim_attr_sysfs_path,
 	NULL
 };

@@ -137,6 +137,7 @@ static struct config_item *p2psim_make_item(struct config_group *group,
 	sim->config.initial_bytes = 4096;
 	sim->config.seed = 1;
 	sim->config.peer_period_us = 500;
+	sim->config.dma_period_us = 1000;
 	sim->config.peer_completion_us = 10;
 	config_item_init_type_name(&sim->item, name, &p2psim_item_type);
 	return &sim->item;

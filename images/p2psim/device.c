@@ -7,7 +7,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "p2psim.h"
+#include "dma.h"
 
 /* Offsets on the device fd, as vfio-pci lays them out */
 #define REGION_SHIFT	40
@@ -77,6 +77,7 @@ static void p2psim_close_device(struct vfio_device *vdev)
 		guard(mutex)(&sim->data_lock);
 		p2psim_session_end(sim);
 		p2psim_peer_end(sim, "close");
+		p2psim_dma_close(sim);
 		p2psim_heartbeat_end(sim, "close");
 		kvfree(sim->memory);
 		sim->memory = NULL;
@@ -228,6 +229,7 @@ static int p2psim_reset_now(struct p2psim_device *sim)
 		return -(int)fault->value;
 	p2psim_log(sim->log, "reset state=%s", p2psim_state_name(sim->state));
 	p2psim_peer_end(sim, "reset");
+	p2psim_dma_end(sim, "reset");
 	p2psim_heartbeat_end(sim, "reset");
 	p2psim_refresh(sim);
 	return 0;
@@ -277,7 +279,11 @@ static int p2psim_device_feature(struct vfio_device *vdev, u32 flags,
 	}
 }
 
-/* No dma_unmap: the device pins nothing */
+/* Who writes to the guest's memory needs this, even if it pins nothing */
+static void p2psim_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
+{
+}
+
 static const struct vfio_device_ops p2psim_device_ops = {
 	.name = "p2psim",
 	.init = p2psim_init_device,
@@ -288,39 +294,11 @@ static const struct vfio_device_ops p2psim_device_ops = {
 	.write = p2psim_write,
 	.ioctl = p2psim_ioctl,
 	.device_feature = p2psim_device_feature,
+	.dma_unmap = p2psim_dma_unmap,
 	.bind_iommufd = vfio_iommufd_emulated_bind,
 	.unbind_iommufd = vfio_iommufd_emulated_unbind,
 	.attach_ioas = vfio_iommufd_emulated_attach_ioas,
 	.detach_ioas = vfio_iommufd_emulated_detach_ioas,
-};
-
-/*
- * DMA logging.  Without IOMMUFD the core has no report to offer, so there is
- * nothing to keep for one, and starting twice does no harm.
- */
-static int p2psim_log_start(struct vfio_device *vdev,
-			    struct rb_root_cached *ranges, u32 nnodes,
-			    u64 *page_size)
-{
-	return 0;
-}
-
-static int p2psim_log_stop(struct vfio_device *vdev)
-{
-	return 0;
-}
-
-static int p2psim_log_read_and_clear(struct vfio_device *vdev,
-				     unsigned long iova, unsigned long length,
-				     struct iova_bitmap *dirty)
-{
-	return 0;
-}
-
-static const struct vfio_log_ops p2psim_log_ops = {
-	.log_start = p2psim_log_start,
-	.log_stop = p2psim_log_stop,
-	.log_read_and_clear = p2psim_log_read_and_clear,
 };
 
 struct p2psim_device *p2psim_device_create(struct device *dev,
@@ -344,6 +322,9 @@ struct p2psim_device *p2psim_device_create(struct device *dev,
 	ret = p2psim_peer_create(sim);
 	if (ret)
 		goto err_put;
+	ret = p2psim_dma_create(sim);
+	if (ret)
+		goto err_peer;
 	/* Before anybody can open it */
 	p2psim_log_live(log, config);
 	ret = vfio_register_emulated_iommu_dev(&sim->vdev);
@@ -353,6 +334,8 @@ struct p2psim_device *p2psim_device_create(struct device *dev,
 
 err_gone:
 	p2psim_log(log, "gone");
+	p2psim_dma_destroy(sim);
+err_peer:
 	p2psim_peer_destroy(sim);
 err_put:
 	vfio_put_device(&sim->vdev);
@@ -373,6 +356,7 @@ void p2psim_device_destroy(struct p2psim_device *sim)
 {
 	/* Waits until nobody uses the device: then nothing is sent to it */
 	vfio_unregister_group_dev(&sim->vdev);
+	p2psim_dma_destroy(sim);
 	p2psim_peer_destroy(sim);
 	vfio_put_device(&sim->vdev);
 }

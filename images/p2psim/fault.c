@@ -15,6 +15,7 @@ enum fault_unit {
 	UNIT_ERRNO,
 	UNIT_MICROSECONDS,
 	UNIT_BYTES,
+	UNIT_PAGES,
 };
 
 static const struct {
@@ -29,6 +30,8 @@ static const struct {
 	[P2PSIM_SAVE_CORRUPT] = { "save", "corrupt", UNIT_BYTES },
 	[P2PSIM_SAVE_SHORT] = { "save", "short", UNIT_BYTES },
 	[P2PSIM_RESET_FAIL] = { "reset", "fail", UNIT_ERRNO },
+	[P2PSIM_REPORT_SHORT] = { "report", "short", UNIT_PAGES },
+	[P2PSIM_REPORT_LATE] = { "report", "late", UNIT_PAGES },
 };
 
 #define NAMED(name) { #name, name }
@@ -89,7 +92,7 @@ static int parse_value(const char *word, enum fault_unit unit, u32 *value)
 	return 0;
 }
 
-/* "arc FROM TO N EFFECT VALUE" or "save|reset N EFFECT VALUE" */
+/* "arc FROM TO N EFFECT VALUE" or "save|reset|report N EFFECT VALUE" */
 int p2psim_fault_parse(char *line, struct p2psim_fault *fault)
 {
 	int count, kind, from, to;
@@ -138,24 +141,22 @@ int p2psim_fault_print(char *buf, size_t bytes,
 	return len + scnprintf(buf + len, bytes - len, "%u", fault->value);
 }
 
-void p2psim_fault_log(struct p2psim_device *sim,
+void p2psim_fault_log(struct p2psim_log *log,
 		      const struct p2psim_fault *fault)
 {
 	char line[P2PSIM_FAULT_LINE];
 
 	p2psim_fault_print(line, sizeof(line), fault);
-	p2psim_log(sim->log, "fault %s", line);
+	p2psim_log(log, "fault %s", line);
 }
 
 /* The first line that fits the @nth try of @event; states for arcs only */
-static const struct p2psim_fault *find_fault(struct p2psim_device *sim,
-					     const char *event, u8 from,
-					     u8 to, u32 nth)
+static const struct p2psim_fault *
+find_fault(const struct p2psim_config *config, const char *event, u8 from,
+	   u8 to, u32 nth)
 {
-	const struct p2psim_config *config = &sim->config;
 	const struct p2psim_fault *fault;
 
-	lockdep_assert_held(&sim->state_lock);
 	for (fault = config->faults;
 	     fault < config->faults + config->nfaults; fault++) {
 		if (!strcmp(event, kinds[fault->kind].event) &&
@@ -170,27 +171,44 @@ static const struct p2psim_fault *find_fault(struct p2psim_device *sim,
 const struct p2psim_fault *p2psim_fault_arc(struct p2psim_device *sim,
 					    enum vfio_device_mig_state to)
 {
-	u32 nth = ++sim->tries[sim->state][to];
 	const struct p2psim_fault *fault;
+	u32 nth;
 
-	fault = find_fault(sim, "arc", sim->state, to, nth);
+	lockdep_assert_held(&sim->state_lock);
+	nth = ++sim->tries[sim->state][to];
+	fault = find_fault(&sim->config, "arc", sim->state, to, nth);
 	if (fault)
-		p2psim_fault_log(sim, fault);
+		p2psim_fault_log(sim->log, fault);
 	return fault;
 }
 
 /* A saving session starts; the fault strikes when its place is read */
 const struct p2psim_fault *p2psim_fault_save(struct p2psim_device *sim)
 {
-	return find_fault(sim, "save", 0, 0, ++sim->saves);
+	lockdep_assert_held(&sim->state_lock);
+	return find_fault(&sim->config, "save", 0, 0, ++sim->saves);
 }
 
 const struct p2psim_fault *p2psim_fault_reset(struct p2psim_device *sim)
 {
 	const struct p2psim_fault *fault;
 
-	fault = find_fault(sim, "reset", 0, 0, ++sim->resets);
+	lockdep_assert_held(&sim->state_lock);
+	fault = find_fault(&sim->config, "reset", 0, 0, ++sim->resets);
 	if (fault)
-		p2psim_fault_log(sim, fault);
+		p2psim_fault_log(sim->log, fault);
+	return fault;
+}
+
+/* The @nth report of DMA logging; who counts them has a lock for it */
+const struct p2psim_fault *
+p2psim_fault_report(const struct p2psim_config *config, struct p2psim_log *log,
+		    u32 nth)
+{
+	const struct p2psim_fault *fault;
+
+	fault = find_fault(config, "report", 0, 0, nth);
+	if (fault)
+		p2psim_fault_log(log, fault);
 	return fault;
 }

@@ -123,7 +123,7 @@ struct p2psim_log *p2psim_log_create(const char *name)
 		return ERR_PTR(-ENOMEM);
 	mutex_init(&log->lock);
 	log->used = scnprintf(log->text, LOG_BYTES,
-			      "p2psim-log version=5 clock=CLOCK_REALTIME\n");
+			      "p2psim-log version=6 clock=CLOCK_REALTIME\n");
 	ret = log_publish(log, name);
 	if (ret) {
 		p2psim_log_destroy(log);

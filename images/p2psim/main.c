@@ -28,8 +28,14 @@ struct p2psim_slot {
 
 static struct device *p2psim_root;
 
-static const struct bus_type p2psim_bus = {
-	.name = "p2psim",
+/* With IOMMUFD, QEMU takes an IOMMU for an emulated one if the bus is "mdev" */
+static bool as_mdev;
+module_param_named(mdev, as_mdev, bool, 0444);
+MODULE_PARM_DESC(mdev, "call the devices' bus mdev, which then cannot be loaded");
+
+static const struct bus_type p2psim_buses[] = {
+	{ .name = "p2psim" },
+	{ .name = "mdev" },
 };
 
 static int p2psim_probe(struct device *dev)
@@ -54,7 +60,6 @@ static int p2psim_remove(struct device *dev)
 
 static struct device_driver p2psim_driver = {
 	.name = "p2psim",
-	.bus = &p2psim_bus,
 	.owner = THIS_MODULE,
 	.probe = p2psim_probe,
 	.remove = p2psim_remove,
@@ -80,7 +85,7 @@ struct device *p2psim_bus_add(const char *name,
 	if (!slot)
 		return ERR_PTR(-ENOMEM);
 	device_initialize(&slot->dev);
-	slot->dev.bus = &p2psim_bus;
+	slot->dev.bus = p2psim_driver.bus;
 	slot->dev.parent = p2psim_root;
 	slot->dev.release = p2psim_slot_release;
 	slot->config = config;
@@ -117,10 +122,11 @@ static int __init p2psim_init(void)
 {
 	int ret;
 
+	p2psim_driver.bus = p2psim_buses + as_mdev;
 	p2psim_root = root_device_register("p2psim");
 	if (IS_ERR(p2psim_root))
 		return PTR_ERR(p2psim_root);
-	ret = bus_register(&p2psim_bus);
+	ret = bus_register(p2psim_driver.bus);
 	if (ret)
 		goto err_root;
 	ret = driver_register(&p2psim_driver);
@@ -139,7 +145,7 @@ err_log:
 err_driver:
 	driver_unregister(&p2psim_driver);
 err_bus:
-	bus_unregister(&p2psim_bus);
+	bus_unregister(p2psim_driver.bus);
 err_root:
 	root_device_unregister(p2psim_root);
 	return ret;
@@ -150,7 +156,7 @@ static void __exit p2psim_exit(void)
 	p2psim_configfs_exit();
 	p2psim_log_exit();
 	driver_unregister(&p2psim_driver);
-	bus_unregister(&p2psim_bus);
+	bus_unregister(p2psim_driver.bus);
 	root_device_unregister(p2psim_root);
 }
 

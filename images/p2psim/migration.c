@@ -6,7 +6,7 @@
 #include <linux/sched/signal.h>
 #include <linux/timekeeping.h>
 
-#include "p2psim.h"
+#include "dma.h"
 
 static const char *const state_names[P2PSIM_STATES] = {
 	[VFIO_DEVICE_STATE_ERROR] = "ERROR",
@@ -160,6 +160,7 @@ void p2psim_refresh(struct p2psim_device *sim)
 	p2psim_pci_reset(sim);
 	sim->state = VFIO_DEVICE_STATE_RUNNING;
 	p2psim_peer_fresh(sim);
+	p2psim_dma_fresh(sim);
 }
 
 /*
@@ -205,6 +206,7 @@ static struct file *enter_state(struct p2psim_device *sim,
 	sim->state = ret ? VFIO_DEVICE_STATE_ERROR : to;
 	p2psim_session_wake(sim);
 	p2psim_peer_enter(sim);
+	p2psim_dma_enter(sim);
 	return ret ? ERR_PTR(ret) : filp;
 }
 
@@ -215,6 +217,7 @@ static void break_down(struct p2psim_device *sim)
 	p2psim_session_end(sim);
 	sim->state = VFIO_DEVICE_STATE_ERROR;
 	p2psim_peer_enter(sim);
+	p2psim_dma_enter(sim);
 }
 
 static int try_arc(struct p2psim_device *sim, enum vfio_device_mig_state to,

@@ -9,6 +9,7 @@
  *   p2psim_device.data_lock   memory, registers, session and state; never
  *                          held while an arc or a data fd sleeps
  *   p2psim_group.lock      (peer.c) traffic of all devices of a group
+ *   p2psim_dma.lock       (dma.c) DMA, and the log of pages
  *   p2psim_device.reset_lock  whether a reset is due
  *   p2psim_log.lock        the text of the log
  * A data fd takes the data_lock and what is below, so nothing it does, faults
@@ -46,11 +47,13 @@
 #define P2PSIM_PEERS		32
 #define P2PSIM_PERIOD_MIN_US	10u
 #define P2PSIM_PERIOD_MAX_US	60000000u
+#define P2PSIM_DMA_MAX		(64u << 20)
 #define P2PSIM_FAULTS		16
 #define P2PSIM_FAULT_LINE	80
 /* Longer than any time limit of who waits for the device */
 #define P2PSIM_HANG_MAX_US	3600000000u
 
+struct p2psim_dma;
 struct p2psim_log;
 struct p2psim_peer;
 struct p2psim_session;
@@ -64,6 +67,8 @@ enum p2psim_fault_kind {
 	P2PSIM_SAVE_CORRUPT,
 	P2PSIM_SAVE_SHORT,
 	P2PSIM_RESET_FAIL,
+	P2PSIM_REPORT_SHORT,
+	P2PSIM_REPORT_LATE,
 };
 
 /**
@@ -72,7 +77,7 @@ enum p2psim_fault_kind {
  * @from: state left, of an arc
  * @to: state entered, of an arc
  * @nth: which try it strikes, from 1; 0 is every one
- * @value: an errno, microseconds, an offset or bytes
+ * @value: an errno, microseconds, an offset, bytes or pages
  */
 struct p2psim_fault {
 	enum p2psim_fault_kind kind;
@@ -108,6 +113,9 @@ struct p2psim_fault {
  * @peers: bit for each number that it sends to
  * @peer_period_us: from one transaction to the next
  * @peer_completion_us: until a transaction has arrived and is answered
+ * @dma_iova: where in the guest's memory it writes to
+ * @dma_bytes: and up to where; 0 is a device without DMA
+ * @dma_period_us: from one record to the next
  * @nfaults: used ones of @faults
  * @faults: what goes wrong
  */
@@ -132,6 +140,9 @@ struct p2psim_config {
 	u32 peers;
 	u32 peer_period_us;
 	u32 peer_completion_us;
+	u64 dma_iova;
+	u32 dma_bytes;
+	u32 dma_period_us;
 	u32 nfaults;
 	struct p2psim_fault faults[P2PSIM_FAULTS];
 };
@@ -169,6 +180,7 @@ struct p2psim_heartbeat {
  * @config: fixed for the life of the device
  * @log: outlives the registration of @vdev, but not @vdev itself
  * @peer: traffic with others, NULL without a group; lives while registered
+ * @dma: writes to the guest's memory, or NULL; lives while registered
  * @gate: protects @opened and @retired
  * @opened: a user holds the device
  * @retired: the device is going away and cannot be opened again
@@ -199,6 +211,7 @@ struct p2psim_device {
 	struct p2psim_config config;
 	struct p2psim_log *log;
 	struct p2psim_peer *peer;
+	struct p2psim_dma *dma;
 
 	struct mutex gate;		/* see above */
 	bool opened;
@@ -299,12 +312,15 @@ void p2psim_peer_load(struct p2psim_device *sim, const struct stream_end *end);
 int p2psim_fault_parse(char *line, struct p2psim_fault *fault);
 int p2psim_fault_print(char *buf, size_t bytes,
 		       const struct p2psim_fault *fault);
-void p2psim_fault_log(struct p2psim_device *sim,
+void p2psim_fault_log(struct p2psim_log *log,
 		      const struct p2psim_fault *fault);
 const struct p2psim_fault *p2psim_fault_arc(struct p2psim_device *sim,
 					    enum vfio_device_mig_state to);
 const struct p2psim_fault *p2psim_fault_save(struct p2psim_device *sim);
 const struct p2psim_fault *p2psim_fault_reset(struct p2psim_device *sim);
+const struct p2psim_fault *
+p2psim_fault_report(const struct p2psim_config *config, struct p2psim_log *log,
+		    u32 nth);
 
 /* stream.c */
 struct file *p2psim_session_start(struct p2psim_device *sim, bool saving);

@@ -109,7 +109,7 @@ static bool has_fault(struct p2psim_session *s, enum p2psim_fault_kind kind)
 static void strike(struct p2psim_session *s)
 {
 	if (!s->struck)
-		p2psim_fault_log(s->sim, s->fault);
+		p2psim_fault_log(s->sim->log, s->fault);
 	s->struck = true;
 }
 

@@ -16,12 +16,17 @@ from vfio_p2p.trace.device import (
     ChecksumOk,
     Close,
     DeviceReset,
+    Dma,
+    DmaMemory,
     Dropped,
     Fault,
     Gone,
     Heartbeat,
     Live,
     Loaded,
+    LoggingReport,
+    LoggingStarted,
+    LoggingStopped,
     Lost,
     Open,
     Peer,
@@ -95,13 +100,21 @@ CALL = (
          Heartbeat, ("close", 3, 5, 10, 8, 40, 20, 40, 1, 0, 2), 3),
         ("reinit initial_bytes=4096 announced=1", Reinit, (4096, True), 4),
         ("deferred", ResetDeferred, (), 5),
+        ("dma when=stop seq=9 failed=1 error=-14", Dma, ("stop", 9, 1, -14),
+         6),
+        ("dma memory last=9 pages=8 stale=2 empty=1 error=0", DmaMemory,
+         (9, 8, 2, 1, 0), 6),
+        ("logging started ranges=2 pages=8 page_size=4096", LoggingStarted,
+         (2, 8, 4096), 6),
+        ("logging report pages=8 seq=99", LoggingReport, (8, 99), 6),
+        ("logging stopped reported=8 left=3", LoggingStopped, (8, 3), 6),
     ],
 )  # fmt: skip
 def test_every_event(
     text: str, kind: type, values: tuple[object, ...], since: int
 ) -> None:
     line = f"1767225604164402556 {text}"
-    (entry,) = read(line, version=5).entries
+    (entry,) = read(line, version=6).entries
     assert type(entry) is kind
     assert fields(entry) == values
     assert (entry.file, entry.line) == (NAME, 2)
@@ -206,7 +219,7 @@ def test_damage(lines: list[str], why: str) -> None:
     [
         (b"", ":1: this is not the log of a p2psim device"),
         (b"1 open\n", ":1: this is not the log"),
-        (HEADER.format(6).encode(), ":1: version 6 .* newer .* up to 5"),
+        (HEADER.format(7).encode(), ":1: version 7 .* newer .* up to 6"),
         (HEADER.format(1).replace("REALTIME", "BOOTTIME").encode(), "clock"),
         (HEADER.format(1)[:-1].encode(), ":1: the line has no end"),
         (HEADER.format(1).encode() + b"1 open", ":2: the line has no end"),

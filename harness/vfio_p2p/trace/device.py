@@ -220,6 +220,80 @@ class Peer(LogEntry):
 
 
 @dataclass(frozen=True, slots=True)
+class Dma(LogEntry):
+    """The records that the device has written to the guest's memory.
+
+    :param when: ``stop`` when it left a state in which it writes, ``close``,
+        ``reset`` or ``off``.
+    :param seq: The number of the last record, from 1; 0 if there is none.
+    :param failed: How many writes the kernel has refused.
+    :param error: What the last of those returned, or 0.
+    """
+
+    when: str
+    seq: int
+    failed: int
+    error: int
+
+
+@dataclass(frozen=True, slots=True)
+class DmaMemory(LogEntry):
+    """What a device that was loaded found in the memory it writes to.
+
+    :param last: The number of the newest record in it; 0 if there is none.
+    :param pages: The number of its pages.
+    :param stale: How many of them have an older record than they should, if
+        `last` was the last one.
+    :param empty: How many of them have none.
+    :param error: What a read that the kernel refused has returned, or 0.
+    """
+
+    last: int
+    pages: int
+    stale: int
+    empty: int
+    error: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingStarted(LogEntry):
+    """The user has asked for the pages that the device writes to.
+
+    :param ranges: The number of ranges of memory.
+    :param pages: How many pages of the device's memory are in them.
+    :param page_size: The size of a page of the report, in bytes.
+    """
+
+    ranges: int
+    pages: int
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingStopped(LogEntry):
+    """The user wants no more reports.
+
+    :param reported: How many pages were in reports.
+    :param left: How many more were written to.
+    """
+
+    reported: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingReport(LogEntry):
+    """A report that has pages in it.
+
+    :param pages: Their number.
+    :param seq: The number of the last record that was written until then.
+    """
+
+    pages: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat(LogEntry):
     """What a guest wrote to the device since it was opened or reset.
 

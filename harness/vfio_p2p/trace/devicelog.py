@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A reader for the logs that p2psim's devices keep, versions 1 to 5.
+"""A reader for the logs that p2psim's devices keep, versions 1 to 6.
 
 The format is described in images/p2psim/README.md.  Such a log is a second
 witness next to QEMU's trace, so nothing in it is guessed: any deviation from
@@ -22,6 +22,8 @@ from vfio_p2p.trace.device import (
     Close,
     DeviceLog,
     DeviceReset,
+    Dma,
+    DmaMemory,
     Dropped,
     Fault,
     Gone,
@@ -29,6 +31,9 @@ from vfio_p2p.trace.device import (
     Live,
     Loaded,
     LogEntry,
+    LoggingReport,
+    LoggingStarted,
+    LoggingStopped,
     Lost,
     Open,
     Peer,
@@ -44,7 +49,7 @@ from vfio_p2p.trace.lines import ascii_lines
 from vfio_p2p.trace.record import printable
 from vfio_p2p.uapi import DeviceState
 
-VERSION = 5
+VERSION = 6
 
 # The kernel stays far below both limits; a log beyond them is not p2psim's.
 _MOST_ENTRIES = 200_000
@@ -262,6 +267,38 @@ _SHAPES: Mapping[str, _Shape] = {
         Reinit, _same(initial_bytes=_number, announced=_flag), since=4
     ),
     "deferred": _Shape(ResetDeferred, since=5),
+    "dma": _Shape(
+        Dma,
+        _same(
+            when=_word("stop", "close", "reset", "off"),
+            seq=_number,
+            failed=_number,
+            error=_number,
+        ),
+        since=6,
+    ),
+    "dma memory": _Shape(
+        DmaMemory,
+        _same(
+            last=_number,
+            pages=_number,
+            stale=_number,
+            empty=_number,
+            error=_number,
+        ),
+        since=6,
+    ),
+    "logging started": _Shape(
+        LoggingStarted,
+        _same(ranges=_number, pages=_number, page_size=_number),
+        since=6,
+    ),
+    "logging stopped": _Shape(
+        LoggingStopped, _same(reported=_number, left=_number), since=6
+    ),
+    "logging report": _Shape(
+        LoggingReport, _same(pages=_number, seq=_number), since=6
+    ),
 }
 _LINE = re.compile(r"(\d{1,20}) ([a-z]+(?: [a-z]+(?= |$))*)(?: (.*))?")
 

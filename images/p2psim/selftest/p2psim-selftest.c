@@ -18,7 +18,6 @@ int main(void)
 		die("this needs to be root");
 	test_configfs();
 	test_pci();
-	test_dma_logging();
 	test_life();
 	test_arcs();
 	test_latency();
@@ -34,6 +33,7 @@ int main(void)
 	test_bad_streams();
 	test_peers();
 	test_bandwidth();
+	test_dma();
 	test_drivers();
 	test_faults();
 	test_hostile();

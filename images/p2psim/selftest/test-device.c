@@ -53,7 +53,8 @@ void test_configfs(void)
 	};
 	static const char *const writable[] = {
 		"flags", "size_bytes", "initial_bytes", "dirty_bytes", "seed",
-		"dma_logging", "precopy_info_v2", "reinit_drain",
+		"dma_logging", "dma_iova", "dma_bytes", "dma_period_us",
+		"precopy_info_v2", "reinit_drain",
 		"read_ns_per_kib", "write_ns_per_kib", "load_in",
 		"on_bad_stream", "reset",
 		"reinit_query", "latency_us", "peer_group", "peer_id", "peers",
@@ -233,25 +234,6 @@ void test_pci(void)
 	test_bar(&sim);
 	sim_close(&sim);
 	sim_delete("pci");
-}
-
-void test_dma_logging(void)
-{
-	struct sim sim;
-
-	sim_create("plain", NULL);
-	sim_open(&sim, "plain");
-	is(sim_feature_probe(&sim, VFIO_DEVICE_FEATURE_DMA_LOGGING_START),
-	   -ENOTTY, "no DMA logging by default");
-	sim_close(&sim);
-	sim_delete("plain");
-
-	sim_create("logging", "dma_logging=1", NULL);
-	sim_open(&sim, "logging");
-	is(sim_feature_probe(&sim, VFIO_DEVICE_FEATURE_DMA_LOGGING_START), 0,
-	   "DMA logging offered");
-	sim_close(&sim);
-	sim_delete("logging");
 }
 
 void test_life(void)
@@ -518,7 +500,7 @@ void test_open_early(void)
 
 void test_log(void)
 {
-	const char *head = "p2psim-log version=5 clock=CLOCK_REALTIME\n";
+	const char *head = "p2psim-log version=6 clock=CLOCK_REALTIME\n";
 	unsigned long long count;
 	struct sim sim;
 	char *log, *last;

@@ -35,6 +35,7 @@ static void test_fault_config(void)
 		"save RUNNING STOP 1 corrupt 1", "save 1 short", "save short 1",
 		"reset 1 hang 1", "reset 1 fail", "reset 1 fail EIO x",
 		"open 1 fail EIO",
+		"report 1 fail EIO", "report 1 short", "report 1 late x",
 		"reset 1 fail EIO\nreset 1 fail",
 	};
 	static const char good[] =
@@ -44,7 +45,9 @@ static void test_fault_config(void)
 		"arc STOP RUNNING 3 late 0\n"
 		"save 1 corrupt 65535\n"
 		"save 2 short 100\n"
-		"reset 2 fail EINVAL\n";
+		"reset 2 fail EINVAL\n"
+		"report 0 short 1\n"
+		"report 3 late 4294967295\n";
 	char many[17 * 20];
 	size_t i;
 

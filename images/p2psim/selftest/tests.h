@@ -5,7 +5,6 @@
 /* test-device.c */
 void test_configfs(void);
 void test_pci(void);
-void test_dma_logging(void);
 void test_life(void);
 void test_latency(void);
 void test_heartbeat(void);
@@ -29,6 +28,9 @@ void test_peers(void);
 
 /* test-bandwidth.c */
 void test_bandwidth(void);
+
+/* test-dma.c */
+void test_dma(void);
 
 /* test-drivers.c */
 void test_drivers(void);

@@ -276,6 +276,11 @@ int sim_feature_set(struct sim *sim, __u32 number)
 	return feature(sim, VFIO_DEVICE_FEATURE_SET | number, NULL, 0);
 }
 
+int sim_feature_give(struct sim *sim, __u32 number, void *data, size_t bytes)
+{
+	return feature(sim, VFIO_DEVICE_FEATURE_SET | number, data, bytes);
+}
+
 int sim_set_state(struct sim *sim, __u32 state, int *data_fd)
 {
 	struct vfio_device_feature_mig_state mig = {

@@ -53,6 +53,8 @@ __u32 sim_state(struct sim *sim);
 int sim_feature_get(struct sim *sim, __u32 feature, void *data,
 		    size_t bytes);
 int sim_feature_set(struct sim *sim, __u32 feature);
+int sim_feature_give(struct sim *sim, __u32 feature, void *data,
+		     size_t bytes);
 /* 0 if the device has the feature */
 int sim_feature_probe(struct sim *sim, __u32 feature);
 __u64 sim_stop_copy_bytes(struct sim *sim);
