@@ -39,10 +39,7 @@ class VfioDevice(Protocol):
         """Read the device's own log; empty if the device keeps none."""
 
     def start_traffic(self) -> None:
-        """Make the device send to its peers, if it has any.
-
-        The traffic migrates with the device and continues at the
-        destination.
+        """Make the device send to its peers, and write to the guest's memory.
 
         :raise HostError: When the device refuses.
         """

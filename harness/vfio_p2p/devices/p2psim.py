@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from vfio_p2p.devices import kernelfs
 from vfio_p2p.machine.errors import HostError
-from vfio_p2p.scenario.device import WAYS, Device, Peers
+from vfio_p2p.scenario.device import WAYS, Device, Peers, dma_addresses
 
 CONFIGFS = Path("/sys/kernel/config/p2psim")
 DEBUGFS = Path("/sys/kernel/debug/p2psim")
@@ -31,12 +31,14 @@ class SimulatedDevice:
     :param dma_logging: Whether it offers DMA logging.
     :param has_peers: Whether there are devices that it exchanges traffic
         with.
+    :param does_dma: Whether it writes to the guest's memory.
     """
 
     name: str
     sysfs: Path
     dma_logging: bool = False
     has_peers: bool = False
+    does_dma: bool = False
 
     @property
     def qemu_properties(self) -> dict[str, str]:
@@ -56,9 +58,9 @@ class SimulatedDevice:
         return (DEBUGFS / self.name / "log").read_bytes()
 
     def start_traffic(self) -> None:
-        """Make the device send to its peers, if it has any.
+        """Make the device send to its peers, and write to the guest's memory.
 
-        The traffic migrates with the device and continues at the
+        What it sends to peers migrates with the device, and continues at the
         destination.
 
         :raise HostError: When QEMU has not opened the device, or is just
@@ -66,6 +68,8 @@ class SimulatedDevice:
         """
         if self.has_peers:
             kernelfs.write(CONFIGFS / self.name / "traffic", "1")
+        if self.does_dma:
+            kernelfs.write(CONFIGFS / self.name / "dma", "1")
 
 
 def peers_of(specs: tuple[Device, ...]) -> tuple[tuple[int, ...], ...]:
@@ -138,16 +142,23 @@ def _create(
         Path(sysfs),
         dma_logging=spec.dma_logging,
         has_peers=spec.peers is not Peers.NONE,
+        does_dma=bool(spec.dma_bytes),
     )
 
 
 def _create_all(
     prefix: str, specs: tuple[Device, ...], side: str
 ) -> Iterator[SimulatedDevice]:
-    for number, (spec, peers) in enumerate(
-        zip(specs, peers_of(specs), strict=True)
+    for number, (spec, peers, address) in enumerate(
+        zip(specs, peers_of(specs), dma_addresses(specs), strict=True)
     ):
         settings = [*settings_of(spec)]
+        if spec.dma_bytes:
+            settings += [
+                ("dma_iova", str(address)),
+                ("dma_bytes", str(spec.dma_bytes)),
+                ("dma_period_us", str(spec.dma_period_us)),
+            ]
         if spec.peers is not Peers.NONE:
             settings += _peer_settings(spec, prefix, number, peers)
         if spec.fault_side == side:

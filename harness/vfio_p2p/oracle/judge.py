@@ -74,7 +74,9 @@ def judge(
         tuple(
             rule.name
             for rule in RULES
-            if rule.logs and not any(side.logs for side in sides)
+            if rule.logs
+            and (criteria.dma or not rule.dma)
+            and not any(side.logs for side in sides)
         ),
         tuple(
             rule.name

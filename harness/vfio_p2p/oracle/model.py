@@ -54,6 +54,7 @@ class Criteria:
     :param consoles: The sides at whose consoles a guest's heartbeats have to
         arrive.
     :param peers: The devices that send to others while they run.
+    :param dma: The devices that write to the guest's memory while they run.
     :param ends: Whether the run, and so its logs, came to a regular end.
         The logs of a run that broke off are only searched for mistakes.
     :param sequences: All states that a device is to be asked for, by its
@@ -79,6 +80,7 @@ class Criteria:
     beats: frozenset[str] = frozenset()
     consoles: frozenset[Side] = frozenset()
     peers: frozenset[str] = frozenset()
+    dma: frozenset[str] = frozenset()
     ends: bool = True
     sequences: Mapping[tuple[Side, str], tuple[DeviceState, ...]] = field(
         default_factory=dict
@@ -253,6 +255,7 @@ class Promise:
     :param requests: Whether only a trace, which tells of requests, shows if
         it is kept.
     :param witness: Whether only a VM with a witness shows it, see `Criteria`.
+    :param dma: Whether only devices that write to the guest's memory show it.
     """
 
     name: str
@@ -265,6 +268,7 @@ class Promise:
     logs: bool = False
     requests: bool = False
     witness: bool = False
+    dma: bool = False
 
     def concerns(self, side: Timeline, criteria: Criteria) -> bool:
         """Return whether the promise is about what is on a side.
@@ -277,6 +281,8 @@ class Promise:
         if self.requests and not side.summary.backend.requests:
             return False
         if self.witness and not criteria.witness:
+            return False
+        if self.dma and not criteria.dma:
             return False
         if self.since == SERIES:
             # What counts is the series: an old base can have it, and a

@@ -9,6 +9,7 @@ by subject.  `evidence` decides whether a log has enough to be checked at all.
 from __future__ import annotations
 
 from vfio_p2p.oracle.ack import switchover_ack
+from vfio_p2p.oracle.dma import dma_memory
 from vfio_p2p.oracle.failure import cancelled, run_state, swallowed
 from vfio_p2p.oracle.flow import destination, left, stop_late
 from vfio_p2p.oracle.guest import heartbeat
@@ -234,6 +235,19 @@ RULES: tuple[Rule | PairRule, ...] = (
         needs=_P2P,
         logs=True,
         check=conservation,
+    ),
+    PairRule(
+        name="dma-memory",
+        reason=(
+            "A page that a device has written to, and that is not sent "
+            "again, is silent corruption of the guest."
+        ),
+        source="<linux/vfio.h>, VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT; "
+        "hw/vfio, dirty page tracking",
+        sides=(Side.DESTINATION,),
+        logs=True,
+        dma=True,
+        check=dma_memory,
     ),
     PairRule(
         name="heartbeat",

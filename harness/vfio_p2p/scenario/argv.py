@@ -13,6 +13,8 @@ from vfio_p2p.tells import Tells
 # This file replaces the firmware and is in the same folder; see images/guest.
 HEARTBEAT = "vfio-p2p-heartbeat.bin"
 
+_IOMMUFD = "iommufd0"
+
 # The trace event of each run of a virtio device's run-state handler.
 WITNESS_EVENT = "virtio_set_status*"
 
@@ -88,6 +90,8 @@ def qemu_argv(
         ]
     if guest.only_migratable:
         argv += ["-only-migratable"]
+    if any(device.iommufd for device in course.devices):
+        argv += ["-object", f"iommufd,id={_IOMMUFD}"]
     for device in _devices(course, devices, launcher.tells):
         argv += ["-device", device]
     if guest.witness:
@@ -136,6 +140,8 @@ def device_properties(
     where = {"id": f"vfio{number}"}
     if spec.root_port:
         where["bus"] = f"port{number}"
+    if spec.iommufd:
+        where["iommufd"] = _IOMMUFD
     if number in course.slots():
         # A function without a function 0 is removed at once, and the guest
         # is not asked (hw/pci/pcie.c, pcie_cap_slot_unplug_request_cb()).

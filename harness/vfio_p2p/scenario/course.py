@@ -16,7 +16,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from vfio_p2p.scenario.device import LATER, Device, Peers, check_properties
+from vfio_p2p.scenario.device import (
+    DMA_BASE,
+    LATER,
+    Device,
+    Peers,
+    check_properties,
+)
 from vfio_p2p.scenario.slots import check_slots, present, starting
 from vfio_p2p.scenario.step import (
     PLAIN,
@@ -46,6 +52,8 @@ from vfio_p2p.scenario.values import (
 # 608 MiB of device memory with 32 MiB of RAM fit, and 768 MiB with 128 MiB
 # did not.
 _MEMORY_MIB = 640
+# The firmware uses memory at the end.
+_DMA_END_BYTES = 16 << 20
 
 
 class GuestProgram(StrEnum):
@@ -201,6 +209,7 @@ class Course(Strict, frozen=True, kw_only=True):
         self._check_steps()
         self._check_memory()
         self._check_guest()
+        self._check_dma()
         self._check_peers()
 
     def _check_steps(self) -> None:
@@ -262,6 +271,23 @@ class Course(Strict, frozen=True, kw_only=True):
             raise ValueError(
                 "guest: the program 'heartbeat' does not find devices "
                 "behind a root_port"
+            )
+
+    def _check_dma(self) -> None:
+        wanted = sum(x.dma_bytes for x in self.each_device())
+        if not wanted:
+            return
+        if self.guest.dirty_pages_per_s:
+            raise ValueError(
+                "devices: dma_bytes: the guest writes to the same memory, "
+                "because of dirty_pages_per_s"
+            )
+        room = (self.guest.ram_mib << 20) - DMA_BASE - _DMA_END_BYTES
+        if wanted > room:
+            raise ValueError(
+                f"devices: the devices write to {wanted >> 20} MiB of the "
+                f"guest's memory, and {max(room, 0) >> 20} MiB are free for "
+                "it; raise ram_mib"
             )
 
     def _check_peers(self) -> None:

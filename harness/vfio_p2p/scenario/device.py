@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -34,6 +34,10 @@ WAYS = (
     "on_bad_stream",
     "reset",
 )
+
+PAGE_BYTES = 4096
+# The firmware uses memory below.
+DMA_BASE = 16 << 20
 
 # Which device it is, and where in the VM, is not for a scenario to say.
 _TAKEN = ("addr", "bus", "fd", "host", "id", "sysfsdev", "vf-token")
@@ -134,6 +138,11 @@ class Device(Strict, frozen=True, kw_only=True):
     :param reset: What a reset of the device does while a request is running.
     :param dma_logging: Whether the device offers DMA logging.  QEMU then adds
         a migration blocker where it would refuse the device otherwise.
+    :param iommufd: Whether QEMU reaches the device through its own file and an
+        IOMMUFD, rather than through the file of its group and a container.
+    :param dma_bytes: The guest memory that the device writes to while it runs,
+        one page after another, around and around; 0 means that it does no DMA.
+    :param dma_period_us: The time from one such write to the next.
     :param precopy_info_v2: Whether the device offers the feature
         VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 of Linux 7.1, with which it can
         announce new initial data.
@@ -168,6 +177,9 @@ class Device(Strict, frozen=True, kw_only=True):
     on_bad_stream: OnBadStream | UnsetType = UNSET
     reset: ResetWay | UnsetType = UNSET
     dma_logging: bool = False
+    iommufd: bool = False
+    dma_bytes: Annotated[int, Meta(ge=0, le=64 << 20)] = 0
+    dma_period_us: Annotated[int, Meta(ge=10, le=60_000_000)] = 1000
     precopy_info_v2: bool = False
     reinit_drain: Occasion = 0
     reinit_query: Occasion = 0
@@ -200,6 +212,8 @@ class Device(Strict, frozen=True, kw_only=True):
             raise ValueError("faults: fault_side must say which side has them")
         if self.fault_side is not None and not self.faults:
             raise ValueError("fault_side: there are no faults")
+        if self.dma_bytes % PAGE_BYTES:
+            raise ValueError("dma_bytes: it is not a number of whole pages")
         check_properties(self.properties)
         self._check_precopy()
 
@@ -231,9 +245,26 @@ class Device(Strict, frozen=True, kw_only=True):
         return Flag.PRE_COPY in self.flags
 
 
+def dma_addresses(devices: Iterable[Device]) -> tuple[int, ...]:
+    """Return where in the guest's memory each device writes.
+
+    :param devices: All single devices of a side, in order.
+    :return: An address for each, also for one that does no DMA.
+    """
+    found = []
+    address = DMA_BASE
+    for device in devices:
+        found.append(address)
+        address += device.dma_bytes
+    return tuple(found)
+
+
 # Keys of devices that the format did not have at first.
 LATER: dict[str, object] = {
     "properties": {},
+    "iommufd": False,
+    "dma_bytes": 0,
+    "dma_period_us": 1000,
     "precopy_info_v2": False,
     "reinit_drain": 0,
     "reinit_query": 0,

@@ -28,6 +28,7 @@ _FORMS = (
     "save N corrupt OFFSET",
     "save N short BYTES",
     "reset N fail ERRNO",
+    "report N short|late PAGES",
 )
 
 
@@ -81,6 +82,8 @@ def check_fault(
             _number(count, _U32_MAX, "bytes")
         case ["reset", nth, "fail", errno]:
             _errno(errno)
+        case ["report", nth, "short" | "late", count]:
+            _number(count, _U32_MAX, "pages")
         case _:
             raise ValueError(f"{line!r} is none of: {'; '.join(_FORMS)}")
     _number(nth, _U32_MAX, "a count of tries")

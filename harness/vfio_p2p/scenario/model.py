@@ -34,6 +34,7 @@ from vfio_p2p.scenario.expect import (
     StateSequence,
     release,
 )
+from vfio_p2p.scenario.needs import Need
 from vfio_p2p.scenario.step import Cancel, Migrate, Step
 from vfio_p2p.scenario.values import (
     Bytes,
@@ -63,6 +64,7 @@ __all__ = [
     "Limits",
     "Migration",
     "Name",
+    "Need",
     "Outcome",
     "Peers",
     "QemuName",
@@ -110,6 +112,8 @@ class Scenario(Course, frozen=True, kw_only=True):
         ``10.2``.  Runs of older ones are skipped.
     :param until: The last release that it is for.  Runs of newer ones are
         skipped.
+    :param needs: What the kernel has to offer, besides what the devices need.
+        Where it does not, runs are skipped.
     :param expect: What is expected of its run.
     """
 
@@ -117,6 +121,7 @@ class Scenario(Course, frozen=True, kw_only=True):
     summary: str = ""
     since: str = ""
     until: str = ""
+    needs: tuple[Need, ...] = ()
     expect: Expect = Expect()
 
     def __post_init__(self) -> None:
@@ -153,6 +158,8 @@ class Scenario(Course, frozen=True, kw_only=True):
         for key in ("since", "until"):
             if not every[key]:
                 del every[key]
+        if not self.needs:
+            del every["needs"]
         return msgspec.json.format(
             msgspec.json.encode(every, order="sorted"), indent=1
         )
@@ -173,6 +180,18 @@ class Scenario(Course, frozen=True, kw_only=True):
         if self.until and number > release(self.until):
             return f"it is for QEMU {self.until} and older, not for {text}"
         return ""
+
+    @property
+    def needed(self) -> frozenset[Need]:
+        """Everything that the kernel has to offer."""
+        found = set(self.needs)
+        if any(device.iommufd for device in self.devices):
+            found.add(Need.IOMMUFD)
+        if any(
+            device.dma_bytes and device.dma_logging for device in self.devices
+        ):
+            found.add(Need.DMA_LOGGING)
+        return frozenset(found)
 
     def through_file(self, number: int) -> bool:
         """Return whether a migration goes through a file.

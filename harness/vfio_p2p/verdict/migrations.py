@@ -173,6 +173,7 @@ def _criteria(
         peers=frozenset(
             x.name for x in known if x.spec.peers is not model.Peers.NONE
         ),
+        dma=frozenset(x.name for x in known if x.spec.dma_bytes),
         deep=frozenset(x.name for x in known if x.spec.root_port),
         ack=run.scenario.migration.capabilities.get("switchover-ack", False),
         witness=run.scenario.guest.witness,

@@ -48,6 +48,10 @@ def unplayable(
     for device in devices:
         if device.peers is not Peers.NONE:
             return "its devices send to one another, which p2psim's alone do"
+        if device.dma_bytes:
+            return "its devices do DMA, which p2psim's alone do"
+        if device.iommufd:
+            return "its devices are reached through an IOMMUFD"
         if device.dma_logging:
             return "it depends on the dirty tracking of its devices"
         if not told and (why := _untold(device)):
