@@ -27,6 +27,7 @@ from statistics import median
 
 from vfio_p2p.bundle.manifest import transcript_file
 from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.choice import PlaceChoice
 from vfio_p2p.cli.entry import guarded
 from vfio_p2p.errors import UsageError
 from vfio_p2p.places import Job, open_place
@@ -38,7 +39,6 @@ from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.load import load
 from vfio_p2p.side import Side
 from vfio_p2p.verdict.assess import assess
-from vfio_p2p.where import Where
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Cost:
 
 def measured(program: Program, name: str, boot: bool) -> Cost:
     """Make and judge one run; call it in a process of its own."""
-    place = open_place(Where(boot=boot), KnownPrograms([program]))
-    place.prepare(silent)
+    place = open_place(PlaceChoice(boot=boot), KnownPrograms([program]))
     job = Job.of(program.what, load(name), SEED)
+    place.prepare(silent, [job.scenario])
     with tempfile.TemporaryDirectory() as folder:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         began_s, cpu_s = time.monotonic(), time.process_time()
@@ -128,7 +128,9 @@ def run(args: argparse.Namespace) -> int:
     (made,) = build_all(chosen.source, [variant], SILENT, Local())
     program = Program.of(made)
     for boot in (True, False):
-        open_place(Where(boot=boot), KnownPrograms()).prepare(silent)
+        open_place(PlaceChoice(boot=boot), KnownPrograms()).prepare(
+            silent, [load(args.scenario)]
+        )
     costs: dict[bool, list[Cost]] = {True: [], False: []}
     print("round  boot: CPU s  wall s    snapshot: CPU s  wall s   "
           "ratios: CPU  wall")

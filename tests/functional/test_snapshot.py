@@ -19,6 +19,7 @@ from avocado import Test
 from testbed import program
 from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places import Job
@@ -92,7 +93,9 @@ class SnapshotTest(Test):
         place = SealedPlace(
             self.image.driver,
             KnownPrograms([self.qemu]),
-            testbed=Testbed(self.image, self.outer, snapshot),
+            testbeds={
+                VmKernel.DEBIAN: Testbed(self.image, self.outer, snapshot)
+            },
         )
         job = Job.of(self.qemu.what, load("two-devices"), _SEED)
         return asyncio.run(place.run(job, Path(self.outputdir, name)))

@@ -7,6 +7,7 @@ import asyncio
 from pathlib import Path
 
 from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.choice import PlaceChoice
 from vfio_p2p.devices import Driver
 from vfio_p2p.places import LIMIT_S, CachedPlace, Job, open_place
 from vfio_p2p.progress import silent
@@ -16,7 +17,6 @@ from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import default_base, parse_variant
 from vfio_p2p.verdict.assess import Assessment, assess
-from vfio_p2p.where import Where
 
 SEED = 42
 
@@ -41,10 +41,10 @@ def run(
     """Make one sealed run, and return its checked bundle."""
     what = load(scenario) if isinstance(scenario, str) else scenario
     place = CachedPlace(
-        open_place(Where(driver=driver), KnownPrograms([qemu])),
+        open_place(PlaceChoice(driver=driver), KnownPrograms([qemu])),
         rerun=rerun,
     )
-    place.prepare(silent)
+    place.prepare(silent, [what])
     job = Job.of(qemu.what, what, seed)
     return asyncio.run(place.run(job, path, limit_s=limit_s))
 

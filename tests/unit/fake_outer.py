@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundles import MIGRATED
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.kit import Kit
 from vfio_p2p.places.sealed.outer import Outer
@@ -45,7 +46,7 @@ class FakeTestbed:
         return SealedPlace(
             self.image.driver,
             programs,
-            testbed=Testbed(self.image, self.outer),
+            testbeds={VmKernel.DEBIAN: Testbed(self.image, self.outer)},
         )
 
 

@@ -35,6 +35,7 @@ ENTRIES = {
     "apt/a1/lock": "apt/a1",
     "testbed/kits/k1/packages.json": "testbed/kits/k1",
     "testbed/linux/l1/mtty.c": "testbed/linux/l1",
+    "testbed/kernels/k1/vmlinux": "testbed/kernels/k1",
     "testbed/images/i1/vmlinuz": "testbed/images/i1",
     "testbed/snapshots/s1/ram": "testbed/snapshots/s1",
     "results/ab/abcd/manifest.json": "results/ab/abcd",
@@ -121,11 +122,11 @@ def test_the_least_recently_used_entries_are_pruned(home: Path) -> None:
 
 
 def test_old_entries_are_pruned(home: Path) -> None:
-    done = prune(CacheLimits(older_than_s=16.5 * DAY_S), home=home)
+    done = prune(CacheLimits(older_than_s=17.5 * DAY_S), home=home)
     assert names(done.removed, home) == ["work/gone.lock", "locks/f1"]
     # Both limits hold.
     done = prune(
-        CacheLimits(older_than_s=15.5 * DAY_S, keep_bytes=KEEP_BYTES),
+        CacheLimits(older_than_s=16.5 * DAY_S, keep_bytes=KEEP_BYTES),
         home=home,
     )
     assert names(done.removed, home) == ["bisect/x1"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from bench import DESTINATION, DEVICES, SCENARIO, SOURCE, Bench, fakes
 from inventories import PF, VFS, function, good, without
+from vfio_p2p.choice import PlaceChoice
 from vfio_p2p.devices import Driver
 from vfio_p2p.devices.p2pvf import function_settings
 from vfio_p2p.devices.vf.drivers import find_driver
@@ -29,7 +30,6 @@ from vfio_p2p.scenario.load import load, names
 from vfio_p2p.scenario.model import Outcome
 from vfio_p2p.scenario.result import Result
 from vfio_p2p.side import Side
-from vfio_p2p.where import Where
 
 HOSTS = """\
 format = 1
@@ -209,11 +209,11 @@ def test_a_place_that_is_not_described(
 ) -> None:
     path = tmp_path / "hosts.toml"
     path.write_text(HOSTS)
-    found = open_place(Where("box", hosts=path), KnownPrograms())
+    found = open_place(PlaceChoice("box", hosts=path), KnownPrograms())
     assert (found.name, found.exact, found.capacity) == ("box", False, 1)
     for name, driver in (("bux", Driver.P2PSIM), ("box", Driver.MTTY)):
         with pytest.raises(UsageError):
-            open_place(Where(name, driver, path), KnownPrograms())
+            open_place(PlaceChoice(name, driver, path), KnownPrograms())
 
 
 async def played(

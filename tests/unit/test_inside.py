@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from vfio_p2p import resources
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.places.sealed.compiler import Compiler
 from vfio_p2p.places.sealed.image import ImageParts, image_key
+from vfio_p2p.places.sealed.kernel import KernelBuild
 from vfio_p2p.places.sealed.kit import Kit, read_recipe
 from vfio_p2p.places.sealed.modules import ENTRY, PACKAGE, modules_inside
 
@@ -83,6 +85,7 @@ def key_of(package: Path) -> str:
     parts = ImageParts(
         read_recipe(),
         Kit(Path("/kit"), packages),
+        KernelBuild(VmKernel.DEBIAN, "k", Path("/linux"), (), "", {}),
         Driver.P2PSIM,
         {},
         Compiler({}, "gcc 12"),

@@ -78,7 +78,7 @@ class Archive:
 def recipe() -> ImageRecipe:
     """The recipe, with two files of Linux."""
     return msgspec.structs.replace(
-        read_recipe(), mtty=Mtty("linux-source-{series}", FILES)
+        read_recipe(), mtty=Mtty(FILES)
     )
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,7 +74,9 @@ class FakePlace:
     def check(self) -> None:
         """Do nothing: the place can always be used."""
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(
+        self, progress: Progress, scenarios: Iterable[Scenario] = ()
+    ) -> None:
         """Do nothing: the place is always ready."""
 
     def refusal(self, scenario: Scenario) -> str:

@@ -14,13 +14,13 @@ from fake_outer import GOOD, FakeTestbed, outer_vm
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.provenance import AttachedProvenance
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.choice import PlaceChoice
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import SourceError, UsageError
 from vfio_p2p.places import PLACES, CachedPlace, Job, open_place
 from vfio_p2p.places.job import FORMAT, from_json
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.load import load
-from vfio_p2p.where import Where
 
 SCENARIO = load("two-devices")
 
@@ -83,15 +83,15 @@ def test_what_is_not_a_job(text: bytes) -> None:
 
 def test_a_place_that_does_not_exist() -> None:
     with pytest.raises(UsageError, match="no place 'moon'") as err:
-        open_place(Where("moon"), KnownPrograms())
+        open_place(PlaceChoice("moon"), KnownPrograms())
     assert all(name in err.value.hint for name in PLACES)
 
 
 def test_what_only_the_testbed_has(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.toml"
     for where in (
-        Where("box", hosts=hosts, boot=True),
-        Where("box", Driver.MTTY, hosts),
+        PlaceChoice("box", hosts=hosts, boot=True),
+        PlaceChoice("box", Driver.MTTY, hosts),
     ):
         with pytest.raises(UsageError, match="is for the testbed"):
             open_place(where, KnownPrograms())
@@ -107,7 +107,7 @@ def test_only_an_exact_place_has_a_cache(
         "source = {vfs = ['0000:01:00.2']}\n"
         "destination = {vfs = ['0000:01:00.3']}\n"
     )
-    measured = open_place(Where("box", hosts=hosts), KnownPrograms())
+    measured = open_place(PlaceChoice("box", hosts=hosts), KnownPrograms())
     with pytest.raises(ValueError, match="may differ"):
         CachedPlace(measured)
 

@@ -19,6 +19,7 @@ from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.read import open_bundle
 from vfio_p2p.bundle.write import pack, seal
+from vfio_p2p.choice import PlaceChoice
 from vfio_p2p.cli import main
 from vfio_p2p.errors import HostError
 from vfio_p2p.places import Job, Place
@@ -28,7 +29,6 @@ from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.load import load
 from vfio_p2p.series import Patch, Variant, load_mutants
-from vfio_p2p.where import Where
 from workshops import FakeWorkshop
 
 SCENARIO = load("two-devices")
@@ -92,7 +92,7 @@ class Machine(FakeWorkshop):
     def program(self, build: Build) -> ProgramInput:
         return self.programs.add(Program.of(build))
 
-    def place(self, where: Where) -> Place:
+    def place(self, where: PlaceChoice) -> Place:
         assert where.driver is self.testbed.image.driver
         return self.testbed.with_programs(self.programs)
 
@@ -102,7 +102,7 @@ class Machine(FakeWorkshop):
         variant = Variant("patched", (applied or patch(),))
         build = self._build(self.source, variant)
         job = Job.of(self.program(build), SCENARIO, 42)
-        place = self.place(Where())
+        place = self.place(PlaceChoice())
         keep(await place.run(job, path))
         return path
 
@@ -224,7 +224,7 @@ async def mixed(tmp_path: Path, machine: Machine) -> Path:
         for tree, name in ((machine.source, "patched"), (other, "base"))
     ]
     job = Job.of(programs[0], SCENARIO, 42, destination=programs[1])
-    await machine.place(Where()).run(job, path)
+    await machine.place(PlaceChoice()).run(job, path)
     return path
 
 

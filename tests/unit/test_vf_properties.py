@@ -13,6 +13,7 @@ from vfio_p2p.bundle.provenance import (
     MachineProvenance,
 )
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.choice import PlaceChoice
 from vfio_p2p.devices import Driver
 from vfio_p2p.devices.vf.drivers import find_driver
 from vfio_p2p.places import open_place
@@ -25,7 +26,6 @@ from vfio_p2p.report.formats import render
 from vfio_p2p.report.runs import run_of
 from vfio_p2p.report.setup import remarks_of, setup_of
 from vfio_p2p.scenario.load import load
-from vfio_p2p.where import Where
 
 PLAIN = load("two-devices")
 MAPPED = load("mapped-bars")
@@ -67,7 +67,7 @@ def test_kvm_does_not_need_what_tcg_needs() -> None:
 
 
 def test_only_functions_can_be_mapped() -> None:
-    place = open_place(Where(), KnownPrograms())
+    place = open_place(PlaceChoice(), KnownPrograms())
     assert "x-no-mmap" in place.refusal(MAPPED)
     assert place.refusal(PLAIN) == ""
     (device,) = MAPPED.devices
@@ -83,7 +83,7 @@ def test_only_functions_can_be_mapped() -> None:
         MAPPED, properties={"migration-events": "on"}
     )
     assert place.refusal(other) == ""
-    functions = open_place(Where(driver=Driver.P2PVF), KnownPrograms())
+    functions = open_place(PlaceChoice(driver=Driver.P2PVF), KnownPrograms())
     assert functions.refusal(MAPPED) == ""
 
 

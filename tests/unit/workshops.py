@@ -13,6 +13,7 @@ from builds import build_of, source_of
 from bundles import make_bundle
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.choice import PlaceChoice
 from vfio_p2p.oracle import Finding
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places import Place
@@ -22,11 +23,11 @@ from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
 from vfio_p2p.qemu.abilities import Abilities
+from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
 from vfio_p2p.variant import binary_name, release_of
 from vfio_p2p.verdict.assess import Assessment
-from vfio_p2p.where import Where
 
 PASS = Assessment(Verdict.PASS, "migrated")
 
@@ -139,7 +140,7 @@ class FakeWorkshop:
         """Return an invented identity of the build."""
         return program_of(build.variant, build.version)
 
-    def place(self, where: Where) -> Place:
+    def place(self, where: PlaceChoice) -> Place:
         """Fail, since no test opens a place."""
         raise NotImplementedError
 
@@ -186,7 +187,12 @@ class FakeWorkshop:
             ),
         )
 
-    def prepare(self, setting: Setting, reporter: Reporter) -> None:
+    def prepare(
+        self,
+        setting: Setting,
+        reporter: Reporter,
+        scenarios: Sequence[Scenario],
+    ) -> None:
         """Every place is ready."""
 
     def run(

@@ -33,7 +33,10 @@ class SealedProvenance(
     :param snapshot: The hash of the memory of the booted VM from which the
         run went on; empty if the run booted a VM.
     :param driver: The kernel module that provided the devices.
-    :param kernel: The name and the version of the kernel's package.
+    :param kernel_kind: Which of the testbed's kernels it was: Debian's, or one
+        of our own.
+    :param kernel: The name and the version of the kernel's package, or of its
+        source's.
     :param compiler: The first line of the version that the compiler of the
         kernel module reports.
     """
@@ -44,6 +47,7 @@ class SealedProvenance(
     arguments: tuple[str, ...]
     snapshot: str = ""
     driver: str = "p2psim"
+    kernel_kind: str = "debian"
     kernel: str = ""
     compiler: str = ""
 

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
+from vfio_p2p.choice import SEALED, VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.plans.setting import (
     OUT,
@@ -17,7 +18,6 @@ from vfio_p2p.plans.setting import (
 )
 from vfio_p2p.scenario.load import profiles
 from vfio_p2p.variant import QEMU, VARIANTS, is_named_binary
-from vfio_p2p.where import SEALED
 
 Commands: TypeAlias = (
     "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -193,6 +193,19 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_kernel(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the testbed's kernel."""
+    parser.add_argument(
+        "--kernel",
+        type=VmKernel,
+        choices=list(VmKernel),
+        help="the kernel of the testbed's VM: Debian's, which need not be "
+        "compiled; our own, with IOMMUFD and DMA logging; or the same with "
+        "checks, which is slow (default: Debian's, and ours for scenarios "
+        "that need it)",
+    )
+
+
 def add_history(parser: argparse.ArgumentParser) -> None:
     """Add the option that says where results are kept."""
     parser.add_argument(
@@ -209,6 +222,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_place(parser)
     add_hosts(parser)
     add_device(parser)
+    add_kernel(parser)
     parser.add_argument(
         "--boot",
         action="store_true",
@@ -277,6 +291,7 @@ def setting(args: argparse.Namespace) -> Setting:
         hosts=args.hosts,
         driver=Driver(args.device),
         boot=args.boot,
+        kernel=args.kernel,
         profile=args.profile,
         seed=args.seed,
         seeds=_seeds(args),

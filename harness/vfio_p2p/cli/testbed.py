@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
 from vfio_p2p.devices import Driver
@@ -30,16 +31,20 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     image = actions.add_parser("image", help="build its image")
     options.add_device(image)
+    options.add_kernel(image)
     options.add_json(image)
-    image.set_defaults(request=lambda x: Driver(x.device), run=_image)
+    image.set_defaults(
+        request=lambda x: (Driver(x.device), x.kernel), run=_image
+    )
     tested = actions.add_parser(
         "selftest",
         help="p2psim's own test of what VFIO promises of a device",
         description="Build the test of the simulated device, run it in the "
         "outer VM, and print what it found.",
     )
+    options.add_kernel(tested)
     options.add_json(tested)
-    tested.set_defaults(request=lambda x: None, run=_selftest)
+    tested.set_defaults(request=lambda x: x.kernel, run=_selftest)
     _add_shell(actions)
 
 
@@ -53,6 +58,7 @@ def _add_shell(actions: options.Commands) -> None:
     )
     options.add_origin(parser)
     options.add_device(parser)
+    options.add_kernel(parser)
     parser.add_argument(
         "--variant",
         default="patched",
@@ -72,14 +78,16 @@ def _shell_request(args: argparse.Namespace) -> ShellRequest:
     return ShellRequest(
         origin=options.origin(args),
         driver=Driver(args.device),
+        kernel=args.kernel or VmKernel.DEBIAN,
         variant=args.variant,
         scenario=args.scenario,
     )
 
 
-def _image(wanted: Driver, context: Context) -> int:
+def _image(wanted: tuple[Driver, VmKernel | None], context: Context) -> int:
+    driver, kernel = wanted
     with context.reporter() as reporter:
-        image = build_image(wanted, reporter)
+        image = build_image(driver, kernel or VmKernel.DEBIAN, reporter)
     if context.json:
         context.show_json(
             {"format": 1, "key": image.key, "path": str(image.path)}
@@ -89,9 +97,9 @@ def _image(wanted: Driver, context: Context) -> int:
     return 0
 
 
-def _selftest(wanted: None, context: Context) -> int:
+def _selftest(wanted: VmKernel | None, context: Context) -> int:
     with context.reporter() as reporter:
-        tested = selftest(reporter)
+        tested = selftest(wanted or VmKernel.DEBIAN, reporter)
     return show_selftest(tested, context)
 
 
@@ -99,7 +107,7 @@ def show_selftest(tested: SelfTested, context: Context) -> int:
     """Print what the selftest found.
 
     :param tested: The result.
-    :param context: Where it is printed.
+    :param context: PlaceChoice it is printed.
     :return: The exit code.
     """
     found, verdict = tested.found, tested.verdict

@@ -17,6 +17,7 @@ from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.compiler import Compiler, call
 from vfio_p2p.places.sealed.cpio import Layer
 from vfio_p2p.places.sealed.drivers import build_module, module_sources
+from vfio_p2p.places.sealed.kernel import headers_of
 from vfio_p2p.places.sealed.kit import Kit
 
 # Their own modules are compiled from p2psim's sources, too.
@@ -51,7 +52,9 @@ def build_modules(
     sources = lab_sources(wanted)
     built: dict[str, bytes] = {}
     for name in wanted:
-        built |= build_module(name, sources, kit, compiler, folder)
+        built |= build_module(
+            name, sources, headers_of(kit), compiler, folder
+        )
     return built
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from vfio_p2p.choice import SEALED, PlaceChoice
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import UsageError
 from vfio_p2p.places.cache import CachedPlace
@@ -11,7 +12,6 @@ from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S, EquippedPlace, ExactPlace, Place
 from vfio_p2p.places.sealed.place import SealedPlace
 from vfio_p2p.qemu.program import Programs
-from vfio_p2p.where import SEALED, Where
 
 __all__ = [
     "LIMIT_S",
@@ -27,7 +27,7 @@ __all__ = [
 PLACES = (SEALED,)
 
 
-def open_place(where: Where, programs: Programs) -> Place:
+def open_place(where: PlaceChoice, programs: Programs) -> Place:
     """Open a place; `Place.check` then says whether it can be used.
 
     :param where: Which one.
@@ -38,7 +38,9 @@ def open_place(where: Where, programs: Programs) -> Place:
     """
     name = where.name
     if name == SEALED:
-        return SealedPlace(where.driver, programs, boot=where.boot)
+        return SealedPlace(
+            where.driver, programs, boot=where.boot, kernel=where.kernel
+        )
     if where.driver is not Driver.P2PSIM:
         raise UsageError(
             f"--device {where.driver} is for the testbed: {name} has real "
@@ -49,6 +51,12 @@ def open_place(where: Where, programs: Programs) -> Place:
         raise UsageError(
             f"--boot is for the testbed: {name} has real hosts",
             f"Leave out --boot, or --at {name}.",
+        )
+    if where.kernel:
+        raise UsageError(
+            f"--kernel is for the testbed: {name} has the kernels of its "
+            "hosts",
+            f"Leave out --kernel, or --at {name}.",
         )
     # Only real devices need the code for hosts.
     from vfio_p2p.places.hosts.place import RealPlace

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
@@ -75,9 +76,11 @@ class CachedPlace:
         """See that the place can be used; see `Place.check`."""
         self._place.check()
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(
+        self, progress: Progress, scenarios: Iterable[Scenario] = ()
+    ) -> None:
         """Make the place ready; see `Place.prepare`."""
-        self._place.prepare(progress)
+        self._place.prepare(progress, scenarios)
 
     def refusal(self, scenario: Scenario) -> str:
         """Say what the place says; see `Place.refusal`."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -50,10 +50,13 @@ class Place(Protocol):
         :raise InputError: When the place cannot be used.
         """
 
-    def prepare(self, progress: Progress) -> None:
-        """Make what all jobs need; the first time this may take minutes.
+    def prepare(
+        self, progress: Progress, scenarios: Iterable[Scenario] = ()
+    ) -> None:
+        """Make what jobs need; the first time this may take minutes.
 
         :param progress: Told of each step.
+        :param scenarios: The scenarios of the jobs.
         :raise HostError: When a part cannot be downloaded.
         :raise BuildError: When a part does not build.
         """

@@ -22,7 +22,7 @@ from vfio_p2p.foreign import format_in
 from vfio_p2p.machine.files import exclusive_if_free, remove, unused
 from vfio_p2p.machine.temporary import PREFIX
 from vfio_p2p.paths import cache_dir
-from vfio_p2p.places.sealed import image, snapshot
+from vfio_p2p.places.sealed import image, kernel, snapshot
 from vfio_p2p.places.sealed.kit import PACKAGES
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu import abilities
@@ -47,6 +47,7 @@ class CacheKind(StrEnum):
     DOWNLOADS = "downloads"     # QEMU tarballs
     DEBS = "debs"               # Debian packages
     APT = "apt"                 # indexes of Debian's archive
+    KERNELS = "kernels"         # the testbed's own kernels
     KITS = "kits"               # the parts of the testbed, unpacked
     IMAGES = "images"           # the testbed's kernel and initramfs
     SNAPSHOTS = "snapshots"     # the testbed's VM, booted
@@ -155,6 +156,9 @@ _SHELVES = (
     _Shelf(CacheKind.APT, "apt/*", "{path}/lock"),
     _Shelf(CacheKind.KITS, "testbed/kits/*", "{path}.lock", PACKAGES),
     _Shelf(CacheKind.KITS, "testbed/linux/*", "{path}.lock"),
+    _Shelf(
+        CacheKind.KERNELS, "testbed/kernels/*", "{path}.lock", kernel.FILES
+    ),
     _Shelf(CacheKind.IMAGES, "testbed/images/*", "{path}.lock", image.FILES),
     _Shelf(
         CacheKind.SNAPSHOTS, "testbed/snapshots/*", "{path}.lock",

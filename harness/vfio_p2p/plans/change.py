@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from vfio_p2p.choice import SEALED
 from vfio_p2p.errors import BuildError, SkipError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.bearing import bearing_of, scenarios_for
@@ -34,7 +35,6 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Patch, Variant, parse_variant
 from vfio_p2p.series.pile import changed_files, patches_of_file
 from vfio_p2p.side import Side
-from vfio_p2p.where import SEALED
 
 # The newest release that Debian has as a source, and A, if none is named.
 BASE = "v10.2"
@@ -53,7 +53,7 @@ class ChangeRequest:
     :param scenarios: The names or files of the scenarios; empty means those
         that the changed files bear on.
     :param origin: The source; without any, it is that of Debian for `BASE`.
-    :param setting: Where and how the runs are made.
+    :param setting: PlaceChoice and how the runs are made.
     """
 
     patches: tuple[Path, ...]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.choice import SEALED
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import UsageError
 from vfio_p2p.oracle.verdict import Verdict
@@ -38,7 +39,6 @@ from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Followup, load_followups, parse_variant
 from vfio_p2p.verdict.assess import Assessment, assess
-from vfio_p2p.where import SEALED
 
 
 def validate_followups(

@@ -14,6 +14,7 @@ from vfio_p2p.bundle.manifest import Inputs, MadeOf, ProgramInput
 from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import check_replaceable, claimed
+from vfio_p2p.choice import SEALED, PlaceChoice, VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import BundleError, HostError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
@@ -25,7 +26,6 @@ from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.qemu import Source
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.side import Side
-from vfio_p2p.where import SEALED, Where
 
 _SOURCE = "made_of.source"
 _PATCHES = "made_of.patches"
@@ -125,10 +125,11 @@ def _prepared(
             "Only sealed runs can be repeated to the byte.",
         )
     place = workshop.place(
-        Where(
+        PlaceChoice(
             request.at,
             _driver(known, recorded.place.driver),
             boot=not recorded.place.snapshot,
+            kernel=_kernel(known, recorded.place.kernel_kind),
         )
     )
     if not isinstance(place, ExactPlace):
@@ -138,7 +139,7 @@ def _prepared(
         )
     place.check()
     task = reporter.task(place.name)
-    place.prepare(task)
+    place.prepare(task, [known.scenario])
     task.end("ready")
     job = Job.of(
         recorded.source,
@@ -168,6 +169,16 @@ def _driver(known: Bundle, name: str) -> Driver:
     except ValueError:
         raise BundleError(
             f"{known.path}: there is no driver named {name!r}",
+            "Use the vfio-p2p that wrote the bundle, or a newer one.",
+        ) from None
+
+
+def _kernel(known: Bundle, name: str) -> VmKernel:
+    try:
+        return VmKernel(name)
+    except ValueError:
+        raise BundleError(
+            f"{known.path}: there is no kernel named {name!r}",
             "Use the vfio-p2p that wrote the bundle, or a newer one.",
         ) from None
 

@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vfio_p2p.choice import SEALED, PlaceChoice, VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import UsageError
-from vfio_p2p.where import SEALED, Where
 
 SEED = 42
 OUT = Path("out")
@@ -48,6 +48,8 @@ class Setting:
     :param driver: The kernel module whose devices QEMU is given.
     :param boot: Whether each run in the testbed boots a VM, rather than
         going on from a snapshot.
+    :param kernel: The kernel of the testbed's VM; None takes for each
+        scenario the first one that has what it needs.
     :param profile: The name or file of a latency profile that replaces the
         latencies of the scenarios; None keeps those.
     :param seed: The seed of the first run of each kind.
@@ -64,6 +66,7 @@ class Setting:
     hosts: Path | None = None
     driver: Driver = Driver.P2PSIM
     boot: bool = False
+    kernel: VmKernel | None = None
     profile: str | None = None
     seed: int = SEED
     seeds: int = 1
@@ -73,9 +76,11 @@ class Setting:
     history: Path | None = None
 
     @property
-    def where(self) -> Where:
-        """Where the runs are made."""
-        return Where(self.at, self.driver, self.hosts, self.boot)
+    def where(self) -> PlaceChoice:
+        """PlaceChoice the runs are made."""
+        return PlaceChoice(
+            self.at, self.driver, self.hosts, self.boot, self.kernel
+        )
 
     @property
     def every_seed(self) -> range:

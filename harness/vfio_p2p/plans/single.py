@@ -103,7 +103,7 @@ def run_one(
     job = job_between(ready[0], ready[-1], scenario, setting.seed)
     check_abilities([job], workshop, {scenario.name: request.scenario})
     cell = Cell(job)
-    workshop.prepare(setting, reporter)
+    workshop.prepare(setting, reporter, [scenario])
     waiting = partial(
         reporter.task("run"), 0, 0, "waiting for another vfio-p2p"
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.oracle.verdict import Verdict
@@ -23,15 +24,20 @@ from vfio_p2p.qemu.program import Program
 from vfio_p2p.scenario.model import Scenario
 
 
-def build_image(driver: Driver, reporter: Reporter = SILENT) -> Image:
+def build_image(
+    driver: Driver,
+    kernel: VmKernel = VmKernel.DEBIAN,
+    reporter: Reporter = SILENT,
+) -> Image:
     """Build the image of the outer VM, or find it in the cache.
 
     :param driver: The kernel module whose devices it has.
+    :param kernel: The kernel that it has.
     :raise HostError: When a package cannot be downloaded.
     :raise BuildError: When the module does not build.
     """
     task = reporter.task("testbed")
-    image = get_image(task, driver)
+    image = get_image(task, driver, kernel)
     task.end("ready")
     return image
 
@@ -53,14 +59,17 @@ class SelfTested:
         return Verdict.FAIL if self.found.failed else Verdict.PASS
 
 
-def selftest(reporter: Reporter = SILENT) -> SelfTested:
+def selftest(
+    kernel: VmKernel = VmKernel.DEBIAN, reporter: Reporter = SILENT
+) -> SelfTested:
     """Run p2psim's own test of what VFIO promises of a device.
 
+    :param kernel: The kernel of the VM.
     :raise BuildError: When it does not build.
     :raise TestbedError: When it does not come to its end.
     """
     task = reporter.task("selftest")
-    found, console = run_selftest(task)
+    found, console = run_selftest(task, kernel)
     task.end("done")
     return SelfTested(found, console)
 
@@ -71,12 +80,14 @@ class ShellRequest:
 
     :param origin: The source.
     :param driver: The kernel module whose devices there are.
+    :param kernel: The kernel of the VM.
     :param variant: The tree of the QEMU that is taken along.
     :param scenario: The scenario that is taken along.
     """
 
     origin: Origin = Origin()
     driver: Driver = Driver.P2PSIM
+    kernel: VmKernel = VmKernel.DEBIAN
     variant: str = "patched"
     scenario: str = "two-devices"
 
@@ -129,5 +140,5 @@ def prepare_shell(
     chosen = choose(request.origin, reporter, workshop)
     (variant,) = choose_variants(chosen, [request.variant], workshop)
     (made,) = build_all(chosen.source, [variant], reporter, workshop)
-    image = build_image(request.driver, reporter)
+    image = build_image(request.driver, request.kernel, reporter)
     return Shell(get_outer(image.kit), image, Program.of(made), scenario)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.choice import SEALED
 from vfio_p2p.errors import UsageError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.ends import (
@@ -42,7 +43,6 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import default_base
 from vfio_p2p.side import Side
 from vfio_p2p.verdict.assess import NOT_ALIKE, Assessment
-from vfio_p2p.where import SEALED
 
 SCENARIOS = ("one-device", "two-devices")
 
@@ -62,7 +62,7 @@ class VersionsRequest:
     """A request to migrate between QEMUs of different releases.
 
     :param origin: The source of the variants that name no base.
-    :param setting: Where and how the runs are made.
+    :param setting: PlaceChoice and how the runs are made.
     :param names: The QEMUs, as `vfio_p2p.plans.ends.parse_end` reads them;
         empty means the usual ones.
     :param machine: The machine type of all runs.  None is the newest that

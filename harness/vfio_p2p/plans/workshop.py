@@ -16,6 +16,7 @@ from typing import Protocol
 
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.write import claimed
+from vfio_p2p.choice import PlaceChoice
 from vfio_p2p.errors import UsageError
 from vfio_p2p.places import (
     CachedPlace,
@@ -33,10 +34,10 @@ from vfio_p2p.qemu.abilities import Abilities, abilities_of
 from vfio_p2p.qemu.binary import find_binary
 from vfio_p2p.qemu.debian import debian_root, newest_release
 from vfio_p2p.qemu.program import KnownPrograms, Program
+from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Patch, Variant, apply_patches
 from vfio_p2p.side import Side
 from vfio_p2p.variant import DEBIAN, INSTALLED, QEMU
-from vfio_p2p.where import Where
 
 
 class Workshop(Protocol):
@@ -75,7 +76,7 @@ class Workshop(Protocol):
         :raise SourceError: When it does not run on this machine.
         """
 
-    def place(self, where: Where) -> Place:
+    def place(self, where: PlaceChoice) -> Place:
         """Open a place that knows the programs, without a cache.
 
         :raise UsageError: When there is no such place.
@@ -130,9 +131,15 @@ class Workshop(Protocol):
         :raise UsageError: When it does not answer.
         """
 
-    def prepare(self, setting: Setting, reporter: Reporter) -> None:
+    def prepare(
+        self,
+        setting: Setting,
+        reporter: Reporter,
+        scenarios: Sequence[Scenario],
+    ) -> None:
         """Make the place ready; otherwise, `run` does so.
 
+        :param scenarios: The scenarios that are going to run there.
         :raise HostError: When it cannot be made ready.
         """
 
@@ -150,7 +157,7 @@ class Local:
 
     def __init__(self) -> None:
         self._programs = KnownPrograms()
-        self._ready: dict[Where, Place] = {}
+        self._ready: dict[PlaceChoice, Place] = {}
 
     def find_source(
         self,
@@ -183,7 +190,7 @@ class Local:
         """See `Workshop.program`."""
         return self._programs.add(Program.of(build))
 
-    def place(self, where: Where) -> Place:
+    def place(self, where: PlaceChoice) -> Place:
         """See `Workshop.place`."""
         return open_place(where, self._programs)
 
@@ -238,13 +245,18 @@ class Local:
         found = self._programs.find(what)
         return tuple(sorted(abilities_of(found.argv, found.content).machines))
 
-    def prepare(self, setting: Setting, reporter: Reporter) -> None:
+    def prepare(
+        self,
+        setting: Setting,
+        reporter: Reporter,
+        scenarios: Sequence[Scenario],
+    ) -> None:
         """See `Workshop.prepare`."""
-        if setting.where in self._ready:
-            return
-        place = self.place(setting.where)
+        place = self._ready.get(setting.where)
+        if place is None:
+            place = self.place(setting.where)
         task = reporter.task(place.name)
-        place.prepare(task)
+        place.prepare(task, scenarios)
         task.end("ready")
         self._ready[setting.where] = place
 
@@ -252,7 +264,7 @@ class Local:
         self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
     ) -> list[CellResult]:
         """See `Workshop.run`."""
-        self.prepare(setting, reporter)
+        self.prepare(setting, reporter, [x.job.scenario for x in cells])
         place = self._ready[setting.where]
         if place.exact:
             place = CachedPlace(place, rerun=setting.rerun)

@@ -4,7 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -168,7 +174,9 @@ class RealPlace:
             await self._check_machines()
         return found
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(
+        self, progress: Progress, scenarios: Iterable[Scenario] = ()
+    ) -> None:
         """Find the firmware in the cache, or make it."""
         self._firmware = firmware_files(progress)
 

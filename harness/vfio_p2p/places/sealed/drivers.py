@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vfio_p2p import resources
@@ -87,7 +87,7 @@ def driver_sources(
 def build_module(
     module: str,
     sources: Mapping[str, Path],
-    kit: Kit,
+    kernel: Sequence[str],
     compiler: Compiler,
     folder: Path,
     products: tuple[str, ...] = (),
@@ -96,7 +96,8 @@ def build_module(
 
     :param module: Its name, which is that of its folder in the sources.
     :param sources: Paths by name, as of `module_sources`.
-    :param kit: Has the headers of the kernel.
+    :param kernel: The variables of images/p2psim/Makefile that say for which
+        kernel it is.
     :param compiler: What compiles it.
     :param folder: A folder to work in; nothing stays there.
     :param products: The modules that are built; by default, the one.
@@ -112,8 +113,7 @@ def build_module(
         call(
             [
                 *("make", "OUT=build", "W=", f"MODULE={module}"),
-                f"HEADERS={kit.root.resolve()}",
-                f"VERSION={kit.release}",
+                *kernel,
             ],
             work,
             cache_dir() / "testbed" / f"{module}.log",

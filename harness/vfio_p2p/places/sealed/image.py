@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p import resources
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.foreign import read_listing
@@ -27,6 +28,7 @@ from vfio_p2p.places.sealed.drivers import (
     build_module,
     driver_sources,
 )
+from vfio_p2p.places.sealed.kernel import VMLINUX, KernelBuild, get_kernel
 from vfio_p2p.places.sealed.kit import (
     LOADER,
     ImageRecipe,
@@ -38,11 +40,16 @@ from vfio_p2p.places.sealed.kit import (
 from vfio_p2p.places.sealed.modules import PACKAGE, modules_inside
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.scenario.argv import HEARTBEAT
+from vfio_p2p.scenario.needs import Need
 
 _FORMAT = 6
 FILES = "image.json"
 _LIBRARIES = "lib/x86_64-linux-gnu"
 _PYTHON = "usr/lib/python{}"
+# What QEMU starts, by whether it is to be decompressed.
+_KERNELS = ("vmlinuz", VMLINUX)
+# QEMU's iommufd asks for this; see images/p2psim/README.md.
+_OPTIONS = {Driver.P2PSIM: " mdev=1"}
 _GUEST = ("Makefile", "guest.c", "guest.ld", "start.S")
 
 
@@ -55,6 +62,7 @@ class Image:
     :param files: The SHA-256 of its files, by name.
     :param kit: The kit that it was made from.
     :param driver: The kernel module that provides its devices.
+    :param kernel_kind: Which of the kernels it has.
     :param kernel_package: The name and the version of its kernel's package.
     :param compiler: The version of the compiler of the driver.
     """
@@ -64,13 +72,14 @@ class Image:
     files: dict[str, str]
     kit: Kit
     driver: Driver = Driver.P2PSIM
+    kernel_kind: VmKernel = VmKernel.DEBIAN
     kernel_package: str = ""
     compiler: str = ""
 
     @property
     def kernel(self) -> Path:
         """The file of the kernel."""
-        return self.path / "vmlinuz"
+        return self.path / _KERNELS[self.kernel_kind is not VmKernel.DEBIAN]
 
     @property
     def initramfs(self) -> Path:
@@ -89,6 +98,7 @@ class ImageParts:
 
     :param recipe: The recipe.
     :param kit: The packages and wheels.
+    :param kernel: The kernel.
     :param driver: The kernel module that provides the devices.
     :param sources: The files that this module is compiled from, by name.
     :param compiler: What compiles it.
@@ -96,27 +106,34 @@ class ImageParts:
 
     recipe: ImageRecipe
     kit: Kit
+    kernel: KernelBuild
     driver: Driver
     sources: Mapping[str, Path]
     compiler: Compiler
 
 
 def get_image(
-    progress: Progress = silent, driver: Driver = Driver.P2PSIM
+    progress: Progress = silent,
+    driver: Driver = Driver.P2PSIM,
+    kernel: VmKernel = VmKernel.DEBIAN,
 ) -> Image:
     """Find the image in the cache, or build it.
 
     :param progress: Told of each step.
     :param driver: The kernel module that is to provide its devices.
+    :param kernel: The kernel that it is to have.
     :raise HostError: When a package is not available.
     :raise BuildError: When the driver does not build.
     :raise MissingToolError: When the machine has no make.
     """
     recipe = read_recipe()
     kit = get_kit(recipe, progress)
-    sources = driver_sources(driver, recipe, kit, progress)
     with compiler(recipe, kit) as tools:
-        parts = ImageParts(recipe, kit, driver, sources, tools)
+        built = get_kernel(kernel, recipe, kit, tools, progress)
+        sources: Mapping[str, Path] = {}
+        if driver not in built.drivers:
+            sources = driver_sources(driver, recipe, kit, progress)
+        parts = ImageParts(recipe, kit, built, driver, sources, tools)
         key = image_key(parts, modules_inside(resources.resource()))
         path = cache_dir() / "testbed" / "images" / key
         with exclusive(path.with_name(f"{key}.lock")):
@@ -136,15 +153,8 @@ def get_image(
                         msgspec.json.encode(files)
                     )
                 used(path)
-    kernel = f"linux-image-{kit.release}"
     return Image(
-        key,
-        path,
-        files,
-        kit,
-        driver,
-        f"{kernel} {kit.packages[kernel]}",
-        tools.version,
+        key, path, files, kit, driver, kernel, built.package, tools.version
     )
 
 
@@ -180,6 +190,8 @@ def image_key(parts: ImageParts, modules: Mapping[str, bytes]) -> str:
         parts.driver,
         parts.recipe,
         parts.kit.path.name,
+        parts.kernel.kernel,
+        parts.kernel.key,
         parts.compiler.version,
     )
     digest.update(msgspec.json.encode(made_of))
@@ -203,8 +215,10 @@ def _build(
 ) -> None:
     steps = 4
     recipe, kit = parts.recipe, parts.kit
-    shutil.copy(kit.root / "boot" / f"vmlinuz-{kit.release}",
-                folder / "vmlinuz")
+    kernel = parts.kernel.kernel
+    shutil.copy(
+        parts.kernel.boot, folder / _KERNELS[kernel is not VmKernel.DEBIAN]
+    )
     layer = Layer()
     layer.add("init", (recipe_folder() / "init").read_bytes(), True)
     for name in ("proc", "sys", "dev", "tmp", "usr/bin"):
@@ -212,15 +226,7 @@ def _build(
     layer.add("bin/busybox", kit.find("bin/busybox").read_bytes(), True)
     progress(0, steps, "testbed: modules")
     layer.add("modules/driver", parts.driver.encode())
-    built = build_module(
-        parts.driver.value,
-        parts.sources,
-        kit,
-        parts.compiler,
-        folder,
-        MODULES[parts.driver],
-    )
-    _add_modules(layer, parts, built)
+    _add_modules(layer, parts, _driver(folder, parts))
     progress(1, steps, "testbed: guest")
     guest = build_guest(folder, parts.compiler)
     layer.add(f"usr/share/seabios/{HEARTBEAT}", guest)
@@ -241,9 +247,40 @@ def _build(
     progress(4, steps, "testbed: image")
 
 
+def _driver(folder: Path, parts: ImageParts) -> dict[str, bytes]:
+    """Return the modules of the driver; they are compiled if need be."""
+    if ready := parts.kernel.drivers.get(parts.driver):
+        return {name: path.read_bytes() for name, path in ready.items()}
+    return build_module(
+        parts.driver.value,
+        parts.sources,
+        parts.kernel.make,
+        parts.compiler,
+        folder,
+        MODULES[parts.driver],
+    )
+
+
 def _add_modules(
-    layer: Layer, parts: ImageParts, built: dict[str, bytes]
+    layer: Layer, parts: ImageParts, built: Mapping[str, bytes]
 ) -> None:
+    wanted: tuple[str, ...] = ()
+    if parts.kernel.kernel is VmKernel.DEBIAN:
+        wanted = _add_debian_modules(layer, parts)
+    for name, data in built.items():
+        layer.add(f"modules/{name}.ko", data)
+    options = ""
+    if Need.IOMMUFD in parts.kernel.kernel.offers:
+        options = _OPTIONS.get(parts.driver, "")
+    order = "".join(
+        f"{name}{options if name == parts.driver else ''}\n"
+        for name in (*wanted, *built)
+    )
+    layer.add("modules/order", order.encode())
+
+
+def _add_debian_modules(layer: Layer, parts: ImageParts) -> tuple[str, ...]:
+    """Add what the driver needs of Debian's modules; return their names."""
     recipe, kit = parts.recipe, parts.kit
     tree = kit.find(f"lib/modules/{kit.release}")
     wanted = (*recipe.modules, *recipe.driver_modules.get(parts.driver, ()))
@@ -254,10 +291,7 @@ def _add_modules(
         layer.add(f"modules/{name}.ko", lzma.decompress(
             found[0].read_bytes()
         ))
-    for name, data in built.items():
-        layer.add(f"modules/{name}.ko", data)
-    order = "".join(f"{name}\n" for name in (*wanted, *built))
-    layer.add("modules/order", order.encode())
+    return wanted
 
 
 def _guest_sources() -> list[Path]:

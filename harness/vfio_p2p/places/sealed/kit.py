@@ -35,7 +35,6 @@ LOADER = "ld-linux-x86-64.so.2"
 class Mtty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The sources of mtty: a table of images/testbed/testbed.toml."""
 
-    package: str
     files: tuple[str, ...]
 
 
@@ -57,7 +56,17 @@ class ImageRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compiler_packages: tuple[str, ...]
     tool_libraries: tuple[str, ...]
     tools: dict[str, str]
+    source_package: str
+    kernel_without: tuple[str, ...]
     mtty: Mtty
+
+    def linux_package(self, kit: Kit) -> str:
+        """Return the package with the source of the kit's kernel.
+
+        :param kit: The kit.
+        """
+        series = ".".join(kit.release.split(".")[:2])
+        return self.source_package.format(series=series)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,7 @@ def linux_files(
     :raise NoSpaceError: When the disk is too full.
     """
     version = kit.packages[f"linux-image-{kit.release}"]
-    series = ".".join(kit.release.split(".")[:2])
-    package = recipe.mtty.package.format(series=series)
+    package = recipe.linux_package(kit)
     wanted = msgspec.json.encode((package, version, recipe.mtty.files))
     key = hashlib.sha256(wanted).hexdigest()[:32]
     path = cache_dir() / "testbed" / "linux" / key
@@ -48,7 +47,7 @@ def linux_files(
         if not used(path):
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
                 progress(0, 2, f"testbed: {package}")
-                archive = _download(recipe, kit, package, version)
+                archive = download_linux(recipe, kit)
                 progress(1, 2, "testbed: mtty's sources")
                 _extract(archive, recipe.mtty.files, partial)
                 progress(2, 2, "testbed: mtty's sources")
@@ -56,9 +55,15 @@ def linux_files(
     return sorted(path.iterdir())
 
 
-def _download(
-    recipe: ImageRecipe, kit: Kit, package: str, version: str
-) -> Path:
+def download_linux(recipe: ImageRecipe, kit: Kit) -> Path:
+    """Find the package of Linux's source in the cache, or download it.
+
+    :param recipe: Names the package.
+    :param kit: Has the kernel; the source must have its version.
+    :raise HostError: When it is not available, or only for another kernel.
+    """
+    version = kit.packages[f"linux-image-{kit.release}"]
+    package = recipe.linux_package(kit)
     apt = AptRoot.open(recipe.suites)
     found = apt.resolve_packages([package])[package]
     if found != version:

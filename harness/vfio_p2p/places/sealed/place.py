@@ -8,8 +8,10 @@ power-off, and nothing crosses in between.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +19,7 @@ from vfio_p2p.bundle.manifest import RESULT, SCENARIO
 from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import seal, writing
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.machine.files import room_for, write_whole
@@ -52,7 +55,7 @@ _NEEDED_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Testbed:
-    """What all runs of a sealed place share.
+    """What all runs with one kernel share.
 
     :param image: The image of the VM.
     :param outer: The QEMU that runs it.
@@ -65,6 +68,9 @@ class Testbed:
     snapshot: Snapshot | None = None
 
 
+NO_TESTBEDS: Mapping[VmKernel, Testbed] = {}
+
+
 class SealedPlace:
     """A VM with a real kernel and real VFIO devices, on an emulated CPU.
 
@@ -72,8 +78,10 @@ class SealedPlace:
     :param programs: Finds the programs that jobs name.
     :param boot: Whether each run boots a VM, even if it could go on from a
         snapshot.
-    :param testbed: What all runs share; by default, `prepare` finds it in
-        the cache, or makes it.
+    :param kernel: The kernel; None takes for each scenario the first one that
+        has what it needs.
+    :param testbeds: What runs share, by kernel; what is not there, `prepare`
+        finds in the cache, or makes.
     """
 
     name = "sealed"
@@ -86,26 +94,40 @@ class SealedPlace:
         programs: Programs,
         *,
         boot: bool = False,
-        testbed: Testbed | None = None,
+        kernel: VmKernel | None = None,
+        testbeds: Mapping[VmKernel, Testbed] = NO_TESTBEDS,
     ) -> None:
         self._driver = driver
         self._programs = programs
         self._boot = boot or not can_be_saved(driver)
-        self._testbed = testbed
+        self._kernel = kernel
+        self._testbeds = dict(testbeds)
 
     def check(self) -> None:
         """Check nothing: all that is needed is in the kit; see `Place`."""
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(
+        self, progress: Progress, scenarios: Iterable[Scenario] = ()
+    ) -> None:
         """Find the testbed in the cache, or make it; see `Place.prepare`.
 
         :raise TestbedError: When the VM does not boot, or cannot be saved.
         """
-        self._ready(progress)
+        playable = [x for x in scenarios if not self.refusal(x)]
+        for kernel in dict.fromkeys(map(self._kernel_for, playable)):
+            self._ready(kernel, progress)
+
+    def _kernel_for(self, scenario: Scenario) -> VmKernel:
+        return self._kernel or VmKernel.for_needs(scenario.needed)
 
     def refusal(self, scenario: Scenario) -> str:
-        """Refuse what only PCI functions can play; see `Place`."""
+        """Refuse what the kernel or the devices cannot play; see `Place`."""
+        kernel = self._kernel_for(scenario)
+        if missing := scenario.needed - kernel.offers:
+            return f"the kernel {kernel} has no {', '.join(sorted(missing))}"
         if self._driver is Driver.P2PVF:
+            if kernel is not VmKernel.DEBIAN:
+                return f"the kernel {kernel} has no PCI functions"
             return ""
         for device in scenario.devices:
             if scenario.vfio_properties({}, device).get(_MAPPING) == "off":
@@ -121,7 +143,7 @@ class SealedPlace:
 
     def provenance(self, job: Job) -> SealedProvenance:
         """Tell what the testbed contributes; see `ExactPlace`."""
-        testbed = self._ready(silent)
+        testbed = self._ready(self._kernel_for(job.scenario), silent)
         image, outer = testbed.image, testbed.outer
         return SealedProvenance(
             image=image.files,
@@ -130,6 +152,7 @@ class SealedPlace:
             arguments=sealed_arguments(job.seed, image.driver),
             snapshot=testbed.snapshot.digest if testbed.snapshot else "",
             driver=image.driver,
+            kernel_kind=image.kernel_kind,
             kernel=image.kernel_package,
             compiler=image.compiler,
         )
@@ -156,7 +179,7 @@ class SealedPlace:
             try:
                 with made() as mailbox:
                     send(mailbox, files, job.seed)
-                    await self._run_vm(job.seed, mailbox, work, limit_s)
+                    await self._run_vm(job, mailbox, work, limit_s)
                     _take(mailbox, partial)
             except TestbedError as err:
                 raise TestbedError(
@@ -169,26 +192,25 @@ class SealedPlace:
         return open_bundle(out)
 
     async def _run_vm(
-        self, seed: int, mailbox: IO[bytes], work: Path, limit_s: float
+        self, job: Job, mailbox: IO[bytes], work: Path, limit_s: float
     ) -> None:
-        testbed = self._ready(silent)
-        image, outer = testbed.image, testbed.outer
+        testbed = self._ready(self._kernel_for(job.scenario), silent)
+        run = partial(run_booted, testbed.outer, testbed.image)
         if testbed.snapshot:
-            await run_restored(
-                outer, image, testbed.snapshot, seed, mailbox, work, limit_s
+            run = partial(
+                run_restored, testbed.outer, testbed.image, testbed.snapshot
             )
-        else:
-            await run_booted(outer, image, seed, mailbox, work, limit_s)
+        await run(job.seed, mailbox, work, limit_s)
 
-    def _ready(self, progress: Progress) -> Testbed:
-        if self._testbed is None:
-            image = get_image(progress, self._driver)
+    def _ready(self, kernel: VmKernel, progress: Progress) -> Testbed:
+        if kernel not in self._testbeds:
+            image = get_image(progress, self._driver, kernel)
             outer = get_outer(image.kit)
             snapshot = None
             if not self._boot:
                 snapshot = get_snapshot(image, outer, progress)
-            self._testbed = Testbed(image, outer, snapshot)
-        return self._testbed
+            self._testbeds[kernel] = Testbed(image, outer, snapshot)
+        return self._testbeds[kernel]
 
 
 def _files(program: Program) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_p2p import resources
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.errors import TestbedError
 from vfio_p2p.machine.files import room_for, write_whole
 from vfio_p2p.paths import cache_dir
@@ -55,18 +56,21 @@ class SelfTest:
 
 
 def run_selftest(
-    progress: Progress = silent, limit_s: float = LIMIT_S
+    progress: Progress = silent,
+    kernel: VmKernel = VmKernel.DEBIAN,
+    limit_s: float = LIMIT_S,
 ) -> tuple[SelfTest, Path]:
     """Build the selftest, and run it in the testbed.
 
     :param progress: Told of each step.
+    :param kernel: The kernel of the VM.
     :param limit_s: The limit in seconds of the host's time.
     :return: The result, and the file with the whole output.
     :raise BuildError: When the selftest does not build.
     :raise TestbedError: When the selftest does not reach its end.
     :raise NoSpaceError: When the disk is too full.
     """
-    image = get_image(progress)
+    image = get_image(progress, kernel=kernel)
     parent = cache_dir() / "testbed"
     kept = cache_dir() / "logs" / "selftest.console.txt"
     with (

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vfio_p2p.bundle.manifest import ProgramInput
 from vfio_p2p.bundle.read import open_bundle
+from vfio_p2p.choice import SEALED
 from vfio_p2p.errors import HarnessError, HostError, UsageError
 from vfio_p2p.history.database import Entry, default_path
 from vfio_p2p.machine.temporary import temporary_folder
@@ -34,7 +35,6 @@ from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.scenario.load import load
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.variant import QEMU
-from vfio_p2p.where import SEALED
 
 _FEWEST = 2
 

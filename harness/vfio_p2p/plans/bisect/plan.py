@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vfio_p2p.choice import SEALED, PlaceChoice
 from vfio_p2p.errors import UsageError
 from vfio_p2p.history.database import Entry, default_path, open_history
 from vfio_p2p.places import open_place
@@ -24,7 +25,6 @@ from vfio_p2p.plans.setting import SEED
 from vfio_p2p.progress import SILENT, Reporter
 from vfio_p2p.qemu.program import KnownPrograms
 from vfio_p2p.scenario.load import load
-from vfio_p2p.where import SEALED, Where
 
 SCENARIO = "two-devices"
 
@@ -118,7 +118,7 @@ def check_place(name: str) -> None:
     :param name: The name of the place.
     :raise UsageError: When there is no such place, or it is not exact.
     """
-    place = open_place(Where(name), KnownPrograms())
+    place = open_place(PlaceChoice(name), KnownPrograms())
     if not place.exact:
         raise UsageError(
             f"figures of the place {name!r} are measured, not exact",

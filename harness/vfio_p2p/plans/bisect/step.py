@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from vfio_p2p.bundle.read import Bundle
+from vfio_p2p.choice import SEALED, PlaceChoice
 from vfio_p2p.errors import SourceError
 from vfio_p2p.history.database import Entry
 from vfio_p2p.history.entry import entry_of
@@ -23,7 +24,6 @@ from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
 from vfio_p2p.series.git import Revision
 from vfio_p2p.variant import STOCK
-from vfio_p2p.where import SEALED, Where
 
 # The tree is built as it is, whatever part of the series it contains.
 _AS_IT_IS = Variant(STOCK, ())
@@ -117,9 +117,9 @@ def measure(
     made = build(source, _AS_IT_IS, progress)
     program = Program.of(made)
     place = CachedPlace(
-        open_place(Where(probe.at), KnownPrograms([program]))
+        open_place(PlaceChoice(probe.at), KnownPrograms([program]))
     )
-    place.prepare(progress)
+    place.prepare(progress, [scenario])
     progress(0, 0, f"running {scenario.name}")
     path = home / "bundle"
     job = Job.of(program.what, scenario, probe.seed)

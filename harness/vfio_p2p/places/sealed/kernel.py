@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernels that the outer VM can have.
+
+Debian's needs no compiling, and has no IOMMUFD.  Our own is a small one from
+the same source, in Debian's archive; images/testbed/kernel says what is in
+it.  It is built when it is first needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from vfio_p2p.choice import VmKernel
+from vfio_p2p.devices import Driver
+from vfio_p2p.errors import BuildError, HostError, MissingToolError
+from vfio_p2p.foreign import read_listing
+from vfio_p2p.machine.files import exclusive, publishing, room_for, used
+from vfio_p2p.machine.process import bound, owned
+from vfio_p2p.machine.temporary import temporary_folder
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.places.sealed.compiler import Compiler, call
+from vfio_p2p.places.sealed.kit import ImageRecipe, Kit, recipe_folder
+from vfio_p2p.places.sealed.linux import download_linux
+from vfio_p2p.progress import Progress
+
+_FORMAT = 1
+FILES = "kernel.json"
+# A kernel as QEMU starts it by PVH, without decompressing it.
+VMLINUX = "vmlinux"
+_HEADERS = "headers"
+_MODULES = ("drivers/vfio/mdev/mdev.ko", "samples/vfio-mdev/mtty.ko")
+_FRAGMENTS = {VmKernel.OWN: ("own",), VmKernel.DEBUG: ("own", "debug")}
+_SHARED = ("configure.mk", "linux.patch")
+# Its source, and what is compiled.
+_NEEDED_BYTES = 4 << 30
+# For the progress alone; a kernel for debugging has as many.
+_OBJECTS = 900
+
+
+@dataclass(frozen=True)
+class KernelBuild:
+    """A kernel that is there.
+
+    :param kernel: Which one.
+    :param key: A hash of everything that it was made from.
+    :param boot: The file that QEMU starts.
+    :param make: Variables for images/p2psim/Makefile, to compile modules.
+    :param package: The name and the version of the package that it is from.
+    :param drivers: The modules of drivers that were built with it, by name.
+    """
+
+    kernel: VmKernel
+    key: str
+    boot: Path
+    make: tuple[str, ...]
+    package: str
+    drivers: Mapping[Driver, Mapping[str, Path]]
+
+
+def get_kernel(
+    kernel: VmKernel,
+    recipe: ImageRecipe,
+    kit: Kit,
+    tools: Compiler,
+    progress: Progress,
+) -> KernelBuild:
+    """Find a kernel in the kit or in the cache, or build it.
+
+    :param kernel: Which one.
+    :param recipe: Names the package of its source.
+    :param kit: Has Debian's kernel; ours has the same version.
+    :param tools: What compiles it.
+    :param progress: Told of each step.
+    :raise HostError: When its source is not available.
+    :raise BuildError: When it does not build.
+    :raise MissingToolError: When a program is missing.
+    :raise NoSpaceError: When the disk is too full.
+    """
+    if kernel is VmKernel.DEBIAN:
+        return _debian(kit)
+    package = recipe.linux_package(kit)
+    version = kit.packages[f"linux-image-{kit.release}"]
+    files = {
+        name: (recipe_folder() / "kernel" / name).read_bytes()
+        for name in (*_SHARED, *(f"{x}.config" for x in _FRAGMENTS[kernel]))
+    }
+    digest = hashlib.sha256(
+        msgspec.json.encode(
+            (_FORMAT, kernel, version, tools.version, kit.path.name)
+        )
+    )
+    for name, data in files.items():
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    key = digest.hexdigest()[:32]
+    path = cache_dir() / "testbed" / "kernels" / key
+    with exclusive(path.with_name(f"{key}.lock")):
+        if not (used(path) and _whole(path)):
+            with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
+                progress(0, 0, f"testbed: {package}")
+                archive = download_linux(recipe, kit)
+                with temporary_folder(path.parent) as work:
+                    _unpack(archive, work, recipe, progress)
+                    builder = _Builder(kernel, work, kit, tools, progress)
+                    builder.build(files, partial)
+                (partial / FILES).write_bytes(
+                    msgspec.json.encode(_digests(partial), order="sorted")
+                )
+            used(path)
+    return KernelBuild(
+        kernel,
+        key,
+        path / VMLINUX,
+        (f"KERNEL={path / _HEADERS}",),
+        f"{package} {version}",
+        {
+            Driver.MTTY: {
+                Path(x).stem: path / Path(x).name for x in _MODULES
+            }
+        },
+    )
+
+
+def headers_of(kit: Kit) -> tuple[str, ...]:
+    """Return the variables of a Makefile that say where headers are.
+
+    :param kit: A kit with Debian's headers of its kernel.
+    """
+    return (f"HEADERS={kit.root.resolve()}", f"VERSION={kit.release}")
+
+
+def _debian(kit: Kit) -> KernelBuild:
+    package = f"linux-image-{kit.release}"
+    return KernelBuild(
+        VmKernel.DEBIAN,
+        kit.path.name,
+        kit.root / "boot" / f"vmlinuz-{kit.release}",
+        headers_of(kit),
+        f"{package} {kit.packages[package]}",
+        {},
+    )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in (VMLINUX, *(Path(x).name for x in _MODULES))
+    }
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return read_listing(path / FILES) == _digests(path)
+    except OSError:
+        return False
+
+
+def _unpack(
+    archive: Path, work: Path, recipe: ImageRecipe, progress: Progress
+) -> None:
+    """Unpack the source in a package into a folder."""
+    progress(0, 0, "testbed: unpacking Linux")
+    # One program reads from the other, and no program reads the whole.
+    commands = (
+        ["dpkg-deb", "--fsys-tarfile", str(archive)],
+        ["tar", "-xO", "--wildcards", "./usr/src/linux-source-*.tar.xz"],
+        ["tar", "-xJ", "--strip-components=1", "-C", str(work),
+         *(f"--exclude={x}" for x in recipe.kernel_without)],
+    )  # fmt: skip
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in commands:
+            last = command is commands[-1]
+            running.append(
+                subprocess.Popen(
+                    bound(command),
+                    stdin=running[-1].stdout
+                    if running
+                    else subprocess.DEVNULL,
+                    stdout=None if last else subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
+    except FileNotFoundError as err:
+        raise MissingToolError(command[0], "dpkg, tar and xz-utils") from err
+    finally:
+        for process in running:
+            if process.stdout:
+                process.stdout.close()
+        statuses = [process.wait() for process in running]
+    if any(statuses):
+        raise HostError(
+            f"{archive} could not be unpacked",
+            "Check that there are the programs tar and xz. If so, remove the "
+            "file, and run the command again.",
+        )
+
+
+class _Builder:
+    """Builds a kernel in the folder of its source."""
+
+    def __init__(
+        self,
+        kernel: VmKernel,
+        tree: Path,
+        kit: Kit,
+        tools: Compiler,
+        progress: Progress,
+    ) -> None:
+        self._kernel = kernel
+        self._tree = tree
+        self._progress = progress
+        self._log = cache_dir() / "testbed" / f"kernel-{kernel}.log"
+        self._environment = {
+            **tools.environment,
+            # Whoever builds it, wherever and whenever, gets the same bytes.
+            "KBUILD_BUILD_TIMESTAMP": "2026-01-01",
+            "KBUILD_BUILD_USER": "vfio-p2p",
+            "KBUILD_BUILD_HOST": "vfio-p2p",
+        }
+        version = kit.release.partition("-")[0]
+        conf = kit.find(
+            f"lib/linux-kbuild-{version}/scripts/kconfig/conf"
+        ).resolve()
+        self._variables = (
+            f"HOSTCC=gcc --sysroot={kit.root.resolve()}",
+            # They start with any C library.
+            "HOSTLDFLAGS=-static",
+            f"CONF={conf}",
+            # No name of the folder gets into a module.
+            f"KCFLAGS=-ffile-prefix-map={tree.resolve()}=.",
+        )
+
+    def build(self, files: Mapping[str, bytes], target: Path) -> None:
+        """Configure and compile it, and keep what is needed later."""
+        for name, data in files.items():
+            (self._tree / name).write_bytes(data)
+        fragment = self._tree / "fragment"
+        fragment.write_bytes(
+            b"".join(x for name, x in files.items() if ".config" in name)
+        )
+        self._run(["patch", "-p1", "-i", "linux.patch"])
+        # conf looks at the compiler, and has to see the one that is used.
+        self._make("-f", "configure.mk", "p2pconfig", "FRAGMENT=fragment")
+        self._check_config(fragment.read_text())
+        self._compile()
+        self._run(
+            ["strip", "-o", str(target / VMLINUX), str(self._tree / VMLINUX)]
+        )
+        for name in _MODULES:
+            shutil.copy(self._tree / name, target)
+        # As Debian makes the packages linux-headers.
+        self._make(
+            "run-command",
+            "KBUILD_RUN_COMMAND=$(srctree)/scripts/package/"
+            f"install-extmod-build {target.resolve() / _HEADERS}",
+        )
+
+    def _check_config(self, fragment: str) -> None:
+        """See that all that was asked for is on, and can be."""
+        config = (self._tree / ".config").read_text().splitlines()
+        wanted = dict.fromkeys(
+            line.partition("=")[0]
+            for line in fragment.splitlines()
+            if line.startswith("CONFIG_")
+        )
+        known = {line.partition("=")[0] for line in config}
+        if missing := [x for x in wanted if x not in known]:
+            raise BuildError(
+                f"Linux takes no {', '.join(missing)}",
+                self._tree / ".config",
+                "Correct images/testbed/kernel.",
+            )
+
+    def _compile(self) -> None:
+        done = 0
+        log = self._log
+        argv = self._argv(
+            f"-j{os.cpu_count() or 1}", VMLINUX, "modules"
+        )
+        with (
+            log.open("wb") as output,
+            owned(argv, cwd=self._tree, env=self._environment) as process,
+        ):
+            assert process.stdout
+            for line in process.stdout:
+                output.write(line)
+                if line.startswith(b"  "):
+                    done = min(done + 1, _OBJECTS)
+                    self._progress(done, _OBJECTS, "testbed: Linux")
+            status = process.wait()
+        if status:
+            lines = log.read_text(errors="replace").splitlines()
+            raise BuildError(
+                f"the kernel {self._kernel} does not build",
+                log,
+                "\n".join(lines[-20:]),
+            )
+
+    def _argv(self, *arguments: str) -> list[str]:
+        return ["make", "--no-print-directory", *self._variables, *arguments]
+
+    def _make(self, *arguments: str) -> None:
+        self._run(self._argv(*arguments))
+
+    def _run(self, argv: list[str]) -> None:
+        call(
+            argv,
+            self._tree,
+            self._log,
+            package="make",
+            environment=self._environment,
+        )
