@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.cli import main
 from vfio_p2p.devices import Driver, kernelfs, p2pvf
 from vfio_p2p.devices.p2pvf import (
@@ -155,7 +156,7 @@ def test_no_controller(kernel: Kernel) -> None:
 
 
 def test_as_many_functions_as_there_are() -> None:
-    arguments = " ".join(sealed_arguments(1, Driver.P2PVF))
+    arguments = " ".join(sealed_arguments(1, Driver.P2PVF, VmKernel.DEBIAN))
     assert arguments.count(f"sriov_max_vfs={MAX_DEVICES},") == 2
     asked = Scenario(name="x", devices=(Device(count=MAX_DEVICES),))
     assert adapt(asked).devices == asked.devices
@@ -166,7 +167,7 @@ def test_as_many_functions_as_there_are() -> None:
 
 def test_other_drivers_have_no_such_hardware() -> None:
     for driver in (Driver.P2PSIM, Driver.MTTY):
-        arguments = " ".join(sealed_arguments(1, driver))
+        arguments = " ".join(sealed_arguments(1, driver, VmKernel.DEBIAN))
         assert "nvme" not in arguments
         assert "iommu" not in arguments
 

@@ -20,6 +20,7 @@ from typing import IO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import SourceError, TestbedError
 from vfio_p2p.places.sealed import mailbox
@@ -238,7 +239,8 @@ def test_program_that_is_none(tmp_path: Path) -> None:
 
 def test_seed_is_all_that_differs() -> None:
     one, other = (
-        sealed_arguments(seed, Driver.P2PSIM) for seed in (1, 2)
+        sealed_arguments(seed, Driver.P2PSIM, VmKernel.DEBIAN)
+        for seed in (1, 2)
     )
     assert [x for x, y in zip(one, other, strict=True) if x != y] == ["1"]
     assert "-icount" in one

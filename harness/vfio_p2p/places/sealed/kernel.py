@@ -42,7 +42,7 @@ _SHARED = ("configure.mk", "linux.patch")
 # Its source, and what is compiled.
 _NEEDED_BYTES = 4 << 30
 # For the progress alone; a kernel for debugging has as many.
-_OBJECTS = 900
+_OBJECTS = 1300
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from vfio_p2p.choice import VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.devices.p2pvf import MAX_DEVICES
 from vfio_p2p.machine.process import bound
@@ -63,11 +64,21 @@ _SEALED = (
 # Mitigations are pointless on an emulated CPU, and they are slow: with page
 # tables of its own for the kernel, every system call flushes the TLB, which
 # takes 12 % of a run.
-_KERNEL_ARGUMENTS = (
-    "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests "
+_DEBIAN = (
+    "quiet mitigations=off cryptomgr.notests "
     "initcall_blacklist=jent_mod_init,crypto_kdf108_init,"
     "load_system_certificate_list,init_kprobe_trace,trace_eval_init"
 )
+# Without a PM timer, which would make each look at the clock slower, Linux
+# calibrates the local APIC's timer for seconds, and then does not trust it.
+_OWN = "nolapic_timer"
+_KERNEL_ARGUMENTS = {
+    VmKernel.DEBIAN: _DEBIAN,
+    VmKernel.OWN: f"quiet {_OWN}",
+    # Lockdep's warnings do not come to a quiet console.
+    VmKernel.DEBUG: _OWN,
+}
+_ALWAYS = "console=ttyS0 panic=-1"
 # The kernel must not use the mailbox.
 _RESERVED = f"memmap={SIZE_BYTES >> 20}M${ADDRESS:#x}"
 
@@ -185,29 +196,34 @@ def can_be_saved(driver: Driver) -> bool:
     return _BOARDS.get(driver, _Board()).lasting
 
 
-def vm_arguments(driver: Driver, *words: str) -> tuple[str, ...]:
+def vm_arguments(
+    driver: Driver, kernel: VmKernel, *words: str
+) -> tuple[str, ...]:
     """Return the arguments of all VMs, without the paths of files.
 
     :param driver: The kernel module that provides the devices.
+    :param kernel: The kernel.
     :param words: More words of the kernel's command line, such as those
         that images/testbed/init knows.
     """
     board = _BOARDS.get(driver, _Board())
-    line = filter(None, (_KERNEL_ARGUMENTS, board.kernel, *words))
+    known = _KERNEL_ARGUMENTS[kernel]
+    line = filter(None, (_ALWAYS, known, board.kernel, *words))
     return (*_COMMON, *board.arguments, "-append", " ".join(line))
 
 
 def sealed_arguments(
-    seed: int, driver: Driver, *words: str
+    seed: int, driver: Driver, kernel: VmKernel, *words: str
 ) -> tuple[str, ...]:
     """Return the arguments of a sealed VM, without the paths of files.
 
     :param seed: The seed of all randomness that the guest gets.
     :param driver: The kernel module that provides the devices.
+    :param kernel: The kernel.
     :param words: As of `vm_arguments`.
     """
     return (
-        *vm_arguments(driver, _RESERVED, *words),
+        *vm_arguments(driver, kernel, _RESERVED, *words),
         *_SEALED,
         *("-seed", str(seed)),
     )

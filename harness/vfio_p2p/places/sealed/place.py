@@ -149,7 +149,9 @@ class SealedPlace:
             image=image.files,
             outer=outer.version,
             outer_sha256=outer.sha256,
-            arguments=sealed_arguments(job.seed, image.driver),
+            arguments=sealed_arguments(
+                job.seed, image.driver, image.kernel_kind
+            ),
             snapshot=testbed.snapshot.digest if testbed.snapshot else "",
             driver=image.driver,
             kernel_kind=image.kernel_kind,

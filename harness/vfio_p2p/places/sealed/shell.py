@@ -43,7 +43,7 @@ def kvm_works(outer: Outer, image: Image) -> bool:
         console = Path(name, CONSOLE)
         argv = [
             *bound(outer.argv),
-            *vm_arguments(image.driver, "testbed=probe"),
+            *vm_arguments(image.driver, image.kernel_kind, "testbed=probe"),
             *_MEMORY,
             *_KVM,
             *("-L", str(image.firmware)),
@@ -80,7 +80,7 @@ def run_shell(outer: Outer, image: Image, initramfs: Path) -> None:
     done = subprocess.run(
         [
             *bound(outer.argv),
-            *vm_arguments(image.driver, "testbed=shell"),
+            *vm_arguments(image.driver, image.kernel_kind, "testbed=shell"),
             *_MEMORY,
             *accelerator,
             *("-L", str(image.firmware)),

@@ -109,7 +109,7 @@ def get_snapshot(
         image.files,
         outer.version,
         outer.sha256,
-        sealed_arguments(_SEED, image.driver),
+        sealed_arguments(_SEED, image.driver, image.kernel_kind),
     )
     text = msgspec.json.encode(wanted, order="sorted")
     key = hashlib.sha256(text).hexdigest()[:32]
@@ -138,7 +138,7 @@ async def _make(folder: Path, image: Image, outer: Outer) -> None:
         async with controlled(
             outer,
             (
-                *sealed_arguments(_SEED, image.driver),
+                *sealed_arguments(_SEED, image.driver, image.kernel_kind),
                 *file_arguments(image, mailbox, Path(RAM), shared=True),
             ),
             folder,
@@ -184,7 +184,7 @@ async def run_restored(
         async with controlled(
             outer,
             (
-                *sealed_arguments(seed, image.driver),
+                *sealed_arguments(seed, image.driver, image.kernel_kind),
                 *file_arguments(image, mailbox, snapshot.ram),
                 *("-S", "-incoming", "defer"),
             ),

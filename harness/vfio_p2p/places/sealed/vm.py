@@ -186,7 +186,7 @@ async def run_booted(
     :raise OSError: With ENOSPC, when the disk was filled meanwhile.
     """
     arguments = (
-        *sealed_arguments(seed, image.driver, *words),
+        *sealed_arguments(seed, image.driver, image.kernel_kind, *words),
         *file_arguments(image, mailbox, initramfs=initramfs),
     )
     async with started(
