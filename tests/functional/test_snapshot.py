@@ -35,6 +35,7 @@ from vfio_p2p.qemu.program import KnownPrograms
 from vfio_p2p.scenario.load import load
 
 _SEED = 7
+_BUSY = "while True: pass"
 _MAKE = """
 from vfio_p2p.places.sealed.image import get_image
 from vfio_p2p.places.sealed.outer import get_outer
@@ -109,6 +110,30 @@ class SnapshotTest(Test):
         first = self.played(self.snapshot, "usual")
         self.assertEqual(first.manifest.files, again.manifest.files)
         self.assertEqual(first.digest, again.digest)
+
+    def test_many_runs_are_the_same(self) -> None:
+        """Alone, beside busy loops, and from snapshots made again."""
+        runs = int(self.params.get("runs", default=4))
+        digests = set()
+        with other_cache():
+            for number in range(runs):
+                loops = [
+                    subprocess.Popen([sys.executable, "-c", _BUSY])
+                    for _ in range(number % 2 * 3)
+                ]
+                snapshot = self.snapshot
+                if number % 10 == 3:
+                    snapshot = get_snapshot(self.image, self.outer)
+                    self.assertNotEqual(snapshot.path, self.snapshot.path)
+                try:
+                    digests.add(self.played(snapshot, "again").digest)
+                finally:
+                    for loop in loops:
+                        loop.kill()
+                        loop.wait()
+                if snapshot is not self.snapshot:
+                    snapshot.ram.unlink()
+        self.assertEqual(len(digests), 1)
 
     def test_a_run_leaves_the_snapshot_as_it_is(self) -> None:
         before = memory_digest(self.snapshot.ram)

@@ -217,6 +217,12 @@ def test_the_message_may_be_in_what_qemu_prints(
         (MUST_BE_CANCELLED, TIMEOUT, ERROR),
         (MUST_BE_CANCELLED, lost(-11), FAIL),
         (MUST_CRASH, CRASHED, PASS),
+        # Before it has started, too, with the signal's name.
+        (MUST_CRASH, refused("went away", -11), PASS),
+        (MUST_CRASH, refused("other", -11), ERROR),
+        (MUST_CRASH, refused("went away", -9), ERROR),
+        (MUST_CRASH, refused("went away", 1), ERROR),
+        (MUST_MIGRATE, refused("went away", -11), ERROR),
         (MUST_CRASH, MIGRATED, FAIL),
         (MUST_CRASH, lost(1), ERROR),
         (MUST_MIGRATE, CRASHED, FAIL),
