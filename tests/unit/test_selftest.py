@@ -128,7 +128,7 @@ def vm(
     image = Image("0" * 32, tmp_path / "image", {}, Kit(tmp_path / "kit", {}))
     image.path.mkdir()
     image.initramfs.write_bytes(b"")
-    monkeypatch.setattr(selftest, "get_image", lambda _: image)
+    monkeypatch.setattr(selftest, "get_image", lambda _, kernel: image)
     monkeypatch.setattr(selftest, "_build", lambda _: b"")
     monkeypatch.setattr(selftest, "run_booted", run_booted)
     monkeypatch.setattr(selftest, "get_outer", lambda _: None)

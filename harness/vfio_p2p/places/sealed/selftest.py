@@ -25,6 +25,7 @@ from vfio_p2p.places.sealed.image import get_image
 from vfio_p2p.places.sealed.kit import get_kit, read_recipe
 from vfio_p2p.places.sealed.mailbox import made
 from vfio_p2p.places.sealed.outer import CONSOLE, INITRAMFS, get_outer
+from vfio_p2p.places.sealed.splat import splats
 from vfio_p2p.places.sealed.vm import run_booted
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.trace import printable
@@ -48,7 +49,7 @@ class SelfTest:
 
     :param passed: The number of cases that passed.
     :param failed: The names of the cases that failed or were skipped, each
-        with its diagnostics.
+        with its diagnostics, and the errors that the kernel has found.
     """
 
     passed: int
@@ -170,4 +171,7 @@ def read_console(text: str) -> SelfTest:
         raise TestbedError(
             f"the selftest ended with {status}, and {wrong} cases failed"
         )
-    return SelfTest(len(numbers) - len(failed), tuple(failed))
+    return SelfTest(
+        len(numbers) - len(failed),
+        (*failed, *(f"the kernel says: {x}" for x in splats(text))),
+    )

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Errors that a kernel with checks has found in itself or its drivers.
+
+Each of them begins with a line that is known by its words; see Linux's
+lib/bug.c, mm/kasan/report.c, kernel/locking/lockdep.c, lib/ubsan.c,
+mm/kmemleak.c and kernel/hung_task.c.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vfio_p2p.trace import printable
+
+_SPLAT = re.compile(
+    r"\b(?:BUG: |KASAN: |UBSAN: |Oops: |WARNING: (?!.*\bnot enabled\b)"
+    r"|Kernel panic|general protection fault|INFO: task .* blocked"
+    r"|kmemleak: \d+ new suspected|ODEBUG: |refcount_t: "
+    r"|list_(?:add|del) corruption|sleeping function called)"
+)
+_SHOWN = 5
+
+
+def splats(console: str) -> tuple[str, ...]:
+    """Return the first lines of errors on a kernel's console.
+
+    :param console: The text of the console.
+    :return: At most five of them.
+    """
+    found = (x for x in console.splitlines() if _SPLAT.search(x))
+    return tuple(printable(x.strip()) for x in found)[:_SHOWN]

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Errors on a kernel's console are seen, and nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+from vfio_p2p.places.sealed.selftest import read_console
+from vfio_p2p.places.sealed.splat import splats
+
+GOOD = """\
+[    0.000000] Linux version 6.12.95-p2p-debug
+[    4.223487] p2psim src0: Adding to iommu group 0
+[    9.100000] p2psim: probe of b failed with error -17
+[    0.000000] KASAN: shadow region at 0xfffffc0000000000
+[    0.100000] kmemleak: Kernel memory leak detector initialized
+[   66.614609] reboot: Power down
+""".replace("KASAN: shadow", "kasan: shadow")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "BUG: KASAN: slab-use-after-free in p2psim_close+0x12/0x30 [p2psim]",
+        "WARNING: possible circular locking dependency detected",
+        "WARNING: CPU: 0 PID: 12 at lib/debugobjects.c:514 debug_print+0x1",
+        "BUG: sleeping function called from invalid context at mutex.c:585",
+        "UBSAN: shift-out-of-bounds in images/p2psim/save.c:12:3",
+        "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug)",
+        "INFO: task p2psim-dma/a:45 blocked for more than 120 seconds.",
+        "Kernel panic - not syncing: Fatal exception",
+        "general protection fault, probably for non-canonical address 0x1",
+    ],
+)
+def test_each_kind_is_seen(line: str) -> None:
+    console = f"{GOOD}[    5.000000] {line}\n Call Trace:\n"
+    assert splats(console) == (f"[    5.000000] {line}",)
+
+
+def test_what_is_regular() -> None:
+    assert splats(GOOD) == ()
+    assert splats("") == ()
+    many = "BUG: a\n" * 99
+    assert len(splats(many)) == 5
+
+
+def test_the_selftest_fails_with_the_kernel() -> None:
+    console = (
+        "1..1\nok 1 - x\nWARNING: possible recursive locking detected\n"
+        "testbed: the selftest ended with 0\n"
+    )
+    found = read_console(console)
+    assert found.passed == 1
+    (why,) = found.failed
+    assert "recursive locking" in why
