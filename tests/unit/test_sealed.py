@@ -222,6 +222,16 @@ async def test_vm_that_says_what_went_wrong(
     assert err.hint.startswith("load it The VM's")
 
 
+async def test_kernel_that_has_found_an_error(
+    tmp_path: Path, vm: Callable[[str], FakeTestbed]
+) -> None:
+    testbed = vm(f"{GOOD}Path('console.txt').write_text('BUG: KASAN: x')\n")
+    err = await failure(testbed, tmp_path / "bundles" / "one")
+    assert err.what == (
+        "the testbed's kernel has found an error: BUG: KASAN: x"
+    )
+
+
 async def test_vm_that_leaves_no_result(
     tmp_path: Path, vm: Callable[[str], FakeTestbed]
 ) -> None:

@@ -42,7 +42,7 @@ from vfio_p2p.places.sealed.snapshot import (
     get_snapshot,
     run_restored,
 )
-from vfio_p2p.places.sealed.splat import splats
+from vfio_p2p.places.sealed.splat import check_console
 from vfio_p2p.places.sealed.vm import run_booted
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.program import Program, Programs
@@ -184,7 +184,7 @@ class SealedPlace:
                     send(mailbox, files, job.seed)
                     await self._run_vm(job, mailbox, work, limit_s)
                     _take(mailbox, partial)
-                _check_console(work / CONSOLE)
+                check_console(work / CONSOLE)
             except TestbedError as err:
                 raise TestbedError(
                     err.what, f"{err.hint} {_keep(work, out)}".strip()
@@ -234,15 +234,6 @@ def _take(mailbox: IO[bytes], partial: Path) -> None:
         raise TestbedError(what, hint)
     if not (partial / RESULT).exists():
         raise TestbedError("the VM left no result", "Look at its console.")
-
-
-def _check_console(console: Path) -> None:
-    """See that the kernel has found no error in itself or in p2psim."""
-    if found := splats(console.read_text(errors="replace")):
-        raise TestbedError(
-            f"the testbed's kernel has found an error: {found[0]}",
-            "This is no error of QEMU; please report it.",
-        )
 
 
 def _keep(work: Path, out: Path) -> str:

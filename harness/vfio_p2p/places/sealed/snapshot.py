@@ -34,12 +34,14 @@ from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.mailbox import made
 from vfio_p2p.places.sealed.outer import (
+    CONSOLE,
     RAM,
     RAM_MIB,
     Outer,
     file_arguments,
     sealed_arguments,
 )
+from vfio_p2p.places.sealed.splat import check_console
 from vfio_p2p.places.sealed.vm import controlled
 from vfio_p2p.progress import Progress, silent
 
@@ -120,6 +122,7 @@ def get_snapshot(
             progress(0, 1, "testbed: booting the VM")
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
                 asyncio.run(_make(partial, image, outer))
+                check_console(partial / CONSOLE)
                 files = {
                     name: memory_digest(partial / name)
                     for name in (RAM, _STATE)

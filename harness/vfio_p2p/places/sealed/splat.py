@@ -9,7 +9,9 @@ mm/kmemleak.c and kernel/hung_task.c.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+from vfio_p2p.errors import TestbedError
 from vfio_p2p.trace import printable
 
 _SPLAT = re.compile(
@@ -29,3 +31,16 @@ def splats(console: str) -> tuple[str, ...]:
     """
     found = (x for x in console.splitlines() if _SPLAT.search(x))
     return tuple(printable(x.strip()) for x in found)[:_SHOWN]
+
+
+def check_console(path: Path) -> None:
+    """See that a kernel has found no error in itself or in its drivers.
+
+    :param path: The file of its console.
+    :raise TestbedError: When it has.
+    """
+    if found := splats(path.read_text(errors="replace")):
+        raise TestbedError(
+            f"the testbed's kernel has found an error: {found[0]}",
+            "This is no error of QEMU; please report it.",
+        )
