@@ -128,6 +128,14 @@ def test_a_configuration_that_linux_does_not_take(tmp_path: Path) -> None:
         builder._check_config("CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=m\n")
 
 
+def test_the_later_part_of_a_configuration_wins() -> None:
+    one = "# why\nCONFIG_A=y\nCONFIG_B=m\nCONFIG_N=\"x\"\n"
+    other = "# CONFIG_B is not set\nCONFIG_N=\"y\"\n# no option\n"
+    assert kernel.merged([one, other]) == (
+        "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_N=\"y\"\n"
+    )
+
+
 def test_arguments_of_devices_behind_an_iommufd() -> None:
     launcher = Launcher(("qemu",), Path("/bios"))
     given = [{"sysfsdev": "/sys/a"}, {"sysfsdev": "/sys/b"}]

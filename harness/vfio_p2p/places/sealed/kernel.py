@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ VMLINUX = "vmlinux"
 _HEADERS = "headers"
 _MODULES = ("drivers/vfio/mdev/mdev.ko", "samples/vfio-mdev/mtty.ko")
 _FRAGMENTS = {VmKernel.OWN: ("own",), VmKernel.DEBUG: ("own", "debug")}
+_OPTION = re.compile(r"(CONFIG_\w+)=|# (CONFIG_\w+) is not set$")
 _SHARED = ("configure.mk", "linux.patch")
 # Its source, and what is compiled.
 _NEEDED_BYTES = 4 << 30
@@ -126,6 +128,19 @@ def get_kernel(
             }
         },
     )
+
+
+def merged(fragments: Iterable[str]) -> str:
+    """Put parts of a configuration together; a later one wins.
+
+    :param fragments: Lines ``CONFIG_X=...`` and ``# CONFIG_X is not set``;
+        others are comments.
+    """
+    lines: dict[str, str] = {}
+    for line in "\n".join(fragments).splitlines():
+        if found := _OPTION.match(line):
+            lines[found[1] or found[2]] = line
+    return "".join(f"{line}\n" for line in lines.values())
 
 
 def headers_of(kit: Kit) -> tuple[str, ...]:
@@ -243,8 +258,10 @@ class _Builder:
         for name, data in files.items():
             (self._tree / name).write_bytes(data)
         fragment = self._tree / "fragment"
-        fragment.write_bytes(
-            b"".join(x for name, x in files.items() if ".config" in name)
+        fragment.write_text(
+            merged(
+                x.decode() for name, x in files.items() if ".config" in name
+            )
         )
         self._run(["patch", "-p1", "-i", "linux.patch"])
         # conf looks at the compiler, and has to see the one that is used.
