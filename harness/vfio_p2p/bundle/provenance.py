@@ -30,8 +30,8 @@ class SealedProvenance(
     :param outer: The version string of the QEMU that ran the outer VM.
     :param outer_sha256: The SHA-256 of that QEMU's binary.
     :param arguments: That QEMU's arguments, without the paths of files.
-    :param snapshot: The hash of the memory of the booted VM from which the
-        run went on; empty if the run booted a VM.
+    :param snapshot: The hash of the booted VM from which the run went on,
+        without the host's clocks; empty if the run booted a VM.
     :param driver: The kernel module that provided the devices.
     :param kernel_kind: Which of the testbed's kernels it was: Debian's, or one
         of our own.

@@ -7,9 +7,9 @@ instruction, and is saved: its memory is a file already, and QEMU writes the
 rest as for a migration.  Each run goes on from there with a private copy of
 the memory, of which only the pages that it writes to are copied.
 
-What a VM has in its memory when it stops is a function of the image, the
-outer QEMU and its arguments, like a run itself.  The hash of the memory is
-therefore the same on every machine, and a part of a run's provenance.
+What a VM is when it stops is a function of the image, the outer QEMU and its
+arguments, like a run itself.  The hash of a snapshot is therefore the same on
+every machine, and a part of a run's provenance.
 """
 
 from __future__ import annotations
@@ -41,13 +41,16 @@ from vfio_p2p.places.sealed.outer import (
     file_arguments,
     sealed_arguments,
 )
+from vfio_p2p.places.sealed.saved import SavedState
 from vfio_p2p.places.sealed.splat import check_console
 from vfio_p2p.places.sealed.vm import controlled
 from vfio_p2p.progress import Progress, silent
 
-_FORMAT = 1
+_FORMAT = 2
 FILES = "snapshot.json"
 _STATE = "state"
+# How often a VM is booted until one stops in time; three of four do.
+_TRIES = 20
 # A run's own seed comes with its job.
 _SEED = 0
 _LIMIT_S = 900.0
@@ -63,22 +66,18 @@ class Snapshot:
     """A whole snapshot.
 
     :param path: Its folder in the cache.
-    :param files: The SHA-256 of its files, by name; that of its memory is
-        that of `memory_digest`.
+    :param files: The SHA-256 of its files, by name, as of `memory_digest`.
+    :param digest: The hash of what runs go on from.
     """
 
     path: Path
     files: dict[str, str]
+    digest: str
 
     @property
     def ram(self) -> Path:
         """The file of the VM's memory."""
         return self.path / RAM
-
-    @property
-    def digest(self) -> str:
-        """The hash of the VM's memory."""
-        return self.files[RAM]
 
     def check(self) -> None:
         """See that the snapshot is as it was made.
@@ -121,7 +120,7 @@ def get_snapshot(
         if files is None or not _as_made(path, files):
             progress(0, 1, "testbed: booting the VM")
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
-                asyncio.run(_make(partial, image, outer))
+                _make_in_time(partial, image, outer)
                 check_console(partial / CONSOLE)
                 files = {
                     name: memory_digest(partial / name)
@@ -130,7 +129,24 @@ def get_snapshot(
                 (partial / FILES).write_bytes(msgspec.json.encode(files))
             used(path)
             progress(1, 1, "testbed: booted")
-    return Snapshot(path, files)
+    state = SavedState((path / _STATE).read_bytes())
+    both = f"{files[RAM]} {state.digest}"
+    return Snapshot(path, files, hashlib.sha256(both.encode()).hexdigest())
+
+
+def _make_in_time(folder: Path, image: Image, outer: Outer) -> None:
+    """Boot a VM until it stops in time, and save it.
+
+    :raise TestbedError: When it never does.
+    """
+    for _ in range(_TRIES):
+        asyncio.run(_make(folder, image, outer))
+        if not SavedState((folder / _STATE).read_bytes()).is_late:
+            return
+    raise TestbedError(
+        f"the VM did not stop in time, {_TRIES} times",
+        "Use --boot, which needs no snapshot, and report this.",
+    )
 
 
 async def _make(folder: Path, image: Image, outer: Outer) -> None:
