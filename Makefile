@@ -4,6 +4,7 @@
 # make test       run the unit tests, the functional tests and the lab's tests
 # make fuzz       give damaged inputs to all readers, e.g. MINUTES=60
 # make fuzz-load  load corrupted device streams into QEMU
+# make debug-kernel  test the simulated device on a kernel that finds errors
 # make docs       build the documentation in out/docs
 # make setup      make a working .venv/bin/vfio-p2p
 
@@ -25,7 +26,7 @@ AVOCADO = PYTHONWARNINGS="ignore:pkg_resources" $(BIN)/avocado \
 	--config tests/functional/avocado.conf run --job-results-dir out/avocado
 
 .PHONY: setup packages validate test lint types unit functional lab docs
-.PHONY: check-c fuzz fuzz-load requirements clean
+.PHONY: check-c debug-kernel fuzz fuzz-load requirements clean
 
 setup: packages $(VENV)/runtime.stamp
 
@@ -88,6 +89,7 @@ functional: setup $(VENV)/dev.stamp
 	$(BIN)/vfio-p2p testbed image
 	$(BIN)/vfio-p2p testbed image --device mtty
 	$(BIN)/vfio-p2p testbed image --device p2pvf
+	$(BIN)/vfio-p2p testbed image --kernel own
 	$(AVOCADO) --max-parallel-tasks=2 $(FUNCTIONAL_TESTS)
 
 # One at a time: the lab's VMs take most of a small machine.
@@ -108,6 +110,12 @@ fuzz: setup $(VENV)/fuzz.stamp
 
 fuzz-load: setup $(VENV)/dev.stamp
 	$(BIN)/python tools/fuzz-load.py $(ARGS)
+
+# It takes half an hour; 50 migrations, and the device's own test.
+debug-kernel: setup
+	$(BIN)/vfio-p2p testbed selftest --kernel debug
+	$(BIN)/vfio-p2p validate --variant patched --kernel debug --seeds 5 \
+		--scenario ping-pong-two-devices-with-traffic --out out/debug
 
 docs: setup $(VENV)/docs.stamp
 	$(BIN)/sphinx-build -W --keep-going --quiet docs out/docs
