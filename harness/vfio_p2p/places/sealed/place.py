@@ -22,8 +22,7 @@ from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.choice import VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import TestbedError
-from vfio_p2p.machine.files import room_for, write_whole
-from vfio_p2p.paths import cache_dir
+from vfio_p2p.machine.files import room_for
 from vfio_p2p.places.job import Job
 from vfio_p2p.places.place import LIMIT_S
 from vfio_p2p.places.sealed.image import Image, get_image
@@ -43,7 +42,7 @@ from vfio_p2p.places.sealed.snapshot import (
     run_restored,
 )
 from vfio_p2p.places.sealed.splat import check_console
-from vfio_p2p.places.sealed.vm import run_booted
+from vfio_p2p.places.sealed.vm import keep_console, run_booted
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.program import Program, Programs
 from vfio_p2p.scenario.model import Scenario
@@ -187,7 +186,7 @@ class SealedPlace:
                 check_console(work / CONSOLE)
             except TestbedError as err:
                 raise TestbedError(
-                    err.what, f"{err.hint} {_keep(work, out)}".strip()
+                    err.what, f"{err.hint} {keep_console(work, out.name)}".strip()
                 ) from err
             shutil.copy(work / CONSOLE, partial / CONSOLE)
             shutil.rmtree(work)
@@ -234,12 +233,3 @@ def _take(mailbox: IO[bytes], partial: Path) -> None:
         raise TestbedError(what, hint)
     if not (partial / RESULT).exists():
         raise TestbedError("the VM left no result", "Look at its console.")
-
-
-def _keep(work: Path, out: Path) -> str:
-    """Keep the console of a run that failed; says where it is."""
-    if not (work / CONSOLE).exists():
-        return ""
-    kept = cache_dir() / "logs" / f"{out.name}.console.txt"
-    write_whole(kept, (work / CONSOLE).read_bytes())
-    return f"The VM's console is kept in {kept}."

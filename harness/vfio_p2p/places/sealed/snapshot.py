@@ -43,7 +43,7 @@ from vfio_p2p.places.sealed.outer import (
 )
 from vfio_p2p.places.sealed.saved import SavedState
 from vfio_p2p.places.sealed.splat import check_console
-from vfio_p2p.places.sealed.vm import controlled
+from vfio_p2p.places.sealed.vm import controlled, keep_console
 from vfio_p2p.progress import Progress, silent
 
 _FORMAT = 2
@@ -140,7 +140,11 @@ def _make_in_time(folder: Path, image: Image, outer: Outer) -> None:
     :raise TestbedError: When it never does.
     """
     for _ in range(_TRIES):
-        asyncio.run(_make(folder, image, outer))
+        try:
+            asyncio.run(_make(folder, image, outer))
+        except TestbedError as err:
+            kept = keep_console(folder, "snapshot")
+            raise TestbedError(err.what, f"{err.hint} {kept}".strip()) from err
         if not SavedState((folder / _STATE).read_bytes()).is_late:
             return
     raise TestbedError(

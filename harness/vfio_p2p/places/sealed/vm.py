@@ -18,9 +18,12 @@ from typing import IO, NoReturn
 from qemu.qmp import QMPClient, QMPError
 
 from vfio_p2p.errors import TestbedError
+from vfio_p2p.machine.files import write_whole
 from vfio_p2p.machine.process import bound
+from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.image import Image
 from vfio_p2p.places.sealed.outer import (
+    CONSOLE,
     RAM_MIB,
     Outer,
     file_arguments,
@@ -193,6 +196,21 @@ async def run_booted(
         outer, arguments, folder, limit_s, pass_fds=(mailbox.fileno(),)
     ) as vm:
         await vm.wait()
+
+
+def keep_console(folder: Path, name: str) -> str:
+    """Keep the console of a VM that failed.
+
+    :param folder: The folder in which it ran.
+    :param name: What it was for.
+    :return: A sentence that says where it is; empty if there is none.
+    """
+    console = folder / CONSOLE
+    if not console.exists():
+        return ""
+    kept = cache_dir() / "logs" / f"{name}.console.txt"
+    write_whole(kept, console.read_bytes())
+    return f"The VM's console is kept in {kept}."
 
 
 def _killed_for_memory() -> int:
