@@ -185,8 +185,9 @@ class SealedPlace:
                     _take(mailbox, partial)
                 check_console(work / CONSOLE)
             except TestbedError as err:
+                kept = keep_console(work, out.name)
                 raise TestbedError(
-                    err.what, f"{err.hint} {keep_console(work, out.name)}".strip()
+                    err.what, f"{err.hint} {kept}".strip()
                 ) from err
             shutil.copy(work / CONSOLE, partial / CONSOLE)
             shutil.rmtree(work)
