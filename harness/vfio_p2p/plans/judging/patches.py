@@ -75,6 +75,7 @@ COLUMNS = (
                 "checksum",
                 "conservation",
                 "destination",
+                "dma-memory",
                 "handlers",
                 "heartbeat",
                 "left",
