@@ -115,8 +115,9 @@ void p2pvf_default_config(struct p2psim_config *config)
 		.size_bytes = 65536,
 		.initial_bytes = 4096,
 		.seed = 1,
-		/* There are no peers, but the attributes look at this */
+		/* No peers and no writes, but the attributes look at these */
 		.peer_period_us = P2PSIM_PERIOD_MAX_US,
+		.dma_period_us = P2PSIM_PERIOD_MAX_US,
 	};
 }
 
