@@ -107,7 +107,7 @@ def show_selftest(tested: SelfTested, context: Context) -> int:
     """Print what the selftest found.
 
     :param tested: The result.
-    :param context: PlaceChoice it is printed.
+    :param context: Where it is printed.
     :return: The exit code.
     """
     found, verdict = tested.found, tested.verdict

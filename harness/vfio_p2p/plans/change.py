@@ -53,7 +53,7 @@ class ChangeRequest:
     :param scenarios: The names or files of the scenarios; empty means those
         that the changed files bear on.
     :param origin: The source; without any, it is that of Debian for `BASE`.
-    :param setting: PlaceChoice and how the runs are made.
+    :param setting: Where and how the runs are made.
     """
 
     patches: tuple[Path, ...]

@@ -77,7 +77,7 @@ class Setting:
 
     @property
     def where(self) -> PlaceChoice:
-        """PlaceChoice the runs are made."""
+        """Where the runs are made."""
         return PlaceChoice(
             self.at, self.driver, self.hosts, self.boot, self.kernel
         )

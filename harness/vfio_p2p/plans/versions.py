@@ -62,7 +62,7 @@ class VersionsRequest:
     """A request to migrate between QEMUs of different releases.
 
     :param origin: The source of the variants that name no base.
-    :param setting: PlaceChoice and how the runs are made.
+    :param setting: Where and how the runs are made.
     :param names: The QEMUs, as `vfio_p2p.plans.ends.parse_end` reads them;
         empty means the usual ones.
     :param machine: The machine type of all runs.  None is the newest that
