@@ -454,61 +454,37 @@ static ssize_t p2psim_live_store(struct config_item *item, const char *page,
 
 CONFIGFS_ATTR(p2psim_, live);
 
-static ssize_t p2psim_traffic_show(struct config_item *item, char *page)
-{
-	struct p2psim_item *sim = to_p2psim(item);
-	bool on;
+/* A switch of a live device, which is no part of the configuration */
+#define P2PSIM_ATTR_SWITCH(_name, _is_on, _set)				\
+static ssize_t p2psim_##_name##_show(struct config_item *item,		\
+				     char *page)			\
+{									\
+	struct p2psim_item *sim = to_p2psim(item);			\
+	bool on;							\
+									\
+	guard(mutex)(&sim->lock);					\
+	on = sim->dev && _is_on(dev_get_drvdata(sim->dev));		\
+	return sysfs_emit(page, "%d\n", on);				\
+}									\
+static ssize_t p2psim_##_name##_store(struct config_item *item,		\
+				      const char *page, size_t count)	\
+{									\
+	struct p2psim_item *sim = to_p2psim(item);			\
+	bool on;							\
+	int ret;							\
+									\
+	if (kstrtobool(page, &on))					\
+		return -EINVAL;						\
+	guard(mutex)(&sim->lock);					\
+	if (!sim->dev)							\
+		return -ENODEV;						\
+	ret = _set(dev_get_drvdata(sim->dev), on);			\
+	return ret ?: count;						\
+}									\
+CONFIGFS_ATTR(p2psim_, _name)
 
-	guard(mutex)(&sim->lock);
-	on = sim->dev && p2psim_peer_traffic(dev_get_drvdata(sim->dev));
-	return sysfs_emit(page, "%d\n", on);
-}
-
-static ssize_t p2psim_traffic_store(struct config_item *item,
-				    const char *page, size_t count)
-{
-	struct p2psim_item *sim = to_p2psim(item);
-	bool on;
-	int ret;
-
-	if (kstrtobool(page, &on))
-		return -EINVAL;
-	guard(mutex)(&sim->lock);
-	if (!sim->dev)
-		return -ENODEV;
-	ret = p2psim_peer_set_traffic(dev_get_drvdata(sim->dev), on);
-	return ret ?: count;
-}
-
-CONFIGFS_ATTR(p2psim_, traffic);
-
-static ssize_t p2psim_dma_show(struct config_item *item, char *page)
-{
-	struct p2psim_item *sim = to_p2psim(item);
-	bool on;
-
-	guard(mutex)(&sim->lock);
-	on = sim->dev && p2psim_dma_is_on(dev_get_drvdata(sim->dev));
-	return sysfs_emit(page, "%d\n", on);
-}
-
-static ssize_t p2psim_dma_store(struct config_item *item, const char *page,
-				size_t count)
-{
-	struct p2psim_item *sim = to_p2psim(item);
-	bool on;
-	int ret;
-
-	if (kstrtobool(page, &on))
-		return -EINVAL;
-	guard(mutex)(&sim->lock);
-	if (!sim->dev)
-		return -ENODEV;
-	ret = p2psim_dma_set(dev_get_drvdata(sim->dev), on);
-	return ret ?: count;
-}
-
-CONFIGFS_ATTR(p2psim_, dma);
+P2PSIM_ATTR_SWITCH(traffic, p2psim_peer_traffic, p2psim_peer_set_traffic);
+P2PSIM_ATTR_SWITCH(dma, p2psim_dma_is_on, p2psim_dma_set);
 
 static ssize_t p2psim_sysfs_path_show(struct config_item *item, char *page)
 {
