@@ -320,7 +320,7 @@ def run(args: argparse.Namespace) -> int:
     (build,) = build_all(chosen.source, variants, SILENT, workshop)
     programs.add(Program.of(build))
     job = job_of(build, load(args.scenario), SEED, workshop)
-    place.prepare(silent)
+    place.prepare(silent, [job.scenario])
     print(f"{args.at}, {args.variant}, {args.scenario}: {args.runs} pairs")
     show(asyncio.run(measure(place, job, args.runs)))
     return 0

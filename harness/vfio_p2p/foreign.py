@@ -11,6 +11,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -107,6 +108,24 @@ def read_listing(path: Path) -> dict[str, str] | None:
         check_format(path, data, 0)
         return None
     return found or None
+
+
+def read_intact(
+    path: Path, digests: Callable[[Path], dict[str, str]]
+) -> dict[str, str] | None:
+    """Read the digests of an entry of the cache, and compare them with it.
+
+    :param path: As of `read_listing`, in the folder of the entry.
+    :param digests: Takes that folder, and returns its digests.
+    :return: The digests; None if the entry is not whole, so that it has to
+        be made again.
+    :raise UsageError: When a newer vfio-p2p has written it.
+    """
+    try:
+        files = read_listing(path)
+        return files if files and files == digests(path.parent) else None
+    except OSError:
+        return None
 
 
 def check_format(path: Path, data: bytes, known: int) -> None:

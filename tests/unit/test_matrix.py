@@ -75,7 +75,7 @@ class FakePlace:
         """Do nothing: the place can always be used."""
 
     def prepare(
-        self, progress: Progress, scenarios: Iterable[Scenario] = ()
+        self, progress: Progress, scenarios: Iterable[Scenario]
     ) -> None:
         """Do nothing: the place is always ready."""
 

@@ -77,7 +77,7 @@ class CachedPlace:
         self._place.check()
 
     def prepare(
-        self, progress: Progress, scenarios: Iterable[Scenario] = ()
+        self, progress: Progress, scenarios: Iterable[Scenario]
     ) -> None:
         """Make the place ready; see `Place.prepare`."""
         self._place.prepare(progress, scenarios)

@@ -51,7 +51,7 @@ class Place(Protocol):
         """
 
     def prepare(
-        self, progress: Progress, scenarios: Iterable[Scenario] = ()
+        self, progress: Progress, scenarios: Iterable[Scenario]
     ) -> None:
         """Make what jobs need; the first time this may take minutes.
 

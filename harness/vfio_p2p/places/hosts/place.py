@@ -175,7 +175,7 @@ class RealPlace:
         return found
 
     def prepare(
-        self, progress: Progress, scenarios: Iterable[Scenario] = ()
+        self, progress: Progress, scenarios: Iterable[Scenario]
     ) -> None:
         """Find the firmware in the cache, or make it."""
         self._firmware = firmware_files(progress)

@@ -18,9 +18,10 @@ from pathlib import Path
 from vfio_p2p.errors import BuildError, HostError, MissingToolError
 from vfio_p2p.machine.process import bound
 from vfio_p2p.machine.temporary import temporary_folder
-from vfio_p2p.places.sealed.kit import ImageRecipe, Kit
+from vfio_p2p.places.sealed.kit import LIBRARIES, ImageRecipe, Kit
 
-_LIBRARIES = "lib/x86_64-linux-gnu"
+# How much of a log is shown.
+_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def compiler(recipe: ImageRecipe, kit: Kit) -> Iterator[Compiler]:
             found = kit.find(f"bin/{program}").resolve()
             (programs / tool).symlink_to(found)
         for library in recipe.tool_libraries:
-            found = kit.find(f"{_LIBRARIES}/{library}").resolve()
+            found = kit.find(f"{LIBRARIES}/{library}").resolve()
             (libraries / library).symlink_to(found)
         # Few of our variables: make and the compiler obey many of them.
         kept = ("HOME", "TMPDIR")
@@ -123,9 +124,14 @@ def call(
         except FileNotFoundError as err:
             raise MissingToolError(argv[0], package) from err
     if done.returncode:
-        lines = log.read_text(errors="replace").splitlines()
-        raise BuildError(
-            f"the testbed's {Path(argv[0]).name} failed",
-            log,
-            "\n".join(lines[-20:]),
-        )
+        raise failure(f"the testbed's {Path(argv[0]).name} failed", log)
+
+
+def failure(what: str, log: Path) -> BuildError:
+    """Return the error that tells of a failed build.
+
+    :param what: What has failed.
+    :param log: The file of its output, of which the end is shown.
+    """
+    lines = log.read_text(errors="replace").splitlines()
+    return BuildError(what, log, "\n".join(lines[-_LINES:]))

@@ -18,7 +18,7 @@ from vfio_p2p import resources
 from vfio_p2p.choice import VmKernel
 from vfio_p2p.devices import Driver
 from vfio_p2p.errors import TestbedError
-from vfio_p2p.foreign import read_listing
+from vfio_p2p.foreign import read_intact
 from vfio_p2p.machine.files import exclusive, publishing, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.compiler import Compiler, call, compiler
@@ -30,6 +30,7 @@ from vfio_p2p.places.sealed.drivers import (
 )
 from vfio_p2p.places.sealed.kernel import VMLINUX, KernelBuild, get_kernel
 from vfio_p2p.places.sealed.kit import (
+    LIBRARIES,
     LOADER,
     ImageRecipe,
     Kit,
@@ -44,10 +45,7 @@ from vfio_p2p.scenario.needs import Need
 
 _FORMAT = 6
 FILES = "image.json"
-_LIBRARIES = "lib/x86_64-linux-gnu"
 _PYTHON = "usr/lib/python{}"
-# What QEMU starts, by whether it is to be decompressed.
-_KERNELS = ("vmlinuz", VMLINUX)
 # QEMU's iommufd asks for this; see images/p2psim/README.md.
 _OPTIONS = {Driver.P2PSIM: " mdev=1"}
 _GUEST = ("Makefile", "guest.c", "guest.ld", "start.S")
@@ -79,7 +77,7 @@ class Image:
     @property
     def kernel(self) -> Path:
         """The file of the kernel."""
-        return self.path / _KERNELS[self.kernel_kind is not VmKernel.DEBIAN]
+        return self.path / _boot_name(self.kernel_kind)
 
     @property
     def initramfs(self) -> Path:
@@ -137,7 +135,7 @@ def get_image(
         key = image_key(parts, modules_inside(resources.resource()))
         path = cache_dir() / "testbed" / "images" / key
         with exclusive(path.with_name(f"{key}.lock")):
-            files = _stored(path) if used(path) else None
+            files = read_intact(path / FILES, _digests) if used(path) else None
             if files is None:
                 with publishing(path) as partial:
                     modules = modules_inside(resources.resource())
@@ -158,6 +156,11 @@ def get_image(
     )
 
 
+def _boot_name(kernel: VmKernel) -> str:
+    """Name the file that QEMU starts; only Debian's is compressed."""
+    return "vmlinuz" if kernel is VmKernel.DEBIAN else VMLINUX
+
+
 def _digests(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(
@@ -166,15 +169,6 @@ def _digests(folder: Path) -> dict[str, str]:
         for path in _files(folder)
         if path.name != FILES
     }
-
-
-def _stored(path: Path) -> dict[str, str] | None:
-    """Read the digests of a cached image; None if it is not whole."""
-    try:
-        files = read_listing(path / FILES)
-    except OSError:
-        return None
-    return files if files and files == _digests(path) else None
 
 
 def image_key(parts: ImageParts, modules: Mapping[str, bytes]) -> str:
@@ -215,10 +209,8 @@ def _build(
 ) -> None:
     steps = 4
     recipe, kit = parts.recipe, parts.kit
-    kernel = parts.kernel.kernel
-    shutil.copy(
-        parts.kernel.boot, folder / _KERNELS[kernel is not VmKernel.DEBIAN]
-    )
+    kernel = parts.kernel
+    shutil.copy(kernel.boot, folder / _boot_name(kernel.kernel))
     layer = Layer()
     layer.add("init", (recipe_folder() / "init").read_bytes(), True)
     for name in ("proc", "sys", "dev", "tmp", "usr/bin"):
@@ -234,9 +226,9 @@ def _build(
     _add_python(layer, folder, parts, modules)
     progress(3, steps, "testbed: image")
     for name in (LOADER, *recipe.libraries):
-        path = kit.find(f"{_LIBRARIES}/{name}", f"usr/{_LIBRARIES}/{name}")
-        layer.add(f"{_LIBRARIES}/{name}", path.read_bytes(), True)
-    layer.link(f"lib64/{LOADER}", f"/{_LIBRARIES}/{LOADER}")
+        path = kit.find(f"{LIBRARIES}/{name}")
+        layer.add(f"{LIBRARIES}/{name}", path.read_bytes(), True)
+    layer.link(f"lib64/{LOADER}", f"/{LIBRARIES}/{LOADER}")
     for name in recipe.firmware:
         bios = f"usr/share/{name}"
         layer.add(bios, (kit.root / bios).read_bytes())
@@ -346,10 +338,7 @@ def _add_python(
         # Only the bytecode of the kit's own interpreter fits.
         call(
             [
-                str(kit.find(f"{_LIBRARIES}/{LOADER}")),
-                "--library-path",
-                f"{kit.root / _LIBRARIES}:{kit.root}/usr/{_LIBRARIES}",
-                str(kit.root / "usr/bin" / program),
+                *kit.starting(f"bin/{program}"),
                 "-m", "compileall", "-q", "-b",
                 "--invalidation-mode", "unchecked-hash",
                 "-s", str(stage), "-p", f"/{library}", str(stage),

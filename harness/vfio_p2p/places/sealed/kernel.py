@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +20,15 @@ import msgspec
 
 from vfio_p2p.choice import VmKernel
 from vfio_p2p.devices import Driver
-from vfio_p2p.errors import BuildError, HostError, MissingToolError
-from vfio_p2p.foreign import read_listing
+from vfio_p2p.errors import BuildError
+from vfio_p2p.foreign import read_intact
 from vfio_p2p.machine.files import exclusive, publishing, room_for, used
-from vfio_p2p.machine.process import bound, owned
+from vfio_p2p.machine.process import owned
 from vfio_p2p.machine.temporary import temporary_folder
 from vfio_p2p.paths import cache_dir
-from vfio_p2p.places.sealed.compiler import Compiler, call
+from vfio_p2p.places.sealed.compiler import Compiler, call, failure
 from vfio_p2p.places.sealed.kit import ImageRecipe, Kit, recipe_folder
-from vfio_p2p.places.sealed.linux import download_linux
+from vfio_p2p.places.sealed.linux import download_linux, unpack_linux
 from vfio_p2p.progress import Progress
 
 _FORMAT = 1
@@ -89,7 +88,7 @@ def get_kernel(
     if kernel is VmKernel.DEBIAN:
         return _debian(kit)
     package = recipe.linux_package(kit)
-    version = kit.packages[f"linux-image-{kit.release}"]
+    version = kit.kernel_version
     files = {
         name: (recipe_folder() / "kernel" / name).read_bytes()
         for name in (*_SHARED, *(f"{x}.config" for x in _FRAGMENTS[kernel]))
@@ -104,12 +103,13 @@ def get_kernel(
     key = digest.hexdigest()[:32]
     path = cache_dir() / "testbed" / "kernels" / key
     with exclusive(path.with_name(f"{key}.lock")):
-        if not (used(path) and _whole(path)):
+        if not (used(path) and read_intact(path / FILES, _digests)):
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
                 progress(0, 0, f"testbed: {package}")
                 archive = download_linux(recipe, kit)
                 with temporary_folder(path.parent) as work:
-                    _unpack(archive, work, recipe, progress)
+                    progress(0, 0, "testbed: unpacking Linux")
+                    unpack_linux(archive, work, recipe.kernel_without)
                     builder = _Builder(kernel, work, kit, tools, progress)
                     builder.build(files, partial)
                 (partial / FILES).write_bytes(
@@ -158,7 +158,7 @@ def _debian(kit: Kit) -> KernelBuild:
         kit.path.name,
         kit.root / "boot" / f"vmlinuz-{kit.release}",
         headers_of(kit),
-        f"{package} {kit.packages[package]}",
+        f"{package} {kit.kernel_version}",
         {},
     )
 
@@ -168,54 +168,6 @@ def _digests(folder: Path) -> dict[str, str]:
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in (VMLINUX, *(Path(x).name for x in _MODULES))
     }
-
-
-def _whole(path: Path) -> bool:
-    try:
-        return read_listing(path / FILES) == _digests(path)
-    except OSError:
-        return False
-
-
-def _unpack(
-    archive: Path, work: Path, recipe: ImageRecipe, progress: Progress
-) -> None:
-    """Unpack the source in a package into a folder."""
-    progress(0, 0, "testbed: unpacking Linux")
-    # One program reads from the other, and no program reads the whole.
-    commands = (
-        ["dpkg-deb", "--fsys-tarfile", str(archive)],
-        ["tar", "-xO", "--wildcards", "./usr/src/linux-source-*.tar.xz"],
-        ["tar", "-xJ", "--strip-components=1", "-C", str(work),
-         *(f"--exclude={x}" for x in recipe.kernel_without)],
-    )  # fmt: skip
-    running: list[subprocess.Popen[bytes]] = []
-    try:
-        for command in commands:
-            last = command is commands[-1]
-            running.append(
-                subprocess.Popen(
-                    bound(command),
-                    stdin=running[-1].stdout
-                    if running
-                    else subprocess.DEVNULL,
-                    stdout=None if last else subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                )
-            )
-    except FileNotFoundError as err:
-        raise MissingToolError(command[0], "dpkg, tar and xz-utils") from err
-    finally:
-        for process in running:
-            if process.stdout:
-                process.stdout.close()
-        statuses = [process.wait() for process in running]
-    if any(statuses):
-        raise HostError(
-            f"{archive} could not be unpacked",
-            "Check that there are the programs tar and xz. If so, remove the "
-            "file, and run the command again.",
-        )
 
 
 class _Builder:
@@ -314,12 +266,7 @@ class _Builder:
                     self._progress(done, _OBJECTS, "testbed: Linux")
             status = process.wait()
         if status:
-            lines = log.read_text(errors="replace").splitlines()
-            raise BuildError(
-                f"the kernel {self._kernel} does not build",
-                log,
-                "\n".join(lines[-20:]),
-            )
+            raise failure(f"the kernel {self._kernel} does not build", log)
 
     def _argv(self, *arguments: str) -> list[str]:
         return ["make", "--no-print-directory", *self._variables, *arguments]

@@ -28,7 +28,9 @@ from vfio_p2p.qemu.apt import AptRoot, unpack
 
 _NEEDED_BYTES = 1 << 30
 PACKAGES = "packages.json"
-# In the folder of libraries.
+# Where Debian has libraries, with or without ``usr/`` before it.
+LIBRARIES = "lib/x86_64-linux-gnu"
+# One of them.
 LOADER = "ld-linux-x86-64.so.2"
 
 
@@ -107,6 +109,28 @@ class Kit:
             f"{names[0]}",
             f"Correct images/{self.recipe}, which asks for it.",
         )
+
+    def starting(self, program: str) -> tuple[str, ...]:
+        """Return the beginning of a command line for one of its programs.
+
+        The program gets the kit's own loader and libraries, so that it is
+        the same on every machine.
+
+        :param program: Its path, with or without ``usr/`` before it.
+        :raise TestbedError: When the packages do not have it.
+        """
+        root = self.root.resolve()
+        return (
+            str(self.find(f"{LIBRARIES}/{LOADER}").resolve()),
+            "--library-path",
+            f"{root / LIBRARIES}:{root / 'usr' / LIBRARIES}",
+            str(self.find(program).resolve()),
+        )
+
+    @property
+    def kernel_version(self) -> str:
+        """The version of the kernel's package."""
+        return self.packages[f"linux-image-{self.release}"]
 
     @property
     def release(self) -> str:

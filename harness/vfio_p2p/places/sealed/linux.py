@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A few source files of Linux, of the testbed's kernel.
+"""The source of the testbed's kernel: the whole, or a few files.
 
-Debian's package linux-source has 150 MB.  It is downloaded only if one of its
-files is needed.
+Debian's package linux-source has 150 MB.  It is downloaded only if it is
+needed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -38,7 +39,7 @@ def linux_files(
         kernel.
     :raise NoSpaceError: When the disk is too full.
     """
-    version = kit.packages[f"linux-image-{kit.release}"]
+    version = kit.kernel_version
     package = recipe.linux_package(kit)
     wanted = msgspec.json.encode((package, version, recipe.mtty.files))
     key = hashlib.sha256(wanted).hexdigest()[:32]
@@ -62,7 +63,7 @@ def download_linux(recipe: ImageRecipe, kit: Kit) -> Path:
     :param kit: Has the kernel; the source must have its version.
     :raise HostError: When it is not available, or only for another kernel.
     """
-    version = kit.packages[f"linux-image-{kit.release}"]
+    version = kit.kernel_version
     package = recipe.linux_package(kit)
     apt = AptRoot.open(recipe.suites)
     found = apt.resolve_packages([package])[package]
@@ -74,6 +75,53 @@ def download_linux(recipe: ImageRecipe, kit: Kit) -> Path:
         )
     (archive,) = apt.download_packages({package: version})
     return archive
+
+
+def unpack_linux(
+    archive: Path, folder: Path, without: Iterable[str]
+) -> None:
+    """Unpack the source in a package into a folder.
+
+    :param archive: The package, as of `download_linux`.
+    :param folder: An empty folder.
+    :param without: Patterns of what is left out, as tar has them.
+    :raise HostError: When it cannot be unpacked.
+    :raise MissingToolError: When a program is missing.
+    """
+    # One program reads from the other, and no program reads the whole.
+    commands = (
+        ["dpkg-deb", "--fsys-tarfile", str(archive)],
+        ["tar", "-xO", "--wildcards", "./usr/src/linux-source-*.tar.xz"],
+        ["tar", "-xJ", "--strip-components=1", "-C", str(folder),
+         *(f"--exclude={x}" for x in without)],
+    )  # fmt: skip
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in commands:
+            last = command is commands[-1]
+            running.append(
+                subprocess.Popen(
+                    bound(command),
+                    stdin=running[-1].stdout
+                    if running
+                    else subprocess.DEVNULL,
+                    stdout=None if last else subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
+    except FileNotFoundError as err:
+        raise MissingToolError(command[0], "dpkg, tar and xz-utils") from err
+    finally:
+        for process in running:
+            if process.stdout:
+                process.stdout.close()
+        statuses = [process.wait() for process in running]
+    if any(statuses):
+        raise HostError(
+            f"{archive} could not be unpacked",
+            "Check that there are the programs tar and xz. If so, remove the "
+            "file, and run the command again.",
+        )
 
 
 def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:

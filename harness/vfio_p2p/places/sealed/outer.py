@@ -33,7 +33,7 @@ from vfio_p2p.devices import Driver
 from vfio_p2p.devices.p2pvf import MAX_DEVICES
 from vfio_p2p.machine.process import bound
 from vfio_p2p.places.sealed.image import Image
-from vfio_p2p.places.sealed.kit import LOADER, Kit
+from vfio_p2p.places.sealed.kit import LIBRARIES, Kit
 from vfio_p2p.places.sealed.mailbox import ADDRESS, SIZE_BYTES
 from vfio_p2p.side import Side
 
@@ -82,8 +82,8 @@ _ALWAYS = "console=ttyS0 panic=-1"
 # The kernel must not use the mailbox.
 _RESERVED = f"memmap={SIZE_BYTES >> 20}M${ADDRESS:#x}"
 
-_PROGRAM = "usr/bin/qemu-system-x86_64"
-_LIBRARIES = "lib/x86_64-linux-gnu"
+_PROGRAM = "bin/qemu-system-x86_64"
+_MODULES = f"usr/{LIBRARIES}/qemu"
 
 
 @dataclass(frozen=True)
@@ -156,24 +156,14 @@ _BOARDS = {
 def get_outer(kit: Kit) -> Outer:
     """Find the QEMU of the kit.
 
-    It has its own loader and libraries, so that it is the same on every
-    machine.
-
     :param kit: The testbed's kit.
     :raise TestbedError: When the kit lacks it.
     """
-    root = kit.root.resolve()
-    binary = root / _PROGRAM
-    argv = (
-        str(kit.find(f"{_LIBRARIES}/{LOADER}").resolve()),
-        "--library-path",
-        f"{root / _LIBRARIES}:{root / 'usr' / _LIBRARIES}",
-        str(kit.find(_PROGRAM).resolve()),
-    )
+    argv = kit.starting(_PROGRAM)
     kept = ("HOME", "PATH", "TMPDIR")
     environment = {x: os.environ[x] for x in kept if x in os.environ} | {
         # Else it would look for its accelerator beside the loader.
-        "QEMU_MODULE_DIR": str(root / "usr" / _LIBRARIES / "qemu"),
+        "QEMU_MODULE_DIR": str(kit.root.resolve() / _MODULES),
     }
     version = subprocess.run(
         bound([*argv, "--version"]),
@@ -183,7 +173,7 @@ def get_outer(kit: Kit) -> Outer:
         text=True,
         check=False,
     ).stdout
-    with binary.open("rb") as file:
+    with kit.find(_PROGRAM).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Outer(argv, environment, version.partition("\n")[0], sha256)
 

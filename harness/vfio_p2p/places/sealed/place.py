@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -42,7 +41,7 @@ from vfio_p2p.places.sealed.snapshot import (
     run_restored,
 )
 from vfio_p2p.places.sealed.splat import check_console
-from vfio_p2p.places.sealed.vm import keep_console, run_booted
+from vfio_p2p.places.sealed.vm import console_kept, run_booted
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu.program import Program, Programs
 from vfio_p2p.scenario.model import Scenario
@@ -107,7 +106,7 @@ class SealedPlace:
         """Check nothing: all that is needed is in the kit; see `Place`."""
 
     def prepare(
-        self, progress: Progress, scenarios: Iterable[Scenario] = ()
+        self, progress: Progress, scenarios: Iterable[Scenario]
     ) -> None:
         """Find the testbed in the cache, or make it; see `Place.prepare`.
 
@@ -178,17 +177,12 @@ class SealedPlace:
                 *(_files(program) for program in programs),
                 course=job.scenario.course.to_json(),
             )
-            try:
+            with console_kept(work, out.name):
                 with made() as mailbox:
                     send(mailbox, files, job.seed)
                     await self._run_vm(job, mailbox, work, limit_s)
                     _take(mailbox, partial)
                 check_console(work / CONSOLE)
-            except TestbedError as err:
-                kept = keep_console(work, out.name)
-                raise TestbedError(
-                    err.what, f"{err.hint} {kept}".strip()
-                ) from err
             shutil.copy(work / CONSOLE, partial / CONSOLE)
             shutil.rmtree(work)
             (partial / SCENARIO).write_bytes(job.scenario.to_json())
@@ -199,12 +193,14 @@ class SealedPlace:
         self, job: Job, mailbox: IO[bytes], work: Path, limit_s: float
     ) -> None:
         testbed = self._ready(self._kernel_for(job.scenario), silent)
-        run = partial(run_booted, testbed.outer, testbed.image)
+        image, outer = testbed.image, testbed.outer
         if testbed.snapshot:
-            run = partial(
-                run_restored, testbed.outer, testbed.image, testbed.snapshot
+            await run_restored(
+                outer, image, testbed.snapshot, job.seed, mailbox, work,
+                limit_s,
             )
-        await run(job.seed, mailbox, work, limit_s)
+        else:
+            await run_booted(outer, image, job.seed, mailbox, work, limit_s)
 
     def _ready(self, kernel: VmKernel, progress: Progress) -> Testbed:
         if kernel not in self._testbeds:

@@ -18,7 +18,7 @@ import asyncio
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ import msgspec
 from qemu.qmp import QMPClient
 
 from vfio_p2p.errors import TestbedError
-from vfio_p2p.foreign import read_listing
+from vfio_p2p.foreign import read_intact
 from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.image import Image
@@ -43,7 +43,7 @@ from vfio_p2p.places.sealed.outer import (
 )
 from vfio_p2p.places.sealed.saved import SavedState
 from vfio_p2p.places.sealed.splat import check_console
-from vfio_p2p.places.sealed.vm import controlled, keep_console
+from vfio_p2p.places.sealed.vm import console_kept, controlled
 from vfio_p2p.progress import Progress, silent
 
 _FORMAT = 2
@@ -87,7 +87,11 @@ class Snapshot:
 
         :raise TestbedError: When it is not.
         """
-        if not _as_made(self.path, self.files):
+        try:
+            same = _digests(self.path) == self.files
+        except OSError:
+            same = False
+        if not same:
             raise TestbedError(
                 f"the snapshot in {self.path} was changed or removed",
                 "Run the command again: it makes a new one.",
@@ -116,16 +120,12 @@ def get_snapshot(
     key = hashlib.sha256(text).hexdigest()[:32]
     path = cache_dir() / "testbed" / "snapshots" / key
     with exclusive(path.with_name(f"{key}.lock")):
-        files = _listed(path) if used(path) else None
-        if files is None or not _as_made(path, files):
+        files = read_intact(path / FILES, _digests) if used(path) else None
+        if files is None:
             progress(0, 1, "testbed: booting the VM")
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
                 _make_in_time(partial, image, outer)
-                check_console(partial / CONSOLE)
-                files = {
-                    name: memory_digest(partial / name)
-                    for name in (RAM, _STATE)
-                }
+                files = _digests(partial)
                 (partial / FILES).write_bytes(msgspec.json.encode(files))
             used(path)
             progress(1, 1, "testbed: booted")
@@ -140,11 +140,9 @@ def _make_in_time(folder: Path, image: Image, outer: Outer) -> None:
     :raise TestbedError: When it never does.
     """
     for _ in range(_TRIES):
-        try:
+        with console_kept(folder, "snapshot"):
             asyncio.run(_make(folder, image, outer))
-        except TestbedError as err:
-            kept = keep_console(folder, "snapshot")
-            raise TestbedError(err.what, f"{err.hint} {kept}".strip()) from err
+            check_console(folder / CONSOLE)
         if not SavedState((folder / _STATE).read_bytes()).is_late:
             return
     raise TestbedError(
@@ -254,24 +252,11 @@ async def _status(qmp: QMPClient, command: str) -> str:
     return str(answer.get("status"))
 
 
-def _listed(path: Path) -> dict[str, str] | None:
-    """Read the digests of a snapshot; None if it is not whole."""
-    try:
-        files = read_listing(path / FILES)
-    except OSError:
-        return None
-    return files if files and set(files) == {RAM, _STATE} else None
-
-
-def _as_made(path: Path, files: Mapping[str, str]) -> bool:
-    """Return whether the files of a snapshot have these digests."""
-    try:
-        return all(
-            _known_digest(path / name, *_identity(path / name)) == sha256
-            for name, sha256 in files.items()
-        )
-    except OSError:
-        return False
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        name: _known_digest(folder / name, *_identity(folder / name))
+        for name in (RAM, _STATE)
+    }
 
 
 def _identity(path: Path) -> tuple[int, int, int, int]:

@@ -10,8 +10,8 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -198,19 +198,24 @@ async def run_booted(
         await vm.wait()
 
 
-def keep_console(folder: Path, name: str) -> str:
-    """Keep the console of a VM that failed.
+@contextmanager
+def console_kept(folder: Path, name: str) -> Iterator[None]:
+    """Keep the console of a VM if the block fails.
 
-    :param folder: The folder in which it ran.
-    :param name: What it was for.
-    :return: A sentence that says where it is; empty if there is none.
+    :param folder: The folder in which it runs.
+    :param name: What it is for.
+    :raise TestbedError: When the block does; it says where the console is.
     """
-    console = folder / CONSOLE
-    if not console.exists():
-        return ""
-    kept = cache_dir() / "logs" / f"{name}.console.txt"
-    write_whole(kept, console.read_bytes())
-    return f"The VM's console is kept in {kept}."
+    try:
+        yield
+    except TestbedError as err:
+        console = folder / CONSOLE
+        if not console.exists():
+            raise
+        kept = cache_dir() / "logs" / f"{name}.console.txt"
+        write_whole(kept, console.read_bytes())
+        hint = f"{err.hint} The VM's console is kept in {kept}."
+        raise TestbedError(err.what, hint.strip()) from err
 
 
 def _killed_for_memory() -> int:
