@@ -17,12 +17,11 @@ from typing import Self
 
 import msgspec
 
-from vfio_p2p.bundle.manifest import SCENARIO, ProgramInput, device_log_of
+from vfio_p2p.bundle.manifest import SCENARIO, ProgramInput
 from vfio_p2p.bundle.provenance import GuestProvenance, HostProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import seal, writing
 from vfio_p2p.clock import ClockOffset, combine
-from vfio_p2p.devices.p2pvf import function_settings
 from vfio_p2p.devices.vf.fitting import as_played, unplayable
 from vfio_p2p.devices.vf.inventory import Inventory
 from vfio_p2p.errors import HostError, UsageError
@@ -51,6 +50,7 @@ from vfio_p2p.places.hosts.station import (
     encrypting,
     examine_qemus,
     listening,
+    simulating,
     stations_of,
     wire_of,
 )
@@ -343,9 +343,11 @@ class RealPlace:
             for side, guest in guests.items()
             if guest
         }
+        # Only devices that can be told how to behave keep logs.
+        specs = scenario.each_device() if self._told else ()
         before = await self._offset(sides)
         async with (
-            self._simulating(scenario, sides, folder),
+            simulating(specs, sides, folder),
             encrypting(stages, self._wire) as equipped,
         ):
             await self.plays(scenario.course, equipped, folder, self._wire)
@@ -368,39 +370,6 @@ class RealPlace:
         return await machine.launcher(
             self._programs.find(what), self._firmware
         )
-
-    @asynccontextmanager
-    async def _simulating(
-        self, scenario: Scenario, sides: Mapping[Side, Crew], folder: Path
-    ) -> AsyncIterator[None]:
-        """Tell the devices how to behave, and in the end fetch their logs."""
-        if not self._told:
-            yield
-            return
-        specs = scenario.each_device()
-        async with AsyncExitStack() as stack:
-            sessions = {}
-            for side, at in sides.items():
-                settings = {
-                    function.address: function_settings(spec, side)
-                    for function, spec in zip(
-                        at.functions, specs, strict=False
-                    )
-                }
-                sessions[side] = (
-                    await stack.enter_async_context(
-                        at.machine.simulating(settings)
-                    ),
-                    tuple(settings),
-                )
-            yield
-            for side, (session, addresses) in sessions.items():
-                for address in addresses:
-                    await session.send({"log": address})
-                    answer = await session.receive()
-                    path = folder / device_log_of(side, address)
-                    path.parent.mkdir(exist_ok=True)
-                    path.write_text(answer["log"])
 
     async def _inventories(self) -> dict[str, Inventory]:
         """Ask every machine what it has now."""

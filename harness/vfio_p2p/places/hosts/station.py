@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vfio_p2p.bundle.manifest import ProgramInput
+from vfio_p2p.bundle.manifest import ProgramInput, device_log_of
+from vfio_p2p.devices.p2pvf import function_settings
 from vfio_p2p.devices.vf.check import check
 from vfio_p2p.devices.vf.drivers import VariantDriver, find_driver
 from vfio_p2p.devices.vf.inventory import Inventory, PciFunction
@@ -30,6 +31,7 @@ from vfio_p2p.places.hosts.machine import Machine
 from vfio_p2p.places.hosts.play import BEAT_S, Listening, Stage, Wire
 from vfio_p2p.places.hosts.tls import credentials
 from vfio_p2p.scenario.course import GuestProgram
+from vfio_p2p.scenario.device import Device
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.side import Side
 from vfio_p2p.variant import INSTALLED
@@ -172,6 +174,44 @@ def wire_of(pair: PairEntry) -> Wire:
         },
         tls=pair.tls,
     )
+
+
+@asynccontextmanager
+async def simulating(
+    specs: Sequence[Device], sides: Mapping[Side, Crew], folder: Path
+) -> AsyncIterator[None]:
+    """Tell devices how to behave, and fetch their logs after the block.
+
+    :param specs: How each device of a side is to behave; empty if devices
+        cannot be told.
+    :param sides: What each side has.
+    :param folder: Where the logs go.
+    :raise HostError: When a machine fails.
+    """
+    if not specs:
+        yield
+        return
+    async with AsyncExitStack() as stack:
+        sessions = {}
+        for side, at in sides.items():
+            settings = {
+                function.address: function_settings(spec, side)
+                for function, spec in zip(at.functions, specs, strict=False)
+            }
+            sessions[side] = (
+                await stack.enter_async_context(
+                    at.machine.simulating(settings)
+                ),
+                tuple(settings),
+            )
+        yield
+        for side, (session, addresses) in sessions.items():
+            for address in addresses:
+                await session.send({"log": address})
+                answer = await session.receive()
+                path = folder / device_log_of(side, address)
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(answer["log"])
 
 
 @asynccontextmanager
