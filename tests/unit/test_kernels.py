@@ -16,7 +16,9 @@ from vfio_p2p.places import open_place
 from vfio_p2p.places.sealed import kernel, place
 from vfio_p2p.places.sealed.compiler import Compiler
 from vfio_p2p.places.sealed.kit import Kit
-from vfio_p2p.progress import silent
+from vfio_p2p.plans.setting import Setting
+from vfio_p2p.plans.workshop import Local
+from vfio_p2p.progress import SILENT, silent
 from vfio_p2p.qemu.program import KnownPrograms
 from vfio_p2p.scenario import device
 from vfio_p2p.scenario.argv import Launcher, qemu_argv
@@ -111,6 +113,21 @@ def test_only_what_is_needed_is_built(
     only = open_place(PlaceChoice(kernel=VmKernel.DEBIAN), KnownPrograms())
     only.prepare(silent, [IOMMUFD])
     assert built == [VmKernel.DEBIAN, VmKernel.OWN]
+
+
+def test_a_place_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[str]] = []
+
+    def prepare(_: object, __: object, wanted: list[Scenario]) -> None:
+        made.append([x.name for x in wanted])
+
+    monkeypatch.setattr(place.SealedPlace, "prepare", prepare)
+    local = Local()
+    for wanted in ([PLAIN], [PLAIN, PLAIN], [PLAIN, IOMMUFD], [IOMMUFD]):
+        local.prepare(Setting(), SILENT, wanted)
+    assert made == [[PLAIN.name], [PLAIN.name, IOMMUFD.name]]
+    local.prepare(Setting(boot=True), SILENT, [PLAIN])
+    assert len(made) == 3
 
 
 def test_a_configuration_that_linux_does_not_take(tmp_path: Path) -> None:

@@ -157,7 +157,9 @@ class Local:
 
     def __init__(self) -> None:
         self._programs = KnownPrograms()
-        self._ready: dict[PlaceChoice, Place] = {}
+        self._places: dict[PlaceChoice, Place] = {}
+        # The digests of the scenarios that they are ready for.
+        self._ready: dict[PlaceChoice, set[str]] = {}
 
     def find_source(
         self,
@@ -252,20 +254,24 @@ class Local:
         scenarios: Sequence[Scenario],
     ) -> None:
         """See `Workshop.prepare`."""
-        place = self._ready.get(setting.where)
-        if place is None:
-            place = self.place(setting.where)
+        where = setting.where
+        digests = {x.digest for x in scenarios}
+        if where in self._ready and digests <= self._ready[where]:
+            return
+        if where not in self._places:
+            self._places[where] = self.place(where)
+        place = self._places[where]
         task = reporter.task(place.name)
         place.prepare(task, scenarios)
         task.end("ready")
-        self._ready[setting.where] = place
+        self._ready.setdefault(where, set()).update(digests)
 
     def run(
         self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
     ) -> list[CellResult]:
         """See `Workshop.run`."""
         self.prepare(setting, reporter, [x.job.scenario for x in cells])
-        place = self._ready[setting.where]
+        place = self._places[setting.where]
         if place.exact:
             place = CachedPlace(place, rerun=setting.rerun)
         runs = reporter.task("runs")
