@@ -31,7 +31,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     image = actions.add_parser("image", help="build its image")
     options.add_device(image)
-    options.add_kernel(image)
+    _add_kernel(image)
     options.add_json(image)
     image.set_defaults(
         request=lambda x: (Driver(x.device), x.kernel), run=_image
@@ -42,10 +42,15 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         description="Build the test of the simulated device, run it in the "
         "outer VM, and print what it found.",
     )
-    options.add_kernel(tested)
+    _add_kernel(tested)
     options.add_json(tested)
     tested.set_defaults(request=lambda x: x.kernel, run=_selftest)
     _add_shell(actions)
+
+
+def _add_kernel(parser: argparse.ArgumentParser) -> None:
+    options.add_kernel(parser)
+    parser.set_defaults(kernel=VmKernel.DEBIAN)
 
 
 def _add_shell(actions: options.Commands) -> None:
@@ -58,7 +63,7 @@ def _add_shell(actions: options.Commands) -> None:
     )
     options.add_origin(parser)
     options.add_device(parser)
-    options.add_kernel(parser)
+    _add_kernel(parser)
     parser.add_argument(
         "--variant",
         default="patched",
@@ -78,16 +83,16 @@ def _shell_request(args: argparse.Namespace) -> ShellRequest:
     return ShellRequest(
         origin=options.origin(args),
         driver=Driver(args.device),
-        kernel=args.kernel or VmKernel.DEBIAN,
+        kernel=args.kernel,
         variant=args.variant,
         scenario=args.scenario,
     )
 
 
-def _image(wanted: tuple[Driver, VmKernel | None], context: Context) -> int:
+def _image(wanted: tuple[Driver, VmKernel], context: Context) -> int:
     driver, kernel = wanted
     with context.reporter() as reporter:
-        image = build_image(driver, kernel or VmKernel.DEBIAN, reporter)
+        image = build_image(driver, kernel, reporter)
     if context.json:
         context.show_json(
             {"format": 1, "key": image.key, "path": str(image.path)}
@@ -97,9 +102,9 @@ def _image(wanted: tuple[Driver, VmKernel | None], context: Context) -> int:
     return 0
 
 
-def _selftest(wanted: VmKernel | None, context: Context) -> int:
+def _selftest(wanted: VmKernel, context: Context) -> int:
     with context.reporter() as reporter:
-        tested = selftest(wanted or VmKernel.DEBIAN, reporter)
+        tested = selftest(wanted, reporter)
     return show_selftest(tested, context)
 
 

@@ -70,8 +70,41 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "kept and how long the blackout is.",
     )
     options.add_origin(parser)
-    what = parser.add_mutually_exclusive_group()
     options.add_variants(parser)
+    _add_modes(parser)
+    options.add_qemu(parser, several=True)
+    options.add_machine(parser)
+    parser.add_argument(
+        "--against",
+        metavar="V",
+        help="with --patch: the tree that the patches go on top of (default: "
+        f"{AGAINST}, the source as it is; without --source and --base, that "
+        f"of base {BASE})",
+    )
+    parser.add_argument(
+        "--mutant",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --mutants: test only this mutant; may be repeated",
+    )
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        metavar="S",
+        help="a scenario's name or file; may be repeated (default: "
+        f"{', '.join(SCENARIOS)}; with --patch, those that the changed files "
+        "bear on)",
+    )
+    options.add_setting(parser, seeds=1)
+    options.add_p2p_gate(parser)
+    options.add_json(parser)
+    parser.set_defaults(request=request, run=run)
+
+
+def _add_modes(parser: argparse.ArgumentParser) -> None:
+    """Add what is judged instead of the usual trees."""
+    what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--versions",
         action="store_true",
@@ -123,34 +156,6 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "what they break and repair, and how the blackout changes; may be "
         "repeated, in the order in which they apply",
     )
-    options.add_qemu(parser, several=True)
-    options.add_machine(parser)
-    parser.add_argument(
-        "--against",
-        metavar="V",
-        help="with --patch: the tree that the patches go on top of (default: "
-        f"{AGAINST}, the source as it is; without --source and --base, that "
-        f"of base {BASE})",
-    )
-    parser.add_argument(
-        "--mutant",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="with --mutants: test only this mutant; may be repeated",
-    )
-    parser.add_argument(
-        "--scenario",
-        action="append",
-        metavar="S",
-        help="a scenario's name or file; may be repeated (default: "
-        f"{', '.join(SCENARIOS)}; with --patch, those that the changed files "
-        "bear on)",
-    )
-    options.add_setting(parser, seeds=1)
-    options.add_p2p_gate(parser)
-    options.add_json(parser)
-    parser.set_defaults(request=request, run=run)
 
 
 def request(args: argparse.Namespace) -> _Request:
