@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from bench import Bench, alive
+from fake_qemu import make_tree
 from hypothesis import settings
 from vfio_p2p.machine import qemu
 from workshops import FakeWorkshop, bundle_of
@@ -61,6 +62,19 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait only briefly for a QEMU that never ends."""
     monkeypatch.setattr(qemu, "_EXIT_S", 0.1)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for one test; returns where it will be."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "vfio-p2p"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree of a small QEMU."""
+    return make_tree(tmp_path / "qemu")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_qemu import make_tree, other_patch
+from fake_qemu import other_patch
 from test_host_process import wait_until_gone
 from vfio_p2p.cli import main
 from vfio_p2p.errors import BuildError, MissingToolError, NoSpaceError
@@ -36,6 +36,8 @@ source = find_source(Path(sys.argv[1]), "10.0")
 def progress(done, total, text):
     print(text, flush=True)
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 made = build(source, Variant("stock", ()), progress)
 print(made.key, made.reused)
 """
@@ -48,17 +50,6 @@ def variant(*texts: str) -> Variant:
         "-".join(texts),
         tuple(Patch(f"{y}.patch", other_patch(x, y)) for x, y in steps),
     )
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "vfio-p2p"
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return make_tree(tmp_path / "qemu")
 
 
 def make(tree: Path, which: Variant = STOCK) -> Build:

@@ -15,15 +15,11 @@ from vfio_p2p.qemu.apt import AptRoot
 from vfio_p2p.qemu.apt_sources import find_archive
 from vfio_p2p.qemu.debian import SUITES, debian_tarball
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 needs_apt = pytest.mark.skipif(
     shutil.which("apt-get") is None, reason="no apt on this machine"
 )
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "vfio-p2p"
 
 
 @pytest.fixture

@@ -7,21 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_qemu import make_tree
 from vfio_p2p.errors import UsageError
 from vfio_p2p.qemu import Build, build, find_source
 from vfio_p2p.series import Variant
 
+pytestmark = pytest.mark.usefixtures("cache")
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "vfio-p2p"
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return make_tree(tmp_path / "qemu")
 
 
 def make(tree: Path) -> Build:

@@ -11,7 +11,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from fake_qemu import make_tree
 from small_series import make_small_tree
 from vfio_p2p.errors import MissingToolError, NoSpaceError, SourceError
 from vfio_p2p.plans.setting import Origin
@@ -22,19 +21,10 @@ from vfio_p2p.qemu import Source, find_source
 from vfio_p2p.series import find_base
 from vfio_p2p.series.git import Revision
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 # git may not know the user's name.
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@x", "-C")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "vfio-p2p"
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    return make_tree(tmp_path / "qemu")
 
 
 def find(path: Path) -> Source:
