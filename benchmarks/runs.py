@@ -33,7 +33,7 @@ from vfio_p2p.errors import UsageError
 from vfio_p2p.places import Job, open_place
 from vfio_p2p.plans.setting import SEED, Origin
 from vfio_p2p.plans.sources import build_all, choose, choose_variants
-from vfio_p2p.plans.workshop import Local
+from vfio_p2p.plans.workshop import LOCAL
 from vfio_p2p.progress import SILENT, silent
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.load import load
@@ -123,9 +123,9 @@ def run(args: argparse.Namespace) -> int:
     """Measure, and print."""
     if args.rounds < 1:
         raise UsageError(f"{args.rounds} rounds", "Give at least one.")
-    chosen = choose(Origin(), SILENT, Local())
-    (variant,) = choose_variants(chosen, ["patched"], Local())
-    (made,) = build_all(chosen.source, [variant], SILENT, Local())
+    chosen = choose(Origin(), SILENT, LOCAL)
+    (variant,) = choose_variants(chosen, ["patched"], LOCAL)
+    (made,) = build_all(chosen.source, [variant], SILENT, LOCAL)
     program = Program.of(made)
     for boot in (True, False):
         open_place(PlaceChoice(boot=boot), KnownPrograms()).prepare(

@@ -58,6 +58,9 @@ _CUT_SHORT = (
     Outcome.OUTPUT,
     Outcome.LOST,
 )
+# The outcome that a scenario expects, and the one that a run has, if QEMU
+# crashed before the devices were accepted.
+_CRASHED_AT_START = (Outcome.CRASHED, Outcome.REFUSED)
 # "==PID==ERROR: AddressSanitizer: WHAT on address ..." (compiler-rt).
 _SANITIZER = re.compile(r"ERROR: ((?:Address|Leak)Sanitizer: [^\n]{1,200})")
 # Those of assert() and of g_assert().
@@ -164,10 +167,6 @@ def _adding_up(run: RunReading, found: Assessment) -> Assessment:
         notes=(*found.notes, f"the blackout: {why}"),
         blackout_ns=None,
     )
-
-
-# Whoever expects a QEMU to crash may expect it at the start.
-_CRASHED_AT_START = (Outcome.CRASHED, Outcome.REFUSED)
 
 
 def _judge(run: RunReading, due: RunDue) -> Assessment:
