@@ -25,6 +25,8 @@ from vfio_p2p.qemu.worktree import WorkTree
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.series.git import Revision
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 STOCK = Variant("stock", ())
 
 BUILD = """\
@@ -35,8 +37,6 @@ from vfio_p2p.series import Variant
 source = find_source(Path(sys.argv[1]), "10.0")
 def progress(done, total, text):
     print(text, flush=True)
-
-pytestmark = pytest.mark.usefixtures("cache")
 
 made = build(source, Variant("stock", ()), progress)
 print(made.key, made.reused)

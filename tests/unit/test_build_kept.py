@@ -14,7 +14,6 @@ from vfio_p2p.series import Variant
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-
 def make(tree: Path) -> Build:
     return build(find_source(tree, "10.0"), Variant("stock", ()))
 
