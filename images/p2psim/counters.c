@@ -45,7 +45,7 @@ int p2psim_peer_set_traffic(struct p2psim_device *sim, bool on)
 		return -EBUSY;
 	guard(mutex)(&peer->group->lock);
 	peer->sends = on;
-	p2psim_peer_kick(peer);
+	p2psim_ticker_kick(&peer->ticker);
 	return 0;
 }
 

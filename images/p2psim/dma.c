@@ -12,15 +12,13 @@
  * user's memory inside of it.
  */
 #include <linux/bitmap.h>
-#include <linux/hrtimer.h>
 #include <linux/interval_tree.h>
 #include <linux/iova_bitmap.h>
-#include <linux/kthread.h>
 #include <linux/module.h>
-#include <linux/sched.h>
 #include <linux/slab.h>
 
 #include "dma.h"
+#include "ticker.h"
 
 /* "P2PSDMA1", little endian */
 #define RECORD_MAGIC	0x31414d4453503250ULL
@@ -36,13 +34,11 @@ struct record {
  * @config: that of the device
  * @vdev: whose memory it is
  * @log: that of the device
- * @task: writes
- * @kicked: there may be something to do
- * @lock: protects everything below
+ * @ticker: writes
+ * @lock: protects everything below, and the ticker's times
  * @state: that of the device
  * @on: the device has been told to write
  * @loaded: a state was loaded, and the memory not looked at since
- * @next: when the next record is due
  * @seq: number of the last record
  * @failed: writes that were refused since @on
  * @error: what the last of these returned
@@ -56,14 +52,12 @@ struct p2psim_dma {
 	const struct p2psim_config *config;
 	struct vfio_device *vdev;
 	struct p2psim_log *log;
-	struct task_struct *task;
-	bool kicked;
+	struct p2psim_ticker ticker;
 
 	struct mutex lock;		/* see above */
 	enum vfio_device_mig_state state;
 	bool on;
 	bool loaded;
-	ktime_t next;
 	u64 seq;
 	u64 failed;
 	int error;
@@ -82,13 +76,6 @@ static u32 pages_of(const struct p2psim_dma *dma)
 static u64 iova_of(const struct p2psim_dma *dma, u32 page)
 {
 	return dma->config->dma_iova + ((u64)page << PAGE_SHIFT);
-}
-
-static void kick(struct p2psim_dma *dma)
-{
-	lockdep_assert_held(&dma->lock);
-	WRITE_ONCE(dma->kicked, true);
-	wake_up_process(dma->task);
 }
 
 /* A device in RUNNING_P2P has no more to say to others, but to memory */
@@ -118,44 +105,15 @@ static void write_one(struct p2psim_dma *dma)
 		__set_bit(page, dma->dirty);
 }
 
-/* Does what is due; returns when to come again */
-static ktime_t dma_step(struct p2psim_dma *dma)
+static ktime_t dma_step(struct p2psim_ticker *ticker)
 {
-	u32 period_us = dma->config->dma_period_us;
-	ktime_t now = ktime_get();
+	struct p2psim_dma *dma = container_of(ticker, struct p2psim_dma,
+					      ticker);
 
-	lockdep_assert_held(&dma->lock);
-	if (!is_writing(dma)) {
-		dma->next = KTIME_MAX;
-	} else if (dma->next == KTIME_MAX) {
-		dma->next = ktime_add_us(now, period_us);
-	} else if (dma->next <= now) {
+	if (p2psim_ticker_turn(ticker, is_writing(dma), ktime_get(),
+			       dma->config->dma_period_us))
 		write_one(dma);
-		dma->next = ktime_add_us(dma->next, period_us);
-		/* Being late is not made up for: it would make others late */
-		if (dma->next <= now)
-			dma->next = ktime_add_us(now, period_us);
-	}
-	return dma->next;
-}
-
-static int dma_thread(void *data)
-{
-	struct p2psim_dma *dma = data;
-	ktime_t next;
-
-	while (!kthread_should_stop()) {
-		scoped_guard(mutex, &dma->lock) {
-			WRITE_ONCE(dma->kicked, false);
-			next = dma_step(dma);
-		}
-		set_current_state(TASK_IDLE);
-		if (!READ_ONCE(dma->kicked) && !kthread_should_stop())
-			schedule_hrtimeout(next == KTIME_MAX ? NULL : &next,
-					   HRTIMER_MODE_ABS);
-		__set_current_state(TASK_RUNNING);
-	}
-	return 0;
+	return ticker->next;
 }
 
 /* The number that a page has: 0, if it has no record */
@@ -226,20 +184,16 @@ int p2psim_dma_create(struct p2psim_device *sim)
 	dma->config = &sim->config;
 	dma->vdev = &sim->vdev;
 	dma->log = sim->log;
-	dma->next = KTIME_MAX;
 	mutex_init(&dma->lock);
 	dma->logged = bitmap_zalloc(pages, GFP_KERNEL);
 	dma->dirty = bitmap_zalloc(pages, GFP_KERNEL);
 	if (!dma->logged || !dma->dirty)
 		goto err_free;
-	dma->task = kthread_create(dma_thread, dma, "p2psim-dma/%s",
-				   dev_name(sim->vdev.dev));
-	if (IS_ERR(dma->task)) {
-		ret = PTR_ERR(dma->task);
+	ret = p2psim_ticker_create(&dma->ticker, &dma->lock, dma_step,
+				   "p2psim-dma", dev_name(sim->vdev.dev));
+	if (ret)
 		goto err_free;
-	}
-	sched_set_fifo_low(dma->task);
-	wake_up_process(dma->task);
+	p2psim_ticker_start(&dma->ticker);
 	sim->dma = dma;
 	return 0;
 
@@ -257,7 +211,7 @@ void p2psim_dma_destroy(struct p2psim_device *sim)
 
 	if (!dma)
 		return;
-	kthread_stop(dma->task);
+	p2psim_ticker_stop(&dma->ticker);
 	bitmap_free(dma->dirty);
 	bitmap_free(dma->logged);
 	mutex_destroy(&dma->lock);
@@ -277,7 +231,7 @@ void p2psim_dma_fresh(struct p2psim_device *sim)
 	dma->on = false;
 	dma->loaded = false;
 	dma->seq = 0;
-	kick(dma);
+	p2psim_ticker_kick(&dma->ticker);
 }
 
 /* The device is in its state: from here on it writes, or not */
@@ -300,7 +254,7 @@ void p2psim_dma_enter(struct p2psim_device *sim)
 		dma->loaded = false;
 		inspect(dma);
 	}
-	kick(dma);
+	p2psim_ticker_kick(&dma->ticker);
 }
 
 /* The device is about to forget everything */
@@ -341,7 +295,7 @@ int p2psim_dma_set(struct p2psim_device *sim, bool on)
 	if (!dma->on && on)
 		dma->failed = 0;
 	dma->on = on;
-	kick(dma);
+	p2psim_ticker_kick(&dma->ticker);
 	return 0;
 }
 

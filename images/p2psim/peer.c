@@ -12,14 +12,10 @@
  * as it looks.  A device leaves its group when nobody can have it open, and
  * the lock is never held for longer than it takes to write a line of log.
  *
- * Each device sends from a thread of its own and not from a timer, since it
- * writes to its log, which may sleep.  The thread has real-time priority: when
- * something is sent does not depend on how busy the machine is.
+ * Each device sends from a thread of its own, since it writes to its log,
+ * which may sleep.
  */
-#include <linux/hrtimer.h>
-#include <linux/kthread.h>
 #include <linux/list.h>
-#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
 
@@ -30,14 +26,6 @@
 
 static DEFINE_MUTEX(groups_lock);
 static LIST_HEAD(groups);
-
-/* There may be something to do: to send, or to stop sending */
-void p2psim_peer_kick(struct p2psim_peer *peer)
-{
-	lockdep_assert_held(&peer->group->lock);
-	WRITE_ONCE(peer->kicked, true);
-	wake_up_process(peer->task);
-}
 
 static bool is_sending(const struct p2psim_peer *peer)
 {
@@ -150,7 +138,7 @@ static void kick_senders(struct p2psim_peer *peer)
 		struct p2psim_peer *other = peer->group->members[id];
 
 		if (other && (other == peer || other->outstanding))
-			p2psim_peer_kick(other);
+			p2psim_ticker_kick(&other->ticker);
 	}
 }
 
@@ -170,45 +158,17 @@ static ktime_t next_landing(struct p2psim_peer *peer)
 	return KTIME_MAX;
 }
 
-/* Does what is due; returns when to come again */
-static ktime_t peer_step(struct p2psim_peer *peer)
+static ktime_t peer_step(struct p2psim_ticker *ticker)
 {
-	u32 period_us = peer->config->peer_period_us;
+	struct p2psim_peer *peer = container_of(ticker, struct p2psim_peer,
+						ticker);
 	ktime_t now = ktime_get();
 
-	lockdep_assert_held(&peer->group->lock);
 	land_due(peer);
-	if (!is_sending(peer)) {
-		peer->next = KTIME_MAX;
-	} else if (peer->next == KTIME_MAX) {
-		peer->next = ktime_add_us(now, period_us);
-	} else if (peer->next <= now) {
+	if (p2psim_ticker_turn(ticker, is_sending(peer), now,
+			       peer->config->peer_period_us))
 		send_one(peer, now);
-		peer->next = ktime_add_us(peer->next, period_us);
-		/* Being late is not made up for: it would make others late */
-		if (peer->next <= now)
-			peer->next = ktime_add_us(now, period_us);
-	}
-	return min(peer->next, next_landing(peer));
-}
-
-static int peer_thread(void *data)
-{
-	struct p2psim_peer *peer = data;
-	ktime_t next;
-
-	while (!kthread_should_stop()) {
-		scoped_guard(mutex, &peer->group->lock) {
-			WRITE_ONCE(peer->kicked, false);
-			next = peer_step(peer);
-		}
-		set_current_state(TASK_IDLE);
-		if (!READ_ONCE(peer->kicked) && !kthread_should_stop())
-			schedule_hrtimeout(next == KTIME_MAX ? NULL : &next,
-					   HRTIMER_MODE_ABS);
-		__set_current_state(TASK_RUNNING);
-	}
-	return 0;
+	return min(ticker->next, next_landing(peer));
 }
 
 static struct p2psim_group *get_group(const char *name)
@@ -278,22 +238,19 @@ int p2psim_peer_create(struct p2psim_device *sim)
 		ret = -ENOMEM;
 		goto err_free;
 	}
-	peer->task = kthread_create(peer_thread, peer, "p2psim/%s",
-				    dev_name(sim->vdev.dev));
-	if (IS_ERR(peer->task)) {
-		ret = PTR_ERR(peer->task);
+	ret = p2psim_ticker_create(&peer->ticker, &peer->group->lock, peer_step,
+				   "p2psim", dev_name(sim->vdev.dev));
+	if (ret)
 		goto err_group;
-	}
 	ret = join_group(peer->group, peer);
 	if (ret)
-		goto err_task;
-	sched_set_fifo_low(peer->task);
-	wake_up_process(peer->task);
+		goto err_ticker;
+	p2psim_ticker_start(&peer->ticker);
 	sim->peer = peer;
 	return 0;
 
-err_task:
-	kthread_stop(peer->task);
+err_ticker:
+	p2psim_ticker_stop(&peer->ticker);
 err_group:
 	put_group(peer->group);
 err_free:
@@ -308,7 +265,7 @@ void p2psim_peer_destroy(struct p2psim_device *sim)
 	if (!peer)
 		return;
 	leave_group(peer->group, peer);
-	kthread_stop(peer->task);
+	p2psim_ticker_stop(&peer->ticker);
 	put_group(peer->group);
 	kfree(peer);
 	sim->peer = NULL;
@@ -387,7 +344,7 @@ int p2psim_peer_quiesce(struct p2psim_device *sim)
 		sends = peer->sends;
 		outstanding = peer->outstanding;
 		if (outstanding)
-			p2psim_peer_kick(peer);
+			p2psim_ticker_kick(&peer->ticker);
 	}
 	ret = wait_event_killable(peer->idle, !READ_ONCE(peer->outstanding));
 	if (sends)
@@ -398,6 +355,6 @@ int p2psim_peer_quiesce(struct p2psim_device *sim)
 		return 0;
 	guard(mutex)(&peer->group->lock);
 	peer->quiet = false;
-	p2psim_peer_kick(peer);
+	p2psim_ticker_kick(&peer->ticker);
 	return -EINTR;
 }

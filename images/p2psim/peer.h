@@ -9,9 +9,11 @@
 #include <linux/wait.h>
 
 #include "p2psim.h"
+#include "ticker.h"
 
 /* One has to be answered before there are more than these */
 #define FLIGHTS		64
+
 /**
  * struct p2psim_group - devices that can send to one another
  * @node: in @groups
@@ -47,17 +49,15 @@ struct traffic {
 
 /**
  * struct p2psim_peer - a device, as the others of its group see it
- * @group: never changes, as do @config, @log and @task
+ * @group: never changes, as do @config and @log
  * @config: that of the device
  * @log: that of the device
- * @task: sends
+ * @ticker: sends
  * @idle: woken when nothing is on its way, if somebody waits for that
  * @open: a user has the device open
  * @state: that of the device
  * @sends: traffic is on
  * @quiet: an arc waits until nothing is on its way
- * @kicked: @task has to look again at what there is to do
- * @next: when to send next; KTIME_MAX: not sending
  * @turn: number of the peer that is next, if it is one
  * @known: bit for each number that has sent to it
  * @lost_lines: in the log since it was opened
@@ -70,15 +70,13 @@ struct p2psim_peer {
 	struct p2psim_group *group;
 	const struct p2psim_config *config;
 	struct p2psim_log *log;
-	struct task_struct *task;
+	struct p2psim_ticker ticker;
 	wait_queue_head_t idle;
 
 	bool open;
 	enum vfio_device_mig_state state;
 	bool sends;
 	bool quiet;
-	bool kicked;
-	ktime_t next;
 	u32 turn;
 	u32 known;
 	u32 lost_lines;
@@ -87,9 +85,6 @@ struct p2psim_peer {
 	struct flight flights[FLIGHTS];
 	struct traffic traffic[P2PSIM_PEERS];
 };
-
-/* peer.c */
-void p2psim_peer_kick(struct p2psim_peer *peer);
 
 /* counters.c */
 void p2psim_peer_log(struct p2psim_peer *peer, const char *when);
