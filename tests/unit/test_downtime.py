@@ -87,12 +87,13 @@ def test_real_phases_to_the_nanosecond() -> None:
         N.START_P2P_ARCS: 685_677 - 684_636,
         N.START_ARCS: 685_777 - 685_677,
     }
-    # That run was traced without these two events.
+    # That run was traced without these three events.
     assert [(x.what, x.within) for x in found.not_observable] == [
+        (N.DIRTY_SYNC, N.RAM),
         (N.DEVICE_LOADED, N.LOAD_DONE),
         (N.STREAM_END, N.LOAD_DONE),
     ]
-    assert "--trace vmstate_downtime_load" in found.not_observable[1].why
+    assert "--trace vmstate_downtime_load" in found.not_observable[2].why
 
 
 def test_real_devices_and_critical_path() -> None:
@@ -276,7 +277,9 @@ def test_figures_of_runs_that_tell_different_things() -> None:
     ]
     less = real(lines)
     merged = blind([whole, less])
-    assert merged == {N.NON_ITERABLE, N.DEVICE_LOADED, N.STREAM_END}
+    assert merged == {
+        N.DIRTY_SYNC, N.NON_ITERABLE, N.DEVICE_LOADED, N.STREAM_END
+    }
     for found in (whole, less):
         figures = metrics(found, merged)
         assert "phase.non-iterable-state" not in figures

@@ -47,7 +47,8 @@ def test_the_final_query_is_a_phase() -> None:
     assert length_us(found, N.FINAL_QUERY) == 24_691 - 22_701
     assert length_us(found, N.RAM) == 24_854 - 24_691
     assert sum(x.duration_ns for x in found.phases) == 71_887_000
-    assert [x.name for x in found.phases] == list(N)
+    # That run was traced without the syncs.
+    assert {x.name for x in found.phases} == set(N) - {N.DIRTY_SYNC}
 
 
 def test_without_the_status_the_query_begins_at_the_stop() -> None:

@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from vfio_p2p.downtime.model import (
-    QUERY_PHASES,
+    OPTIONAL_PHASES,
     Breakdown,
     Interval,
     PhaseName,
@@ -42,11 +42,11 @@ def blind(breakdowns: Iterable[Breakdown]) -> frozenset[PhaseName]:
     :param breakdowns: The runs that are to be compared.
     """
     told = [found for found in breakdowns if found.phases]
-    known = set(PhaseName) - QUERY_PHASES
+    known = set(PhaseName) - OPTIONAL_PHASES
     for found in told:
         known |= {x.name for x in found.phases}
         missing = {x.what for x in found.not_observable}
-        known |= {name for name in QUERY_PHASES if name in missing}
+        known |= {name for name in OPTIONAL_PHASES if name in missing}
     return frozenset(
         name
         for found in told

@@ -24,13 +24,14 @@ class PhaseName(StrEnum):
 
     A blackout begins with the source's first stop request and ends with the
     destination's last device RUNNING.  The comments say what ends each phase.
-    Before QEMU 11.1 there is no final query, and the time before it is a part
-    of `RAM`.
+    Before QEMU 11.1 there is no final query.  `VM_STOPPED` is a part of the
+    next phase if neither that query nor the dirty pages tell of this time.
     """
 
     P2P_ARCS = "p2p-arcs"           # the last prepare callback returned
     STOP_ARCS = "stop-arcs"         # the last main callback returned
     VM_STOPPED = "vm-stopped"       # the migration has the status "device"
+    DIRTY_SYNC = "dirty-sync"       # QEMU knows the last dirty pages
     FINAL_QUERY = "final-query"     # the last device said what it has left
     RAM = "ram-saved"               # the first device's turn in the stream
     DEVICE_SAVED = "device-data-saved"      # the last device's data is out
@@ -51,8 +52,8 @@ class PhaseName(StrEnum):
         return Side.DESTINATION
 
 
-# Without a final query there are no such phases.
-QUERY_PHASES = frozenset({PhaseName.VM_STOPPED, PhaseName.FINAL_QUERY})
+# Not all runs have these phases.
+OPTIONAL_PHASES = frozenset({PhaseName.VM_STOPPED, PhaseName.FINAL_QUERY})
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from vfio_p2p.uapi import P2P_STATES
 _CHECKPOINT = "vmstate_downtime_checkpoint"
 # The last of these lines is printed within the blackout.
 _PENDING = "vfio_state_pending"
+_SYNCED = "migration_bitmap_sync_end"
 _QUERIED_SINCE = "11.1"
 _LOADED = (
     "vfio_load_state_device_data",
@@ -146,7 +147,7 @@ def _milestones(
     return {
         PhaseName.P2P_ARCS: _prepared(stop) or begin,
         PhaseName.STOP_ARCS: _last(_pass(stop, Pass.MAIN)) or begin,
-        **_final_query(source, stop),
+        **_while_stopped(source, stop),
         PhaseName.RAM: _first_turn(source),
         PhaseName.DEVICE_SAVED: _told(
             _last(source.marks_of(Kind.COMPLETE)), "no device was saved"
@@ -213,40 +214,41 @@ def _checkpoints(side: Timeline, name: str) -> list[Record]:
     ]
 
 
-def _final_query(
+def _while_stopped(
     source: Timeline, stop: Epoch
 ) -> dict[PhaseName, _Milestone]:
-    """Return the phases that only QEMU 11.1 has, if it was 11.1."""
+    """Return the phases between the stop and the rest of the RAM."""
     stopped = stop.steps[-1].record.line
+    after = [r for r in source.others if r.line > stopped]
+    syncs = [r for r in after if r.event == _SYNCED]
     queries = [
-        r
-        for r in source.others
-        if r.event == _PENDING
-        and r.fields.get("final")
-        and r.line > stopped
+        r for r in after if r.event == _PENDING and r.fields.get("final")
     ]
-    versions = source.summary.versions
-    index = VERSIONS.index
-    if not queries and (
-        versions is None or index(versions[0]) < index(_QUERIED_SINCE)
-    ):
-        return {}
-    last = queries[-1].line if queries else None
-    begun = [
-        mark
-        for mark in source.marks_of(Kind.STATUS)
-        if mark.fields["status"] == "device"
-        and mark.line > stopped
-        and (last is None or mark.line < last)
-    ]
-    return {
-        PhaseName.VM_STOPPED: _told(
-            _last(begun[-1:]), _why(source, "migrate_set_state", "8.1")
-        ),
-        PhaseName.FINAL_QUERY: _told(
-            _last(queries), _why(source, _PENDING, _QUERIED_SINCE)
+    found = {
+        PhaseName.DIRTY_SYNC: _told(
+            _last(syncs), _why(source, _SYNCED, "8.1")
         ),
     }
+    versions = source.summary.versions
+    index = VERSIONS.index
+    asks = versions and index(versions[0]) >= index(_QUERIED_SINCE)
+    if queries or asks:
+        found[PhaseName.FINAL_QUERY] = _told(
+            _last(queries), _why(source, _PENDING, _QUERIED_SINCE)
+        )
+    if syncs or queries or asks:
+        told = min((r.line for r in syncs[-1:] + queries[-1:]), default=None)
+        begun = [
+            mark
+            for mark in source.marks_of(Kind.STATUS)
+            if mark.fields["status"] == "device"
+            and mark.line > stopped
+            and (told is None or mark.line < told)
+        ]
+        found[PhaseName.VM_STOPPED] = _told(
+            _last(begun[-1:]), _why(source, "migrate_set_state", "8.1")
+        )
+    return found
 
 
 def _first_turn(source: Timeline) -> _Milestone:

@@ -52,6 +52,7 @@ TRACE_EVENTS = (
     "savevm_state_cleanup",
     "vmstate_downtime_*",
     "process_incoming_migration_co_end*",
+    "migration_bitmap_sync_end",
 )
 
 TRACE_LOG = "trace.log"

@@ -84,6 +84,7 @@ _TELLING = frozenset(
         "vfio_migration_init",
         "vfio_state_pending",
         "vfio_query_precopy_size",
+        "migration_bitmap_sync_end",
         # Not of a downtime, but a witness of the other handlers.
         "virtio_set_status",
     }

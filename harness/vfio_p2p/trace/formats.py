@@ -307,6 +307,9 @@ FORMATS: tuple[Format, ...] = (
         "migrate_set_state", "8.1", None, "new state {status}", Kind.STATUS
     ),
     Format("migration_completion_vm_stop", "8.1", None, "ret {ret:d}"),
+    Format(
+        "migration_bitmap_sync_end", "8.1", None, "dirty_pages {pages:u}"
+    ),
     Format("migration_return_path_end_after", "8.1", "8.1", "{error:d}"),
     Format("migration_return_path_end_after", "8.2", None, ""),
     Format("migrate_fd_cleanup", "8.1", "9.2", ""),

@@ -42,7 +42,7 @@ _RELEVANT = (
         rb"|irtio_set_status)"
     ),
     re.compile(
-        rb"g(?:rat(?:e_|ion_[cr]|ion f|ion is)| on signal| device)"
+        rb"g(?:rat(?:e_|ion_[bcr]|ion f|ion is)| on signal| device)"
     ),
 )
 # This one is rare, and a plain search for it is faster.

@@ -22,7 +22,7 @@ _SAVES = (
     "vfio_save_", "vfio_state_pending", "vfio_query_", "vmstate_downtime_save",
     "migration_completion_vm_stop", "vfio_migration_state_notifier",
     "vfio_send_init_data_flag", "source_return_path_", "migration_cleanup",
-    "migrate_fd_cleanup", "migration_return_path_",
+    "migrate_fd_cleanup", "migration_return_path_", "migration_bitmap_sync_",
 )  # fmt: skip
 _LOADS = ("vfio_load_", "vmstate_downtime_load", "process_incoming_")
 _STATES = {
