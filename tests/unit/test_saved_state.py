@@ -14,7 +14,7 @@ def state(
     *,
     ticks: int = 1,
     clock: int = 2,
-    bias_ns: int = 0,
+    idle_ns: int = 0,
     instructions: int = 500,
     timer_ns: int = 1234,
     more: bytes = b"",
@@ -26,29 +26,31 @@ def state(
             b"\x05timer" + struct.pack(">ii", 0, 2),
             struct.pack(">qqq", ticks, 0, clock),
             b"\x05\x0ctimer/icount" + struct.pack(">i", 1),
-            struct.pack(">qq", bias_ns, instructions),
+            struct.pack(">qq", idle_ns, instructions),
             b"\x04apic" + struct.pack(">iiq", 0, 3, timer_ns),
             more,
         )
     )
 
 
-def test_the_clock_counts_instructions() -> None:
-    assert SavedState(state()).clock_ns == 1000
-    assert SavedState(state(bias_ns=7)).clock_ns == 1007
+@pytest.mark.parametrize("idle_ns", [0, 1, 10**9])
+def test_the_time_of_being_idle_is_settled(idle_ns: int) -> None:
+    usual = state(idle_ns=10**9)
+    assert SavedState(state(idle_ns=idle_ns)).settled() == usual
+    assert SavedState(state(idle_ns=0, more=b"x")).settled() != usual
 
 
-def test_a_clock_that_was_moved_to_a_timer() -> None:
-    assert not SavedState(state()).is_late
-    assert SavedState(state(bias_ns=234)).is_late
-    assert not SavedState(state(bias_ns=233)).is_late
+@pytest.mark.parametrize("idle_ns", [10**9 + 1, -1])
+def test_a_vm_that_was_idle_for_longer(idle_ns: int) -> None:
+    with pytest.raises(TestbedError, match="was idle for"):
+        SavedState(state(idle_ns=idle_ns)).settled()
 
 
 def test_only_the_hosts_clocks_do_not_count() -> None:
     usual = SavedState(state()).digest
     assert SavedState(state(ticks=99, clock=-5)).digest == usual
     others = [
-        state(bias_ns=2),
+        state(idle_ns=2),
         state(instructions=501),
         state(timer_ns=1235),
         state(more=b"x"),

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What QEMU saves of a VM besides its memory, as far as it must be known.
 
-It is a migration stream (QEMU's docs/devel/migration).  Two things in it
-depend on the host:
+It is a migration stream (QEMU's docs/devel/migration).  Two things in its
+section ``timer`` (QEMU's softmmu/cpu-timers.c) depend on the host:
 
-* The section ``timer`` has the offsets of clocks that the VM does not read,
-  as its clock counts instructions (QEMU's softmmu/cpu-timers.c).
-* The VM stops itself, and QEMU's main loop learns of that later.  If its
-  thread is late, it finds all CPUs idle and the VM still running.  With
-  ``sleep=off`` it then moves the VM's clock to the next timer at once
-  (icount_start_warp_timer()).  So the clock of a VM that stopped in time is
-  between two timers, and that of a late one has exactly the time of a timer.
+* The offsets of clocks that the VM does not read, as its clock counts
+  instructions.
+* The time for which the CPU has been idle.  The VM's clock is the time of its
+  instructions and this time.  The VM stops itself, and QEMU's main loop learns
+  of that later.  If its thread is late, it finds an idle CPU and the VM still
+  running.  With ``sleep=off`` it then moves the clock to the next timer at
+  once (icount_start_warp_timer()).  The timer itself does not run any more, so
+  nothing else is different.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ _OFFSETS_BYTES = 24
 # qemu_icount, which counts instructions of 2 ns.
 _ICOUNT = b"timer/icount"
 _VERSION_BYTES = 4
-_CLOCKS = struct.Struct(">qq")
-_SHIFT = 1
+_IDLE = struct.Struct(">q")
+# More than any VM has been idle when it stops, with the time until the next
+# timer.
+_MOST_IDLE_NS = 10**9
 
 
 class SavedState:
@@ -44,27 +47,30 @@ class SavedState:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._timer = data.find(_TIMER)
-        self._icount = data.find(_ICOUNT)
-        if self._timer < 0 or self._icount < self._timer:
+        icount = data.find(_ICOUNT)
+        if self._timer < 0 or icount < self._timer:
             raise TestbedError(
                 "the outer VM was saved without its clock",
                 "Use --boot, which needs no snapshot, and report this.",
             )
+        self._idle = icount + len(_ICOUNT) + _VERSION_BYTES
 
-    @property
-    def clock_ns(self) -> int:
-        """The VM's clock."""
-        at = self._icount + len(_ICOUNT) + _VERSION_BYTES
-        bias_ns, instructions = _CLOCKS.unpack_from(self._data, at)
-        return int(bias_ns + (instructions << _SHIFT))
+    def settled(self) -> bytes:
+        """Return the stream with a clock that does not depend on the host.
 
-    @property
-    def is_late(self) -> bool:
-        """Whether the clock was moved to a timer after the VM had stopped.
+        The clock is moved on until the CPU has been idle for a second.
 
-        Devices save the times of their timers.
+        :raise TestbedError: When it has been idle for longer.
         """
-        return struct.pack(">q", self.clock_ns) in self._data
+        (idle_ns,) = _IDLE.unpack_from(self._data, self._idle)
+        if not 0 <= idle_ns <= _MOST_IDLE_NS:
+            raise TestbedError(
+                f"the outer VM was idle for {idle_ns / 10**9:.1f} s",
+                "Use --boot, which needs no snapshot, and report this.",
+            )
+        data = bytearray(self._data)
+        _IDLE.pack_into(data, self._idle, _MOST_IDLE_NS)
+        return bytes(data)
 
     @cached_property
     def digest(self) -> str:

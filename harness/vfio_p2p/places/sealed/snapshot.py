@@ -46,11 +46,9 @@ from vfio_p2p.places.sealed.splat import check_console
 from vfio_p2p.places.sealed.vm import console_kept, controlled
 from vfio_p2p.progress import Progress, silent
 
-_FORMAT = 2
+_FORMAT = 3
 FILES = "snapshot.json"
 _STATE = "state"
-# How often a VM is booted until one stops in time; three of four do.
-_TRIES = 20
 # A run's own seed comes with its job.
 _SEED = 0
 _LIMIT_S = 900.0
@@ -58,6 +56,7 @@ _POLL_S = 0.02
 # Its RAM has this much that is not zero, and its state is small.
 _NEEDED_BYTES = 512 << 20
 _CHUNK_BYTES = 1 << 20
+_WAITING = ("-S", "-incoming", "defer")
 _SHARED = {"capability": "x-ignore-shared", "state": True}
 
 
@@ -124,7 +123,7 @@ def get_snapshot(
         if files is None:
             progress(0, 1, "testbed: booting the VM")
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
-                _make_in_time(partial, image, outer)
+                asyncio.run(_make(partial, image, outer))
                 files = _digests(partial)
                 (partial / FILES).write_bytes(msgspec.json.encode(files))
             used(path)
@@ -134,47 +133,42 @@ def get_snapshot(
     return Snapshot(path, files, hashlib.sha256(both.encode()).hexdigest())
 
 
-def _make_in_time(folder: Path, image: Image, outer: Outer) -> None:
-    """Boot a VM until it stops in time, and save it.
-
-    :raise TestbedError: When it never does.
-    """
-    for _ in range(_TRIES):
-        with console_kept(folder, "snapshot"):
-            asyncio.run(_make(folder, image, outer))
-            check_console(folder / CONSOLE)
-        if not SavedState((folder / _STATE).read_bytes()).is_late:
-            return
-    raise TestbedError(
-        f"the VM did not stop in time, {_TRIES} times",
-        "Use --boot, which needs no snapshot, and report this.",
-    )
-
-
 async def _make(folder: Path, image: Image, outer: Outer) -> None:
-    """Boot a VM, and save it in a folder when it stops itself."""
+    """Boot a VM, and save it in a folder as every host would save it."""
     with (folder / RAM).open("wb") as ram:
         ram.truncate(RAM_MIB << 20)
-    with made() as mailbox, (folder / _STATE).open("wb") as state:
-        async with controlled(
-            outer,
-            (
-                *sealed_arguments(_SEED, image.driver, image.kernel_kind),
-                *file_arguments(image, mailbox, Path(RAM), shared=True),
-            ),
-            folder,
-            _LIMIT_S,
-            pass_fds=(mailbox.fileno(),),
-        ) as (vm, qmp):
-            await _stopped(qmp)
-            await _keep_memory(qmp)
-            # Unlike migrate-incoming, it takes no inherited descriptor.
-            qmp.send_fd_scm(state.fileno())
-            await qmp.execute("getfd", {"fdname": _STATE})
-            await qmp.execute("migrate", {"uri": f"fd:{_STATE}"})
-            await _saved(qmp)
-            await qmp.execute("quit")
-            await vm.wait()
+    with made() as mailbox:
+        arguments = (
+            *sealed_arguments(_SEED, image.driver, image.kernel_kind),
+            *file_arguments(image, mailbox, Path(RAM), shared=True),
+        )
+        fd = mailbox.fileno()
+        with console_kept(folder, "snapshot"):
+            async with controlled(
+                outer, arguments, folder, _LIMIT_S, pass_fds=(fd,)
+            ) as (vm, qmp):
+                await _stopped(qmp)
+                await _save(qmp, folder / _STATE)
+                await vm.wait()
+            check_console(folder / CONSOLE)
+        # Devices have saved what they calculate from the clock.  So the clock
+        # is moved, and QEMU saves the VM again.
+        with (folder / _STATE).open("r+b") as state:
+            settled = SavedState(state.read()).settled()
+            state.seek(0)
+            state.write(settled)
+            state.seek(0)
+            async with controlled(
+                outer,
+                (*arguments, *_WAITING),
+                folder,
+                _LIMIT_S,
+                pass_fds=(fd, state.fileno()),
+            ) as (vm, qmp):
+                await _load(qmp, state.fileno())
+                (folder / _STATE).unlink()
+                await _save(qmp, folder / _STATE)
+                await vm.wait()
 
 
 async def run_restored(
@@ -207,16 +201,13 @@ async def run_restored(
             (
                 *sealed_arguments(seed, image.driver, image.kernel_kind),
                 *file_arguments(image, mailbox, snapshot.ram),
-                *("-S", "-incoming", "defer"),
+                *_WAITING,
             ),
             folder,
             limit_s,
             pass_fds=(fd, mailbox.fileno()),
         ) as (vm, qmp):
-            await _keep_memory(qmp)
-            await qmp.execute("migrate-incoming", {"uri": f"fd:{fd}"})
-            while await _status(qmp, "query-status") == "inmigrate":
-                await asyncio.sleep(_POLL_S)
+            await _load(qmp, fd)
             await qmp.execute("cont")
             await vm.wait()
 
@@ -230,6 +221,29 @@ async def _stopped(qmp: QMPClient) -> None:
     """Wait until the VM has stopped itself."""
     while await _status(qmp, "query-status") != "guest-panicked":
         await asyncio.sleep(_POLL_S)
+
+
+async def _load(qmp: QMPClient, fd: int) -> None:
+    """Load the state that an inherited descriptor has."""
+    await _keep_memory(qmp)
+    await qmp.execute("migrate-incoming", {"uri": f"fd:{fd}"})
+    while await _status(qmp, "query-status") == "inmigrate":
+        await asyncio.sleep(_POLL_S)
+
+
+async def _save(qmp: QMPClient, path: Path) -> None:
+    """Save the state of a VM that does not run, and end its QEMU.
+
+    :raise TestbedError: When it cannot be saved.
+    """
+    await _keep_memory(qmp)
+    with path.open("wb") as state:
+        # Unlike migrate-incoming, it takes no inherited descriptor.
+        qmp.send_fd_scm(state.fileno())
+        await qmp.execute("getfd", {"fdname": _STATE})
+        await qmp.execute("migrate", {"uri": f"fd:{_STATE}"})
+        await _saved(qmp)
+    await qmp.execute("quit")
 
 
 async def _saved(qmp: QMPClient) -> None:
