@@ -52,3 +52,15 @@ def test_the_selftest_fails_with_the_kernel() -> None:
     assert found.passed == 1
     (why,) = found.failed
     assert "recursive locking" in why
+
+
+def test_a_warning_of_linux_itself() -> None:
+    warning = "WARNING: CPU: 0 PID: 35 at vfio_group_{}+0x7e/0x90"
+    console = (
+        f"ok 1 - x\n{warning}\n1..1\n"
+        "testbed: the selftest ended with 0\n"
+    )
+    assert read_console(console.format("release")).failed == ()
+    assert len(read_console(console.format("open")).failed) == 1
+    # No run gets there.
+    assert len(splats(console.format("release"))) == 1

@@ -37,5 +37,6 @@ int main(void)
 	test_drivers();
 	test_faults();
 	test_hostile();
+	test_memory();
 	return done_testing();
 }

@@ -38,6 +38,9 @@ void test_drivers(void);
 /* test-faults.c */
 void test_faults(void);
 
+/* test-memory.c */
+void test_memory(void);
+
 /* test-hostile.c */
 void test_hostile(void);
 

@@ -103,6 +103,8 @@ int sim_set(const char *name, const char *attribute, const char *value)
 
 	snprintf(path, sizeof(path), CONFIGFS "/%s/%s", name, attribute);
 	fd = open(path, O_WRONLY);
+	if (fd < 0 && errno == ENOMEM)
+		return -ENOMEM;
 	if (fd < 0)
 		die("%s", path);
 	if (write(fd, value, strlen(value)) < 0)
@@ -279,6 +281,22 @@ int sim_feature_set(struct sim *sim, __u32 number)
 int sim_feature_give(struct sim *sim, __u32 number, void *data, size_t bytes)
 {
 	return feature(sim, VFIO_DEVICE_FEATURE_SET | number, data, bytes);
+}
+
+int sim_logging_start(struct sim *sim, __u64 iova, __u64 bytes)
+{
+	struct vfio_device_feature_dma_logging_range range = {
+		.iova = iova,
+		.length = bytes,
+	};
+	struct vfio_device_feature_dma_logging_control control = {
+		.page_size = 4096,
+		.num_ranges = 1,
+		.ranges = (unsigned long)&range,
+	};
+
+	return sim_feature_give(sim, VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+				&control, sizeof(control));
 }
 
 int sim_set_state(struct sim *sim, __u32 state, int *data_fd)

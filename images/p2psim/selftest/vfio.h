@@ -57,6 +57,8 @@ int sim_feature_give(struct sim *sim, __u32 feature, void *data,
 		     size_t bytes);
 /* 0 if the device has the feature */
 int sim_feature_probe(struct sim *sim, __u32 feature);
+/* Of @bytes of memory from @iova on, page by page */
+int sim_logging_start(struct sim *sim, __u64 iova, __u64 bytes);
 __u64 sim_stop_copy_bytes(struct sim *sim);
 int sim_precopy_info(int data_fd, struct vfio_precopy_info *info);
 int sim_reset(struct sim *sim);

@@ -23,13 +23,18 @@ _SPLAT = re.compile(
 _SHOWN = 5
 
 
-def splats(console: str) -> tuple[str, ...]:
+def splats(console: str, expected: str = "") -> tuple[str, ...]:
     """Return the first lines of errors on a kernel's console.
 
     :param console: The text of the console.
+    :param expected: A text in the lines that are expected.
     :return: At most five of them.
     """
-    found = (x for x in console.splitlines() if _SPLAT.search(x))
+    found = (
+        x
+        for x in console.splitlines()
+        if _SPLAT.search(x) and not (expected and expected in x)
+    )
     return tuple(printable(x.strip()) for x in found)[:_SHOWN]
 
 
