@@ -93,7 +93,7 @@ static int try(const struct call *call)
 			left++;
 		}
 	}
-	ok(!ret && !left, "%s: one of %d allocations refused, %d errors",
+	ok(!ret && !left, "%s: each of %d allocations refused once, %d errors",
 	   call->name, n - 1, failed);
 	if (ret)
 		die("%s", call->name);
