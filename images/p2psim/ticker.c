@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Tickers: threads that do something at regular times
+ * Tickers: threads that do something periodically
  *
- * They are threads and no timers, since what they do may sleep.  They have
+ * They are threads rather than timers, since what they do may sleep.  They have
  * real-time priority: when something is done does not depend on how busy the
  * machine is.
  */
@@ -55,7 +55,7 @@ void p2psim_ticker_stop(struct p2psim_ticker *ticker)
 	kthread_stop(ticker->task);
 }
 
-/* There may be something to do, or something to do no longer */
+/* There may be new work, or work that is no longer wanted */
 void p2psim_ticker_kick(struct p2psim_ticker *ticker)
 {
 	lockdep_assert_held(ticker->lock);
@@ -64,8 +64,8 @@ void p2psim_ticker_kick(struct p2psim_ticker *ticker)
 }
 
 /*
- * For steps: whether it is time for a turn, of which there is one each
- * @period_us as long as @on.  The first one is a period after the beginning.
+ * For steps: whether it is time for a turn.  There is one every @period_us
+ * while @on, and the first one is a period after the beginning.
  */
 bool p2psim_ticker_turn(struct p2psim_ticker *ticker, bool on, ktime_t now,
 			u32 period_us)

@@ -7,7 +7,7 @@
 #include <linux/sched.h>
 
 /**
- * struct p2psim_ticker - a thread that does something at regular times
+ * struct p2psim_ticker - a thread that does something periodically
  * @task: the thread
  * @lock: protects @next, and whatever @step looks at
  * @step: called with @lock; returns when to come again, KTIME_MAX for never

@@ -6,10 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from qemu_log import timeline
+from qemu_log import FakeQemu, boot, devices, receive, timeline
 from vfio_p2p.downtime import Breakdown, PhaseName, phases
 from vfio_p2p.downtime.metrics import blind, metrics
 from vfio_p2p.timeline import Side
+from vfio_p2p.trace import Kind
 from vfio_p2p.trace.processes import role_of
 
 N = PhaseName
@@ -17,18 +18,18 @@ DATA = Path(__file__).with_name("data")
 SYNC = b"migration_bitmap_sync_end"
 
 
-def lines(version: str, side: Side) -> list[bytes]:
-    log = DATA / f"qemu-{version}-dirty-sync.{side}.log"
+def lines(version: str, side: Side, of: str = "") -> list[bytes]:
+    log = DATA / f"qemu-{version}-dirty-sync{of}.{side}.log"
     return log.read_bytes().splitlines(keepends=True)
 
 
-def real(version: str, *without: bytes) -> Breakdown:
+def real(version: str, *without: bytes, of: str = "") -> Breakdown:
     """Return the breakdown of a real run, without some lines."""
     source, destination = (
         timeline(
             b"".join(
                 x
-                for x in lines(version, side)
+                for x in lines(version, side, of)
                 if not any(text in x for text in without)
             ),
             side,
@@ -36,6 +37,13 @@ def real(version: str, *without: bytes) -> Breakdown:
         for side in Side
     )
     return phases(source, destination)
+
+
+def why_not(found: Breakdown, name: PhaseName) -> str:
+    """Return why a phase is not observable."""
+    assert found.phase(name) is None
+    (missing,) = (x for x in found.not_observable if x.what == name)
+    return missing.why
 
 
 def lengths_us(found: Breakdown) -> dict[PhaseName, int]:
@@ -96,7 +104,9 @@ def test_a_sync_that_was_not_traced(version: str, within: PhaseName) -> None:
 def test_syncs_of_precopy_do_not_count() -> None:
     (*_, last) = (x for x in lines("10.0.13", Side.SOURCE) if SYNC in x)
     found = real("10.0.13", last)
-    assert found.phase(N.DIRTY_SYNC) is None
+    assert why_not(found, N.DIRTY_SYNC) == (
+        "no migration_bitmap_sync_end after the stop in the source's log"
+    )
 
 
 def test_without_the_status_the_sync_begins_at_the_stop() -> None:
@@ -113,3 +123,44 @@ def test_only_a_source_prints_it() -> None:
     assert {role_of(x) for x in records if x.event == SYNC.decode()} == {
         Side.SOURCE
     }
+
+
+def test_before_10_0_the_status_does_not_tell_of_the_stop() -> None:
+    source = FakeQemu(devices("a"), "9.2", "thread")
+    boot(source).setup()
+    source.vm(False, "finish-migrate")
+    source.emit(Kind.OTHER, SYNC.decode(), pages=1)
+    source.complete()
+    # The destination starts meanwhile.
+    source.begin_ns += 2_000_000_000
+    source.status("completed")
+    source.cleanup()
+    target = receive(FakeQemu(devices("a"), "9.2", "thread"))
+    found = phases(source.timeline(), target.timeline(Side.DESTINATION))
+    assert found.phase(N.DIRTY_SYNC) is not None
+    assert found.phase(N.VM_STOPPED) is None
+    assert N.VM_STOPPED not in {x.what for x in found.not_observable}
+
+
+def test_devices_that_are_saved_during_the_sync() -> None:
+    """With multifd, up to 11.0, their threads start before the sync."""
+    found = real("10.0.13", of="-multifd")
+    assert why_not(found, N.DIRTY_SYNC).startswith("devices were saved")
+    assert lengths_us(found) == {
+        N.VM_STOPPED: 518_592 - 518_460,
+        N.RAM: 518_989 - 518_592,
+    }
+
+
+def test_a_sync_when_all_devices_are_saved() -> None:
+    """With postcopy, 8.1 has one more."""
+    source = lines("10.0.13", Side.SOURCE)
+    (*_, sync) = (x for x in source if SYNC in x)
+    at = next(i for i, x in enumerate(source) if b"iterable-saved" in x)
+    late = sync.replace(b".602855", b".604691")
+    source.insert(at, late)
+    side = timeline(b"".join(source), Side.SOURCE)
+    destination = timeline(
+        b"".join(lines("10.0.13", Side.DESTINATION)), Side.DESTINATION
+    )
+    assert phases(side, destination) == real("10.0.13")

@@ -25,7 +25,8 @@ class PhaseName(StrEnum):
     A blackout begins with the source's first stop request and ends with the
     destination's last device RUNNING.  The comments say what ends each phase.
     Before QEMU 11.1 there is no final query.  `VM_STOPPED` is a part of the
-    next phase if neither that query nor the dirty pages tell of this time.
+    next phase if no line shows where it ends, as in most logs of a QEMU before
+    10.0.
     """
 
     P2P_ARCS = "p2p-arcs"           # the last prepare callback returned

@@ -25,6 +25,9 @@ _CHECKPOINT = "vmstate_downtime_checkpoint"
 # The last of these lines is printed within the blackout.
 _PENDING = "vfio_state_pending"
 _SYNCED = "migration_bitmap_sync_end"
+# Before, only a migration with pause-before-switchover has the status
+# "device".
+_DEVICE_SINCE = "10.0"
 _QUERIED_SINCE = "11.1"
 _LOADED = (
     "vfio_load_state_device_data",
@@ -220,14 +223,18 @@ def _while_stopped(
     """Return the phases between the stop and the rest of the RAM."""
     stopped = stop.steps[-1].record.line
     after = [r for r in source.others if r.line > stopped]
-    syncs = [r for r in after if r.event == _SYNCED]
+    # With postcopy, QEMU 8.1 asks once more when the devices are saved.
+    saved = [x.line for x in source.marks_of(Kind.COMPLETE)]
+    syncs = [
+        r
+        for r in after
+        if r.event == _SYNCED and (not saved or r.line < saved[-1])
+    ]
     queries = [
         r for r in after if r.event == _PENDING and r.fields.get("final")
     ]
     found = {
-        PhaseName.DIRTY_SYNC: _told(
-            _last(syncs), _why(source, _SYNCED, "8.1")
-        ),
+        PhaseName.DIRTY_SYNC: _synced(source, syncs),
     }
     versions = source.summary.versions
     index = VERSIONS.index
@@ -245,10 +252,30 @@ def _while_stopped(
             and mark.line > stopped
             and (told is None or mark.line < told)
         ]
-        found[PhaseName.VM_STOPPED] = _told(
-            _last(begun[-1:]), _why(source, "migrate_set_state", "8.1")
-        )
+        if begun or (
+            versions and index(versions[0]) >= index(_DEVICE_SINCE)
+        ):
+            found[PhaseName.VM_STOPPED] = _told(
+                _last(begun[-1:]), _why(source, "migrate_set_state", "8.1")
+            )
     return found
+
+
+def _synced(source: Timeline, syncs: list[Record]) -> _Milestone:
+    """Return when the last sync of dirty pages after the stop was over."""
+    if not syncs:
+        if any(r.event == _SYNCED for r in source.others):
+            return _Milestone(
+                None, f"no {_SYNCED} after the stop in the source's log"
+            )
+        return _Milestone(None, _why(source, _SYNCED, "8.1"))
+    end_ns = syncs[-1].time_ns
+    begins = [turn.start_ns for turn in turns(source)]
+    if end_ns is not None and any(x and x < end_ns for x in begins):
+        return _Milestone(
+            None, "devices were saved already while QEMU asked for dirty pages"
+        )
+    return _Milestone(end_ns)
 
 
 def _first_turn(source: Timeline) -> _Milestone:

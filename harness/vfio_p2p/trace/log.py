@@ -42,7 +42,8 @@ _RELEVANT = (
         rb"|irtio_set_status)"
     ),
     re.compile(
-        rb"g(?:rat(?:e_|ion_[bcr]|ion f|ion is)| on signal| device)"
+        rb"g(?:rat(?:e_|ion_[cr]|ion_bitmap_sync_e|ion f|ion is)| on signal"
+        rb"| device)"
     ),
 )
 # This one is rare, and a plain search for it is faster.

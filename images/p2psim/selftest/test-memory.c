@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Memory that cannot be had: whatever is asked of a device then fails without
- * a trace, or works
+ * Memory that cannot be had: a call then succeeds, or fails and leaves nothing
+ * behind
  *
- * Only kernels with fault injection have these cases.  Each allocation of a
- * call is refused once, the first one first.
+ * Only kernels with fault injection have these cases.  Each slab allocation of
+ * a call is refused once, the first one first; those of kmemleak are among
+ * them.  What comes from vmalloc() or from whole pages is never refused.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -93,7 +94,7 @@ static int try(const struct call *call)
 			left++;
 		}
 	}
-	ok(!ret && !left, "%s: each of %d allocations refused once, %d errors",
+	ok(!ret && !left && failed, "%s: each of %d allocations refused once, %d errors",
 	   call->name, n - 1, failed);
 	if (ret)
 		die("%s", call->name);
@@ -158,9 +159,9 @@ static int open_device(void)
 	return sim.fd < 0 ? -errno : 0;
 }
 
-static bool is_closed(void)
+static bool can_open(void)
 {
-	return sim.fd < 0;
+	return !open_device() && !close(sim.fd);
 }
 
 static void close_device(void)
@@ -183,7 +184,7 @@ static int to_resuming(void)
 	return sim_set_state(&sim, S(RESUMING), &data_fd);
 }
 
-/* It stays where it got to */
+/* It may be half way, and must still be able to run */
 static bool can_run(void)
 {
 	return sim_state(&sim) != S(ERROR) &&
@@ -211,26 +212,17 @@ static int load(void)
 	return ret ?: end;
 }
 
-static int reset(void)
-{
-	return sim_reset(&sim);
-}
-
 static bool can_reset(void)
 {
 	return !sim_reset(&sim) && sim_state(&sim) == S(RUNNING);
 }
 
-/* It would not run with what was not loaded */
+/* Nothing was loaded, so only a reset makes it run */
 static void forget(void)
 {
 	close(data_fd);
 	if (!can_reset())
 		die("reset");
-}
-
-static void nothing(void)
-{
 }
 
 static int start_logging(void)
@@ -243,7 +235,7 @@ static int stop_logging(void)
 	return sim_feature_set(&sim, VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP);
 }
 
-/* Only what does not log can start to */
+/* Logging can be started only if it is off */
 static bool logs_nothing(void)
 {
 	return !start_logging() && !stop_logging();
@@ -265,7 +257,7 @@ static const struct call going_live = {
 };
 
 static const struct call opening = {
-	"opening", open_device, is_closed, close_device
+	"opening", open_device, can_open, close_device
 };
 
 static const struct call uses[] = {
@@ -273,7 +265,6 @@ static const struct call uses[] = {
 	{ "STOP_COPY", to_stop_copy, can_run, run },
 	{ "RESUMING", to_resuming, can_reset, forget },
 	{ "loading", load, can_reset, run },
-	{ "reset", reset, can_reset, nothing },
 	{ "DMA logging", start_logging, logs_nothing, must_stop_logging },
 };
 
@@ -288,7 +279,7 @@ void test_memory(void)
 
 	if (access(FAIL_NTH, F_OK))
 		return;
-	/* Also where the kernel could wait for memory, and without a word */
+	/* Also refuse allocations that may wait, and do not report each one */
 	set(FAILSLAB "ignore-gfp-wait", "N");
 	set(FAILSLAB "verbose", "0");
 	nth_fd = open(FAIL_NTH, O_RDWR);
@@ -296,10 +287,10 @@ void test_memory(void)
 		die(FAIL_NTH);
 
 	n = try(&making);
-	sim_mkdir(NAME);
-	sim_set(NAME, "peer_group", NAME);
-	sim_set(NAME, "dma_bytes", "32768");
-	sim_set(NAME, "dma_logging", "1");
+	if (sim_mkdir(NAME) || sim_set(NAME, "peer_group", NAME) ||
+	    sim_set(NAME, "dma_bytes", "32768") ||
+	    sim_set(NAME, "dma_logging", "1"))
+		die("making %s", NAME);
 	n += try(&going_live);
 	must_live();
 	sim_open(&sim, NAME);
@@ -315,5 +306,5 @@ void test_memory(void)
 	n += try(&going_away);
 	sim_delete(NAME);
 	close(nth_fd);
-	ok(n, "%d allocations were refused", n);
+	printf("# %d allocations were refused\n", n);
 }

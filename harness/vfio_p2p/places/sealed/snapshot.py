@@ -151,13 +151,11 @@ async def _make(folder: Path, image: Image, outer: Outer) -> None:
                 await _save(qmp, folder / _STATE)
                 await vm.wait()
             check_console(folder / CONSOLE)
-        # Devices have saved what they calculate from the clock.  So the clock
-        # is moved, and QEMU saves the VM again.
-        with (folder / _STATE).open("r+b") as state:
-            settled = SavedState(state.read()).settled()
-            state.seek(0)
-            state.write(settled)
-            state.seek(0)
+            booted = SavedState((folder / _STATE).read_bytes())
+            (folder / _STATE).write_bytes(booted.settled())
+        # Devices have saved what they calculate from the clock, which was
+        # moved.  So QEMU loads the VM and saves it again.
+        with (folder / _STATE).open("rb") as state:
             async with controlled(
                 outer,
                 (*arguments, *_WAITING),

@@ -17,7 +17,7 @@ from vfio_p2p.trace import printable
 _SPLAT = re.compile(
     r"\b(?:BUG: |KASAN: |UBSAN: |Oops: |WARNING: (?!.*\bnot enabled\b)"
     r"|Kernel panic|general protection fault|INFO: task .* blocked"
-    r"|kmemleak: \d+ new suspected|ODEBUG: |refcount_t: "
+    r"|kmemleak: (?:\d+ new suspected|.*\bdisabled)|ODEBUG: |refcount_t: "
     r"|list_(?:add|del) corruption|sleeping function called)"
 )
 _SHOWN = 5
