@@ -150,6 +150,7 @@ def test_devices_that_are_saved_during_the_sync() -> None:
         N.VM_STOPPED: 518_592 - 518_460,
         N.RAM: 518_989 - 518_592,
     }
+    assert [x.what for x in found.not_observable] == [N.DIRTY_SYNC]
 
 
 def test_a_sync_when_all_devices_are_saved() -> None:

@@ -283,8 +283,12 @@ def _saved(source: Timeline, timed: _Timed) -> Iterator[Interval]:
                     until_ns,
                 )
             at_ns = max(at_ns, next_ns)
+    turn_ends = {x.device: x.line for x in source.marks_of(Kind.COMPLETE)}
     for record in source.others:
         if record.event != "vfio_save_device_config_state":
+            continue
+        if record.line < turn_ends.get(record.device, 0):
+            # With multifd device state transfer, it is a part of the turn.
             continue
         start_ns = _by_section(source, "vmstate_downtime_save", record)
         if start_ns is not None and record.time_ns is not None:
