@@ -28,6 +28,7 @@ _MOST_FINDINGS = 20
 _MOST_LINES = 6
 _MOST_COMMANDS = 6
 _MOST_NOTES = 5
+_MOST_UNSEEN = 6
 _KEY_LENGTH = 12
 
 _NAME = 21          # the width of the column of names
@@ -225,9 +226,9 @@ def _row(row: PhaseRow) -> str:
 
 def _unseen(table: PhaseTable) -> list[str]:
     lines = []
-    for text in table.unseen[:_MOST_NOTES]:
+    for text in table.unseen[:_MOST_UNSEEN]:
         lines += _wrap(f"not observable: {text}", 2)
-    return lines + _more(len(table.unseen) - _MOST_NOTES, "such phases")
+    return lines + _more(len(table.unseen) - _MOST_UNSEEN, "such phases")
 
 
 def _ms(time_ns: float | None) -> str:
