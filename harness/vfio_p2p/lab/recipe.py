@@ -31,7 +31,7 @@ class LabRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     suites: tuple[str, ...]
     kernel: str
     kernel_packages: tuple[str, ...]
-    compiler_libraries: tuple[str, ...]
+    compiler_needs: tuple[str, ...]
     packages: tuple[str, ...]
     without: tuple[str, ...]
     system_without: tuple[str, ...]
@@ -70,7 +70,7 @@ def get_lab_kit(recipe: LabRecipe, progress: Progress) -> Kit:
         recipe.kernel_packages,
         recipe.packages,
         recipe.without,
-        recipe.compiler_libraries,
+        recipe.compiler_needs,
         testbed.compiler_packages,
     )
     return stored_kit(
@@ -97,7 +97,7 @@ def _make(
     tools = apt.resolve_packages(
         [
             *kernel_packages(apt, recipe.kernel, recipe.kernel_packages),
-            *recipe.compiler_libraries,
+            *recipe.compiler_needs,
             *testbed.compiler_packages,
         ]
     )
