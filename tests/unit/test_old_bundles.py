@@ -14,7 +14,7 @@ from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.cli import main
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.scenario.load import load
-from vfio_p2p.scenario.model import Outcome
+from vfio_p2p.scenario.model import Outcome, Scenario
 from vfio_p2p.verdict.assess import assess
 
 FOLDER = Path(__file__).with_name("data") / "be555e3"
@@ -23,6 +23,7 @@ DIGESTS = {
     "patched":
         "68934edefaca192e6ec9ec1c61fe466b95d2079e4fa03232aabd2eae0470dc6b",
 }  # fmt: skip
+_OTHER_MESSAGE = ("stream-cut-in-precopy", "destination-killed-in-precopy")
 
 
 def path_of(variant: str) -> Path:
@@ -98,17 +99,30 @@ def test_inputs_that_are_not_whole(missing: str) -> None:
         inputs_from(raw)
 
 
+def as_it_was(name: str) -> Scenario:
+    """Load a scenario, without what was changed on purpose.
+
+    The summaries were reworded, and what QEMU 11.1 does otherwise is new.
+    Two scenarios look for another message of a broken connection.
+    """
+    scenario = load(name)
+    expect = msgspec.structs.replace(scenario.expect, since={})
+    if name in _OTHER_MESSAGE:
+        expect = msgspec.structs.replace(
+            expect,
+            **{
+                tree: msgspec.structs.replace(
+                    getattr(expect, tree),
+                    message="Channel error: Input/output error",
+                )
+                for tree in ("base", "patched")
+            },
+        )
+    return msgspec.structs.replace(scenario, summary="", expect=expect)
+
+
 def test_digests_of_all_scenarios_are_what_they_were() -> None:
-    # The summaries were reworded, and what QEMU 11.1 does otherwise is new;
-    # nothing else may differ.
     path = FOLDER.with_name("scenarios-be555e3.json")
     recorded = json.loads(path.read_bytes())
     assert len(recorded) == 141
-    assert {
-        name: msgspec.structs.replace(
-            scenario,
-            summary="",
-            expect=msgspec.structs.replace(scenario.expect, since={}),
-        ).digest
-        for name, scenario in ((x, load(x)) for x in recorded)
-    } == recorded
+    assert {x: as_it_was(x).digest for x in recorded} == recorded
