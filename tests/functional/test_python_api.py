@@ -33,7 +33,7 @@ class PythonApi(Test):
         whole_ms = float(re.findall(r"blackout (\S+) ms", blackout)[0])
         parts_ms = [float(line.split()[1]) for line in phases]
         self.assertGreater(whole_ms, 10)
-        self.assertEqual(len(parts_ms), 11)
+        self.assertEqual(len(parts_ms), 13)
         # Every figure is rounded to a microsecond.
         self.assertAlmostEqual(sum(parts_ms), whole_ms, delta=0.006)
         bundle = open_bundle(out / "two-devices")
