@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from qemu_log import FakeQemu, boot, devices, receive, timeline
-from vfio_p2p.downtime import Breakdown, PhaseName, phases
+from vfio_p2p.downtime import Breakdown, NotObservable, PhaseName, phases
 from vfio_p2p.downtime.metrics import blind, metrics
 from vfio_p2p.timeline import Side
 from vfio_p2p.trace import Kind
@@ -39,11 +39,11 @@ def real(version: str, *without: bytes, of: str = "") -> Breakdown:
     return phases(source, destination)
 
 
-def why_not(found: Breakdown, name: PhaseName) -> str:
-    """Return why a phase is not observable."""
+def unseen(found: Breakdown, name: PhaseName) -> NotObservable:
+    """Return what is said of a phase that is not observable."""
     assert found.phase(name) is None
     (missing,) = (x for x in found.not_observable if x.what == name)
-    return missing.why
+    return missing
 
 
 def lengths_us(found: Breakdown) -> dict[PhaseName, int]:
@@ -92,8 +92,7 @@ def test_the_sync_is_a_phase(
 )
 def test_a_sync_that_was_not_traced(version: str, within: PhaseName) -> None:
     found = real(version, SYNC)
-    assert found.phase(N.DIRTY_SYNC) is None
-    (missing,) = (x for x in found.not_observable if x.what == N.DIRTY_SYNC)
+    missing = unseen(found, N.DIRTY_SYNC)
     assert missing.within is within
     assert missing.why.endswith("--trace migration_bitmap_sync_end")
     whole = real(version)
@@ -104,7 +103,7 @@ def test_a_sync_that_was_not_traced(version: str, within: PhaseName) -> None:
 def test_syncs_of_precopy_do_not_count() -> None:
     (*_, last) = (x for x in lines("10.0.13", Side.SOURCE) if SYNC in x)
     found = real("10.0.13", last)
-    assert why_not(found, N.DIRTY_SYNC) == (
+    assert unseen(found, N.DIRTY_SYNC).why == (
         "no migration_bitmap_sync_end after the stop in the source's log"
     )
 
@@ -112,8 +111,7 @@ def test_syncs_of_precopy_do_not_count() -> None:
 def test_without_the_status_the_sync_begins_at_the_stop() -> None:
     found = real("10.0.13", b"migrate_set_state")
     assert lengths_us(found)[N.DIRTY_SYNC] == 602_855 - 600_319
-    (missing,) = (x for x in found.not_observable if x.what == N.VM_STOPPED)
-    assert missing.within is N.DIRTY_SYNC
+    assert unseen(found, N.VM_STOPPED).within is N.DIRTY_SYNC
 
 
 def test_only_a_source_prints_it() -> None:
@@ -145,7 +143,7 @@ def test_before_10_0_the_status_does_not_tell_of_the_stop() -> None:
 def test_devices_that_are_saved_during_the_sync() -> None:
     """With multifd, up to 11.0, their threads start before the sync."""
     found = real("10.0.13", of="-multifd")
-    assert why_not(found, N.DIRTY_SYNC).startswith("devices were saved")
+    assert unseen(found, N.DIRTY_SYNC).why.startswith("devices were saved")
     assert lengths_us(found) == {
         N.VM_STOPPED: 518_592 - 518_460,
         N.RAM: 518_989 - 518_592,

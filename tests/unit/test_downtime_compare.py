@@ -33,7 +33,7 @@ from workshops import FakeWorkshop
 Capture = pytest.CaptureFixture[str]
 N = PhaseName
 MS = 10**6
-# The phases of QEMU before 11.1.
+# The phases that each run has.
 USUAL = dict.fromkeys((x for x in N if x not in OPTIONAL_PHASES), 5 * MS)
 
 

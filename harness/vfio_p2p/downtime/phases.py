@@ -141,6 +141,7 @@ def _milestones(
     whole: Blackout,
 ) -> dict[PhaseName, _Milestone]:
     begin = _Milestone(whole.start_ns)
+    first_turn = _first_turn(source)
     requested = _requested(start, destination)
     # Later lines are of the devices' next stop, or of another run.
     until = start.steps[0].record.line if start else None
@@ -150,8 +151,8 @@ def _milestones(
     return {
         PhaseName.P2P_ARCS: _prepared(stop) or begin,
         PhaseName.STOP_ARCS: _last(_pass(stop, Pass.MAIN)) or begin,
-        **_while_stopped(source, stop),
-        PhaseName.RAM: _first_turn(source),
+        **_while_stopped(source, stop, first_turn.time_ns),
+        PhaseName.RAM: first_turn,
         PhaseName.DEVICE_SAVED: _told(
             _last(source.marks_of(Kind.COMPLETE)), "no device was saved"
         ),
@@ -218,7 +219,7 @@ def _checkpoints(side: Timeline, name: str) -> list[Record]:
 
 
 def _while_stopped(
-    source: Timeline, stop: Epoch
+    source: Timeline, stop: Epoch, turn_ns: int | None
 ) -> dict[PhaseName, _Milestone]:
     """Return the phases between the stop and the rest of the RAM."""
     stopped = stop.steps[-1].record.line
@@ -233,12 +234,8 @@ def _while_stopped(
     queries = [
         r for r in after if r.event == _PENDING and r.fields.get("final")
     ]
-    found = {
-        PhaseName.DIRTY_SYNC: _synced(source, syncs),
-    }
-    versions = source.summary.versions
-    index = VERSIONS.index
-    asks = versions and index(versions[0]) >= index(_QUERIED_SINCE)
+    found = {PhaseName.DIRTY_SYNC: _synced(source, syncs, turn_ns)}
+    asks = _is_since(source, _QUERIED_SINCE)
     if queries or asks:
         found[PhaseName.FINAL_QUERY] = _told(
             _last(queries), _why(source, _PENDING, _QUERIED_SINCE)
@@ -252,16 +249,16 @@ def _while_stopped(
             and mark.line > stopped
             and (told is None or mark.line < told)
         ]
-        if begun or (
-            versions and index(versions[0]) >= index(_DEVICE_SINCE)
-        ):
+        if begun or _is_since(source, _DEVICE_SINCE):
             found[PhaseName.VM_STOPPED] = _told(
                 _last(begun[-1:]), _why(source, "migrate_set_state", "8.1")
             )
     return found
 
 
-def _synced(source: Timeline, syncs: list[Record]) -> _Milestone:
+def _synced(
+    source: Timeline, syncs: list[Record], turn_ns: int | None
+) -> _Milestone:
     """Return when the last sync of dirty pages after the stop was over."""
     if not syncs:
         if any(r.event == _SYNCED for r in source.others):
@@ -270,8 +267,7 @@ def _synced(source: Timeline, syncs: list[Record]) -> _Milestone:
             )
         return _Milestone(None, _why(source, _SYNCED, "8.1"))
     end_ns = syncs[-1].time_ns
-    begins = [turn.start_ns for turn in turns(source)]
-    if end_ns is not None and any(x and x < end_ns for x in begins):
+    if end_ns is not None and turn_ns is not None and turn_ns < end_ns:
         return _Milestone(
             None, "devices were saved already while QEMU asked for dirty pages"
         )
@@ -306,6 +302,13 @@ def _requested(start: Epoch | None, destination: Timeline) -> _Milestone:
     if start.notify and start.notify.time_ns is not None:
         return _Milestone(start.notify.time_ns)
     return _Milestone(None, _why(destination, "vm_state_notify", "8.1"))
+
+
+def _is_since(side: Timeline, version: str) -> bool:
+    """Return whether a log is surely of this version or a newer one."""
+    versions = side.summary.versions
+    index = VERSIONS.index
+    return versions is not None and index(versions[0]) >= index(version)
 
 
 def _why(side: Timeline, event: str, since: str) -> str:

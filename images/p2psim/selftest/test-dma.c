@@ -248,6 +248,11 @@ static void test_dma_memory(void)
 	sim_delete("a");
 }
 
+static int logging_start(struct sim *sim)
+{
+	return sim_logging_start(sim, IOVA, PAGES * PAGE);
+}
+
 /* The pages of a report, a bit for each, or -errno */
 static int logging_report(struct sim *sim)
 {
@@ -288,7 +293,7 @@ static void test_dma_logging_off(void)
 	sim_open(&sim, "logging");
 	is(sim_feature_probe(&sim, VFIO_DEVICE_FEATURE_DMA_LOGGING_START), 0,
 	   "DMA logging offered");
-	is(sim_logging_start(&sim, IOVA, PAGES * PAGE), 0, "by a device without DMA, too");
+	is(logging_start(&sim), 0, "by a device without DMA, too");
 	sim_close(&sim);
 	sim_delete("logging");
 }
@@ -301,7 +306,7 @@ static bool has_reports(void)
 
 	create("a", "dma_logging=1");
 	vm_open(&vm, "a", true);
-	is(sim_logging_start(&vm.sim, IOVA, PAGES * PAGE), 0, "logging started");
+	is(logging_start(&vm.sim), 0, "logging started");
 	is(sim_logged("a", " logging started ranges=1 pages=8 page_size=4096"),
 	   1, "logged");
 	ret = logging_report(&vm.sim);
@@ -320,7 +325,7 @@ static void test_dma_reports(void)
 	vm_open(&vm, "a", true);
 	sim_set("a", "dma", "1");
 	write_all(&vm);
-	is(sim_logging_start(&vm.sim, IOVA, PAGES * PAGE), 0, "logging started");
+	is(logging_start(&vm.sim), 0, "logging started");
 	is(logging_report(&vm.sim), 0, "nothing of before");
 	write_all(&vm);
 	is(logging_report(&vm.sim), 0xff, "all pages");
@@ -344,7 +349,7 @@ static void test_dma_faults(void)
 	sim_set("a", "faults", "report 1 late 2\nreport 2 short 3\n");
 	sim_set("a", "live", "1");
 	vm_open(&vm, "a", true);
-	sim_logging_start(&vm.sim, IOVA, PAGES * PAGE);
+	logging_start(&vm.sim);
 	sim_set("a", "dma", "1");
 	write_all(&vm);
 	is(logging_report(&vm.sim), 0xfc, "two pages are late");
