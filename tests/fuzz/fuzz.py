@@ -304,9 +304,11 @@ def session(
             continue
         worker = running.pop(pid)
         tally = worker.tally()
-        if status and not tally.executions:
+        if status:
+            # It is empty if the kernel ended the process.
             said = (worker.folder / "said").read_text(errors="replace")
-            print(f"{worker.name} did not begin:\n{said}", flush=True)
+            print(said, end="", flush=True)
+        if status and not tally.executions:
             tally.outcomes["failure: it did not begin"] = 1
         elif status:
             outcome = ended(status)

@@ -52,12 +52,16 @@ def good(path):
 def damage(draw, data, other):
     return b"%d" % draw.randrange(20)
 
-def target(run):
+def clumsy(draw, data, other):
+    return b"%d" % (1 // (draw.randrange(20) - 7))
+
+def target(run, damage=damage):
     return Target(run, lambda folder: [b"0"], (), damage=damage)
 
 def load():
-    return {{x.__name__: target(x)
-            for x in (crash, hang, grow, mute, killed, good)}}
+    found = {{x.__name__: target(x)
+             for x in (crash, hang, grow, mute, killed, good)}}
+    return {{**found, "clumsy": target(good, clumsy)}}
 
 sys.exit(fuzz.main(sys.argv[1:], load))
 """
@@ -170,3 +174,39 @@ def test_every_target_reads_its_seeds(tmp_path: Path) -> None:
     parts = done.stdout.split(" (mutator): 40 executions")[1:]
     assert len(parts) > 10
     assert all(" answer\n" in x for x in parts), done.stdout
+
+
+# An engine that keeps what it found damages an input again and again.
+AGAIN = """\
+import random, tempfile
+from pathlib import Path
+from targets import TARGETS
+for name, target in TARGETS.items():
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = target.seeds(Path(folder))
+    draw = random.Random(name)
+    for _ in range(40):
+        data = draw.choice(seeds)
+        for _ in range(8):
+            data = target.damage(draw, data, draw.choice(seeds))
+    print(name, len(data))
+"""
+
+
+def test_damaged_inputs_can_be_damaged_again() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN],
+        env={**os.environ, "PYTHONPATH": f"{ROOT.parent}:{FUZZ}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 10
+
+
+def test_a_fuzzer_that_fails_says_why(tmp_path: Path) -> None:
+    words = ["--engine", "mutator", "--only", "clumsy", "--executions", "60"]
+    found = run(tmp_path, *words)
+    assert found.returncode == 1
+    assert "failure: the process ended with 2" in found.stdout
+    # Once after some executions, and once before the first.
+    assert found.stdout.count("ZeroDivisionError: ") == 2
