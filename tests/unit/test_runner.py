@@ -311,6 +311,23 @@ async def test_source_dies_at_its_end(bench: Bench, answers: bool) -> None:
     assert found.exit_states == {SOURCE: -signal.SIGABRT, DESTINATION: 0}
 
 
+async def test_destination_that_exits_before_it_is_told_to(
+    bench: Bench,
+) -> None:
+    # It does so when its source quits in the middle of a migration.
+    found = await bench.run(destination={"quit": [["exit", 1]]})
+    assert found.outcome is Outcome.MIGRATED
+    assert found.exit_states == {SOURCE: 0, DESTINATION: 1}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_qmp_that_ends_before_qemu_does(bench: Bench) -> None:
+    found = await bench.run(source={"quit": [["send", "}\n"], ["hang"]]})
+    assert found.outcome is Outcome.LOST
+    assert found.side == SOURCE
+    assert "QEMU still runs" in found.message
+
+
 async def test_source_dies_in_the_cleanup(bench: Bench) -> None:
     # Patch 1 moves a device's last request there; hw_error() is near.
     found = await bench.run(source={"cleanup": [["signal", signal.SIGABRT]]})

@@ -329,13 +329,20 @@ class Qemu:
     async def quit(self, limit_s: float) -> None:
         """End QEMU with QMP's ``quit``, as a user would.
 
+        A QEMU that exits by itself meanwhile has ended as well: so does a
+        destination whose source has just quit.
+
         :param limit_s: The limit in seconds, until the process has ended.
-        :raise ConnectionLostError: When QEMU has gone away already, or dies
-            of a signal.
+        :raise ConnectionLostError: When QEMU breaks the connection and goes
+            on, or dies of a signal.
         :raise StepTimeoutError: When it takes longer.
         """
         step = "exit after quit"
-        await self.execute("quit", limit_s=limit_s)
+        try:
+            await self.execute("quit", limit_s=limit_s)
+        except ConnectionLostError:
+            if self.status is None:
+                raise
         await self.ended(step, limit_s)
         if (self.status or 0) < 0:
             raise await self._lost(step)
