@@ -38,7 +38,8 @@ from statistics import median
 from vfio_p2p.bundle.manifest import trace_file
 from vfio_p2p.bundle.read import Bundle
 from vfio_p2p.cli.entry import guarded, trap_signals
-from vfio_p2p.downtime.stats import LEVEL, paired
+from vfio_p2p.downtime.effect import LEVEL
+from vfio_p2p.downtime.stats import paired
 from vfio_p2p.errors import HostError, UsageError
 from vfio_p2p.machine.errors import MigrationFailedError
 from vfio_p2p.machine.qemu import TRANSCRIPT

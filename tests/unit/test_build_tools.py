@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from vfio_p2p.errors import MissingToolError
-from vfio_p2p.qemu.recipe import BuildRecipe, find_toolchain
+from vfio_p2p.qemu.recipe import BuildRecipe, check_tools
 
 Replace = Callable[[str, str], None]
 
@@ -33,7 +33,7 @@ def replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replace:
 def missing(version: str = "10.0.13") -> tuple[str, str]:
     """Return the tool that is missing, and its package."""
     with pytest.raises(MissingToolError) as caught:
-        find_toolchain(BuildRecipe.load(), version)
+        check_tools(BuildRecipe.load(), version)
     return caught.value.tool, caught.value.package
 
 
@@ -76,7 +76,7 @@ def test_additional_libraries_of_older_versions() -> None:
 
 def test_a_library_of_older_versions_is_missing(replace: Replace) -> None:
     replace("pkg-config", 'case "$2" in pixman*) exit 1;; esac')
-    assert find_toolchain(BuildRecipe.load(), "10.0.13")
+    check_tools(BuildRecipe.load(), "10.0.13")
     assert missing("8.1.99")[1] == "libpixman-1-dev"
 
 
@@ -88,7 +88,7 @@ def test_a_header_is_missing(replace: Replace) -> None:
 def test_a_full_disk_is_no_missing_header(replace: Replace) -> None:
     replace("cc", "echo 'as: /tmp/x.s: No space left on device' >&2; exit 1")
     with pytest.raises(OSError, match="No space") as caught:
-        find_toolchain(BuildRecipe.load(), "10.0.13")
+        check_tools(BuildRecipe.load(), "10.0.13")
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename
 

@@ -21,8 +21,9 @@ from vfio_p2p.downtime import (
     PhaseName,
 )
 from vfio_p2p.downtime.compare import Change, Comparison, RunSample, compare
+from vfio_p2p.downtime.effect import LEVEL
 from vfio_p2p.downtime.model import OPTIONAL_PHASES
-from vfio_p2p.downtime.stats import LEVEL, paired
+from vfio_p2p.downtime.stats import paired
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.report.comparison import compared_sets, comparison_lines

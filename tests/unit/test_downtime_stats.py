@@ -9,13 +9,8 @@ from statistics import NormalDist
 
 import pytest
 from vfio_p2p.downtime import stats
-from vfio_p2p.downtime.stats import (
-    LEVEL,
-    outliers,
-    paired,
-    together,
-    unpaired,
-)
+from vfio_p2p.downtime.effect import LEVEL
+from vfio_p2p.downtime.stats import outliers, paired, together, unpaired
 
 MS = 10**6
 

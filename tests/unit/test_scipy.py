@@ -12,7 +12,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from scipy import stats
-from vfio_p2p.downtime.stats import LEVEL, _ranks, paired, unpaired
+from vfio_p2p.downtime.effect import LEVEL
+from vfio_p2p.downtime.stats import _ranks, paired, unpaired
 
 # This allows all arrangements of the values that are compared here.
 EXACT = stats.PermutationMethod(n_resamples=100_000)

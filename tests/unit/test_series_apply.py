@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from vfio_p2p.errors import MissingToolError, PatchError
-from vfio_p2p.series import Patch, apply_patches, check_patch
+from vfio_p2p.series import Changes, Patch, apply_patches, check_patch
 from vfio_p2p.series.patch import MAX_PATCH_BYTES
 
 NUMBERS = "".join(f"{n}\n" for n in range(1, 41)).encode()
@@ -52,7 +52,7 @@ SECOND = "@@ -20,3 +20,3 @@\n 20\n-21\n+x\n 22\n"
 WRONG = "@@ -30,3 +30,3 @@ int g(void)\n 30\n-xx\n+y\n 32\n"
 
 
-def apply(tree: FakeTree, *texts: str) -> dict[str, bytes | None]:
+def apply(tree: FakeTree, *texts: str) -> Changes:
     patches = [
         Patch(f"{n}.patch", x.encode(errors="surrogateescape"))
         for n, x in enumerate(texts, 1)

@@ -10,7 +10,7 @@ from enum import StrEnum
 from itertools import pairwise
 from statistics import median
 
-from vfio_p2p.downtime import stats
+from vfio_p2p.downtime.effect import Effect
 from vfio_p2p.downtime.metrics import (
     BLACKOUT,
     DEVICE,
@@ -21,7 +21,6 @@ from vfio_p2p.downtime.metrics import (
     renamed,
 )
 from vfio_p2p.downtime.model import Breakdown, PhaseName
-from vfio_p2p.downtime.stats import Effect
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.side import Side
 
@@ -312,12 +311,17 @@ def _drop_unmeasured(
         )
 
 
+# Most commands compare nothing, and numpy takes long to be imported.
 def _apart(values: _Values) -> tuple[int, ...]:
+    from vfio_p2p.downtime import stats
+
     return tuple(stats.outliers([x[BLACKOUT] for x in values]))
 
 
 def _rows(first: _Values, second: _Values, pairs: bool) -> list[MetricRow]:
     """Make a row for each figure that is part of the blackout."""
+    from vfio_p2p.downtime import stats
+
     phases = [f"{PHASE}{name}" for name in PhaseName]
     known = {name for x in (*first, *second) for name in x}
     devices = sorted(x for x in known if x.startswith(DEVICE))

@@ -7,10 +7,6 @@ as much as was seen: with each pair swapped or not (Wilcoxon's signed ranks),
 or with all runs dealt anew (Mann and Whitney's test).  Up to `_MOST`
 arrangements are enumerated; beyond that, a fixed random sample is used, so
 that the same figures always give the same answer.
-
-`LEVEL` is that of a two-sided question, with a risk of 5 % for each side: "is
-it slower?" and "is it faster?"  Five pairs can show no less than 2/32, which
-the level admits; four pairs can never show anything.
 """
 
 from __future__ import annotations
@@ -18,13 +14,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-LEVEL = 0.1
+from vfio_p2p.downtime.effect import LEVEL, Effect
 
 # The resolution of the times in QEMU's traces.
 RESOLUTION_NS = 1000
@@ -35,34 +30,6 @@ _AT_ONCE = 500
 _SEED = 20230716
 
 _Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """A difference, and how far it can be trusted.
-
-    :param difference_ns: The median of the pairs' differences, or the
-        difference of the medians, in nanoseconds.
-    :param low_ns: The lower end of its confidence interval, 1 - `LEVEL`.
-    :param high_ns: The upper end.
-    :param p: The probability that chance alone shows as much.
-    :param smallest_ns: The smallest difference that this number of runs,
-        with this scatter, could have shown; None if they could show none.
-    :param same: Whether no pair differs at all, so that chance can have
-        hidden nothing.
-    """
-
-    difference_ns: float
-    low_ns: float
-    high_ns: float
-    p: float
-    smallest_ns: float | None
-    same: bool = False
-
-    @property
-    def shown(self) -> bool:
-        """Whether chance is an unlikely explanation."""
-        return not self.same and self.p <= LEVEL
 
 
 def paired(differences_ns: list[int]) -> Effect:

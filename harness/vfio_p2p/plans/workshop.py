@@ -35,7 +35,7 @@ from vfio_p2p.qemu.binary import find_binary
 from vfio_p2p.qemu.debian import debian_root, newest_release
 from vfio_p2p.qemu.program import KnownPrograms, Program
 from vfio_p2p.scenario.model import Scenario
-from vfio_p2p.series import Patch, Variant, apply_patches
+from vfio_p2p.series import Changes, Patch, Variant, apply_patches
 from vfio_p2p.side import Side
 from vfio_p2p.variant import DEBIAN, INSTALLED, QEMU
 
@@ -160,6 +160,9 @@ class Local:
         self._places: dict[PlaceChoice, Place] = {}
         # The digests of the scenarios that they are ready for.
         self._ready: dict[PlaceChoice, set[str]] = {}
+        # Hundreds of runs share a few builds.
+        self._built: dict[tuple[str, str], ProgramInput] = {}
+        self._overlays: dict[tuple[str, tuple[str, ...]], Changes] = {}
 
     def find_source(
         self,
@@ -176,7 +179,13 @@ class Local:
         self, source: Source, patches: Sequence[Patch]
     ) -> None:
         """See `Workshop.check_patches`."""
-        apply_patches(source, patches)
+        self._overlay(source, patches)
+
+    def _overlay(self, source: Source, patches: Sequence[Patch]) -> Changes:
+        key = (source.key, tuple(x.sha256 for x in patches))
+        if key not in self._overlays:
+            self._overlays[key] = apply_patches(source, patches)
+        return self._overlays[key]
 
     def build(
         self,
@@ -186,11 +195,15 @@ class Local:
         checks: Checks = NO_CHECKS,
     ) -> Build:
         """See `Workshop.build`."""
-        return build(source, variant, progress, checks)
+        overlay = self._overlay(source, variant.patches)
+        return build(source, variant, progress, checks, overlay)
 
     def program(self, build: Build) -> ProgramInput:
         """See `Workshop.program`."""
-        return self._programs.add(Program.of(build))
+        key = build.variant, build.key
+        if key not in self._built:
+            self._built[key] = self._programs.add(Program.of(build))
+        return self._built[key]
 
     def place(self, where: PlaceChoice) -> Place:
         """See `Workshop.place`."""

@@ -14,12 +14,13 @@ from vfio_p2p.qemu.recipe import (
     NO_CHECKS,
     BuildRecipe,
     Checks,
+    check_tools,
     find_toolchain,
 )
 from vfio_p2p.qemu.source import Source
 from vfio_p2p.qemu.store import Store, Stored
 from vfio_p2p.qemu.worktree import WorkTree
-from vfio_p2p.series import Patch, Variant, apply_patches
+from vfio_p2p.series import Changes, Patch, Variant, apply_patches
 
 
 @dataclass(frozen=True)
@@ -53,33 +54,40 @@ def build(
     variant: Variant,
     progress: Progress = silent,
     checks: Checks = NO_CHECKS,
+    overlay: Changes | None = None,
 ) -> Build:
     """Build a variant, or find it in the store.
 
     If another process is making the same build, this one waits for it.
+    A build in the store needs no libraries, and no tools but the compiler,
+    whose version is a part of its key.
 
     :param source: The source that the variant's patches apply to.
     :param variant: The variant to build.
     :param progress: Told how far the build is.
     :param checks: What the build checks.
+    :param overlay: What `apply_patches` has made of the source; None if that
+        was not done yet.
     :raise PatchError: When a patch does not apply.
     :raise MissingToolError: When the machine lacks a tool or a library.
     :raise NoSpaceError: When the disk is full, or would be.
     :raise BuildError: When a tool fails.
     """
-    overlay = apply_patches(source, variant.patches)
+    if overlay is None:
+        overlay = apply_patches(source, variant.patches)
     recipe = BuildRecipe.load()
     job = BuildJob(
         source=source,
         overlay=overlay,
         arguments=recipe.arguments(checks, source.version),
         device_list=recipe.device_list(source.version),
-        toolchain=find_toolchain(recipe, source.version),
+        toolchain=find_toolchain(),
     )
     store = Store(cache_dir() / "builds")
     stored = store.find(job.key)
     if stored:
         return _build(variant, job, stored, reused=True)
+    check_tools(recipe, source.version)
     work = WorkTree(cache_dir() / "work" / job.work_key)
     with exclusive(
         work.lock,

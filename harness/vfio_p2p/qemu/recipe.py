@@ -125,8 +125,8 @@ def sanitizes(arguments: Iterable[str]) -> bool:
 class Toolchain:
     """The tools that compile, as far as they can make a difference.
 
-    :param compiler: First line of ``cc --version``.
-    :param meson: Version of meson.
+    :param compiler: First line of ``cc --version``; empty if there is none.
+    :param meson: Version of meson; empty if there is none.
     :param python: The interpreter that QEMU's configure is given. It has
                    meson and pycotap.
     """
@@ -136,7 +136,12 @@ class Toolchain:
     python: str
 
 
-def find_toolchain(recipe: BuildRecipe, version: str) -> Toolchain:
+def find_toolchain() -> Toolchain:
+    """Return the tools that this machine has."""
+    return Toolchain(_compiler(), _module("meson"), sys.executable)
+
+
+def check_tools(recipe: BuildRecipe, version: str) -> None:
     """Look for everything that a build needs before one is started.
 
     :param recipe: Says what is needed.
@@ -145,9 +150,6 @@ def find_toolchain(recipe: BuildRecipe, version: str) -> Toolchain:
     """
     for error in missing_tools(recipe, version):
         raise error
-    return Toolchain(
-        _compiler(), importlib.metadata.version("meson"), sys.executable
-    )
 
 
 def missing_tools(
@@ -170,9 +172,7 @@ def missing_tools(
     if not programs:
         yield from _missing_libraries(recipe, version)
     for module in "meson", "pycotap":
-        try:
-            importlib.metadata.version(module)
-        except importlib.metadata.PackageNotFoundError:
+        if not _module(module):
             yield MissingToolError(
                 f"Python module {module}",
                 f"python3-{module}",
@@ -195,8 +195,18 @@ def _missing_libraries(
             yield MissingToolError(f"header {item.header}", item.package)
 
 
+def _module(name: str) -> str:
+    """Return the version of a Python module; empty if it is missing."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 def _compiler() -> str:
     """Return the first line of ``cc --version``; empty if that fails."""
+    if shutil.which("cc") is None:
+        return ""
     banner = subprocess.run(
         ["cc", "--version"],
         env=build_environment(),

@@ -9,8 +9,8 @@ from textwrap import wrap
 from msgspec.structs import replace
 
 from vfio_p2p.downtime.compare import Change, Comparison, MetricRow
+from vfio_p2p.downtime.effect import LEVEL
 from vfio_p2p.downtime.metrics import BLACKOUT, DEVICE, PHASE
-from vfio_p2p.downtime.stats import LEVEL
 from vfio_p2p.report.groups import ranges
 from vfio_p2p.report.sections import (
     ComparedFigure,

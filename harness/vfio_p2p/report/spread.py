@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import PurePath
-
-import numpy as np
+from statistics import median, quantiles
 
 from vfio_p2p.report.groups import RunGroup
 from vfio_p2p.report.p2p import p2p_times
@@ -110,12 +110,12 @@ def outliers(group: RunGroup) -> Iterator[Outlier]:
     blackouts = group.blackouts
     if len(blackouts) < FEWEST:
         return
-    low, middle, high = np.percentile(blackouts, (25, 50, 75))
+    low, middle, high = quantiles(blackouts, n=4, method="inclusive")
     limit_ns = max(high + _FAR * (high - low), _LEAST * middle)
     far = [x for x in group.runs if (x.blackout_ns or 0) > limit_ns]
     if not far:
         return
-    medians = {x: int(np.median(y)) for x, y in _times(group.runs).items()}
+    medians = {x: int(median(y)) for x, y in _times(group.runs).items()}
     for run in far:
         found = figures(run)
         whole_ns = found.pop(BLACKOUT)
@@ -141,4 +141,4 @@ def _times(runs: Sequence[Run]) -> dict[str, list[int]]:
 def _quantile(times: Sequence[int], part: float) -> int | None:
     if part > 0.5 and len(times) * (1 - part) < 1 - 1e-9:
         return None
-    return int(np.quantile(times, part, method="inverted_cdf"))
+    return sorted(times)[ceil(part * len(times) - 1e-9) - 1]

@@ -22,18 +22,24 @@ _LIBRARY = resources.resource("scenario", "library")
 
 
 @cache
-def _library() -> dict[str, tuple[Path, str]]:
-    """Return the file of each scenario by name, and its case, if any."""
-    found = {path.stem: (path, "") for path in _LIBRARY.glob("*.toml")}
-    for path in _LIBRARY.glob("cases/*.toml"):
-        for scenario, case in _parse(read(path), path):
-            found[scenario.name] = path, case
-    return found
+def _alone() -> dict[str, tuple[Path, str]]:
+    """Return the files that have one scenario, by its name."""
+    return {path.stem: (path, "") for path in _LIBRARY.glob("*.toml")}
+
+
+@cache
+def _cases() -> dict[str, tuple[Path, str]]:
+    """Return the file and the case of each other scenario, by its name."""
+    return {
+        scenario.name: (path, case)
+        for path in _LIBRARY.glob("cases/*.toml")
+        for scenario, case in _parse(read(path), path)
+    }
 
 
 def names() -> list[str]:
     """Return the names of the scenarios that come with the program."""
-    return sorted(_library())
+    return sorted({*_alone(), *_cases()})
 
 
 def locate(what: str | Path) -> tuple[Path, str]:
@@ -43,7 +49,11 @@ def locate(what: str | Path) -> tuple[Path, str]:
         path of a file, or ``PATH:CASE``.
     :raise UsageError: When there is no such scenario or file.
     """
-    path, case = _library().get(str(what), (Path(what), ""))
+    name = str(what)
+    # Files of cases have to be read before their names are known.
+    path, case = (
+        _alone().get(name) or _cases().get(name) or (Path(what), "")
+    )
     if not path.exists():
         text, _, case = str(what).rpartition(":")
         path = Path(text)

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The series as data: bases, variants and patches, and how they apply."""
 
-from vfio_p2p.series.apply import Tree, apply_patches, check_patch
+from vfio_p2p.series.apply import (
+    Changes,
+    Tree,
+    apply_patches,
+    check_patch,
+)
 from vfio_p2p.series.base import (
     Base,
     base_for,
@@ -25,6 +30,7 @@ from vfio_p2p.series.variant import Variant, parse_variant
 
 __all__ = [
     "Base",
+    "Changes",
     "Folder",
     "Followup",
     "Mutant",

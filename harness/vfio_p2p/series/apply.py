@@ -29,6 +29,10 @@ NO_DIFF = "it contains no diff"
 _GIT_LIMIT_S = 120
 
 
+#: The new content of files; None for a file that is deleted.
+Changes = Mapping[str, bytes | None]
+
+
 class Tree(Protocol):
     """A tree of files that patches apply to.
 
@@ -57,14 +61,13 @@ def check_patch(patch: Patch) -> None:
 
 def apply_patches(
     tree: Tree, patches: Iterable[Patch], *, reverse: bool = False
-) -> dict[str, bytes | None]:
+) -> Changes:
     """Apply patches one after another.
 
     :param tree: The tree that they apply to.
     :param patches: The patches, in order.
     :param reverse: Revert each patch instead, in the order given.
-    :return: The new content of each file that differs in the end; None for
-             a file that was deleted.
+    :return: Each file that differs in the end.
     :raise PatchError: When a patch is malformed, does not apply exactly
                        (line numbers may be off, context may not), or names
                        anything but a plain file of the tree.

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from vfio_p2p.errors import SourceError
 from vfio_p2p.foreign import read_file
 from vfio_p2p.machine.temporary import temporary_folder
-from vfio_p2p.series.apply import Tree
+from vfio_p2p.series.apply import Changes, Tree
 
 _MAX_VERSION_BYTES = 1 << 20
 
@@ -91,7 +90,7 @@ class Overlay:
     """
 
     below: Tree
-    changes: Mapping[str, bytes | None] = field(repr=False)
+    changes: Changes = field(repr=False)
 
     def kind_of(self, path: str) -> str | None:
         """See `vfio_p2p.series.Tree.kind_of`."""
@@ -107,7 +106,7 @@ class Overlay:
         return self.below.read(path) if data is None else data
 
 
-def replace_files(root: Path, changes: Mapping[str, bytes | None]) -> None:
+def replace_files(root: Path, changes: Changes) -> None:
     """Change files of a tree, all of them or none.
 
     All new files are written before any file is replaced, and copies of the

@@ -73,7 +73,7 @@ def _statements(tree: ast.AST) -> Iterator[ast.AST]:
                 for other in node.orelse:
                     yield other
                     yield from _statements(other)
-            case _:
+            case ast.stmt() | ast.ExceptHandler() | ast.match_case():
                 yield node
                 yield from _statements(node)
 

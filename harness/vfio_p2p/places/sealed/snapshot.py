@@ -28,7 +28,7 @@ import msgspec
 from qemu.qmp import QMPClient
 
 from vfio_p2p.errors import TestbedError
-from vfio_p2p.foreign import read_intact
+from vfio_p2p.foreign import read_listing
 from vfio_p2p.machine.files import exclusive, publishing, room_for, used
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed.image import Image
@@ -84,13 +84,14 @@ class Snapshot:
         Its files are read only if they may have changed since this process
         has last looked at them.
 
-        :raise TestbedError: When it is not.
+        :raise TestbedError: When it is not; it will not be found again.
         """
         try:
             same = _digests(self.path) == self.files
         except OSError:
             same = False
         if not same:
+            (self.path / FILES).unlink(missing_ok=True)
             raise TestbedError(
                 f"the snapshot in {self.path} was changed or removed",
                 "Run the command again: it makes a new one.",
@@ -101,6 +102,10 @@ def get_snapshot(
     image: Image, outer: Outer, progress: Progress = silent
 ) -> Snapshot:
     """Find the snapshot of an image in the cache, or make it.
+
+    One that is found is not read: it is checked before a run goes on from
+    it, and a command whose runs are all in the cache needs no more than its
+    digest.
 
     :param image: The image.
     :param outer: The QEMU that runs the VM.
@@ -119,7 +124,7 @@ def get_snapshot(
     key = hashlib.sha256(text).hexdigest()[:32]
     path = cache_dir() / "testbed" / "snapshots" / key
     with exclusive(path.with_name(f"{key}.lock")):
-        files = read_intact(path / FILES, _digests) if used(path) else None
+        files = _listed(path) if used(path) else None
         if files is None:
             progress(0, 1, "testbed: booting the VM")
             with room_for(path, _NEEDED_BYTES), publishing(path) as partial:
@@ -131,6 +136,13 @@ def get_snapshot(
     state = SavedState((path / _STATE).read_bytes())
     both = f"{files[RAM]} {state.digest}"
     return Snapshot(path, files, hashlib.sha256(both.encode()).hexdigest())
+
+
+def _listed(folder: Path) -> dict[str, str] | None:
+    """Return the digests of a snapshot's files, if all of them are there."""
+    files = read_listing(folder / FILES)
+    whole = files and all((folder / name).exists() for name in files)
+    return files if whole else None
 
 
 async def _make(folder: Path, image: Image, outer: Outer) -> None:
