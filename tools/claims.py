@@ -4,7 +4,8 @@
 
     tools/claims.py measure     makes the runs that docs/claims.csv lacks
     tools/claims.py plot        draws docs/claims-*.svg from docs/claims.csv
-    tools/claims.py letter      puts its figures into the series' cover letter
+    tools/claims.py write       puts its figures into docs/claims.md, and into
+                                the series' cover letter
 
 A sealed run is a function, so one seed is one sample, and no run is made
 twice.  To measure everything anew, remove docs/claims.csv.
@@ -30,6 +31,7 @@ from vfio_p2p.machine.files import write_whole
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 DATA = DOCS / "claims.csv"
+PAGE = DOCS / "claims.md"
 LETTER = ROOT / "qemu-patches" / "v8.1" / "0000-cover-letter.txt"
 SEED = 42
 LOADS = {"write": "loads in write()", "late": "loads at the end"}
@@ -38,6 +40,9 @@ LOADS = {"write": "loads in write()", "late": "loads at the end"}
 P2P_ARCS = ("PRE_COPY>PRE_COPY_P2P", "STOP>RUNNING_P2P",
             "RUNNING_P2P>RUNNING")
 _STOP_BACK = "patched+stop-in-complete-precopy"
+P2P_TREES = (
+    (1, "patch-4"), (1, "patch-5"), (2, "patched"), (4, "patched"),
+)  # fmt: skip
 
 # All runs share one name, since another name changes the course of events.
 _SCENARIO = """\
@@ -227,8 +232,7 @@ def stop_lines(runs: list[Run]) -> list[Line]:
 def p2p_lines(runs: list[Run]) -> list[Line]:
     """Return how a blackout grows with the latency of the P2P arcs."""
     lines = []
-    for devices, tree in ((1, "patch-4"), (1, "patch-5"), (2, "patched"),
-                          (4, "patched")):
+    for devices, tree in P2P_TREES:
         found = _blackouts(runs, "p2p", devices, tree)
         if 0 in found:
             points = tuple(
@@ -323,9 +327,65 @@ def draw(folder: Path) -> None:
     )
 
 
-# --- cover letter --------------------------------------------------------
+# --- page and cover letter -----------------------------------------------
 
-# The first words of its tables, each of which ends with a blank line.
+# The first words of the page's tables.
+_LATE_ROWS = "| STOP_COPY to STOP | 1 device | |"
+_WRITE_ROWS = "| STOP_COPY to STOP | 1 device | 2"
+_P2P_ROWS = "| each arc takes |"
+
+
+def page(text: str, runs: list[Run]) -> str:
+    """Return the page of the claims with the figures of the runs.
+
+    :param text: The page.
+    :param runs: The runs that were measured.
+    """
+    stop = {line.label: dict(line.points) for line in stop_lines(runs)}
+    for first, loads in ((_LATE_ROWS, "late"), (_WRITE_ROWS, "write")):
+        columns = []
+        for devices, tree in ((1, "base"), (2, _STOP_BACK), (4, _STOP_BACK)):
+            saved = stop[f"{_devices(devices)}, {LOADS[loads]}"]
+            before = _blackouts(runs, "stop", devices, tree, loads)
+            columns.append({x: f"{y:.3f}" for x, y in saved.items()})
+            if loads == "late":
+                columns.append(
+                    {
+                        x: f"{y * 1e8 / before[int(x * 1e3)]:.2f} %"
+                        for x, y in saved.items()
+                    }
+                )
+        text = _with_rows(text, first, columns)
+    return _with_rows(
+        text,
+        _P2P_ROWS,
+        [
+            {
+                us / 1e3: f"{ns / 1e6:.3f}"
+                for us, ns in _blackouts(runs, "p2p", devices, tree).items()
+            }
+            for devices, tree in P2P_TREES
+        ],
+    )
+
+
+def _with_rows(
+    text: str, first: str, columns: list[dict[float, str]]
+) -> str:
+    """Replace the rows of a table, which ends with a blank line.
+
+    :param first: How its head begins.
+    :param columns: The cells, by milliseconds.
+    """
+    rows = []
+    for ms in sorted({x for column in columns for x in column}):
+        cells = " | ".join(column.get(ms, "") for column in columns)
+        rows.append(f"| {ms:g} ms | {cells} |\n")
+    head = text.index(first)
+    start = text.index("\n", text.index("\n|---", head) + 1) + 1
+    return text[:start] + "".join(rows) + text[text.index("\n\n", head) + 1 :]
+
+# The first words of the letter's tables, each of which ends with a blank line.
 _STOP_TABLE = "  STOP_COPY to STOP takes"
 _P2P_TABLE = "  each P2P transition takes"
 _STOP_POINTS_US = (0, 20_000, 80_000)
@@ -369,7 +429,7 @@ def main() -> None:
     )
     parser.add_argument(
         "what",
-        choices=("measure", "plot", "letter"),
+        choices=("measure", "plot", "write"),
         help="see the description",
     )
     parser.add_argument(
@@ -379,8 +439,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "measure":
         measure([sys.executable, "-m", "vfio_p2p"], args.out)
-    elif args.what == "letter":
+    elif args.what == "write":
         LETTER.write_text(letter(LETTER.read_text(), read()))
+        PAGE.write_text(page(PAGE.read_text(), read()))
     else:
         draw(DOCS)
 

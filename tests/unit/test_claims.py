@@ -36,12 +36,15 @@ def test_plots_are_those_of_the_data(
         ).read_bytes(), f"they are not what '{again}' draws"
 
 
-def test_the_cover_letter_has_the_figures_of_the_data(
-    claims: ModuleType,
+@pytest.mark.parametrize(
+    ("path", "form"), [("LETTER", "letter"), ("PAGE", "page")]
+)
+def test_texts_have_the_figures_of_the_data(
+    claims: ModuleType, path: str, form: str
 ) -> None:
-    text = claims.LETTER.read_text()
-    assert claims.letter(text, claims.read()) == text, (
-        "they are not what 'tools/claims.py letter' writes"
+    text = getattr(claims, path).read_text()
+    assert getattr(claims, form)(text, claims.read()) == text, (
+        "they are not what 'tools/claims.py write' writes"
     )
 
 
