@@ -96,6 +96,7 @@ def make_bundle(
     seed: int = 42,
     build: str = "0" * 32,
     version: str = "10.0.99",
+    program: ProgramInput | None = None,
     to: ProgramInput | None = None,
     place: Provenance = SEALED,
     logs_by_side: bool = False,
@@ -105,6 +106,7 @@ def make_bundle(
 ) -> Path:
     """Make a whole bundle; parts that are not given are normal.
 
+    :param program: The QEMU, in place of an invented one.
     :param to: The destination's QEMU, if it is another one.
     :param logs_by_side: Whether each side has the logs of its devices in a
         folder of its own, as at a place of real devices.
@@ -134,7 +136,7 @@ def make_bundle(
                 before + log.partition(b"\n")[2] if before else log
             )
     said |= logs or {}
-    program = ProgramInput(
+    program = program or ProgramInput(
         variant=variant,
         build=build,
         version=version,

@@ -61,7 +61,8 @@ def _add_record(actions: options.Commands) -> None:
         type=Path,
         metavar="BUNDLE",
         help="a run: a bundle (a folder or a zip file), a folder with the "
-        "logs of both sides, or a log that has both",
+        "logs of both sides, or a log that has both; or a folder of runs, "
+        "such as what 'validate' or a shard of it has left",
     )
     record.add_argument(
         "--revision",

@@ -7,17 +7,20 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
 from vfio_p2p.errors import UsageError
+from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.change import (
     AGAINST,
     BASE,
     ChangeRequest,
     validate_change,
 )
+from vfio_p2p.plans.collected import CollectedWorkshop
 from vfio_p2p.plans.everything import validate_everything
 from vfio_p2p.plans.followups import validate_followups
 from vfio_p2p.plans.modes import ModeRequest
@@ -25,9 +28,12 @@ from vfio_p2p.plans.mutants import MutantsRequest, validate_mutants
 from vfio_p2p.plans.patches import validate_patches
 from vfio_p2p.plans.releases import validate_releases
 from vfio_p2p.plans.runs import JSON, JUNIT
+from vfio_p2p.plans.shards import Shard, make_shard
 from vfio_p2p.plans.validate import SCENARIOS, ValidateRequest, validate
 from vfio_p2p.plans.versions import VersionsRequest, validate_versions
-from vfio_p2p.progress import Reporter
+from vfio_p2p.plans.workshop import Workshop
+from vfio_p2p.progress import SILENT, Reporter
+from vfio_p2p.report.collect import SHARD
 from vfio_p2p.report.document import Document, to_json
 from vfio_p2p.report.formats import render
 
@@ -51,6 +57,9 @@ class _Request:
     :param mutants: The names of the mutants that were asked for.
     :param machine: The machine type that was asked for.
     :param change: The change to be judged instead, if there is one.
+    :param shard: The only part of the runs that is made, and not judged.
+    :param collect: The folders of all shards, whose runs are judged instead
+        of making any.
     """
 
     mode: str
@@ -58,6 +67,8 @@ class _Request:
     mutants: tuple[str, ...]
     machine: str | None = None
     change: ChangeRequest | None = None
+    shard: Shard | None = None
+    collect: tuple[Path, ...] = ()
 
 
 def add_parser(commands: options.Commands, summary: str) -> None:
@@ -97,6 +108,23 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "bear on)",
     )
     options.add_setting(parser, seeds=1)
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="make only part I of N of the runs, and build only what they "
+        "need: the work of one machine of several. Nothing is judged; see "
+        "--collect",
+    )
+    parser.add_argument(
+        "--collect",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="judge the runs that all shards have left in these folders, "
+        "with the same options as theirs; nothing is built or run",
+    )
     options.add_p2p_gate(parser)
     options.add_json(parser)
     parser.set_defaults(request=request, run=run)
@@ -163,6 +191,7 @@ def request(args: argparse.Namespace) -> _Request:
 
     :raise UsageError: When options exclude one another.
     """
+    _check_shards(args)
     if args.patch:
         return _change(args)
     if args.against:
@@ -204,7 +233,34 @@ def request(args: argparse.Namespace) -> _Request:
         ),
         mutants=tuple(args.mutant),
         machine=args.machine,
+        shard=Shard.parse(args.shard) if args.shard else None,
+        collect=tuple(args.collect),
     )
+
+
+def _check_shards(args: argparse.Namespace) -> None:
+    """Refuse what cannot be divided among machines.
+
+    :raise UsageError: When there is such an option.
+    """
+    option = "--shard" if args.shard else "--collect" if args.collect else ""
+    if not option:
+        return
+    for other, why in (
+        ("versions", "which asks each QEMU for its machine types"),
+        ("patch", "which chooses its runs as it goes"),
+        ("json", "which prints a report of all runs"),
+        ("collect", "which needs all shards"),
+        ("history", "which belongs to a machine that makes runs"),
+    ):
+        given = getattr(args, other)
+        fits = option == "--collect" and other in ("collect", "json")
+        fits = fits or (option == "--shard" and other == "history")
+        if given and not fits:
+            raise UsageError(
+                f"{option} has no effect with --{other}, {why}",
+                "Leave out one of them.",
+            )
 
 
 def _check_names(mode: str, name: str, given: Sequence[str]) -> None:
@@ -248,8 +304,13 @@ def _change(args: argparse.Namespace) -> _Request:
 
 def run(wanted: _Request, context: Context) -> int:
     """Judge, and print the report."""
+    if wanted.shard is not None:
+        return _make(wanted, wanted.shard, context)
     with context.reporter() as reporter:
-        document = _judge(wanted, context, reporter)
+        workshop = context.workshop
+        if wanted.collect:
+            workshop = CollectedWorkshop(workshop, wanted.collect)
+        document = _judge(wanted, reporter, workshop)
     if context.json:
         context.show(to_json(document).rstrip())
         return document.verdict.exit_code
@@ -266,10 +327,31 @@ def run(wanted: _Request, context: Context) -> int:
     return document.verdict.exit_code
 
 
+def _make(wanted: _Request, shard: Shard, context: Context) -> int:
+    """Make the runs of a shard, and tell how many there are."""
+    out = wanted.plain.setting.out
+    with context.reporter() as reporter:
+        made = make_shard(
+            shard,
+            partial(_judge, wanted, SILENT),
+            out,
+            reporter,
+            context.workshop,
+        )
+    context.show(f"shard {shard}: {len(made.runs)} of {made.count} runs")
+    for name, why in made.failed.items():
+        context.show(f"  not made: {name}: {why}")
+    context.show(
+        f"bundles and {SHARD}: {out}; 'vfio-p2p validate --collect' judges "
+        "them, with those of the other shards"
+    )
+    return Verdict.ERROR.exit_code if made.failed else 0
+
+
 def _judge(
-    wanted: _Request, context: Context, reporter: Reporter
+    wanted: _Request, reporter: Reporter, workshop: Workshop
 ) -> Document:
-    plain, workshop = wanted.plain, context.workshop
+    plain = wanted.plain
     if wanted.change is not None:
         return validate_change(wanted.change, reporter, workshop)
     mode = ModeRequest(plain.origin, plain.setting)

@@ -19,7 +19,7 @@ from vfio_p2p.history.trend import Trend, trends
 from vfio_p2p.names import suggest
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.record import entry, project_revision
-from vfio_p2p.report.collect import has_only_logs
+from vfio_p2p.report.collect import expanded, has_only_logs
 from vfio_p2p.report.runs import run_of_logs
 from vfio_p2p.series.git import in_order
 from vfio_p2p.verdict.assess import assess
@@ -32,8 +32,8 @@ METRIC = "blackout"
 class RecordRequest:
     """A request to keep the results of runs.
 
-    :param bundles: Bundles (folders or zip files), logs, and folders with
-        the logs of a run.
+    :param bundles: Bundles (folders or zip files), logs, folders with the
+        logs of a run, and folders of any of these.
     :param revision: The commit of their QEMU trees; None takes the one that
         the build store has noted.
     :param database: The file of the history; None is the usual one.
@@ -64,17 +64,19 @@ def record_bundles(request: RecordRequest) -> Recorded:
     """Add the bundles that pass to the history.
 
     :raise BundleError: When one is damaged or newer than this program.
+    :raise InputError: When a folder has no runs.
     :raise TraceError: When a log is missing, or is none.
     :raise HistoryError: When the history cannot be written to.
     """
     project = project_revision()
     now_s = int(time.time())
-    logs = [path for path in request.bundles if has_only_logs(path)]
+    paths = [x for path in request.bundles for x in expanded(path)]
+    logs = [path for path in paths if has_only_logs(path)]
     entries = [
         entry(run.bundle, request.revision, project, now_s, run)
         for run in map(
             read_run,
-            map(open_bundle, (x for x in request.bundles if x not in logs)),
+            map(open_bundle, (x for x in paths if x not in logs)),
         )
         # For the reason, see `vfio_p2p.plans.record.recording`.
         if assess(run.bundle, run=run).verdict is Verdict.PASS
@@ -100,7 +102,7 @@ def record_bundles(request: RecordRequest) -> Recorded:
         database=path,
         new=new,
         known=len(entries) - new,
-        left_out=len(request.bundles) - len(entries),
+        left_out=len(paths) - len(entries),
     )
 
 

@@ -270,12 +270,7 @@ async def _run(
         ) from err
     except Exception as err:
         return CellResult.without_run(cell, _unknown("not run", err))
-    try:
-        result = CellResult.of_bundle(cell, bundle)
-    except Exception as err:
-        # This includes unreadable logs, since vfio-p2p has made them itself.
-        found = _unknown("not judged", err)
-        return CellResult.without_run(cell, found, bundle)
+    result = judged(cell, bundle)
     try:
         record(bundle, result.assessment.verdict)
     except (HistoryError, NoSpaceError):
@@ -285,6 +280,20 @@ async def _run(
         found = _unknown("not recorded", err)
         return CellResult.without_run(cell, found, bundle)
     return result
+
+
+def judged(cell: Cell, bundle: Bundle) -> CellResult:
+    """Judge the bundle of a cell; an error is a verdict as well.
+
+    :param cell: What was run.
+    :param bundle: What the run left.
+    """
+    try:
+        return CellResult.of_bundle(cell, bundle)
+    except Exception as err:
+        # This includes unreadable logs, since vfio-p2p has made them itself.
+        found = _unknown("not judged", err)
+        return CellResult.without_run(cell, found, bundle)
 
 
 def _unknown(summary: str, err: Exception) -> Assessment:

@@ -19,6 +19,9 @@ from vfio_p2p.report.document import Document, common, from_json
 from vfio_p2p.report.run import Run, SharedInputs
 from vfio_p2p.report.runs import run_of, run_of_logs
 
+#: What lists the runs of a shard, beside their bundles.
+SHARD = "shard.json"
+
 _MAX_BYTES = 256 << 20
 _EXPECTED = "Give a bundle, a folder of bundles or logs, or a report.json."
 
@@ -26,8 +29,8 @@ _EXPECTED = "Give a bundle, a folder of bundles or logs, or a report.json."
 def collect(inputs: Sequence[Path]) -> Document:
     """Read everything that is to be reported on.
 
-    Two inputs are two sets of runs, to be compared.  Otherwise the runs of
-    each QEMU are a set.
+    Two inputs are two sets of runs, to be compared, unless they are shards of
+    one set.  Otherwise the runs of each QEMU are a set.
 
     :param inputs: Bundles (folders or zip files), folders with the logs of
         real hosts, folders of either, and reports (JSON).
@@ -36,7 +39,8 @@ def collect(inputs: Sequence[Path]) -> Document:
     :raise InputError: When there is nothing to report on.
     """
     found = [_read(path) for path in inputs]
-    if len(found) == 2:
+    shards = all((path / SHARD).exists() for path in inputs)
+    if len(found) == 2 and not shards:
         names = _two_names(found, inputs)
         found = [
             _renamed(document, name)
@@ -144,14 +148,24 @@ def _run(path: Path) -> Run:
     return run_of(open_bundle(path))
 
 
+def expanded(path: Path) -> list[Path]:
+    """Return the runs that a user means by a path.
+
+    :param path: A run, or a folder of runs.
+    :raise InputError: When the folder has none.
+    """
+    if is_run(path) or not path.is_dir():
+        return [path]
+    if found := runs_in(path):
+        return found
+    raise InputError(
+        f"{path}: no bundles in it, and no logs of runs", _EXPECTED
+    )
+
+
 def _read_folder(path: Path) -> Document:
-    found = runs_in(path)
-    if not found:
-        raise InputError(
-            f"{path}: no bundles in it, and no logs of runs", _EXPECTED
-        )
     shared = SharedInputs()
-    return _of_runs([shared.of(run) for run in each(_run, found)])
+    return _of_runs([shared.of(run) for run in each(_run, expanded(path))])
 
 
 def _of_runs(runs: list[Run]) -> Document:

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Divide the runs of a request among machines, and judge them together.
+
+Each machine makes the runs of one shard, and builds only what these need; see
+`ShardWorkshop`.  It judges nothing, since some verdicts need all runs: a rule
+that nothing breaks, or a mutant and its control.  Then
+`vfio_p2p.plans.collected` serves the runs of all shards to the same request,
+which makes the document that one machine would have made.
+
+A run's shard depends on the name of its bundle alone, so that a new scenario
+moves no other run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from vfio_p2p.bundle.manifest import ProgramInput
+from vfio_p2p.errors import InputError, UsageError
+from vfio_p2p.foreign import NOT_JSON, read_file
+from vfio_p2p.machine.files import write_whole
+from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.places import Job
+from vfio_p2p.plans.around import Around, unbuilt
+from vfio_p2p.plans.lacking import check_abilities
+from vfio_p2p.plans.matrix import Cell, CellResult
+from vfio_p2p.plans.runs import forget_reports
+from vfio_p2p.plans.setting import Setting
+from vfio_p2p.plans.workshop import Workshop
+from vfio_p2p.progress import Progress, Reporter
+from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
+from vfio_p2p.qemu.abilities import Abilities
+from vfio_p2p.report.collect import SHARD
+from vfio_p2p.series import Variant
+from vfio_p2p.verdict.assess import Assessment
+
+MOST = 10_000
+
+_FORMAT = 1
+_MAX_BYTES = 16 << 20
+_ELSEWHERE = Assessment(Verdict.SKIP, "of another shard")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the parts that the runs of a request are divided into.
+
+    :param number: Its number, from 1.
+    :param count: How many there are.
+    """
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read the name of a shard.
+
+        :param text: ``I/N``.
+        :raise UsageError: When there is no such shard.
+        """
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        if found:
+            shard = cls(int(found[1]), int(found[2]))
+            if 1 <= shard.number <= shard.count <= MOST:
+                return shard
+        raise UsageError(
+            f"no shard {text!r}",
+            f"Give I/N, as in 1/4: I from 1 to N, and N up to {MOST}.",
+        )
+
+    def has(self, name: str) -> bool:
+        """Return whether a run is of this shard.
+
+        :param name: The name of its bundle.
+        """
+        digest = hashlib.sha256(name.encode()).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == (
+            self.number - 1
+        )
+
+
+class Unmade(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on a run that left no bundle."""
+
+    verdict: Verdict
+    summary: str
+    notes: tuple[str, ...] = ()
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `SHARD`.
+
+    :param runs: The names of all runs of the shard.
+    :param unmade: Those of them that left no bundle.
+    """
+
+    format: Annotated[int, Meta(ge=1, le=_FORMAT)] = _FORMAT
+    kind: Literal["vfio-p2p shard"] = "vfio-p2p shard"
+    number: Annotated[int, Meta(ge=1, le=MOST)]
+    count: Annotated[int, Meta(ge=1, le=MOST)]
+    runs: tuple[str, ...]
+    unmade: dict[str, Unmade]
+
+
+class ShardWorkshop(Around):
+    """Makes the runs of one shard, and builds only what these need.
+
+    What it says of the other runs is that they are not made, so nothing is
+    to be judged by it.
+
+    :param inner: The workshop that builds and runs.
+    :param shard: The shard.
+    :param reporter: Told of all work that is really done.
+    """
+
+    def __init__(
+        self, inner: Workshop, shard: Shard, reporter: Reporter
+    ) -> None:
+        super().__init__(inner)
+        self._shard = shard
+        self._reporter = reporter
+        # By the digests of placeholders.
+        self._later: dict[str, tuple[Source, Variant, Checks]] = {}
+        self._built: dict[str, ProgramInput] = {}
+        #: The results of the shard's runs.
+        self.made: list[CellResult] = []
+        #: The number of all runs.
+        self.count = 0
+
+    def find_source(
+        self,
+        path: Path | None,
+        release: str,
+        progress: Progress,
+        *,
+        refresh: bool = False,
+    ) -> Source:
+        """See `Workshop.find_source`."""
+        task = self._reporter.task("source")
+        found = self.inner.find_source(path, release, task, refresh=refresh)
+        task.end(found.origin)
+        return found
+
+    def build(
+        self,
+        source: Source,
+        variant: Variant,
+        progress: Progress,
+        checks: Checks = NO_CHECKS,
+    ) -> Build:
+        """See that the patches apply; `run` builds.
+
+        :raise PatchError: When they do not.
+        """
+        self.inner.check_patches(source, variant.patches)
+        found = unbuilt(source, variant)
+        self._later[placeholder(found).sha256] = source, variant, checks
+        return found
+
+    def program(self, build: Build) -> ProgramInput:
+        """Name what is not built yet."""
+        return placeholder(build)
+
+    def abilities(
+        self, program: ProgramInput, types: Iterable[str]
+    ) -> Abilities | None:
+        """Ask a QEMU that is there; see `Workshop.abilities`."""
+        if program.sha256 in self._later:
+            return None
+        return self.inner.abilities(program, types)
+
+    def run(
+        self, cells: Sequence[Cell], setting: Setting, reporter: Reporter
+    ) -> list[CellResult]:
+        """Make the runs of the shard; see `Workshop.run`.
+
+        :raise BuildError: When a tree does not build.
+        """
+        self.count += len(cells)
+        mine = [
+            replace(cell, job=self._real(cell.job))
+            for cell in cells
+            if self._shard.has(cell.name)
+        ]
+        made: list[CellResult] = []
+        if mine:
+            check_abilities([cell.job for cell in mine], self.inner)
+            made = self.inner.run(mine, setting, self._reporter)
+        self.made += made
+        found = {result.cell.name: result for result in made}
+        return [
+            found.get(cell.name) or CellResult.without_run(cell, _ELSEWHERE)
+            for cell in cells
+        ]
+
+    def _real(self, job: Job) -> Job:
+        """Build what a job names."""
+        source, destination = map(
+            self._real_program, (job.source, job.destination)
+        )
+        return msgspec.structs.replace(
+            job, source=source, destination=destination
+        )
+
+    def _real_program(self, what: ProgramInput) -> ProgramInput:
+        key = what.sha256
+        if key not in self._later:
+            return what
+        if key not in self._built:
+            source, variant, checks = self._later[key]
+            task = self._reporter.task(variant.name)
+            build = self.inner.build(source, variant, task, checks)
+            task.end("was there already" if build.reused else "built")
+            self._built[key] = self.inner.program(build)
+        return self._built[key]
+
+    def write(self, folder: Path) -> None:
+        """List the runs of the shard, beside their bundles.
+
+        :param folder: The folder of the bundles.
+        """
+        found = Listing(
+            number=self._shard.number,
+            count=self._shard.count,
+            runs=tuple(result.cell.name for result in self.made),
+            unmade={
+                result.cell.name: Unmade(
+                    verdict=result.assessment.verdict,
+                    summary=result.assessment.summary,
+                    notes=result.assessment.notes,
+                )
+                for result in self.made
+                if result.bundle is None
+            },
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        data = msgspec.json.format(msgspec.json.encode(found), indent=1)
+        write_whole(folder / SHARD, data + b"\n")
+
+
+@dataclass(frozen=True)
+class MadeShard:
+    """The runs of a shard.
+
+    :param count: The number of runs of all shards.
+    :param runs: The names of those of this shard.
+    :param failed: Why some of them were not made, by their names.
+    """
+
+    count: int
+    runs: tuple[str, ...]
+    failed: Mapping[str, str]
+
+
+def make_shard(
+    shard: Shard,
+    plan: Callable[[Workshop], object],
+    out: Path,
+    reporter: Reporter,
+    workshop: Workshop,
+) -> MadeShard:
+    """Make the runs of a shard, and list them beside their bundles.
+
+    :param shard: The shard.
+    :param plan: Makes and judges all runs of a request.
+    :param out: The folder of the bundles.
+    :param reporter: Told how far the work is.
+    :param workshop: Builds and runs.
+    :raise InputError: When an option or the source is wrong.
+    :raise BuildError: When a tree does not build.
+    """
+    # Those of an earlier call are not to be taken for this one's.
+    (out / SHARD).unlink(missing_ok=True)
+    around = ShardWorkshop(workshop, shard, reporter)
+    plan(around)
+    # It is about runs that were not made.
+    forget_reports(out)
+    around.write(out)
+    return MadeShard(
+        around.count,
+        tuple(result.cell.name for result in around.made),
+        {
+            result.cell.name: "; ".join(result.assessment.notes)
+            for result in around.made
+            if result.assessment.verdict is Verdict.ERROR
+        },
+    )
+
+
+def placeholder(build: Build) -> ProgramInput:
+    """Name a build that was not made, unlike every other one.
+
+    :param build: What `unbuilt` has described.
+    """
+    parts = [
+        build.job.source.key, *(patch.sha256 for patch in build.patches)
+    ]
+    return ProgramInput(
+        variant=build.variant,
+        build="",
+        version=build.version,
+        sha256=hashlib.sha256("\n".join(parts).encode()).hexdigest(),
+        libraries={},
+    )
+
+
+def read_listing(folder: Path) -> Listing:
+    """Read what a shard has listed.
+
+    :param folder: The folder of its bundles.
+    :raise InputError: When it is no shard's.
+    """
+    path = folder / SHARD
+    try:
+        return msgspec.json.decode(
+            read_file(path, _MAX_BYTES), type=Listing
+        )
+    except OSError as err:
+        raise InputError(
+            f"{path}: {err.strerror or err}",
+            "Give the folders that 'vfio-p2p validate --shard' has left.",
+        ) from err
+    except NOT_JSON as err:
+        raise InputError(
+            f"{path} is not the list of a shard: {err}",
+            "Give the folders that 'vfio-p2p validate --shard' has left.",
+        ) from err
