@@ -38,7 +38,7 @@ report host-prepare vfio-p2p host prepare --at "$place" &&
     report validate vfio-p2p validate --at "$place" --out "$out" "$@"
 code=$?
 if [ -e "$out/report.json" ]; then
-    python3 lava_results.py "$out/report.json" | sh
+    vfio-p2p report "$out/report.json" --format lava
 fi
 if [ "$code" = 5 ]; then
     lava-test-raise "vfio-p2p: the infrastructure failed"

@@ -31,7 +31,9 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "number of inputs, the trees of their runs are compared.",
         epilog="text: 79 columns, to be pasted below a Tested-by tag. html: "
         "one file that opens offline. json: the format that 'validate' "
-        "writes, too. perfetto: opens in ui.perfetto.dev.",
+        "writes, too. perfetto: opens in ui.perfetto.dev. bencher, "
+        "github-action, lava, kcidb and prometheus: what these services take; "
+        "the figures of the first two are those of runs that passed.",
     )
     parser.add_argument(
         "inputs",

@@ -17,6 +17,7 @@ from vfio_p2p.report import (
     text,
 )
 from vfio_p2p.report.document import Document, to_json
+from vfio_p2p.report.exports import bencher, github_action, kcidb, lava
 
 
 class Renderer(Protocol):
@@ -24,6 +25,13 @@ class Renderer(Protocol):
 
     def __call__(self, document: Document, /) -> str:
         """Render a whole document, which ends with a line feed."""
+
+
+def _prometheus(document: Document) -> str:
+    # Importing its client takes as long as all others together.
+    from vfio_p2p.report.exports import prometheus
+
+    return prometheus.render(document)
 
 
 FORMATS: dict[str, Renderer] = {
@@ -34,6 +42,11 @@ FORMATS: dict[str, Renderer] = {
     "junit": junit.render,
     "json": to_json,
     "perfetto": perfetto.render,
+    "bencher": bencher.render,
+    "github-action": github_action.render,
+    "lava": lava.render,
+    "kcidb": kcidb.render,
+    "prometheus": _prometheus,
 }
 
 
