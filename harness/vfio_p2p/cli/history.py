@@ -9,8 +9,10 @@ from pathlib import Path
 
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
+from vfio_p2p.errors import UsageError
 from vfio_p2p.history.changes import LEVEL, LONGEST, MIN_SEGMENT
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.export import EXPORTS, ExportRequest, exported
 from vfio_p2p.plans.history import (
     METRIC,
     RecordRequest,
@@ -42,15 +44,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     _add_record(actions)
     _add_list(actions)
     _add_plot(actions)
-    export = actions.add_parser("export", help="print all of it")
-    export.add_argument(
-        "--json",
-        action="store_true",
-        required=True,
-        help="as one JSON document",
-    )
-    options.add_database(export)
-    export.set_defaults(request=lambda x: SelectRequest(x.db), run=_export)
+    _add_export(actions)
 
 
 def _add_record(actions: options.Commands) -> None:
@@ -158,6 +152,43 @@ def _selection(args: argparse.Namespace) -> SelectRequest:
     return SelectRequest(args.db, args.scenario, args.variant, args.at)
 
 
+def _add_export(actions: options.Commands) -> None:
+    export = actions.add_parser(
+        "export",
+        help="print all of it, or write it for another tool",
+        description="Print the results as JSON; or one series as a table for "
+        "Apache Otava; or write those of commits as a folder of results for "
+        "airspeed velocity (asv).",
+    )
+    form = export.add_mutually_exclusive_group(required=True)
+    form.add_argument(
+        "--json",
+        action="store_true",
+        help="as one JSON document; the same as --format json",
+    )
+    form.add_argument("--format", choices=EXPORTS)
+    export.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="with --format asv: the folder of results, as results_dir of "
+        "asv.conf.json names it",
+    )
+    _add_selection(export)
+    export.set_defaults(request=_export_request, run=_export)
+
+
+def _export_request(args: argparse.Namespace) -> ExportRequest:
+    form = args.format or "json"
+    if (args.out is not None) != (form == "asv"):
+        raise UsageError(
+            f"--format {form} "
+            + ("needs --out" if form == "asv" else "is printed"),
+            "Give --out DIR with --format asv, and only there.",
+        )
+    return ExportRequest(_selection(args), form, args.out)
+
+
 def _level(text: str) -> float:
     try:
         level = float(text)
@@ -200,7 +231,7 @@ def _plot(wanted: TrendRequest, context: Context) -> int:
     return 0 if found else Verdict.SKIP.exit_code
 
 
-def _export(wanted: SelectRequest, context: Context) -> int:
-    with select(wanted) as entries:
-        context.show_lines(report.as_json(entries))
+def _export(wanted: ExportRequest, context: Context) -> int:
+    with exported(wanted) as lines:
+        context.show_lines(lines)
     return 0

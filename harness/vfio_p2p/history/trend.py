@@ -15,6 +15,8 @@ from vfio_p2p.history.changes import (
 )
 from vfio_p2p.history.database import Entry
 
+NO_ORDER: Mapping[str, int] = {}
+
 # What can cause a change, and what to call it.
 _CAUSES = {
     "qemu_revision": "QEMU",
@@ -93,6 +95,16 @@ class Trend:
     shifts: tuple[Shift, ...]
 
 
+def series_of(entry: Entry) -> tuple[str, str, str, str]:
+    """Return what all results have in common that can be compared.
+
+    :param entry: A result.
+    """
+    return (
+        entry.scenario, entry.variant, entry.host, entry.scenario_digest
+    )
+
+
 def trends(
     entries: Iterable[Entry],
     metric: str,
@@ -117,16 +129,9 @@ def trends(
         found = entry.metric(metric)
         if found is None:
             continue
-        key = (
-            entry.scenario,
-            entry.variant,
-            entry.host,
-            found.unit,
-            entry.scenario_digest,
-        )
-        groups.setdefault(key, []).append(entry)
+        groups.setdefault((*series_of(entry), found.unit), []).append(entry)
     made = []
-    for (scenario, variant, host, unit, _), group in sorted(groups.items()):
+    for (scenario, variant, host, _, unit), group in sorted(groups.items()):
         points = _points(group, metric, rank)
         changes = change_points(
             [x.value for x in points], level=level, min_segment=min_segment
@@ -140,20 +145,30 @@ def trends(
     return made
 
 
-def _points(
-    entries: Iterable[Entry], metric: str, rank: Mapping[str, int]
-) -> tuple[Point, ...]:
+def by_revision(
+    entries: Iterable[Entry], rank: Mapping[str, int] = NO_ORDER
+) -> list[list[Entry]]:
+    """Group the results of one series by their revisions, in order.
+
+    :param entries: The results.
+    :param rank: The numbers of commits, if their order is known.
+    """
     same: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         key = tuple(getattr(entry, name) for name in _CAUSES)
         same.setdefault(key, []).append(entry)
-    ordered = sorted(
+    return sorted(
         same.values(),
         key=lambda x: (
             rank.get(x[0].qemu_revision, len(rank)),
             x[0].qemu_revision_s or x[0].recorded_s,
         ),
     )
+
+
+def _points(
+    entries: Iterable[Entry], metric: str, rank: Mapping[str, int]
+) -> tuple[Point, ...]:
     return tuple(
         Point(
             group[0],
@@ -164,5 +179,5 @@ def _points(
             ),
             len(group),
         )
-        for group in ordered
+        for group in by_revision(entries, rank)
     )
