@@ -89,7 +89,9 @@ OUTPUT = msgspec.structs.replace(
 )
 
 
-def scenario(outcome: Outcome, message: str = "") -> Scenario:
+def scenario(
+    outcome: Outcome, message: str | tuple[str, ...] = ""
+) -> Scenario:
     """Make a scenario of two devices that expects this outcome."""
     expect = Expectation(outcome=outcome, message=message)
     return msgspec.structs.replace(
@@ -159,6 +161,20 @@ def test_the_message_may_be_in_what_qemu_prints(
     judged = found(tmp_path, expected, FAILED, printed=printed)
     said = " ".join(x.message for x in judged.findings)
     assert ("but not with 'a bitmap'" in said) is not there
+
+
+@pytest.mark.parametrize(
+    ("said", "there"),
+    [(b"a bitmap", True), (b"a map of bits", True), (b"a map", False)],
+)
+def test_one_of_several_messages_will_do(
+    tmp_path: Path, said: bytes, there: bool
+) -> None:
+    expected = scenario(Outcome.FAILED, ("a bitmap", "a map of bits"))
+    judged = found(tmp_path, expected, FAILED, printed={"source": said})
+    told = " ".join(x.message for x in judged.findings)
+    missing = "but not with 'a bitmap' or 'a map of bits'"
+    assert (missing in told) is not there
 
 
 @pytest.mark.parametrize(

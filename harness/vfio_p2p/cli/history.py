@@ -166,7 +166,11 @@ def _add_export(actions: options.Commands) -> None:
         action="store_true",
         help="as one JSON document; the same as --format json",
     )
-    form.add_argument("--format", choices=EXPORTS)
+    form.add_argument(
+        "--format",
+        choices=EXPORTS,
+        help="json: all of it; otava: one series as CSV; asv: files in --out",
+    )
     export.add_argument(
         "--out",
         type=Path,

@@ -87,8 +87,10 @@ class Expectation(Strict, frozen=True, kw_only=True):
 
     :param outcome: How the run ends.
     :param message: A part of QEMU's message, in QMP or on its standard
-        error.  An unsuccessful outcome needs one, since otherwise any fault
-        of the machine would satisfy it.
+        error, or a list of parts of which it has one: which error QEMU names
+        can depend on which of its threads sees it first.  An unsuccessful
+        outcome needs a message, since otherwise any fault of the machine
+        would satisfy it.
     :param guest: The last answer to ``query-status``, by QEMU.
     :param migration: The last status of the migration, by QEMU.  Unless this
         is completed, the QEMU must never have reported completed.
@@ -102,7 +104,7 @@ class Expectation(Strict, frozen=True, kw_only=True):
     """
 
     outcome: Outcome = Outcome.MIGRATED
-    message: str = ""
+    message: str | tuple[str, ...] = ""
     guest: dict[QemuName, str] = msgspec.field(default_factory=dict)
     migration: dict[QemuName, Status] = msgspec.field(default_factory=dict)
     sequences: tuple[StateSequence, ...] = ()
@@ -118,6 +120,8 @@ class Expectation(Strict, frozen=True, kw_only=True):
             check_arc("hangs", arc)
         if self.hangs and self.outcome is not Outcome.TIMEOUT:
             raise ValueError(f"hangs: the outcome must be {Outcome.TIMEOUT}")
+        if not self.messages:
+            raise ValueError("message: the list is empty")
         # QEMU itself reports these outcomes, and the devices a hang.
         if self.outcome in (
             Outcome.IDLE,
@@ -126,10 +130,25 @@ class Expectation(Strict, frozen=True, kw_only=True):
             Outcome.TIMEOUT,
         ):
             return
-        if not self.message.strip():
+        if not all(x.strip() for x in self.messages):
             raise ValueError(
                 f"message: the outcome {self.outcome} needs one"
             )
+
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The parts of QEMU's message, of which it has to have one."""
+        if isinstance(self.message, str):
+            return (self.message,)
+        return self.message
+
+    def said_in(self, text: str) -> bool:
+        """Return whether QEMU has said what it should.
+
+        :param text: All that it has said.
+        """
+        return any(part in text for part in self.messages)
 
 
 class Expect(Strict, frozen=True, kw_only=True):

@@ -188,7 +188,7 @@ def _judge(run: RunReading, due: RunDue) -> Assessment:
     if (
         (expected.outcome, result.outcome) == _CRASHED_AT_START
         and _crashed(result)
-        and expected.message in _said(result)
+        and expected.said_in(_said(result))
     ):
         return Assessment(Verdict.PASS, str(Outcome.CRASHED))
     if result.outcome is not expected.outcome:
@@ -208,14 +208,13 @@ def _judge(run: RunReading, due: RunDue) -> Assessment:
         # It cannot be the time-out that is expected.
         return _unknown(result, f"{result.outcome}, while QEMU started")
     if result.outcome in REFUSED and not _refuses(
-        result, expected.message, *_REFUSALS
+        result, *expected.messages, *_REFUSALS
     ):
         return _unknown(result, f"{result.outcome}, for another reason")
     said = f"{_said(result)}\n{_printed(run.bundle)}"
-    if expected.message not in said:
-        return _failed(
-            result, f"{result.outcome}, but not with {expected.message!r}"
-        )
+    if not expected.said_in(said):
+        wanted = " or ".join(map(repr, expected.messages))
+        return _failed(result, f"{result.outcome}, but not with {wanted}")
     if result.outcome in REFUSED and due.governing not in (
         None,
         side_of(result.side),
