@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import warnings
@@ -67,6 +68,8 @@ def each(
 
 def _begin(parent: int) -> None:
     """Prepare a child, which ends with its parent and on Ctrl-C."""
+    # It makes many objects and no cycles that last: 1,000 bundles leave 2 MB.
+    gc.disable()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
