@@ -27,17 +27,32 @@ YAML = (PIPELINE, *sorted(CI.glob("*.y*ml")))
 _COMMAND = re.compile(
     r"(?:^|[\s'])(?:\S*/)?vfio-p2p ((?:[^\s#&|;>']|\s(?!#))+)"
 )
+# The number of a job, or how many there are.
+_VARIABLE = re.compile(r"\$\{\{ matrix\.\w+ \}\}|\$CI_NODE_\w+")
 _KEYWORDS = {"stages", "variables", "default"}
 
 
 def _commands(path: Path) -> Iterator[list[str]]:
     """The arguments of each ``vfio-p2p`` command in a file."""
-    text = path.read_text().replace("\\\n", " ")
-    for line in text.splitlines():
+    lines = path.read_text().replace("\\\n", " ").splitlines()
+    if path.suffix == ".yml":
+        # Some of their lines are folded.
+        lines = [x for text in _texts(_load(path)) for x in text.splitlines()]
+    for line in lines:
+        line = _VARIABLE.sub("1", line)
         if not line.lstrip().startswith(("#", "echo", "job_name")):
             for found in _COMMAND.findall(line):
                 words = shlex.split(found)
                 yield [x for x in words if x != "$@"]
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    """The texts in a tree of lists and tables."""
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, list | dict):
+        for each in tree.values() if isinstance(tree, dict) else tree:
+            yield from _texts(each)
 
 
 def _load(path: Path) -> Any:
@@ -57,6 +72,8 @@ def _jobs() -> dict[str, dict[str, Any]]:
     [
         (".gitlab-ci.yml", 6),
         ("docs/ci/gitlab-pair.yml", 5),
+        ("docs/ci/gitlab-tree.yml", 6),
+        ("docs/ci/github-tree.yml", 8),
         ("docs/ci/labgrid-validate.sh", 3),
         ("docs/ci/lava-validate.sh", 5),
     ],
