@@ -23,6 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+import msgspec
 import mutate
 
 _Item = TypeVar("_Item")
@@ -53,10 +54,16 @@ from vfio_p2p.bundle.write import pack, seal  # noqa: E402
 from vfio_p2p.cli import check as check_command  # noqa: E402
 from vfio_p2p.history.database import open_history  # noqa: E402
 from vfio_p2p.history.trend import trends  # noqa: E402
+from vfio_p2p.oracle.verdict import Verdict  # noqa: E402
 from vfio_p2p.places.hosts.config import load_hosts  # noqa: E402
 from vfio_p2p.plans import b4, sources  # noqa: E402
 from vfio_p2p.plans.check import LogsRequest, check_logs  # noqa: E402
 from vfio_p2p.plans.scenarios import as_json  # noqa: E402
+from vfio_p2p.plans.shards import (  # noqa: E402
+    Listing,
+    Unmade,
+    read_listing,
+)
 from vfio_p2p.plans.trace_script import (  # noqa: E402
     TraceScriptRequest,
     trace_script,
@@ -66,7 +73,7 @@ from vfio_p2p.qemu.source import find_source  # noqa: E402
 from vfio_p2p.qemu.tarball import unpack  # noqa: E402
 from vfio_p2p.report import history as history_report  # noqa: E402
 from vfio_p2p.report import html  # noqa: E402
-from vfio_p2p.report.collect import collect  # noqa: E402
+from vfio_p2p.report.collect import SHARD, collect  # noqa: E402
 from vfio_p2p.report.document import Document, to_json  # noqa: E402
 from vfio_p2p.report.formats import FORMATS, render  # noqa: E402
 from vfio_p2p.scenario.load import load_cases, load_profile  # noqa: E402
@@ -221,6 +228,11 @@ def _hosts(path: Path) -> None:
     assert load_hosts(path).places is not None
 
 
+def _shard(path: Path) -> None:
+    """'--collect' with a folder."""
+    read_listing(path.parent)
+
+
 def _elf(path: Path) -> None:
     """'trace-script' for a program."""
     trace_script(TraceScriptRequest(path, path="/usr/bin/qemu"))
@@ -337,6 +349,15 @@ def _hosts_seeds(folder: Path) -> list[bytes]:
     return [text.encode() for text in texts]
 
 
+def _shard_seeds(folder: Path) -> list[bytes]:
+    unmade = Unmade(verdict=Verdict.SKIP, summary="skipped", notes=("no",))
+    runs = ("patched-one-device-s42", "patched-two-devices-s42")
+    found = Listing(
+        number=2, count=4, runs=runs, unmade={runs[0]: unmade}
+    )
+    return [msgspec.json.encode(found)]
+
+
 def _elf_seeds(folder: Path) -> list[bytes]:
     return [FakeElf().to_bytes(), FakeElf(relocated=False).to_bytes()]
 
@@ -415,6 +436,13 @@ TARGETS: Mapping[str, Target] = {
         ("scenario/strict.py",),
         "input.toml",
         mutate.damaged_toml,
+    ),
+    "shard": Target(
+        _shard,
+        _shard_seeds,
+        ("plans/shards.py",),
+        SHARD,
+        mutate.damaged_json,
     ),
     "elf": Target(_elf, _elf_seeds, ("attach/elf.py",)),
     "program": Target(_program, _elf_seeds, ("qemu/binary.py",)),

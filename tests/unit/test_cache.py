@@ -39,6 +39,7 @@ ENTRIES = {
     "testbed/images/i1/vmlinuz": "testbed/images/i1",
     "testbed/snapshots/s1/ram": "testbed/snapshots/s1",
     "results/ab/abcd/manifest.json": "results/ab/abcd",
+    "judgements/c1/d1.json": "judgements/c1",
     "abilities/q1.json": "abilities/q1.json",
     "logs/w1-b1.log": "logs/w1-b1.log",
     "testbed/p2psim.log": "testbed/p2psim.log",
@@ -122,11 +123,11 @@ def test_the_least_recently_used_entries_are_pruned(home: Path) -> None:
 
 
 def test_old_entries_are_pruned(home: Path) -> None:
-    done = prune(CacheLimits(older_than_s=17.5 * DAY_S), home=home)
+    done = prune(CacheLimits(older_than_s=18.5 * DAY_S), home=home)
     assert names(done.removed, home) == ["work/gone.lock", "locks/f1"]
     # Both limits hold.
     done = prune(
-        CacheLimits(older_than_s=16.5 * DAY_S, keep_bytes=KEEP_BYTES),
+        CacheLimits(older_than_s=17.5 * DAY_S, keep_bytes=KEEP_BYTES),
         home=home,
     )
     assert names(done.removed, home) == ["bisect/x1"]

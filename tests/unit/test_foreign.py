@@ -124,6 +124,8 @@ ALLOWED = {
     "plans/bisect/": "a folder that the bisection itself has made",
     "plans/cache.py": "entries of the cache",
     "plans/doctor.py": "the kernel's files",
+    "plans/judgements.py": "entries of the cache, and modules of ours",
+    "plans/shards.py": "bytes that it has read by foreign.py",
     "qemu/abilities.py": "what a QEMU that we started answers",
     "qemu/apt_sources.py": "the machine's own settings",
     "qemu/program.py": "a QEMU that the user has us run",

@@ -24,6 +24,7 @@ from vfio_p2p.machine.temporary import PREFIX
 from vfio_p2p.paths import cache_dir
 from vfio_p2p.places.sealed import image, kernel, snapshot
 from vfio_p2p.places.sealed.kit import PACKAGES
+from vfio_p2p.plans import judgements
 from vfio_p2p.progress import Progress, silent
 from vfio_p2p.qemu import abilities
 from vfio_p2p.qemu.job import FORMAT as STORE
@@ -52,6 +53,7 @@ class CacheKind(StrEnum):
     IMAGES = "images"           # the testbed's kernel and initramfs
     SNAPSHOTS = "snapshots"     # the testbed's VM, booted
     RESULTS = "results"         # bundles of sealed runs
+    JUDGEMENTS = "judgements"   # what bundles came to
     ABILITIES = "abilities"     # what QEMUs said that they know
     LOGS = "logs"               # of builds and runs that failed
     BISECT = "bisect"           # what an interrupted bisection left
@@ -168,6 +170,7 @@ _SHELVES = (
         CacheKind.RESULTS, "results/*/*", "{parent}/../lock",
         manifest.MANIFEST, manifest.FORMAT,
     ),
+    _Shelf(CacheKind.JUDGEMENTS, f"{judgements.FOLDER}/*"),
     _Shelf(
         CacheKind.ABILITIES, "abilities/*", mark="", known=abilities.FORMAT
     ),

@@ -25,6 +25,7 @@ from vfio_p2p.plans.compared import (
 )
 from vfio_p2p.plans.devices import load_for
 from vfio_p2p.plans.installed import choose_subject
+from vfio_p2p.plans.judgements import Judgement
 from vfio_p2p.plans.runs import Wanted, run_trees
 from vfio_p2p.plans.setting import Origin, Setting
 from vfio_p2p.plans.workshop import LOCAL, Workshop
@@ -220,7 +221,8 @@ def _made(
                 f"{side.text}, seed {seed}: {why}",
                 "Finished runs are kept; the same command resumes there.",
             )
-        found[side].append(judged(open_bundle(one.bundle), one.assessment))
+        bundle = open_bundle(one.bundle)
+        found[side].append(judged(Judgement.of(bundle, one.assessment)))
     return {side: of_runs(side, x) for side, x in found.items()}
 
 

@@ -4,30 +4,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from vfio_p2p.bundle.provenance import SealedProvenance
-from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.downtime.compare import RunSample
 from vfio_p2p.downtime.logs import read_host_run
 from vfio_p2p.errors import UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.oracle.verdict import Verdict
-from vfio_p2p.parallel import each
 from vfio_p2p.plans.devices import load_for
+from vfio_p2p.plans.judgements import Judgement, judgements_in
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Reporter
 from vfio_p2p.report.collect import has_only_logs, is_run, runs_in
-from vfio_p2p.report.run import Run, SharedInputs
-from vfio_p2p.report.runs import HOST_LOGS, run_of, run_of_logs
+from vfio_p2p.report.run import Run
+from vfio_p2p.report.runs import HOST_LOGS, run_of_logs
 from vfio_p2p.report.sections import ComparedRuns
 from vfio_p2p.variant import is_tree, tree_names
-from vfio_p2p.verdict.assess import Assessment, assess
-from vfio_p2p.verdict.reading import read_run
 
 _SHOWN = 12
 
@@ -41,7 +37,8 @@ class JudgedRun:
     :param sample: What is compared; None if the run was left out.
     :param wrong: What is wrong with it.
     :param left_out: Why it was left out; empty if it was not.
-    :param testbed: As of `testbed_of`.
+    :param testbed: The beginning of the digest of its testbed; empty if it
+        was not sealed.
     """
 
     kind: tuple[str, ...]
@@ -138,11 +135,10 @@ def runs_of_folder(
     wanted = None
     if side.scenario is not None:
         wanted = load_for(side.scenario, setting, reporter).name
-    shared = SharedInputs()
     found = [
-        replace(x, run=shared.of(x.run))
-        for x in each(partial(_in_folder, wanted), paths)
-        if x
+        judged(x)
+        for x in judgements_in(paths)
+        if wanted in (None, x.run.scenario)
     ]
     if not found:
         raise UsageError(
@@ -160,10 +156,10 @@ def runs_of_folder(
     return of_runs(side, found)
 
 
-def _kind(bundle: Bundle) -> tuple[str, ...]:
+def _kind(run: Run, testbed: str) -> tuple[str, ...]:
     """Return what is equal in all runs that may be samples of one set."""
-    inputs = bundle.manifest.inputs
-    testbed = testbed_of(bundle)
+    inputs = run.inputs
+    assert inputs
     # An installed QEMU was not built here.
     builds = dict.fromkeys(
         (x.build or x.sha256)[:_SHOWN]
@@ -171,7 +167,7 @@ def _kind(bundle: Bundle) -> tuple[str, ...]:
     )
     return (
         inputs.variant,
-        bundle.scenario.name,
+        run.scenario,
         f"({inputs.scenario[:_SHOWN]})",
         inputs.version,
         f"(build {' to '.join(builds)})",
@@ -179,56 +175,38 @@ def _kind(bundle: Bundle) -> tuple[str, ...]:
     )
 
 
-def testbed_of(bundle: Bundle) -> str:
-    """Name the testbed of a sealed run; empty for any other run.
+def judged(judgement: Judgement) -> JudgedRun:
+    """Take from the judgement on a bundle what a comparison needs.
 
-    :param bundle: The bundle of the run.
+    :param judgement: What the bundle came to.
     """
-    place = bundle.manifest.inputs.place
-    if isinstance(place, SealedProvenance):
-        return place.testbed[:_SHOWN]
-    return ""
-
-
-def _in_folder(scenario: str | None, path: Path) -> JudgedRun | None:
-    """Judge a bundle; return None if it is of another scenario."""
-    bundle = open_bundle(path)
-    if scenario is not None and bundle.scenario.name != scenario:
-        return None
-    return judged(bundle)
-
-
-def judged(bundle: Bundle, known: Assessment | None = None) -> JudgedRun:
-    """Take from a bundle what a comparison needs.
-
-    :param bundle: The bundle.
-    :param known: The verdict on it, if there is one already.
-    """
-    reading = read_run(bundle)
-    found = known or assess(bundle, run=reading)
-    run = run_of(bundle, found, reading=reading)
-    wrong = [f"breaks the rule {x.rule}" for x in found.findings]
-    if found.verdict is Verdict.INCONCLUSIVE:
-        wrong.append(f"is inconclusive: {'; '.join(found.notes)}")
+    run = judgement.run
+    assert run.inputs
+    assert judgement.breakdown
+    testbed = ""
+    if isinstance(run.inputs.place, SealedProvenance):
+        testbed = run.inputs.place.testbed[:_SHOWN]
+    name = Path(run.bundle).name
+    wrong = [f"breaks the rule {x.rule}" for x in run.findings]
+    if run.verdict is Verdict.INCONCLUSIVE:
+        wrong.append(f"is inconclusive: {'; '.join(run.notes)}")
     why = ""
-    if found.verdict is Verdict.ERROR or found.blackout_ns is None:
+    if run.verdict is Verdict.ERROR or run.blackout_ns is None:
         why = "no blackout"
-        if found.verdict is Verdict.ERROR:
+        if run.verdict is Verdict.ERROR:
             why = "in error"
-        why += f": {'; '.join((found.summary, *found.notes))}"
+        why += f": {'; '.join((run.summary, *run.notes))}"
     return JudgedRun(
-        kind=_kind(bundle),
+        kind=_kind(run, testbed),
         run=run,
         sample=None
         if why
         else RunSample(
-            run.seed if run.exact else None,
-            reading.breakdown,
-            bundle.path.name,
+            run.seed if run.exact else None, judgement.breakdown, name
         ),
         wrong=tuple(dict.fromkeys(wrong)),
-        left_out=f"{bundle.path.name} is left out, {why}" if why else "",
-        testbed=testbed_of(bundle),
+        left_out=f"{name} is left out, {why}" if why else "",
+        testbed=testbed,
     )
 
 

@@ -12,6 +12,7 @@ from vfio_p2p.history.database import Entry, open_history
 from vfio_p2p.history.trend import Trend, trends
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.history import METRIC, check_metric
+from vfio_p2p.plans.judgements import runs_in
 from vfio_p2p.report import html
 from vfio_p2p.report.collect import collect
 from vfio_p2p.report.document import Document
@@ -57,7 +58,7 @@ def report(request: ReportRequest) -> Reported:
     :raise UsageError: When an option does not fit the format.
     """
     entries = _entries(request)
-    document = collect(request.inputs)
+    document = collect(request.inputs, runs_in)
     if entries is None:
         rendered = render(request.format, document)
     else:

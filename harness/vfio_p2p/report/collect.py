@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from vfio_p2p.report.document import Document, common, from_json
 from vfio_p2p.report.run import Run, SharedInputs
 from vfio_p2p.report.runs import run_of, run_of_logs
 
+Read = Callable[[Sequence[Path]], Iterable[Run]]
+
 #: What lists the runs of a shard, beside their bundles.
 SHARD = "shard.json"
 
@@ -26,7 +28,19 @@ _MAX_BYTES = 256 << 20
 _EXPECTED = "Give a bundle, a folder of bundles or logs, or a report.json."
 
 
-def collect(inputs: Sequence[Path]) -> Document:
+def each_run(paths: Sequence[Path]) -> Iterator[Run]:
+    """Yield the run of each bundle, or of each folder with logs.
+
+    :param paths: The bundles and folders.
+    :raise BundleError: When a bundle is damaged or newer than this program.
+    :raise TraceError: When a log is missing, or is none.
+    """
+    shared = SharedInputs()
+    for run in each(_run, paths):
+        yield shared.of(run)
+
+
+def collect(inputs: Sequence[Path], read: Read = each_run) -> Document:
     """Read everything that is to be reported on.
 
     Two inputs are two sets of runs, to be compared, unless they are shards of
@@ -34,11 +48,12 @@ def collect(inputs: Sequence[Path]) -> Document:
 
     :param inputs: Bundles (folders or zip files), folders with the logs of
         real hosts, folders of either, and reports (JSON).
+    :param read: Does what `each_run` does.
     :raise BundleError: When a bundle is damaged or newer than this program.
     :raise TraceError: When a log is missing, or is none.
     :raise InputError: When there is nothing to report on.
     """
-    found = [_read(path) for path in inputs]
+    found = [_read(path, read) for path in inputs]
     shards = all((path / SHARD).exists() for path in inputs)
     if len(found) == 2 and not shards:
         names = _two_names(found, inputs)
@@ -99,11 +114,9 @@ def _named_again(runs: Iterable[Run]) -> list[Run]:
     ]
 
 
-def _read(path: Path) -> Document:
-    if is_run(path):
-        return _of_runs([_run(path)])
-    if path.is_dir():
-        return _read_folder(path)
+def _read(path: Path, read: Read) -> Document:
+    if is_run(path) or path.is_dir():
+        return _of_runs([*read(expanded(path))])
     if is_log(path):
         return _of_runs([run_of_logs(path)])
     return _read_report(path)
@@ -142,12 +155,6 @@ def runs_in(folder: Path) -> list[Path]:
     )
 
 
-def _run(path: Path) -> Run:
-    if has_only_logs(path):
-        return run_of_logs(path)
-    return run_of(open_bundle(path))
-
-
 def expanded(path: Path) -> list[Path]:
     """Return the runs that a user means by a path.
 
@@ -163,9 +170,10 @@ def expanded(path: Path) -> list[Path]:
     )
 
 
-def _read_folder(path: Path) -> Document:
-    shared = SharedInputs()
-    return _of_runs([shared.of(run) for run in each(_run, expanded(path))])
+def _run(path: Path) -> Run:
+    if has_only_logs(path):
+        return run_of_logs(path)
+    return run_of(open_bundle(path))
 
 
 def _of_runs(runs: list[Run]) -> Document:

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Judge many bundles, each of them once.
+
+What is right of a bundle is a function of the bundle and of this program's
+code.  So it is kept in the cache by the digest of the former and a hash of the
+latter, and a report on a folder that has grown judges only what is new.  A
+bundle is opened, and every byte of it is checked, in any case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import force_setattr, replace
+
+from vfio_p2p import resources
+from vfio_p2p.bundle.read import Bundle, open_bundle
+from vfio_p2p.downtime import Breakdown
+from vfio_p2p.errors import HarnessError
+from vfio_p2p.foreign import NOT_JSON
+from vfio_p2p.machine.files import used, write_whole
+from vfio_p2p.parallel import each
+from vfio_p2p.paths import cache_dir
+from vfio_p2p.report.collect import has_only_logs
+from vfio_p2p.report.run import Run, SharedInputs
+from vfio_p2p.report.runs import run_of, run_of_logs
+from vfio_p2p.verdict.assess import Assessment, assess
+from vfio_p2p.verdict.reading import read_run
+
+#: The folder of the cache, with one folder for each state of the code.
+FOLDER = "judgements"
+
+# Fewer are judged by the time that the code has been hashed.
+_MANY = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a run came to.
+
+    :param run: The run, as reports show it.
+    :param breakdown: Its blackout and its parts; None if the run is known by
+        its logs alone.
+    """
+
+    run: Run
+    breakdown: Breakdown | None
+
+    @classmethod
+    def of(cls, bundle: Bundle, known: Assessment | None = None) -> Judgement:
+        """Judge a bundle.
+
+        :param bundle: The bundle.
+        :param known: The verdict on it, if there is one already.
+        """
+        reading = read_run(bundle)
+        found = known or assess(bundle, run=reading)
+        run = run_of(bundle, found, reading=reading)
+        return cls(run, reading.breakdown)
+
+
+def runs_in(paths: Sequence[Path]) -> Iterator[Run]:
+    """Yield the run of each bundle, or of each folder with logs.
+
+    :param paths: The bundles and folders.
+    :raise BundleError: When a bundle is damaged or newer than this program.
+    :raise TraceError: When a log is missing, or is none.
+    """
+    for judgement in judgements_in(paths):
+        yield judgement.run
+
+
+def judgements_in(paths: Sequence[Path]) -> Iterator[Judgement]:
+    """Yield the judgement on each bundle, as `runs_in` does.
+
+    :param paths: The bundles and folders.
+    """
+    if len(paths) < _MANY:
+        yield from map(_judged, paths)
+        return
+    texts: dict[str, str] = {}
+    inputs = SharedInputs()
+    for path, data in zip(paths, each(_encoded, paths), strict=True):
+        found = msgspec.json.decode(data, type=Judgement)
+        _share(found, texts)
+        run = replace(found.run, bundle=str(path))
+        yield Judgement(inputs.of(run), found.breakdown)
+
+
+def _judged(path: Path) -> Judgement:
+    if has_only_logs(path):
+        return Judgement(run_of_logs(path), None)
+    return Judgement.of(open_bundle(path))
+
+
+def _encoded(path: Path) -> bytes:
+    """Find the judgement on a bundle in the cache, or make it.
+
+    For another process, hundreds of objects would be more work than these
+    bytes.
+    """
+    if has_only_logs(path):
+        return msgspec.json.encode(_judged(path))
+    bundle = open_bundle(path)
+    kept = _folder() / f"{bundle.digest}.json"
+    with suppress(OSError, *NOT_JSON):
+        data = kept.read_bytes()
+        known = msgspec.json.decode(data, type=Judgement)
+        if known.run.digest == bundle.digest:
+            return data
+    data = msgspec.json.encode(Judgement.of(bundle))
+    # It is as right if it cannot be kept.
+    with suppress(OSError, HarnessError):
+        write_whole(kept, data)
+    return data
+
+
+def _share(value: Any, known: dict[str, str]) -> None:
+    """Let equal texts be one object, which they are not when decoded.
+
+    They are half of what a thousand runs take in memory.
+
+    :param value: A decoded value.
+    :param known: The texts so far.
+    """
+    if isinstance(value, tuple):
+        for each_one in value:
+            _share(each_one, known)
+        return
+    names, put = _fields(value.__class__)
+    for name in names:
+        found = getattr(value, name)
+        if type(found) is str:
+            put(value, name, known.setdefault(found, found))
+        elif found is not None and type(found) is not int:
+            _share(found, known)
+
+
+@cache
+def _fields(
+    kind: type,
+) -> tuple[tuple[str, ...], Callable[[Any, str, Any], None]]:
+    """Return the fields of a frozen kind of values, and what sets them."""
+    if issubclass(kind, msgspec.Struct):
+        return kind.__struct_fields__, force_setattr
+    if dataclasses.is_dataclass(kind):
+        names = tuple(x.name for x in dataclasses.fields(kind))
+        return names, object.__setattr__
+    return (), object.__setattr__
+
+
+@cache
+def _folder() -> Path:
+    """Return the folder for this state of the code."""
+    digest = hashlib.sha256()
+    root = resources.resource()
+    files = [*root.rglob("*.py"), *root.rglob("*.toml")]
+    # Which trees there are, and what holds for them.
+    files.append(resources.patches() / "series.toml")
+    for path in sorted(files):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(root)} {content}\n".encode())
+    folder = cache_dir() / FOLDER / digest.hexdigest()[:32]
+    # Pruning leaves it alone while this process lives.  A cache that cannot
+    # be written to, or has no locks, keeps nothing.
+    with suppress(OSError, HarnessError):
+        folder.mkdir(parents=True, exist_ok=True)
+        used(folder)
+    return folder
