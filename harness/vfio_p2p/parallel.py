@@ -68,7 +68,8 @@ def each(
 
 def _begin(parent: int) -> None:
     """Prepare a child, which ends with its parent and on Ctrl-C."""
-    # It makes many objects and no cycles that last: 1,000 bundles leave 2 MB.
+    # Reading 1,000 bundles leaves 2 MB in cycles, and collecting them takes a
+    # tenth of the time.
     gc.disable()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

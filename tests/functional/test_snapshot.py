@@ -165,6 +165,9 @@ class SnapshotTest(Test):
             snapshot.ram.unlink()
             again = get_snapshot(self.image, self.outer)
             self.assertEqual(again.files[RAM], self.snapshot.files[RAM])
+            (snapshot.path / "state").write_bytes(b"x")
+            again = get_snapshot(self.image, self.outer)
+            self.assertEqual(again.digest, self.snapshot.digest)
 
     def test_killed_while_it_is_made(self) -> None:
         kills = int(self.params.get("kills", default=4))

@@ -174,10 +174,10 @@ def _containers(node: Any) -> list[Any]:
     return found
 
 
-def _where_it_has_its_form(damage: Damage) -> Damage:
+def _or_its_bytes(damage: Damage) -> Damage:
     """Damage only the bytes of inputs that cannot be taken apart.
 
-    An engine that keeps what it found gives damaged inputs to be damaged.
+    An engine that keeps damaged inputs has them damaged again.
     """
 
     @functools.wraps(damage)
@@ -190,7 +190,7 @@ def _where_it_has_its_form(damage: Damage) -> Damage:
     return either
 
 
-@_where_it_has_its_form
+@_or_its_bytes
 def damaged_json(draw: Draw, data: bytes, other: bytes) -> bytes:
     """Damage a JSON document, or change what it holds."""
     if draw.random() < 0.2:
@@ -209,7 +209,7 @@ def damaged_lines(draw: Draw, data: bytes, other: bytes) -> bytes:
     return b"".join(lines)[:MOST_BYTES]
 
 
-@_where_it_has_its_form
+@_or_its_bytes
 def damaged_toml(draw: Draw, data: bytes, other: bytes) -> bytes:
     """Damage a TOML file, or change what it holds."""
     if draw.random() < 0.5:
@@ -218,7 +218,7 @@ def damaged_toml(draw: Draw, data: bytes, other: bytes) -> bytes:
     return tomli_w.dumps(tree).encode()[:MOST_BYTES]
 
 
-@_where_it_has_its_form
+@_or_its_bytes
 def damaged_bundle(draw: Draw, data: bytes, other: bytes) -> bytes:
     """Damage a zip, or one file of a bundle, whose digests then fit."""
     if draw.random() < 0.2:
@@ -258,7 +258,7 @@ def damaged_packed(draw: Draw, data: bytes, other: bytes) -> bytes:
     return damaged(draw, pack(data), b"")
 
 
-@_where_it_has_its_form
+@_or_its_bytes
 def damaged_database(draw: Draw, data: bytes, other: bytes) -> bytes:
     """Damage an SQLite file, or change a table of it."""
     if draw.random() < 0.3:
@@ -288,7 +288,7 @@ def damaged_database(draw: Draw, data: bytes, other: bytes) -> bytes:
         return connection.serialize()
 
 
-@_where_it_has_its_form
+@_or_its_bytes
 def damaged_tarball(draw: Draw, data: bytes, other: bytes) -> bytes:
     """Damage a tarball, or one member, whose checksum then fits."""
     if draw.random() < 0.4:

@@ -34,11 +34,12 @@ _KEYWORDS = {"stages", "variables", "default"}
 
 def _commands(path: Path) -> Iterator[list[str]]:
     """The arguments of each ``vfio-p2p`` command in a file."""
-    lines = path.read_text().replace("\\\n", " ").splitlines()
+    texts = [path.read_text()]
     if path.suffix == ".yml":
         # Some of their lines are folded.
-        lines = [x for text in _texts(_load(path)) for x in text.splitlines()]
-    for line in lines:
+        texts = [*_texts(_load(path))]
+    joined = "\n".join(texts).replace("\\\n", " ")
+    for line in joined.splitlines():
         line = _VARIABLE.sub("1", line)
         if not line.lstrip().startswith(("#", "echo", "job_name")):
             for found in _COMMAND.findall(line):

@@ -279,6 +279,18 @@ def test_prometheus_knows_every_verdict(document: Document) -> None:
     assert len(found) == len(Verdict) ** 2
 
 
+def test_prometheus_takes_each_set_of_labels_once(
+    document: Document,
+) -> None:
+    (run,) = document.runs
+    found = samples(Document.of([run, later(run, 1), run]))
+    told = [
+        tuple(sorted(x.labels.items()))
+        for x in found["vfio_p2p_blackout_seconds"]
+    ]
+    assert len(told) == len(set(told)) == 3
+
+
 def test_prometheus_of_hostile_text_keeps_its_form(tmp_path: Path) -> None:
     evil = evil_document(tmp_path)
     found = samples(evil)

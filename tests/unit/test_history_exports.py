@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from dataclasses import replace
@@ -29,6 +30,11 @@ def of(commit: str, value_ns: int = 300 * MS, **changes: Any) -> Entry:
     """Make a result of a commit, with a digest of its own."""
     made = replace(entry(value_ns, commit), **changes)
     return replace(made, digest=f"{commit} {value_ns} {changes}")
+
+
+def sha(text: str) -> str:
+    """Return what tells a text from others that look like it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def table(
@@ -95,7 +101,9 @@ def test_asv_gets_a_file_of_each_commit(tmp_path: Path) -> None:
         for seed in (1, 2)
     ]
     other = of(COMMITS[0], scenario="a b/../c", variant="x y")
-    words = keep(tmp_path / "h", *runs, other, of(""))
+    older = of(COMMITS[0], MS, scenario_digest="01d", recorded_s=1)
+    changed = of(f"{COMMITS[0]}+", MS)
+    words = keep(tmp_path / "h", older, changed, *runs, other, of(""))
     out = tmp_path / "results"
     command = ["history", "export", "--format", "asv", "--out", str(out)]
     assert main([*command, *words]) == 0
@@ -106,11 +114,12 @@ def test_asv_gets_a_file_of_each_commit(tmp_path: Path) -> None:
     assert set(found) == {
         "benchmarks.json", "sealed/machine.json",
         *(f"sealed/{commit[:8]}-stock.json" for commit in COMMITS),
-        f"sealed/{COMMITS[0][:8]}-x-y.json",
+        f"sealed/{COMMITS[0][:8]}-x-y-{sha('x y')}.json",
     }  # fmt: skip
     benchmarks = found["benchmarks.json"]
     assert benchmarks.pop("version") == 2
-    assert set(benchmarks) == {"two-devices.blackout", "a-b-c.blackout"}
+    name = f"a-b-c-{sha('a b/../c')}.blackout"
+    assert set(benchmarks) == {"two-devices.blackout", name}
     for number, commit in enumerate(COMMITS):
         result = found[f"sealed/{commit[:8]}-stock.json"]
         assert result["commit_hash"] == commit

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,29 @@ def test_a_cache_that_cannot_be_written_is_none(
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "vfio-p2p").write_text("in the way")
     assert to_json(collect([folder], runs_in)) == plain
+
+
+def test_clocks_that_are_far_apart(tmp_path: Path) -> None:
+    # A report may have no such time, but a run can.
+    far = tmp_path / "far"
+    for number in range(COUNT):
+        folder = far / str(number)
+        folder.mkdir(parents=True)
+        (folder / "source.log").write_bytes(
+            migrate(FakeQemu(devices("src0", "src1"))).log()
+        )
+        there = receive(FakeQemu(devices("dst0", "dst1"))).log()
+        if number == 7:
+            there = re.sub(
+                rb"@(\d+)",
+                lambda x: b"@%d" % (int(x[1]) + 20 * 86400),
+                there,
+            )
+        (folder / "destination.log").write_bytes(there)
+    paths = sorted(far.iterdir())
+    plain = to_json(collect([far], each_run))
+    assert to_json(collect([far], runs_in)) == plain
+    assert len([*runs_in(paths)]) == COUNT
 
 
 def test_few_bundles_leave_nothing(tmp_path: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ from bundles import SEALED, make_bundle
 from vfio_p2p.bundle.manifest import AppliedPatch, MadeOf, ProgramInput
 from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.cli import main
-from vfio_p2p.errors import UsageError
+from vfio_p2p.errors import BuildError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.matrix import Cell
 from vfio_p2p.plans.shards import MOST, Shard
@@ -24,7 +24,7 @@ from vfio_p2p.progress import Progress
 from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
 from vfio_p2p.series import Variant
 from vfio_p2p.verdict.assess import Assessment
-from workshops import PASS, FakeWorkshop
+from workshops import FakeWorkshop
 
 COUNT = 3
 
@@ -76,12 +76,9 @@ class Machine(FakeWorkshop):
 
 def judge(cell: Cell) -> Assessment:
     """Judge runs that leave no bundle by their names."""
-    match len(cell.name) % 5:
-        case 0:
-            return Assessment(Verdict.SKIP, "skipped", notes=("not here",))
-        case 1:
-            return Assessment(Verdict.ERROR, "not run", notes=("a", "b"))
-    return PASS
+    if len(cell.name) % 3:
+        return Assessment(Verdict.SKIP, "skipped", notes=("not here",))
+    return Assessment(Verdict.ERROR, "not run", notes=("a", "b"))
 
 
 def bundles() -> Machine:
@@ -166,6 +163,74 @@ def test_a_shard_builds_what_its_runs_need(
     whole = bundles()
     main(["validate", "--mutants", "--out", str(tmp_path / "all")], whole)
     assert sorted(ran) == sorted(whole.names)
+
+
+@pytest.mark.parametrize("words", [["--mutants"], []], ids=str)
+def test_a_tree_that_does_not_build(
+    tmp_path: Path, words: list[str]
+) -> None:
+    def new() -> Machine:
+        err = BuildError("it does not compile", tmp_path / "log")
+        machine = bundles()
+        machine.refuses = {"one-pass" if words else "": err}
+        return machine
+
+    whole = main(["validate", *words, "--out", str(tmp_path / "a")], new())
+    folders = shards(tmp_path, words, new)
+    command = ["validate", *words, "--collect", *folders]
+    assert main([*command, "--out", str(tmp_path / "b")], new()) == whole
+    if words:
+        assert report(tmp_path / "b") == report(tmp_path / "a")
+
+
+def test_a_list_can_have_no_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--shard", "1/1", "--out", str(tmp_path)]
+    assert main(["validate", *words], Machine(judge=judge)) in (0, 5)
+    path = tmp_path / "shard.json"
+    path.write_text(path.read_text().replace('"skip"', '"pass"'))
+    path.write_text(path.read_text().replace('"error"', '"pass"'))
+    assert main(["validate", "--collect", str(tmp_path)], Machine()) == 2
+    assert "is not the list of a shard" in capsys.readouterr().err
+
+
+def test_what_was_skipped_in_another_scenario_is_not_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def skip(cell: Cell) -> Assessment:
+        return Assessment(Verdict.SKIP, "skipped")
+
+    words = ["--shard", "1/1", "--out", str(tmp_path)]
+    assert main(["validate", *words], Machine(judge=skip)) == 0
+    path = tmp_path / "shard.json"
+    listing = json.loads(path.read_text())
+    for unmade in listing["unmade"].values():
+        unmade["scenario"] = "5ce"
+    path.write_text(json.dumps(listing))
+    assert main(["validate", "--collect", str(tmp_path)], Machine()) == 2
+    assert "not the run that this request means" in capsys.readouterr().err
+
+
+def test_a_usual_run_removes_the_list(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path)]
+    assert main(["validate", "--shard", "1/2", *out], bundles()) == 0
+    assert (tmp_path / "shard.json").exists()
+    main(["validate", *out], bundles())
+    assert not (tmp_path / "shard.json").exists()
+
+
+def test_whole_sets_are_still_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        words = ["--shard", "1/1", "--out", str(tmp_path / name)]
+        assert main(["validate", *words], bundles()) == 0
+    capsys.readouterr()
+    folders = [str(tmp_path / x) for x in "ab"]
+    main(["report", "--format", "json", *folders])
+    found = json.loads(capsys.readouterr().out)
+    assert {x["tree"] for x in found["runs"]} == {*folders}
 
 
 def test_a_new_scenario_moves_no_other_run() -> None:

@@ -11,7 +11,7 @@ from vfio_p2p.bundle.manifest import AppliedPatch, ProgramInput
 from vfio_p2p.bundle.provenance import SealedProvenance
 from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.bundle.write import writing
-from vfio_p2p.errors import InputError
+from vfio_p2p.errors import BuildError, InputError
 from vfio_p2p.machine.files import copy_files
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.around import Around, unbuilt
@@ -71,8 +71,14 @@ class CollectedWorkshop(Around):
         progress: Progress,
         checks: Checks = NO_CHECKS,
     ) -> Build:
-        """Describe what a shard has built."""
+        """Describe what a shard has built.
+
+        :raise BuildError: When the shard could not build it.
+        """
         self.inner.check_patches(source, variant.patches)
+        for unmade in self._unmade.values():
+            if unmade.not_built == variant.name:
+                raise BuildError("; ".join(unmade.notes), Path("the shard's"))
         found = unbuilt(source, variant)
         program = self.program(found)
         return replace(found, version=program.version, key=program.build)
@@ -81,6 +87,9 @@ class CollectedWorkshop(Around):
         """Name what a shard has built; see `Workshop.program`."""
         key = _Key.of_build(build)
         return self._programs.get(key) or placeholder(build)
+
+    def check(self, setting: Setting) -> None:
+        """Check nothing: no place is used."""
 
     def abilities(
         self, program: ProgramInput, types: Iterable[str]
@@ -102,6 +111,8 @@ class CollectedWorkshop(Around):
 
     def _result(self, cell: Cell, out: Path) -> CellResult:
         if unmade := self._unmade.get(cell.name):
+            if unmade.scenario != cell.job.scenario.digest:
+                raise _another(cell.name)
             return CellResult.without_run(
                 cell,
                 Assessment(
@@ -118,16 +129,20 @@ class CollectedWorkshop(Around):
             )
         inputs = bundle.manifest.inputs
         if inputs != cell.job.inputs(inputs.place):
-            raise InputError(
-                f"{bundle.path} is not the run that this request means",
-                "Give the same options, the same source and the same "
-                "version of vfio-p2p as for the shards.",
-            )
+            raise _another(str(bundle.path))
         path = out / cell.name
         if path.absolute() != bundle.path.absolute():
             with writing(path) as partial:
                 copy_files(bundle.path, partial)
         return judged(cell, open_bundle(path))
+
+
+def _another(name: str) -> InputError:
+    return InputError(
+        f"{name} is not the run that this request means",
+        "Give the same options, the same source and the same version of "
+        "vfio-p2p as for the shards.",
+    )
 
 
 @dataclass(frozen=True)

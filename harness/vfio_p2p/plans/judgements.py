@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Judge many bundles, each of them once.
 
-What is right of a bundle is a function of the bundle and of this program's
-code.  So it is kept in the cache by the digest of the former and a hash of the
-latter, and a report on a folder that has grown judges only what is new.  A
-bundle is opened, and every byte of it is checked, in any case.
+The judgement on a bundle depends on the bundle and on this program's code
+alone.  So it is kept in the cache, by the digest of the bundle and a hash of
+the code, and a report on a folder that has grown judges only the new bundles.
+Each bundle is opened nevertheless, and every byte of it is checked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from vfio_p2p.verdict.reading import read_run
 #: The folder of the cache, with one folder for each state of the code.
 FOLDER = "judgements"
 
-# Fewer are judged by the time that the code has been hashed.
+# Fewer bundles are judged in less time than it takes to hash the code.
 _MANY = 16
 
 
@@ -88,8 +88,13 @@ def judgements_in(paths: Sequence[Path]) -> Iterator[Judgement]:
         return
     texts: dict[str, str] = {}
     inputs = SharedInputs()
-    for path, data in zip(paths, each(_encoded, paths), strict=True):
-        found = msgspec.json.decode(data, type=Judgement)
+    encoded = zip(paths, each(_encoded, paths), strict=True)
+    for path, (digest, data) in encoded:
+        found = _decoded(digest, data)
+        if found is None:
+            # The entry is damaged, or has values that no report may have.
+            found = _judged(path)
+            _keep(digest, found)
         _share(found, texts)
         run = replace(found.run, bundle=str(path))
         yield Judgement(inputs.of(run), found.breakdown)
@@ -101,32 +106,49 @@ def _judged(path: Path) -> Judgement:
     return Judgement.of(open_bundle(path))
 
 
-def _encoded(path: Path) -> bytes:
+def _encoded(path: Path) -> tuple[str, bytes]:
     """Find the judgement on a bundle in the cache, or make it.
 
-    For another process, hundreds of objects would be more work than these
-    bytes.
+    Handing these bytes to another process takes less time than handing it
+    hundreds of objects.
+
+    :return: The digest of the bundle, and the judgement, which was not
+        decoded yet.
     """
     if has_only_logs(path):
-        return msgspec.json.encode(_judged(path))
+        return "", msgspec.json.encode(_judged(path))
     bundle = open_bundle(path)
-    kept = _folder() / f"{bundle.digest}.json"
-    with suppress(OSError, *NOT_JSON):
-        data = kept.read_bytes()
-        known = msgspec.json.decode(data, type=Judgement)
-        if known.run.digest == bundle.digest:
-            return data
-    data = msgspec.json.encode(Judgement.of(bundle))
-    # It is as right if it cannot be kept.
-    with suppress(OSError, HarnessError):
-        write_whole(kept, data)
+    with suppress(OSError):
+        return bundle.digest, _path(bundle.digest).read_bytes()
+    return bundle.digest, _keep(bundle.digest, Judgement.of(bundle))
+
+
+def _path(digest: str) -> Path:
+    return _folder() / f"{digest}.json"
+
+
+def _decoded(digest: str, data: bytes) -> Judgement | None:
+    try:
+        found = msgspec.json.decode(data, type=Judgement)
+    except NOT_JSON:
+        return None
+    return found if found.run.digest == digest else None
+
+
+def _keep(digest: str, judgement: Judgement) -> bytes:
+    """Keep a judgement, if there is room for it; return it encoded."""
+    data = msgspec.json.encode(judgement)
+    if digest:
+        with suppress(OSError, HarnessError):
+            write_whole(_path(digest), data)
     return data
 
 
 def _share(value: Any, known: dict[str, str]) -> None:
-    """Let equal texts be one object, which they are not when decoded.
+    """Replace equal texts by one object.
 
-    They are half of what a thousand runs take in memory.
+    Decoding makes a new object of each text, and these would be half of what
+    a thousand runs take in memory.
 
     :param value: A decoded value.
     :param known: The texts so far.

@@ -19,6 +19,7 @@ from vfio_p2p.plans.sources import Chosen, build_all
 from vfio_p2p.plans.workshop import Workshop
 from vfio_p2p.progress import Reporter
 from vfio_p2p.qemu import Build
+from vfio_p2p.report.collect import SHARD
 from vfio_p2p.report.document import Document, to_json
 from vfio_p2p.report.formats import render
 from vfio_p2p.report.p2p import gated
@@ -211,7 +212,7 @@ def forget_reports(folder: Path) -> None:
 
     :param folder: The folder that `write_reports` writes to.
     """
-    for name in (JSON, JUNIT):
+    for name in (JSON, JUNIT, SHARD):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -24,7 +24,12 @@ import msgspec
 from msgspec import Meta
 
 from vfio_p2p.bundle.manifest import ProgramInput
-from vfio_p2p.errors import InputError, UsageError
+from vfio_p2p.errors import (
+    BuildError,
+    HarnessError,
+    InputError,
+    UsageError,
+)
 from vfio_p2p.foreign import NOT_JSON, read_file
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.oracle.verdict import Verdict
@@ -92,11 +97,24 @@ class Shard:
 
 
 class Unmade(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on a run that left no bundle."""
+    """The verdict on a run that left no bundle.
+
+    :param verdict: SKIP or ERROR: a run that passed has left a bundle.
+    :param summary: The reason in a few words.
+    :param notes: The whole reason.
+    :param scenario: The digest of the scenario.
+    :param not_built: The tree that could not be built, if that is the reason.
+    """
 
     verdict: Verdict
     summary: str
     notes: tuple[str, ...] = ()
+    scenario: str
+    not_built: str = ""
+
+    def __post_init__(self) -> None:
+        if self.verdict not in (Verdict.SKIP, Verdict.ERROR):
+            raise ValueError(f"{self.verdict}, although there is no bundle")
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,8 +135,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class ShardWorkshop(Around):
     """Makes the runs of one shard, and builds only what these need.
 
-    What it says of the other runs is that they are not made, so nothing is
-    to be judged by it.
+    It says of the other runs that they were not made, so its results do not
+    make a verdict.
 
     :param inner: The workshop that builds and runs.
     :param shard: The shard.
@@ -134,8 +152,11 @@ class ShardWorkshop(Around):
         # By the digests of placeholders.
         self._later: dict[str, tuple[Source, Variant, Checks]] = {}
         self._built: dict[str, ProgramInput] = {}
+        self._failed: dict[str, NotBuiltError] = {}
         #: The results of the shard's runs.
         self.made: list[CellResult] = []
+        #: The trees that could not be built, by the names of their runs.
+        self.not_built: dict[str, str] = {}
         #: The number of all runs.
         self.count = 0
 
@@ -189,19 +210,26 @@ class ShardWorkshop(Around):
         :raise BuildError: When a tree does not build.
         """
         self.count += len(cells)
-        mine = [
-            replace(cell, job=self._real(cell.job))
-            for cell in cells
-            if self._shard.has(cell.name)
-        ]
+        mine = []
         made: list[CellResult] = []
+        for cell in cells:
+            if not self._shard.has(cell.name):
+                continue
+            try:
+                mine.append(replace(cell, job=self._real(cell.job)))
+            except NotBuiltError as err:
+                found = Assessment(
+                    Verdict.ERROR, "not built", notes=(err.what,)
+                )
+                made.append(CellResult.without_run(cell, found))
+                self.not_built[cell.name] = err.variant
         if mine:
             check_abilities([cell.job for cell in mine], self.inner)
-            made = self.inner.run(mine, setting, self._reporter)
+            made += self.inner.run(mine, setting, self._reporter)
         self.made += made
-        found = {result.cell.name: result for result in made}
+        known = {result.cell.name: result for result in made}
         return [
-            found.get(cell.name) or CellResult.without_run(cell, _ELSEWHERE)
+            known.get(cell.name) or CellResult.without_run(cell, _ELSEWHERE)
             for cell in cells
         ]
 
@@ -218,10 +246,17 @@ class ShardWorkshop(Around):
         key = what.sha256
         if key not in self._later:
             return what
+        if key in self._failed:
+            raise self._failed[key]
         if key not in self._built:
             source, variant, checks = self._later[key]
             task = self._reporter.task(variant.name)
-            build = self.inner.build(source, variant, task, checks)
+            try:
+                build = self.inner.build(source, variant, task, checks)
+            except BuildError as err:
+                task.end("did not build")
+                self._failed[key] = NotBuiltError(variant.name, err)
+                raise self._failed[key] from err
             task.end("was there already" if build.reused else "built")
             self._built[key] = self.inner.program(build)
         return self._built[key]
@@ -236,11 +271,7 @@ class ShardWorkshop(Around):
             count=self._shard.count,
             runs=tuple(result.cell.name for result in self.made),
             unmade={
-                result.cell.name: Unmade(
-                    verdict=result.assessment.verdict,
-                    summary=result.assessment.summary,
-                    notes=result.assessment.notes,
-                )
+                result.cell.name: self._unmade(result)
                 for result in self.made
                 if result.bundle is None
             },
@@ -248,6 +279,30 @@ class ShardWorkshop(Around):
         folder.mkdir(parents=True, exist_ok=True)
         data = msgspec.json.format(msgspec.json.encode(found), indent=1)
         write_whole(folder / SHARD, data + b"\n")
+
+
+    def _unmade(self, result: CellResult) -> Unmade:
+        found = result.assessment
+        skipped = found.verdict is Verdict.SKIP
+        return Unmade(
+            verdict=Verdict.SKIP if skipped else Verdict.ERROR,
+            summary=found.summary,
+            notes=found.notes,
+            scenario=result.cell.job.scenario.digest,
+            not_built=self.not_built.get(result.cell.name, ""),
+        )
+
+
+class NotBuiltError(HarnessError):
+    """A tree of a shard could not be built.
+
+    :param variant: The name of its variant.
+    :param error: The reason.
+    """
+
+    def __init__(self, variant: str, error: BuildError) -> None:
+        super().__init__(error.what, error.hint)
+        self.variant = variant
 
 
 @dataclass(frozen=True)
@@ -281,11 +336,11 @@ def make_shard(
     :raise InputError: When an option or the source is wrong.
     :raise BuildError: When a tree does not build.
     """
-    # Those of an earlier call are not to be taken for this one's.
+    # Nobody must take the listing of an earlier call for this one's.
     (out / SHARD).unlink(missing_ok=True)
     around = ShardWorkshop(workshop, shard, reporter)
     plan(around)
-    # It is about runs that were not made.
+    # The plan's report is about all runs, most of which were not made.
     forget_reports(out)
     around.write(out)
     return MadeShard(
@@ -300,12 +355,14 @@ def make_shard(
 
 
 def placeholder(build: Build) -> ProgramInput:
-    """Name a build that was not made, unlike every other one.
+    """Give a build that was not made a name that no other one has.
 
     :param build: What `unbuilt` has described.
     """
     parts = [
-        build.job.source.key, *(patch.sha256 for patch in build.patches)
+        build.variant,
+        build.job.source.key,
+        *(patch.sha256 for patch in build.patches),
     ]
     return ProgramInput(
         variant=build.variant,

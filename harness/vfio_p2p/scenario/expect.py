@@ -120,8 +120,11 @@ class Expectation(Strict, frozen=True, kw_only=True):
             check_arc("hangs", arc)
         if self.hangs and self.outcome is not Outcome.TIMEOUT:
             raise ValueError(f"hangs: the outcome must be {Outcome.TIMEOUT}")
-        if not self.messages:
-            raise ValueError("message: the list is empty")
+        if isinstance(self.message, tuple):
+            if not self.message:
+                raise ValueError("message: the list is empty")
+            if not all(x.strip() for x in self.message):
+                raise ValueError("message: a part of the list is empty")
         # QEMU itself reports these outcomes, and the devices a hang.
         if self.outcome in (
             Outcome.IDLE,
@@ -134,7 +137,6 @@ class Expectation(Strict, frozen=True, kw_only=True):
             raise ValueError(
                 f"message: the outcome {self.outcome} needs one"
             )
-
 
     @property
     def messages(self) -> tuple[str, ...]:

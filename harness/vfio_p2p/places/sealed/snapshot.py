@@ -19,6 +19,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -84,18 +85,27 @@ class Snapshot:
         Its files are read only if they may have changed since this process
         has last looked at them.
 
-        :raise TestbedError: When it is not; it will not be found again.
+        :raise TestbedError: When it is not; the next process makes it again.
         """
         try:
             same = _digests(self.path) == self.files
         except OSError:
             same = False
         if not same:
-            (self.path / FILES).unlink(missing_ok=True)
+            self._forget()
             raise TestbedError(
                 f"the snapshot in {self.path} was changed or removed",
                 "Run the command again: it makes a new one.",
             )
+
+
+    def _forget(self) -> None:
+        """Let it be made again, unless another process has done so."""
+        listing = self.path / FILES
+        lock = self.path.with_name(f"{self.path.name}.lock")
+        with suppress(OSError), exclusive(lock):
+            if read_listing(listing) == self.files:
+                listing.unlink()
 
 
 def get_snapshot(
@@ -103,9 +113,9 @@ def get_snapshot(
 ) -> Snapshot:
     """Find the snapshot of an image in the cache, or make it.
 
-    One that is found is not read: it is checked before a run goes on from
-    it, and a command whose runs are all in the cache needs no more than its
-    digest.
+    The memory of a snapshot that is found is not read here.  `Snapshot.check`
+    does so before a run goes on from it, and a command whose runs are all in
+    the cache needs no more than its digest.
 
     :param image: The image.
     :param outer: The QEMU that runs the VM.
@@ -139,10 +149,17 @@ def get_snapshot(
 
 
 def _listed(folder: Path) -> dict[str, str] | None:
-    """Return the digests of a snapshot's files, if all of them are there."""
+    """Return the digests of a snapshot's files, if they seem to be whole."""
     files = read_listing(folder / FILES)
-    whole = files and all((folder / name).exists() for name in files)
-    return files if whole else None
+    with suppress(OSError):
+        if (
+            files
+            and files.keys() == {RAM, _STATE}
+            and (folder / RAM).exists()
+            and memory_digest(folder / _STATE) == files[_STATE]
+        ):
+            return files
+    return None
 
 
 async def _make(folder: Path, image: Image, outer: Outer) -> None:

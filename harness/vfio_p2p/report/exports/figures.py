@@ -38,8 +38,8 @@ class Measured:
 def measured(document: Document) -> Iterator[Measured]:
     """Yield the figures of runs that have passed.
 
-    A figure says nothing of the verdict on its run, so those of other runs
-    would be taken for good ones.
+    A figure says nothing of the verdict on its run, so a service would take
+    the figures of other runs for good ones.
 
     :param document: The document.
     """

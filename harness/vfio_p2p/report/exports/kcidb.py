@@ -23,8 +23,8 @@ from vfio_p2p.trace import printable
 
 _VERSION = {"major": 5, "minor": 3}
 _ORIGIN = "vfio_p2p"
-# Its description of the last two: the status of the tested code is unknown,
-# and a failure in the test harness.
+# KCIDB describes ERROR as "the status of the tested code is unknown", and MISS
+# as a failure in the test harness.
 _STATUS = {
     Verdict.PASS: "PASS",
     Verdict.FAIL: "FAIL",

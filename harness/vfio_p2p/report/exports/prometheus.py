@@ -7,6 +7,7 @@ are gauges in seconds; the verdict on each run is a state set.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -59,8 +60,15 @@ class _Runs(Collector):
         verdicts = StateSetMetricFamily(
             "vfio_p2p_verdict", "The verdict on the run", labels=_LABELS
         )
+        seen: Counter[tuple[str, ...]] = Counter()
         for run in self._document.runs:
             labels = _labels(run)
+            seen[labels] += 1
+            if seen[labels] > 1:
+                # Prometheus takes each set of labels once.
+                scenario, tree, name, qemu = labels
+                name = f"{name} ({seen[labels]})"
+                labels = scenario, tree, name, qemu
             for name, time_ns in spread.figures(run).items():
                 match name:
                     case spread.BLACKOUT:
@@ -78,5 +86,5 @@ class _Runs(Collector):
         yield verdicts
 
 
-def _labels(run: Run) -> tuple[str, ...]:
+def _labels(run: Run) -> tuple[str, str, str, str]:
     return run.scenario, run.tree or run.variant, run.name, run.qemu
