@@ -213,13 +213,17 @@ def _smallest(
     chance: Callable[[float], float], values: _Floats
 ) -> float | None:
     """Return the smallest shift that would be shown, both up and down."""
+
+    def shown(by_ns: float) -> bool:
+        return chance(by_ns) <= LEVEL and chance(-by_ns) <= LEVEL
+
     # A shift beyond all scatter shows as much as any larger one.
     low, high = 0.0, 4 * float(np.ptp(values)) + 2 * RESOLUTION_NS
-    if max(chance(high), chance(-high)) > LEVEL:
+    if not shown(high):
         return None
     while high - low > RESOLUTION_NS / 2:
         middle = (low + high) / 2
-        if max(chance(middle), chance(-middle)) <= LEVEL:
+        if shown(middle):
             high = middle
         else:
             low = middle
