@@ -112,7 +112,7 @@ def add_parser(commands: options.Commands, summary: str) -> None:
         "--shard",
         metavar="I/N",
         help="make only part I of N of the runs, and build only what they "
-        "need: the work of one machine of several. Nothing is judged; see "
+        "need, so that N machines share the work. Nothing is judged; see "
         "--collect",
     )
     parser.add_argument(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def runs_in(paths: Sequence[Path]) -> Iterator[Run]:
 
 
 def judgements_in(paths: Sequence[Path]) -> Iterator[Judgement]:
-    """Yield the judgement on each bundle, as `runs_in` does.
+    """Yield the judgement on each run, as `runs_in` yields the runs.
 
     :param paths: The bundles and folders.
     """
@@ -182,7 +183,7 @@ def _fields(
 @cache
 def _folder() -> Path:
     """Return the folder for this state of the code."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{sys.version} {msgspec.__version__}".encode())
     root = resources.resource()
     files = [*root.rglob("*.py"), *root.rglob("*.toml")]
     # Which trees there are, and what holds for them.
