@@ -52,6 +52,11 @@ from vfio_p2p.bundle.manifest import (  # noqa: E402
 from vfio_p2p.bundle.read import open_bundle  # noqa: E402
 from vfio_p2p.bundle.write import pack, seal  # noqa: E402
 from vfio_p2p.cli import check as check_command  # noqa: E402
+from vfio_p2p.history.alert_table import (  # noqa: E402
+    raise_alerts,
+    read_alerts,
+)
+from vfio_p2p.history.alerts import find_changes  # noqa: E402
 from vfio_p2p.history.database import open_history  # noqa: E402
 from vfio_p2p.history.trend import trends  # noqa: E402
 from vfio_p2p.oracle.verdict import Verdict  # noqa: E402
@@ -194,6 +199,7 @@ def _history(path: Path) -> None:
     with open_history(path) as history:
         history.metrics()
         found = list(history.entries())
+        list(history_report.alerts(read_alerts(history)))
     form = _one_of(path, ("list", "export", "plot", "html"))
     if form == "list":
         list(history_report.listing(found, "blackout"))
@@ -326,6 +332,8 @@ def _history_seeds(folder: Path) -> list[bytes]:
     values = [300 * MS + n + n // 6 * 200 * MS for n in range(12)]
     with open_history(path, write=True) as history:
         history.add(entries(values))
+        found = find_changes(entries(values))
+        raise_alerts(history, found, entries(values), 0)
     # A journal beside the file would be part of it.
     return [_without_wal(path)]
 

@@ -73,8 +73,8 @@ def _jobs() -> dict[str, dict[str, Any]]:
     [
         (".gitlab-ci.yml", 6),
         ("docs/ci/gitlab-pair.yml", 5),
-        ("docs/ci/gitlab-tree.yml", 6),
-        ("docs/ci/github-tree.yml", 8),
+        ("docs/ci/gitlab-tree.yml", 7),
+        ("docs/ci/github-tree.yml", 9),
         ("docs/ci/labgrid-validate.sh", 3),
         ("docs/ci/lava-validate.sh", 5),
     ],

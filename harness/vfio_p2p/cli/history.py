@@ -10,8 +10,15 @@ from pathlib import Path
 from vfio_p2p.cli import options
 from vfio_p2p.cli.context import Context
 from vfio_p2p.errors import UsageError
+from vfio_p2p.history.alerts import AlertState
 from vfio_p2p.history.changes import LEVEL, LONGEST, MIN_SEGMENT
 from vfio_p2p.oracle.verdict import Verdict
+from vfio_p2p.plans.alerts import (
+    AlertsRequest,
+    AlertStateRequest,
+    change_alert,
+    find_alerts,
+)
 from vfio_p2p.plans.export import EXPORTS, ExportRequest, exported
 from vfio_p2p.plans.history import (
     METRIC,
@@ -24,6 +31,12 @@ from vfio_p2p.plans.history import (
 )
 from vfio_p2p.plans.record import NO_PASS
 from vfio_p2p.report import history as report
+
+
+@dataclass(frozen=True)
+class _AlertsRequest:
+    what: AlertsRequest
+    closed: bool
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,8 @@ def add_parser(commands: options.Commands, summary: str) -> None:
     _add_record(actions)
     _add_list(actions)
     _add_plot(actions)
+    _add_alerts(actions)
+    _add_alert(actions)
     _add_export(actions)
 
 
@@ -95,7 +110,14 @@ def _add_plot(actions: options.Commands) -> None:
         "point, their median.",
     )
     plot.add_argument("metric", metavar="METRIC", help="e.g. blackout")
-    plot.add_argument(
+    _add_search(plot)
+    _add_selection(plot)
+    plot.set_defaults(request=_plot_request, run=_plot)
+
+
+def _add_search(action: argparse.ArgumentParser) -> None:
+    """Add the options of a search for changes."""
+    action.add_argument(
         "--level",
         type=_level,
         default=LEVEL,
@@ -103,7 +125,7 @@ def _add_plot(actions: options.Commands) -> None:
         help="how often noise alone may be taken for a change "
         "(default: %(default)s)",
     )
-    plot.add_argument(
+    action.add_argument(
         "--min-segment",
         type=_segment,
         default=MIN_SEGMENT,
@@ -111,15 +133,101 @@ def _add_plot(actions: options.Commands) -> None:
         help="the smallest number of points of a level "
         "(default: %(default)s)",
     )
-    plot.add_argument(
+    action.add_argument(
         "--source",
         type=Path,
         metavar="QEMU_GIT",
         help="a git repository that has the commits, for their order "
         "(default: by their times)",
     )
-    _add_selection(plot)
-    plot.set_defaults(request=_plot_request, run=_plot)
+
+
+def _add_alerts(actions: options.Commands) -> None:
+    alerts = actions.add_parser(
+        "alerts",
+        help="raise what changed, each change once",
+        description="Look at all metrics for changes of QEMU that moved "
+        "them, as 'plot' does for one. A change is raised once, as an alert, "
+        "which keeps its state. The exit code is 1 if an alert was raised, "
+        "and 0 if there is nothing new.",
+    )
+    _add_search(alerts)
+    alerts.add_argument(
+        "--all",
+        action="store_true",
+        help="also list alerts that are closed: expected, fixed or invalid",
+    )
+    _add_selection(alerts)
+    options.add_json(alerts)
+    alerts.set_defaults(request=_alerts_request, run=_alerts)
+
+
+def _alerts_request(args: argparse.Namespace) -> _AlertsRequest:
+    return _AlertsRequest(
+        AlertsRequest(
+            which=_selection(args),
+            level=args.level,
+            min_segment=args.min_segment,
+            source=args.source,
+        ),
+        args.all,
+    )
+
+
+def _alerts(wanted: _AlertsRequest, context: Context) -> int:
+    found = find_alerts(wanted.what)
+    shown = [x for x in found.every if wanted.closed or x.state.is_open]
+    if context.json:
+        context.show(report.alerts_as_json(shown))
+    else:
+        context.show_lines(report.alerts(shown))
+        context.show(
+            f"{len(found.raised)} new, {len(shown)} shown, "
+            f"{len(found.every)} in all"
+        )
+    return Verdict.FAIL.exit_code if found.raised else 0
+
+
+def _add_alert(actions: options.Commands) -> None:
+    alert = actions.add_parser(
+        "alert", help="show an alert, or say what became of it"
+    )
+    alert.add_argument(
+        "number",
+        type=_number,
+        metavar="NUMBER",
+        help="its number, as 'alerts' shows it",
+    )
+    alert.add_argument(
+        "--state",
+        choices=[str(state) for state in AlertState],
+        help="confirmed: it was seen elsewhere, too; expected: it was meant; "
+        "fixed: a later change has undone it; invalid: it says nothing about "
+        "QEMU; new: none of these",
+    )
+    alert.add_argument(
+        "--note", metavar="TEXT", help="what there is to say about that"
+    )
+    options.add_database(alert)
+    options.add_json(alert)
+    alert.set_defaults(
+        request=lambda x: AlertStateRequest(
+            x.number,
+            AlertState(x.state) if x.state else None,
+            x.note,
+            x.db,
+        ),
+        run=_alert,
+    )
+
+
+def _alert(wanted: AlertStateRequest, context: Context) -> int:
+    found = [change_alert(wanted)]
+    if context.json:
+        context.show(report.alerts_as_json(found))
+    else:
+        context.show_lines(report.alerts(found))
+    return 0
 
 
 def _plot_request(args: argparse.Namespace) -> TrendRequest:
@@ -191,6 +299,12 @@ def _export_request(args: argparse.Namespace) -> ExportRequest:
             "Give --out DIR with --format asv, and only there.",
         )
     return ExportRequest(_selection(args), form, args.out)
+
+
+def _number(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text) < 1 << 63:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not the number of an alert: {text}")
 
 
 def _level(text: str) -> float:

@@ -57,6 +57,15 @@ _STEPS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (result, name)
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE alert (
+            id INTEGER PRIMARY KEY,
+            raised_s INTEGER NOT NULL,
+            change TEXT NOT NULL,
+            state TEXT NOT NULL,
+            note TEXT NOT NULL
+        ) STRICT""",
+    ),
 )
 
 #: What a result of the testbed has as its host.
@@ -266,6 +275,21 @@ class History:
                     )
                 yield Entry(*(*row[1:], found))
 
+    @contextmanager
+    def tables(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """Work on the tables within one transaction.
+
+        :param write: Whether they are going to be changed.
+        :raise HistoryError: When that fails; then nothing was changed.
+        :raise NoSpaceError: When the disk is full.
+        """
+        begin = "BEGIN IMMEDIATE" if write else "BEGIN"
+        with (
+            _explained(self._path),
+            _transaction(self._connection, begin),
+        ):
+            yield self._connection
+
     def metrics(self) -> set[str]:
         """Return the names of all metrics.
 
@@ -333,12 +357,7 @@ def _prepare(
     if not write:
         if not version:
             raise _missing(path)
-        if version < len(_STEPS):
-            raise HistoryError(
-                f"{path}: history format {version} is older than this "
-                f"program's, which is {len(_STEPS)}",
-                "Run 'vfio-p2p history record' to bring it up to date.",
-            )
+        # What an older format has is the same in this one.
         return
     _keep_log(connection, time.monotonic() + wait_s)
     connection.execute("PRAGMA synchronous = FULL")

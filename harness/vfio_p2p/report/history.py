@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from vfio_p2p.history.alerts import Alert, Revision
 from vfio_p2p.history.database import Entry
 from vfio_p2p.history.trend import Point, Shift, Trend
 from vfio_p2p.report.scale import Scale
@@ -19,6 +20,9 @@ FORMAT = 1
 
 # Below this, a p-value is not worth its digits.
 _LEAST_CHANCE = 0.001
+
+# Of an alert, that many metrics are told.
+_MOST_MOVED = 8
 
 _WIDTH = 79
 _ROWS = 10
@@ -68,6 +72,51 @@ def plot(trend: Trend) -> str:
     if not trend.shifts:
         lines.append("no change point")
     return "\n".join(lines)
+
+
+def alerts(found: Iterable[Alert]) -> Iterator[str]:
+    """Describe alerts; yields their lines.
+
+    :param found: The alerts.
+    """
+    for alert in found:
+        change = alert.change
+        series = change.series
+        yield printable(
+            f"alert {alert.number}, {alert.state}: {series.scenario} of "
+            f"{series.variant} at {series.host or 'unknown hosts'}"
+        )
+        yield printable(
+            f"  since {_name_of(change.first)}; before: "
+            f"{_name_of(change.last)}"
+        )
+        if alert.note:
+            yield printable(f"  note: {alert.note}")
+        for moved in change.moved[:_MOST_MOVED]:
+            value = moved.after - moved.before
+            percent = 100 * value / moved.before if moved.before else None
+            yield printable(
+                f"  {moved.name}: {amount(moved.before, moved.unit)} to "
+                f"{amount(moved.after, moved.unit)}, "
+                + difference(value, percent, moved.unit)
+            )
+        if (more := len(change.moved) - _MOST_MOVED) > 0:
+            yield f"  and {more} more"
+
+
+def _name_of(revision_of: Revision) -> str:
+    if revision_of.commit:
+        return revision_of.commit
+    return revision_of.version or f"build {revision_of.build}"
+
+
+def alerts_as_json(found: Iterable[Alert]) -> str:
+    """Write alerts as one JSON document.
+
+    :param found: The alerts.
+    """
+    plain = {"format": FORMAT, "alerts": [*found]}
+    return json.dumps(msgspec.to_builtins(plain), indent=2)
 
 
 def as_json(entries: Iterable[Entry]) -> Iterator[str]:

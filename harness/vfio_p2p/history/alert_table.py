@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The alerts of a history: raised once, and changed by their states only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from vfio_p2p.errors import HistoryError, UsageError
+from vfio_p2p.foreign import NOT_JSON
+from vfio_p2p.history.alerts import (
+    Alert,
+    AlertState,
+    Change,
+    places,
+)
+from vfio_p2p.history.changes import MIN_SEGMENT
+from vfio_p2p.history.database import Entry, History
+
+
+def read_alerts(history: History) -> list[Alert]:
+    """Return all alerts, the first one first.
+
+    :param history: The history.
+    :raise HistoryError: When the file cannot be read.
+    """
+    with history.tables() as tables:
+        rows = tables.execute(
+            "SELECT id, change, raised_s, state, note FROM alert ORDER BY id"
+        ).fetchall()
+    return [_alert(*row) for row in rows]
+
+
+def _alert(
+    number: int, change: str, raised_s: int, state: str, note: str
+) -> Alert:
+    try:
+        return Alert(
+            number,
+            msgspec.json.decode(change, type=Change),
+            raised_s,
+            AlertState(state),
+            note,
+        )
+    except (*NOT_JSON, ValueError) as err:
+        raise HistoryError(
+            f"alert {number} of the history is damaged: {err}",
+            "Use a copy of the history.",
+        ) from err
+
+
+def raise_alerts(
+    history: History,
+    changes: Iterable[Change],
+    entries: Iterable[Entry],
+    now_s: int,
+    *,
+    min_segment: int = MIN_SEGMENT,
+    rank: dict[str, int] | None = None,
+) -> list[Alert]:
+    """Raise the changes that were not raised before.
+
+    A change is known if an alert of its series is about a revision that is
+    nearer than the shortest level.
+
+    :param history: The history, open for writing.
+    :param changes: The changes.
+    :param entries: The results that they were found in.
+    :param now_s: The Unix time.
+    :param min_segment: The smallest number of revisions of a level.
+    :param rank: The numbers of commits, if their order is known.
+    :return: The new alerts.
+    """
+    found = list(entries)
+    raised = []
+    with history.tables(write=True) as tables:
+        known = [
+            _alert(*row).change
+            for row in tables.execute(
+                "SELECT id, change, raised_s, state, note FROM alert"
+            )
+        ]
+        for change in changes:
+            series = [
+                x
+                for x in found
+                if (x.scenario, x.variant, x.host, x.testbed)
+                == (
+                    change.series.scenario,
+                    change.series.variant,
+                    change.series.host,
+                    change.series.testbed,
+                )
+                and x.scenario_digest == change.series.scenario_digest
+            ]
+            at = places(series, rank or {})
+            here = at[change.first]
+            if any(
+                other.series == change.series
+                and abs(at.get(other.first, -min_segment) - here)
+                < min_segment
+                for other in known
+            ):
+                continue
+            cursor = tables.execute(
+                "INSERT INTO alert (raised_s, change, state, note) "
+                "VALUES (?, ?, ?, '')",
+                (
+                    now_s,
+                    msgspec.json.encode(change).decode(),
+                    AlertState.NEW,
+                ),
+            )
+            assert cursor.lastrowid
+            raised.append(Alert(cursor.lastrowid, change, now_s))
+            known.append(change)
+    return raised
+
+
+def set_state(
+    history: History,
+    number: int,
+    state: AlertState | None,
+    note: str | None,
+) -> Alert:
+    """Say what became of an alert.
+
+    :param history: The history, open for writing.
+    :param number: The number of the alert.
+    :param state: Its new state; None keeps the old one.
+    :param note: Its new note; None keeps the old one.
+    :raise UsageError: When there is no such alert.
+    """
+    with history.tables(write=True) as tables:
+        row = tables.execute(
+            "SELECT id, change, raised_s, state, note FROM alert "
+            "WHERE id = ?",
+            (number,),
+        ).fetchone()
+        if row is None:
+            raise UsageError(
+                f"there is no alert {number}",
+                "'vfio-p2p history alerts --all' lists them.",
+            )
+        old = _alert(*row)
+        state = state or old.state
+        note = old.note if note is None else note
+        tables.execute(
+            "UPDATE alert SET state = ?, note = ? WHERE id = ?",
+            (state, note, number),
+        )
+    return Alert(number, old.change, old.raised_s, state, note)

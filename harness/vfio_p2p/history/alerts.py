@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Changes of QEMU that moved figures, each raised once and then given a state.
+
+An alert is about one series of comparable results, in one testbed, and about
+the first revision of a new level.  Its figures are all metrics that moved
+there.  A level may begin some revisions earlier or later in another metric, or
+when more results have come, so changes that are nearer to one another than the
+shortest level are one alert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+
+from vfio_p2p.downtime.metrics import BLACKOUT
+from vfio_p2p.history.changes import LEVEL, MIN_SEGMENT
+from vfio_p2p.history.database import Entry
+from vfio_p2p.history.trend import (
+    NO_ORDER,
+    Shift,
+    by_revision,
+    series_of,
+    trends,
+)
+
+# Percent of the blackout; what moves by less is not worth an alert.
+NEGLIGIBLE = 0.1
+
+
+class AlertState(StrEnum):
+    """What became of an alert."""
+
+    NEW = "new"
+    CONFIRMED = "confirmed"     # somebody has seen it elsewhere, too
+    EXPECTED = "expected"       # the change was meant to do that
+    FIXED = "fixed"             # a later change has undone it
+    INVALID = "invalid"         # it says nothing about QEMU
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody still has to do something about it."""
+        return self in (AlertState.NEW, AlertState.CONFIRMED)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A metric that came to another level.
+
+    :param name: The name of the metric.
+    :param unit: Its unit.
+    :param before: The level before.
+    :param after: The new level.
+    :param p_value: How often chance alone would show such a change.
+    """
+
+    name: str
+    unit: str
+    before: float
+    after: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """What all results have in common that an alert is about.
+
+    :param scenario: The name of the scenario.
+    :param variant: The name of the tree.
+    :param host: Where it ran.
+    :param scenario_digest: The digest of the scenario.
+    :param testbed: The digest of the testbed.
+    """
+
+    scenario: str
+    variant: str
+    host: str
+    scenario_digest: str
+    testbed: str
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A QEMU of a series.
+
+    :param commit: Its commit; empty without one.
+    :param build: Its key in the build store.
+    :param version: Its version string.
+    """
+
+    commit: str
+    build: str
+    version: str
+
+    @classmethod
+    def of(cls, entry: Entry) -> Revision:
+        """Return the revision of a result.
+
+        :param entry: The result.
+        """
+        return cls(entry.qemu_revision, entry.build, entry.qemu_version)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a series.
+
+    :param series: The series.
+    :param last: The last revision of the level before.
+    :param first: The first revision of the new level.
+    :param moved: The metrics that moved, the blackout first.
+    """
+
+    series: Series
+    last: Revision
+    first: Revision
+    moved: tuple[Moved, ...]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A change that was raised.
+
+    :param number: Its number in the history.
+    :param change: The change.
+    :param raised_s: When it was raised, in seconds of Unix time.
+    :param state: What became of it.
+    :param note: What somebody had to say about that.
+    """
+
+    number: int
+    change: Change
+    raised_s: int
+    state: AlertState = AlertState.NEW
+    note: str = ""
+
+
+def find_changes(
+    entries: Iterable[Entry],
+    *,
+    level: float = LEVEL,
+    min_segment: int = MIN_SEGMENT,
+    order: Sequence[str] = (),
+) -> list[Change]:
+    """Find the changes of QEMU that moved figures.
+
+    Parameters are those of `vfio_p2p.history.trend.trends`.
+    """
+    groups: dict[Series, list[Entry]] = {}
+    for entry in entries:
+        series = Series(*series_of(entry), entry.testbed)
+        groups.setdefault(series, []).append(entry)
+    rank = {commit: number for number, commit in enumerate(order)}
+    return [
+        change
+        for series, group in groups.items()
+        for change in _changes(
+            series, group, level, min_segment, order, rank
+        )
+    ]
+
+
+def places(
+    entries: Iterable[Entry], rank: Mapping[str, int] = NO_ORDER
+) -> dict[Revision, int]:
+    """Return the place of each revision in a series.
+
+    :param entries: The results of the series.
+    :param rank: The numbers of commits, if their order is known.
+    """
+    found: dict[Revision, int] = {}
+    for group in by_revision(entries, rank):
+        found.setdefault(Revision.of(group[0]), len(found))
+    return found
+
+
+def _changes(
+    series: Series,
+    entries: list[Entry],
+    level: float,
+    min_segment: int,
+    order: Sequence[str],
+    rank: Mapping[str, int],
+) -> list[Change]:
+    at = places(entries, rank)
+    whole = [
+        x.value for y in entries if (x := y.metric(BLACKOUT)) is not None
+    ]
+    least = NEGLIGIBLE / 100 * median(whole) if whole else 0.0
+    shifts = [
+        (at[Revision.of(shift.point.entry)], trend.metric, trend.unit, shift)
+        for name in {x.name for y in entries for x in y.metrics}
+        for trend in trends(
+            entries, name, level=level, min_segment=min_segment, order=order
+        )
+        for shift in trend.shifts
+        if _is_of_qemu(shift)
+        and (
+            trend.unit != "ns" or abs(shift.change.difference) >= least
+        )
+    ]
+    shifts.sort(key=lambda x: (x[0], x[1] != BLACKOUT, x[1]))
+    changes: list[list[tuple[int, str, str, Shift]]] = []
+    for each in shifts:
+        if changes and each[0] - changes[-1][0][0] < min_segment:
+            changes[-1].append(each)
+        else:
+            changes.append([each])
+    return [_change(series, each) for each in changes]
+
+
+def _is_of_qemu(shift: Shift) -> bool:
+    names = {name for name, _, _ in shift.causes}
+    return bool(names & {"QEMU", "build"})
+
+
+def _change(
+    series: Series, shifts: list[tuple[int, str, str, Shift]]
+) -> Change:
+    # The whole says best where it began; else the one that moved most does.
+    leading = next(
+        (x for x in shifts if x[1] == BLACKOUT),
+        max(shifts, key=lambda x: abs(x[3].change.difference)),
+    )[3]
+    ordered = sorted(
+        shifts,
+        key=lambda x: (x[1] != BLACKOUT, -abs(x[3].change.difference)),
+    )
+    moved = {
+        name: Moved(
+            name, unit, x.change.before, x.change.after, x.change.p_value
+        )
+        for _, name, unit, x in reversed(ordered)
+    }
+    return Change(
+        series,
+        Revision.of(leading.last.entry),
+        Revision.of(leading.point.entry),
+        tuple(reversed(moved.values())),
+    )
