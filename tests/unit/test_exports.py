@@ -20,7 +20,7 @@ from reports import evil_document, pair, run_document
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.collect import collect
 from vfio_p2p.report.document import Document
-from vfio_p2p.report.formats import render
+from vfio_p2p.report.formats import SERVICES, render
 from vfio_p2p.report.run import Run
 
 # What a dispatcher looks for in a line, of lava-dispatcher 2026.10.
@@ -98,6 +98,38 @@ def test_bencher_of_hostile_text_keeps_its_form(tmp_path: Path) -> None:
             assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
             assert isinstance(metric["value"], int | float)
             assert set(metric) <= {"value", "lower_value", "upper_value"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_bound_of_two_clocks_is_told(
+    document: Document, name: str
+) -> None:
+    (run,) = document.runs
+    assert run.blackout_ns
+    bound_ns = 2_345_000
+    told = Document.of([replace(run, blackout_bound_ns=bound_ns)])
+    text = render(name, told)
+    match name:
+        case "bencher":
+            metric = json.loads(text)["two-devices/patched"]["latency"]
+            assert metric == {
+                "value": run.blackout_ns,
+                "lower_value": run.blackout_ns - bound_ns,
+                "upper_value": run.blackout_ns + bound_ns,
+            }
+        case "github-action":
+            first, last = (
+                float(x) for x in json.loads(text)[0]["range"].split(" to ")
+            )
+            assert last - first == pytest.approx(2 * 2.345)
+        case "kcidb":
+            misc = json.loads(text)["tests"][0]["misc"]
+            assert misc["blackout_bound_s"] == bound_ns / 1e9
+        case "lava":
+            assert "MEASUREMENT=2.345000" in text
+        case _:
+            assert "vfio_p2p_blackout_bound_seconds{" in text
+            assert " 0.002345\n" in text
 
 
 # --- github-action-benchmark ----------------------------------------------

@@ -12,7 +12,7 @@ from vfio_p2p.errors import InputError, TraceError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.collect import collect
 from vfio_p2p.report.document import from_json, to_json
-from vfio_p2p.report.formats import FORMATS, render
+from vfio_p2p.report.formats import REPORTS, render
 from vfio_p2p.report.run import Run
 
 
@@ -70,7 +70,7 @@ def test_logs_that_do_not_tell(tmp_path: Path) -> None:
     assert any("no line about a VFIO device" in note for note in run.notes)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", REPORTS)
 def test_every_format(tmp_path: Path, name: str) -> None:
     for number in range(3):
         logs(tmp_path / "runs" / f"run{number}", late_ns=number * 10**6)

@@ -16,7 +16,7 @@ from vfio_p2p.oracle import RULES
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.collect import collect
 from vfio_p2p.report.document import Document, from_json, to_json
-from vfio_p2p.report.formats import FORMATS, render
+from vfio_p2p.report.formats import REPORTS, render
 from vfio_p2p.report.sections import Fate
 
 FOLDER = Path(__file__).parent / "data" / "be555e3"
@@ -39,7 +39,7 @@ def test_all_kinds_are_there() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", REPORTS)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_format(path: Path, name: str) -> None:
     document = collect([path])

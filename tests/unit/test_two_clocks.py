@@ -19,7 +19,7 @@ from vfio_p2p.bundle.read import Bundle, open_bundle
 from vfio_p2p.clock import ClockOffset
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.report.document import Document, from_json, to_json
-from vfio_p2p.report.formats import FORMATS, render
+from vfio_p2p.report.formats import REPORTS, render
 from vfio_p2p.report.runs import run_of
 from vfio_p2p.side import Side
 from vfio_p2p.verdict.assess import assess
@@ -165,7 +165,7 @@ def test_management_s_figure_is_shifted_too(tmp_path: Path) -> None:
     assert reading.breakdown.beside.stop_to_resume_ns == 10 * MS
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", REPORTS)
 def test_every_report_says_it(tmp_path: Path, name: str) -> None:
     bundle = run_with(tmp_path / "x", 0, offset(0, 2_345_000))
     document = Document.of((run_of(bundle),), qemu="QEMU 10.0.99")

@@ -34,7 +34,8 @@ def _prometheus(document: Document) -> str:
     return prometheus.render(document)
 
 
-FORMATS: dict[str, Renderer] = {
+#: Those that show a whole document.
+REPORTS: dict[str, Renderer] = {
     "text": mail.render,
     "table": text.render,
     "html": html.render,
@@ -42,12 +43,18 @@ FORMATS: dict[str, Renderer] = {
     "junit": junit.render,
     "json": to_json,
     "perfetto": perfetto.render,
+}
+
+#: Those that take from it what a service keeps.
+SERVICES: dict[str, Renderer] = {
     "bencher": bencher.render,
     "github-action": github_action.render,
     "lava": lava.render,
     "kcidb": kcidb.render,
     "prometheus": _prometheus,
 }
+
+FORMATS: dict[str, Renderer] = {**REPORTS, **SERVICES}
 
 
 def render(name: str, document: Document) -> str:

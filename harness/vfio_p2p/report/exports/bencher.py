@@ -3,7 +3,8 @@
 
 Format: https://bencher.dev/bmf.json.  The blackout is Bencher's own measure
 ``latency``, which is in nanoseconds, and so are all others.  Of several runs
-the value is the median, and the bounds are the shortest and the longest.
+the value is the median, and the bounds are the shortest and the longest; a
+time that was read from two clocks has its own bounds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 from statistics import median
 
 from vfio_p2p.report.document import Document
-from vfio_p2p.report.exports.figures import measured
+from vfio_p2p.report.exports.figures import Measured, measured
 from vfio_p2p.report.spread import BLACKOUT
 
 LATENCY = "latency"
@@ -26,8 +27,7 @@ def render(document: Document) -> str:
     """
     found = {
         each.name: {
-            measure(name): _metric(times)
-            for name, times in each.times_ns.items()
+            measure(name): _metric(each, name) for name in each.times_ns
         }
         for each in measured(document)
     }
@@ -44,8 +44,8 @@ def measure(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _metric(times_ns: list[int]) -> dict[str, float]:
-    found: dict[str, float] = {"value": median(times_ns)}
-    if len(times_ns) > 1:
-        found |= {"lower_value": min(times_ns), "upper_value": max(times_ns)}
+def _metric(each: Measured, name: str) -> dict[str, float]:
+    found: dict[str, float] = {"value": median(each.times_ns[name])}
+    if whole := each.range_ns(name):
+        found |= dict(zip(("lower_value", "upper_value"), whole, strict=True))
     return found

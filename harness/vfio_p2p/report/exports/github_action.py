@@ -3,7 +3,8 @@
 
 Format: https://github.com/benchmark-action/github-action-benchmark.  All
 values are milliseconds; of several runs it is the median, and the range is
-from the shortest to the longest.
+from the shortest to the longest, with the bounds of times that were read from
+two clocks.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ def render(document: Document) -> str:
     :param document: The document.
     """
     found = [
-        _value(each, name, times)
+        _value(each, name)
         for each in measured(document)
-        for name, times in each.times_ns.items()
+        for name in each.times_ns
     ]
     return json.dumps(found, indent=1) + "\n"
 
 
-def _value(each: Measured, name: str, times_ns: list[int]) -> dict[str, Any]:
+def _value(each: Measured, name: str) -> dict[str, Any]:
     found = {
         "name": f"{each.name}: {name}",
         "unit": "ms",
-        "value": median(times_ns) / 1e6,
+        "value": median(each.times_ns[name]) / 1e6,
         "extra": _origin(each),
     }
-    if len(times_ns) > 1:
-        found["range"] = f"{min(times_ns) / 1e6} to {max(times_ns) / 1e6}"
+    if whole := each.range_ns(name):
+        found["range"] = f"{whole[0] / 1e6} to {whole[1] / 1e6}"
     return found
 
 

@@ -141,6 +141,8 @@ def _test(run: Run, build: str) -> dict[str, Any]:
             "unit": "s",
             "prefix": "metric",
         }
+    if run.blackout_bound_ns is not None:
+        found["misc"]["blackout_bound_s"] = run.blackout_bound_ns / 1e9
     return found
 
 

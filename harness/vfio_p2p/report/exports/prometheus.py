@@ -47,6 +47,11 @@ class _Runs(Collector):
             "From the first stop request to the last device running",
             labels=_LABELS,
         )
+        bounds = GaugeMetricFamily(
+            "vfio_p2p_blackout_bound_seconds",
+            "How far the blackout may be off, as two clocks were read",
+            labels=_LABELS,
+        )
         phases = GaugeMetricFamily(
             "vfio_p2p_phase_seconds",
             "A part of the blackout",
@@ -77,10 +82,13 @@ class _Runs(Collector):
                         arcs.add_metric(labels, time_ns / 1e9)
                     case _:
                         phases.add_metric((*labels, name), time_ns / 1e9)
+            if run.blackout_bound_ns is not None:
+                bounds.add_metric(labels, run.blackout_bound_ns / 1e9)
             verdicts.add_metric(
                 labels, {str(x): x is run.verdict for x in Verdict}
             )
         yield blackouts
+        yield bounds
         yield phases
         yield arcs
         yield verdicts
