@@ -136,7 +136,7 @@ def test_one_bad_bundle_and_none_is_recorded(
     (tmp_path / "not one").mkdir()
     args = ["history", "record", str(bundle), str(tmp_path / "not one")]
     assert main(args) == 2
-    assert "not a whole bundle" in capsys.readouterr().err
+    assert "no bundles in it" in capsys.readouterr().err
     assert not state.exists()
 
 

@@ -19,7 +19,7 @@ from vfio_p2p.cli import main
 from vfio_p2p.downtime.metrics import measured, metrics
 from vfio_p2p.errors import BundleError
 from vfio_p2p.plans import judgements
-from vfio_p2p.plans.judgements import Judgement, judgements_in, runs_in
+from vfio_p2p.plans.judgements import BundleJudgement, judgements_in, runs_in
 from vfio_p2p.report.collect import collect, each_run
 from vfio_p2p.report.document import to_json
 from vfio_p2p.scenario.load import load
@@ -63,13 +63,15 @@ def kept(tmp_path: Path) -> list[Path]:
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the bundles that are judged from now on."""
     names: list[str] = []
-    usual = Judgement.of.__func__  # type: ignore[attr-defined]
+    usual = BundleJudgement.of.__func__  # type: ignore[attr-defined]
 
-    def note(cls: type[Judgement], bundle: object, *more: object) -> object:
+    def note(
+        cls: type[BundleJudgement], bundle: object, *more: object
+    ) -> object:
         names.append(Path(bundle.path).name)  # type: ignore[attr-defined]
         return usual(cls, bundle, *more)
 
-    monkeypatch.setattr(Judgement, "of", classmethod(note))
+    monkeypatch.setattr(BundleJudgement, "of", classmethod(note))
     return names
 
 
@@ -96,7 +98,7 @@ def test_it_is_what_judging_says(folder: Path) -> None:
 
 def test_figures_are_those_of_judging(folder: Path) -> None:
     paths = sorted(folder.iterdir())
-    plain = [Judgement.of(open_bundle(x)).breakdown for x in paths]
+    plain = [BundleJudgement.of(open_bundle(x)).breakdown for x in paths]
     for _ in range(2):
         for found, known in zip(judgements_in(paths), plain, strict=True):
             assert found.breakdown == known

@@ -19,7 +19,7 @@ from vfio_p2p.plans.alerts import (
     change_alert,
     find_alerts,
 )
-from vfio_p2p.plans.export import EXPORTS, ExportRequest, exported
+from vfio_p2p.plans.export import EXPORTS, HistoryExportRequest, exported
 from vfio_p2p.plans.history import (
     METRIC,
     RecordRequest,
@@ -290,7 +290,7 @@ def _add_export(actions: options.Commands) -> None:
     export.set_defaults(request=_export_request, run=_export)
 
 
-def _export_request(args: argparse.Namespace) -> ExportRequest:
+def _export_request(args: argparse.Namespace) -> HistoryExportRequest:
     form = args.format or "json"
     if (args.out is not None) != (form == "asv"):
         raise UsageError(
@@ -298,7 +298,7 @@ def _export_request(args: argparse.Namespace) -> ExportRequest:
             + ("needs --out" if form == "asv" else "is printed"),
             "Give --out DIR with --format asv, and only there.",
         )
-    return ExportRequest(_selection(args), form, args.out)
+    return HistoryExportRequest(_selection(args), form, args.out)
 
 
 def _number(text: str) -> int:
@@ -349,7 +349,7 @@ def _plot(wanted: TrendRequest, context: Context) -> int:
     return 0 if found else Verdict.SKIP.exit_code
 
 
-def _export(wanted: ExportRequest, context: Context) -> int:
+def _export(wanted: HistoryExportRequest, context: Context) -> int:
     with exported(wanted) as lines:
         context.show_lines(lines)
     return 0

@@ -12,7 +12,7 @@ from vfio_p2p.foreign import NOT_JSON
 from vfio_p2p.history.alerts import (
     Alert,
     AlertState,
-    Change,
+    LevelChange,
     places,
 )
 from vfio_p2p.history.changes import MIN_SEGMENT
@@ -38,7 +38,7 @@ def _alert(
     try:
         return Alert(
             number,
-            msgspec.json.decode(change, type=Change),
+            msgspec.json.decode(change, type=LevelChange),
             raised_s,
             AlertState(state),
             note,
@@ -52,7 +52,7 @@ def _alert(
 
 def raise_alerts(
     history: History,
-    changes: Iterable[Change],
+    changes: Iterable[LevelChange],
     entries: Iterable[Entry],
     now_s: int,
     *,

@@ -82,7 +82,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Revision:
+class AlertRevision:
     """A QEMU of a series.
 
     :param commit: Its commit; empty without one.
@@ -95,7 +95,7 @@ class Revision:
     version: str
 
     @classmethod
-    def of(cls, entry: Entry) -> Revision:
+    def of(cls, entry: Entry) -> AlertRevision:
         """Return the revision of a result.
 
         :param entry: The result.
@@ -104,7 +104,7 @@ class Revision:
 
 
 @dataclass(frozen=True)
-class Change:
+class LevelChange:
     """A change of a series.
 
     :param series: The series.
@@ -114,8 +114,8 @@ class Change:
     """
 
     series: Series
-    last: Revision
-    first: Revision
+    last: AlertRevision
+    first: AlertRevision
     moved: tuple[Moved, ...]
 
 
@@ -131,7 +131,7 @@ class Alert:
     """
 
     number: int
-    change: Change
+    change: LevelChange
     raised_s: int
     state: AlertState = AlertState.NEW
     note: str = ""
@@ -143,7 +143,7 @@ def find_changes(
     level: float = LEVEL,
     min_segment: int = MIN_SEGMENT,
     order: Sequence[str] = (),
-) -> list[Change]:
+) -> list[LevelChange]:
     """Find the changes of QEMU that moved figures.
 
     Parameters are those of `vfio_p2p.history.trend.trends`.
@@ -164,15 +164,15 @@ def find_changes(
 
 def places(
     entries: Iterable[Entry], rank: Mapping[str, int] = NO_ORDER
-) -> dict[Revision, int]:
+) -> dict[AlertRevision, int]:
     """Return the place of each revision in a series.
 
     :param entries: The results of the series.
     :param rank: The numbers of commits, if their order is known.
     """
-    found: dict[Revision, int] = {}
+    found: dict[AlertRevision, int] = {}
     for group in by_revision(entries, rank):
-        found.setdefault(Revision.of(group[0]), len(found))
+        found.setdefault(AlertRevision.of(group[0]), len(found))
     return found
 
 
@@ -183,14 +183,19 @@ def _changes(
     min_segment: int,
     order: Sequence[str],
     rank: Mapping[str, int],
-) -> list[Change]:
+) -> list[LevelChange]:
     at = places(entries, rank)
     whole = [
         x.value for y in entries if (x := y.metric(BLACKOUT)) is not None
     ]
     least = NEGLIGIBLE / 100 * median(whole) if whole else 0.0
     shifts = [
-        (at[Revision.of(shift.point.entry)], trend.metric, trend.unit, shift)
+        (
+            at[AlertRevision.of(shift.point.entry)],
+            trend.metric,
+            trend.unit,
+            shift,
+        )
         for name in {x.name for y in entries for x in y.metrics}
         for trend in trends(
             entries, name, level=level, min_segment=min_segment, order=order
@@ -218,7 +223,7 @@ def _is_of_qemu(shift: Shift) -> bool:
 
 def _change(
     series: Series, shifts: list[tuple[int, str, str, Shift]]
-) -> Change:
+) -> LevelChange:
     # The whole says best where it began; else the one that moved most does.
     leading = next(
         (x for x in shifts if x[1] == BLACKOUT),
@@ -234,9 +239,9 @@ def _change(
         )
         for _, name, unit, x in reversed(ordered)
     }
-    return Change(
+    return LevelChange(
         series,
-        Revision.of(leading.last.entry),
-        Revision.of(leading.point.entry),
+        AlertRevision.of(leading.last.entry),
+        AlertRevision.of(leading.point.entry),
         tuple(reversed(moved.values())),
     )

@@ -25,7 +25,7 @@ from vfio_p2p.plans.compared import (
 )
 from vfio_p2p.plans.devices import load_for
 from vfio_p2p.plans.installed import choose_subject
-from vfio_p2p.plans.judgements import Judgement
+from vfio_p2p.plans.judgements import BundleJudgement
 from vfio_p2p.plans.runs import Wanted, run_trees
 from vfio_p2p.plans.setting import Origin, Setting
 from vfio_p2p.plans.workshop import LOCAL, Workshop
@@ -222,7 +222,7 @@ def _made(
                 "Finished runs are kept; the same command resumes there.",
             )
         bundle = open_bundle(one.bundle)
-        found[side].append(judged(Judgement.of(bundle, one.assessment)))
+        found[side].append(judged(BundleJudgement.of(bundle, one.assessment)))
     return {side: of_runs(side, x) for side, x in found.items()}
 
 

@@ -16,7 +16,7 @@ from vfio_p2p.errors import UsageError
 from vfio_p2p.names import suggest
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.devices import load_for
-from vfio_p2p.plans.judgements import Judgement, judgements_in
+from vfio_p2p.plans.judgements import BundleJudgement, judgements_in
 from vfio_p2p.plans.setting import Setting
 from vfio_p2p.progress import Reporter
 from vfio_p2p.report.collect import has_only_logs, is_run, runs_in
@@ -175,7 +175,7 @@ def _kind(run: Run, testbed: str) -> tuple[str, ...]:
     )
 
 
-def judged(judgement: Judgement) -> JudgedRun:
+def judged(judgement: BundleJudgement) -> JudgedRun:
     """Take from the judgement on a bundle what a comparison needs.
 
     :param judgement: What the bundle came to.

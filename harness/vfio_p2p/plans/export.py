@@ -22,7 +22,7 @@ _MOST_NAMED = 6
 
 
 @dataclass(frozen=True)
-class ExportRequest:
+class HistoryExportRequest:
     """A request to give results to another tool.
 
     :param which: The results.
@@ -37,7 +37,7 @@ class ExportRequest:
 
 
 @contextmanager
-def exported(request: ExportRequest) -> Iterator[Iterator[str]]:
+def exported(request: HistoryExportRequest) -> Iterator[Iterator[str]]:
     """Yield the lines to be printed, as they are read.
 
     :raise HistoryError: When the history cannot be read.

@@ -44,7 +44,7 @@ _MANY = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class BundleJudgement:
     """What a run came to.
 
     :param run: The run, as reports show it.
@@ -56,7 +56,9 @@ class Judgement:
     breakdown: Breakdown | None
 
     @classmethod
-    def of(cls, bundle: Bundle, known: Assessment | None = None) -> Judgement:
+    def of(
+        cls, bundle: Bundle, known: Assessment | None = None
+    ) -> BundleJudgement:
         """Judge a bundle.
 
         :param bundle: The bundle.
@@ -79,7 +81,7 @@ def runs_in(paths: Sequence[Path]) -> Iterator[Run]:
         yield judgement.run
 
 
-def judgements_in(paths: Sequence[Path]) -> Iterator[Judgement]:
+def judgements_in(paths: Sequence[Path]) -> Iterator[BundleJudgement]:
     """Yield the judgement on each run, as `runs_in` yields the runs.
 
     :param paths: The bundles and folders.
@@ -98,13 +100,13 @@ def judgements_in(paths: Sequence[Path]) -> Iterator[Judgement]:
             _keep(digest, found)
         _share(found, texts)
         run = replace(found.run, bundle=str(path))
-        yield Judgement(inputs.of(run), found.breakdown)
+        yield BundleJudgement(inputs.of(run), found.breakdown)
 
 
-def _judged(path: Path) -> Judgement:
+def _judged(path: Path) -> BundleJudgement:
     if has_only_logs(path):
-        return Judgement(run_of_logs(path), None)
-    return Judgement.of(open_bundle(path))
+        return BundleJudgement(run_of_logs(path), None)
+    return BundleJudgement.of(open_bundle(path))
 
 
 def _encoded(path: Path) -> tuple[str, bytes]:
@@ -121,22 +123,22 @@ def _encoded(path: Path) -> tuple[str, bytes]:
     bundle = open_bundle(path)
     with suppress(OSError):
         return bundle.digest, _path(bundle.digest).read_bytes()
-    return bundle.digest, _keep(bundle.digest, Judgement.of(bundle))
+    return bundle.digest, _keep(bundle.digest, BundleJudgement.of(bundle))
 
 
 def _path(digest: str) -> Path:
     return _folder() / f"{digest}.json"
 
 
-def _decoded(digest: str, data: bytes) -> Judgement | None:
+def _decoded(digest: str, data: bytes) -> BundleJudgement | None:
     try:
-        found = msgspec.json.decode(data, type=Judgement)
+        found = msgspec.json.decode(data, type=BundleJudgement)
     except NOT_JSON:
         return None
     return found if found.run.digest == digest else None
 
 
-def _keep(digest: str, judgement: Judgement) -> bytes:
+def _keep(digest: str, judgement: BundleJudgement) -> bytes:
     """Keep a judgement, if there is room for it; return it encoded."""
     data = msgspec.json.encode(judgement)
     if digest:

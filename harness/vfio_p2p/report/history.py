@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from vfio_p2p.history.alerts import Alert, Revision
+from vfio_p2p.history.alerts import Alert, AlertRevision
 from vfio_p2p.history.database import Entry
 from vfio_p2p.history.trend import Point, Shift, Trend
 from vfio_p2p.report.scale import Scale
@@ -104,7 +104,7 @@ def alerts(found: Iterable[Alert]) -> Iterator[str]:
             yield f"  and {more} more"
 
 
-def _name_of(revision_of: Revision) -> str:
+def _name_of(revision_of: AlertRevision) -> str:
     if revision_of.commit:
         return revision_of.commit
     return revision_of.version or f"build {revision_of.build}"

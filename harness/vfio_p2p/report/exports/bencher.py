@@ -14,7 +14,7 @@ import re
 from statistics import median
 
 from vfio_p2p.report.document import Document
-from vfio_p2p.report.exports.figures import Measured, measured
+from vfio_p2p.report.exports.figures import MeasuredTree, measured
 from vfio_p2p.report.spread import BLACKOUT
 
 LATENCY = "latency"
@@ -44,7 +44,7 @@ def measure(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _metric(each: Measured, name: str) -> dict[str, float]:
+def _metric(each: MeasuredTree, name: str) -> dict[str, float]:
     found: dict[str, float] = {"value": median(each.times_ns[name])}
     if whole := each.range_ns(name):
         found |= dict(zip(("lower_value", "upper_value"), whole, strict=True))

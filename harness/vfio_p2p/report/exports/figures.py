@@ -14,7 +14,7 @@ from vfio_p2p.report.spread import BLACKOUT, figures
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredTree:
     """What one tree has measured in one scenario.
 
     :param scenario: The name of the scenario.
@@ -51,7 +51,7 @@ class Measured:
         return f"{self.scenario}/{self.tree}"
 
 
-def measured(document: Document) -> Iterator[Measured]:
+def measured(document: Document) -> Iterator[MeasuredTree]:
     """Yield the figures of runs that have passed.
 
     A figure says nothing of the verdict on its run, so a service would take
@@ -73,6 +73,6 @@ def measured(document: Document) -> Iterator[Measured]:
                 for run in passed
                 if run.blackout_ns is not None
             )
-            yield Measured(
+            yield MeasuredTree(
                 group.scenario, group.tree, passed, times, bounds
             )

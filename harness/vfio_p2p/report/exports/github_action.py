@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from vfio_p2p.report.document import Document
-from vfio_p2p.report.exports.figures import Measured, measured
+from vfio_p2p.report.exports.figures import MeasuredTree, measured
 from vfio_p2p.report.groups import ranges
 
 
@@ -31,7 +31,7 @@ def render(document: Document) -> str:
     return json.dumps(found, indent=1) + "\n"
 
 
-def _value(each: Measured, name: str) -> dict[str, Any]:
+def _value(each: MeasuredTree, name: str) -> dict[str, Any]:
     found = {
         "name": f"{each.name}: {name}",
         "unit": "ms",
@@ -43,7 +43,7 @@ def _value(each: Measured, name: str) -> dict[str, Any]:
     return found
 
 
-def _origin(each: Measured) -> str:
+def _origin(each: MeasuredTree) -> str:
     seeds = [x.seed for x in each.runs if x.seed is not None]
     told = [each.runs[0].qemu]
     if seeds:
