@@ -13,6 +13,7 @@ from vfio_p2p.history.alerts import (
     Alert,
     AlertState,
     LevelChange,
+    Series,
     places,
 )
 from vfio_p2p.history.changes import MIN_SEGMENT
@@ -72,7 +73,9 @@ def raise_alerts(
     :param rank: The numbers of commits, if their order is known.
     :return: The new alerts.
     """
-    found = list(entries)
+    groups: dict[Series, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(Series.of(entry), []).append(entry)
     raised = []
     with history.tables(write=True) as tables:
         known = [
@@ -82,19 +85,7 @@ def raise_alerts(
             )
         ]
         for change in changes:
-            series = [
-                x
-                for x in found
-                if (x.scenario, x.variant, x.host, x.testbed)
-                == (
-                    change.series.scenario,
-                    change.series.variant,
-                    change.series.host,
-                    change.series.testbed,
-                )
-                and x.scenario_digest == change.series.scenario_digest
-            ]
-            at = places(series, rank or {})
+            at = places(groups[change.series], rank or {})
             here = at[change.first]
             if any(
                 other.series == change.series

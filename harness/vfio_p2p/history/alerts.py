@@ -80,6 +80,14 @@ class Series:
     scenario_digest: str
     testbed: str
 
+    @classmethod
+    def of(cls, entry: Entry) -> Series:
+        """Return the series of a result.
+
+        :param entry: The result.
+        """
+        return cls(*series_of(entry), entry.testbed)
+
 
 @dataclass(frozen=True)
 class AlertRevision:
@@ -150,8 +158,7 @@ def find_changes(
     """
     groups: dict[Series, list[Entry]] = {}
     for entry in entries:
-        series = Series(*series_of(entry), entry.testbed)
-        groups.setdefault(series, []).append(entry)
+        groups.setdefault(Series.of(entry), []).append(entry)
     rank = {commit: number for number, commit in enumerate(order)}
     return [
         change
@@ -233,15 +240,17 @@ def _change(
         shifts,
         key=lambda x: (x[1] != BLACKOUT, -abs(x[3].change.difference)),
     )
-    moved = {
-        name: Moved(
-            name, unit, x.change.before, x.change.after, x.change.p_value
+    moved: dict[str, Moved] = {}
+    for _, name, unit, x in ordered:
+        found = x.change
+        # A metric that moved twice moved more the first time.
+        moved.setdefault(
+            name,
+            Moved(name, unit, found.before, found.after, found.p_value),
         )
-        for _, name, unit, x in reversed(ordered)
-    }
     return LevelChange(
         series,
         AlertRevision.of(leading.last.entry),
         AlertRevision.of(leading.point.entry),
-        tuple(reversed(moved.values())),
+        tuple(moved.values()),
     )
