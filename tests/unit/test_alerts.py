@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,12 @@ class Book:
         """Add results."""
         with open_history(self.path, write=True) as history:
             history.add(found)
+
+    def execute(self, *statements: str) -> None:
+        """Change the file behind the back of its program."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
 
     def command(self, *words: str) -> tuple[int, str]:
         """Run a command, and return its exit code and what it says."""
@@ -226,9 +233,7 @@ def test_several_look_at_once(book: Book) -> None:
 
 def test_an_older_history_gets_the_table(book: Book) -> None:
     book.add(*row(steps((18, 300), (12, 303))))
-    with sqlite3.connect(book.path) as connection:
-        connection.execute("DROP TABLE alert")
-        connection.execute("PRAGMA user_version = 1")
+    book.execute("DROP TABLE alert", "PRAGMA user_version = 1")
     code, _ = book.command("plot", "blackout")
     assert code == 0
     assert len(book.alerts()) == 1
@@ -240,8 +245,7 @@ def test_an_older_history_gets_the_table(book: Book) -> None:
 def test_a_damaged_alert(book: Book, damage: str) -> None:
     book.add(*row(steps((18, 300), (12, 303))))
     book.command("alerts")
-    with sqlite3.connect(book.path) as connection:
-        connection.execute(f"UPDATE alert SET {damage}")
+    book.execute(f"UPDATE alert SET {damage}")
     for words in (["alerts"], ["alert", "1"]):
         code, told = book.command(*words)
         assert code == 2
