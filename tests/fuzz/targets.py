@@ -23,7 +23,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-import msgspec
 import mutate
 
 _Item = TypeVar("_Item")
@@ -64,11 +63,6 @@ from vfio_p2p.places.hosts.config import load_hosts  # noqa: E402
 from vfio_p2p.plans import b4, sources  # noqa: E402
 from vfio_p2p.plans.check import LogsRequest, check_logs  # noqa: E402
 from vfio_p2p.plans.scenarios import as_json  # noqa: E402
-from vfio_p2p.plans.shards import (  # noqa: E402
-    Listing,
-    Unmade,
-    read_listing,
-)
 from vfio_p2p.plans.trace_script import (  # noqa: E402
     TraceScriptRequest,
     trace_script,
@@ -78,9 +72,15 @@ from vfio_p2p.qemu.source import find_source  # noqa: E402
 from vfio_p2p.qemu.tarball import unpack  # noqa: E402
 from vfio_p2p.report import history as history_report  # noqa: E402
 from vfio_p2p.report import html  # noqa: E402
-from vfio_p2p.report.collect import SHARD, collect  # noqa: E402
+from vfio_p2p.report.collect import collect  # noqa: E402
 from vfio_p2p.report.document import Document, to_json  # noqa: E402
 from vfio_p2p.report.formats import FORMATS, render  # noqa: E402
+from vfio_p2p.report.shard import (  # noqa: E402
+    SHARD,
+    Listing,
+    Unmade,
+    read_listing,
+)
 from vfio_p2p.scenario.load import load_cases, load_profile  # noqa: E402
 from vfio_p2p.series import Patch, check_patch  # noqa: E402
 from vfio_p2p.series.pile import changed_files, patches_of_file  # noqa: E402
@@ -363,7 +363,7 @@ def _shard_seeds(folder: Path) -> list[bytes]:
     found = Listing(
         number=2, count=4, runs=runs, unmade={runs[0]: unmade}
     )
-    return [msgspec.json.encode(found)]
+    return [found.to_json()]
 
 
 def _elf_seeds(folder: Path) -> list[bytes]:
@@ -448,7 +448,7 @@ TARGETS: Mapping[str, Target] = {
     "shard": Target(
         _shard,
         _shard_seeds,
-        ("plans/shards.py",),
+        ("report/shard.py",),
         SHARD,
         mutate.damaged_json,
     ),

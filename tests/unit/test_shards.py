@@ -19,9 +19,10 @@ from vfio_p2p.cli import main
 from vfio_p2p.errors import BuildError, UsageError
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.matrix import Cell
-from vfio_p2p.plans.shards import MOST, Shard
+from vfio_p2p.plans.shards import Shard
 from vfio_p2p.progress import Progress
 from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
+from vfio_p2p.report.shard import MOST
 from vfio_p2p.series import Variant
 from vfio_p2p.verdict.assess import Assessment
 from workshops import FakeWorkshop

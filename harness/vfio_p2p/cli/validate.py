@@ -33,9 +33,9 @@ from vfio_p2p.plans.validate import SCENARIOS, ValidateRequest, validate
 from vfio_p2p.plans.versions import VersionsRequest, validate_versions
 from vfio_p2p.plans.workshop import Workshop
 from vfio_p2p.progress import SILENT, Reporter
-from vfio_p2p.report.collect import SHARD
 from vfio_p2p.report.document import Document, to_json
 from vfio_p2p.report.formats import render
+from vfio_p2p.report.shard import SHARD
 
 # Each mode, and where it finds its scenarios.
 _MODES = {
@@ -45,6 +45,24 @@ _MODES = {
     "versions": "It runs one device and two devices.",
     "all": "It runs every scenario that comes with the tool.",
     "releases": "It runs every scenario that comes with the tool.",
+}
+
+
+# What cannot be divided among machines, and why.
+_WHOLE = {
+    "versions": "which asks each QEMU for its machine types",
+    "patch": "which chooses its runs as it goes",
+}
+_APART = {
+    "shard": {
+        **_WHOLE,
+        "json": "which prints a report of all runs",
+        "collect": "which needs all shards",
+    },
+    "collect": {
+        **_WHOLE,
+        "history": "which belongs to a machine that makes runs",
+    },
 }
 
 
@@ -243,24 +261,13 @@ def _check_shards(args: argparse.Namespace) -> None:
 
     :raise UsageError: When there is such an option.
     """
-    option = "--shard" if args.shard else "--collect" if args.collect else ""
-    if not option:
-        return
-    for other, why in (
-        ("versions", "which asks each QEMU for its machine types"),
-        ("patch", "which chooses its runs as it goes"),
-        ("json", "which prints a report of all runs"),
-        ("collect", "which needs all shards"),
-        ("history", "which belongs to a machine that makes runs"),
-    ):
-        given = getattr(args, other)
-        fits = option == "--collect" and other in ("collect", "json")
-        fits = fits or (option == "--shard" and other == "history")
-        if given and not fits:
-            raise UsageError(
-                f"{option} has no effect with --{other}, {why}",
-                "Leave out one of them.",
-            )
+    for option, others in _APART.items():
+        for other, why in others.items():
+            if getattr(args, option) and getattr(args, other):
+                raise UsageError(
+                    f"--{option} has no effect with --{other}, {why}",
+                    "Leave out one of them.",
+                )
 
 
 def _check_names(mode: str, name: str, given: Sequence[str]) -> None:

@@ -17,11 +17,12 @@ from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.plans.around import Around, unbuilt
 from vfio_p2p.plans.matrix import Cell, CellResult, judged
 from vfio_p2p.plans.setting import Setting
-from vfio_p2p.plans.shards import Unmade, placeholder, read_listing
+from vfio_p2p.plans.shards import placeholder
 from vfio_p2p.plans.workshop import Workshop
 from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
 from vfio_p2p.qemu.abilities import Abilities
+from vfio_p2p.report.shard import Unmade, read_listing
 from vfio_p2p.series import Patch, Variant
 from vfio_p2p.verdict.assess import Assessment
 
@@ -76,10 +77,11 @@ class CollectedWorkshop(Around):
         :raise BuildError: When the shard could not build it.
         """
         self.inner.check_patches(source, variant.patches)
-        for unmade in self._unmade.values():
-            if unmade.not_built == variant.name:
-                raise BuildError("; ".join(unmade.notes), Path("the shard's"))
         found = unbuilt(source, variant)
+        key = placeholder(found).sha256
+        for unmade in self._unmade.values():
+            if unmade.not_built == key:
+                raise BuildError("; ".join(unmade.notes), Path(unmade.log))
         program = self.program(found)
         return replace(found, version=program.version, key=program.build)
 

@@ -19,10 +19,10 @@ from vfio_p2p.plans.sources import Chosen, build_all
 from vfio_p2p.plans.workshop import Workshop
 from vfio_p2p.progress import Reporter
 from vfio_p2p.qemu import Build
-from vfio_p2p.report.collect import SHARD
 from vfio_p2p.report.document import Document, to_json
 from vfio_p2p.report.formats import render
 from vfio_p2p.report.p2p import gated
+from vfio_p2p.report.shard import SHARD
 from vfio_p2p.scenario.model import Scenario
 from vfio_p2p.series import Variant
 

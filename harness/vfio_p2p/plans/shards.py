@@ -18,19 +18,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
 
 from vfio_p2p.bundle.manifest import ProgramInput
-from vfio_p2p.errors import (
-    BuildError,
-    HarnessError,
-    InputError,
-    UsageError,
-)
-from vfio_p2p.foreign import NOT_JSON, read_file
+from vfio_p2p.errors import BuildError, UsageError
 from vfio_p2p.machine.files import write_whole
 from vfio_p2p.oracle.verdict import Verdict
 from vfio_p2p.places import Job
@@ -43,14 +35,10 @@ from vfio_p2p.plans.workshop import Workshop
 from vfio_p2p.progress import Progress, Reporter
 from vfio_p2p.qemu import NO_CHECKS, Build, Checks, Source
 from vfio_p2p.qemu.abilities import Abilities
-from vfio_p2p.report.collect import SHARD
+from vfio_p2p.report.shard import MOST, SHARD, Listing, Unmade
 from vfio_p2p.series import Variant
 from vfio_p2p.verdict.assess import Assessment
 
-MOST = 10_000
-
-_FORMAT = 1
-_MAX_BYTES = 16 << 20
 _ELSEWHERE = Assessment(Verdict.SKIP, "of another shard")
 
 
@@ -96,42 +84,6 @@ class Shard:
         )
 
 
-class Unmade(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on a run that left no bundle.
-
-    :param verdict: SKIP or ERROR: a run that passed has left a bundle.
-    :param summary: The reason in a few words.
-    :param notes: The whole reason.
-    :param scenario: The digest of the scenario.
-    :param not_built: The tree that could not be built, if that is the reason.
-    """
-
-    verdict: Verdict
-    summary: str
-    notes: tuple[str, ...] = ()
-    scenario: str
-    not_built: str = ""
-
-    def __post_init__(self) -> None:
-        if self.verdict not in (Verdict.SKIP, Verdict.ERROR):
-            raise ValueError(f"{self.verdict}, although there is no bundle")
-
-
-class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `SHARD`.
-
-    :param runs: The names of all runs of the shard.
-    :param unmade: Those of them that left no bundle.
-    """
-
-    format: Annotated[int, Meta(ge=1, le=_FORMAT)] = _FORMAT
-    kind: Literal["vfio-p2p shard"] = "vfio-p2p shard"
-    number: Annotated[int, Meta(ge=1, le=MOST)]
-    count: Annotated[int, Meta(ge=1, le=MOST)]
-    runs: tuple[str, ...]
-    unmade: dict[str, Unmade]
-
-
 class ShardWorkshop(Around):
     """Makes the runs of one shard, and builds only what these need.
 
@@ -152,11 +104,11 @@ class ShardWorkshop(Around):
         # By the digests of placeholders.
         self._later: dict[str, tuple[Source, Variant, Checks]] = {}
         self._built: dict[str, ProgramInput] = {}
-        self._failed: dict[str, NotBuiltError] = {}
+        self._failed: dict[str, BuildError] = {}
+        # The digests of what could not be built, by the names of runs.
+        self._not_built: dict[str, str] = {}
         #: The results of the shard's runs.
         self.made: list[CellResult] = []
-        #: The trees that could not be built, by the names of their runs.
-        self.not_built: dict[str, str] = {}
         #: The number of all runs.
         self.count = 0
 
@@ -207,7 +159,7 @@ class ShardWorkshop(Around):
     ) -> list[CellResult]:
         """Make the runs of the shard; see `Workshop.run`.
 
-        :raise BuildError: When a tree does not build.
+        A tree that does not build makes its own runs errors.
         """
         self.count += len(cells)
         mine = []
@@ -217,12 +169,15 @@ class ShardWorkshop(Around):
                 continue
             try:
                 mine.append(replace(cell, job=self._real(cell.job)))
-            except NotBuiltError as err:
+            except BuildError as err:
                 found = Assessment(
                     Verdict.ERROR, "not built", notes=(err.what,)
                 )
                 made.append(CellResult.without_run(cell, found))
-                self.not_built[cell.name] = err.variant
+                programs = cell.job.source, cell.job.destination
+                self._not_built[cell.name] = next(
+                    x.sha256 for x in programs if x.sha256 in self._failed
+                )
         if mine:
             check_abilities([cell.job for cell in mine], self.inner)
             made += self.inner.run(mine, setting, self._reporter)
@@ -255,8 +210,8 @@ class ShardWorkshop(Around):
                 build = self.inner.build(source, variant, task, checks)
             except BuildError as err:
                 task.end("did not build")
-                self._failed[key] = NotBuiltError(variant.name, err)
-                raise self._failed[key] from err
+                self._failed[key] = err
+                raise
             task.end("was there already" if build.reused else "built")
             self._built[key] = self.inner.program(build)
         return self._built[key]
@@ -276,33 +231,20 @@ class ShardWorkshop(Around):
                 if result.bundle is None
             },
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        data = msgspec.json.format(msgspec.json.encode(found), indent=1)
-        write_whole(folder / SHARD, data + b"\n")
-
+        write_whole(folder / SHARD, found.to_json())
 
     def _unmade(self, result: CellResult) -> Unmade:
         found = result.assessment
         skipped = found.verdict is Verdict.SKIP
+        key = self._not_built.get(result.cell.name, "")
         return Unmade(
             verdict=Verdict.SKIP if skipped else Verdict.ERROR,
             summary=found.summary,
             notes=found.notes,
             scenario=result.cell.job.scenario.digest,
-            not_built=self.not_built.get(result.cell.name, ""),
+            not_built=key,
+            log=str(self._failed[key].log) if key else "",
         )
-
-
-class NotBuiltError(HarnessError):
-    """A tree of a shard could not be built.
-
-    :param variant: The name of its variant.
-    :param error: The reason.
-    """
-
-    def __init__(self, variant: str, error: BuildError) -> None:
-        super().__init__(error.what, error.hint)
-        self.variant = variant
 
 
 @dataclass(frozen=True)
@@ -334,7 +276,6 @@ def make_shard(
     :param reporter: Told how far the work is.
     :param workshop: Builds and runs.
     :raise InputError: When an option or the source is wrong.
-    :raise BuildError: When a tree does not build.
     """
     # Nobody must take the listing of an earlier call for this one's.
     (out / SHARD).unlink(missing_ok=True)
@@ -371,26 +312,3 @@ def placeholder(build: Build) -> ProgramInput:
         sha256=hashlib.sha256("\n".join(parts).encode()).hexdigest(),
         libraries={},
     )
-
-
-def read_listing(folder: Path) -> Listing:
-    """Read what a shard has listed.
-
-    :param folder: The folder of its bundles.
-    :raise InputError: When it is no shard's.
-    """
-    path = folder / SHARD
-    try:
-        return msgspec.json.decode(
-            read_file(path, _MAX_BYTES), type=Listing
-        )
-    except OSError as err:
-        raise InputError(
-            f"{path}: {err.strerror or err}",
-            "Give the folders that 'vfio-p2p validate --shard' has left.",
-        ) from err
-    except NOT_JSON as err:
-        raise InputError(
-            f"{path} is not the list of a shard: {err}",
-            "Give the folders that 'vfio-p2p validate --shard' has left.",
-        ) from err

@@ -7,33 +7,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-import msgspec
 from msgspec.structs import replace
 
 from vfio_p2p.bundle.read import is_attached, is_bundle, open_bundle
 from vfio_p2p.downtime.logs import is_host_run, is_log
 from vfio_p2p.errors import BundleError, InputError
-from vfio_p2p.foreign import NOT_JSON, UnfitFileError, read_file
+from vfio_p2p.foreign import UnfitFileError, read_file
 from vfio_p2p.oracle.verdict import worst
 from vfio_p2p.parallel import each
 from vfio_p2p.report.document import Document, common, from_json
 from vfio_p2p.report.run import Run, SharedInputs
 from vfio_p2p.report.runs import run_of, run_of_logs
+from vfio_p2p.report.shard import read_listing
 
 Read = Callable[[Sequence[Path]], Iterable[Run]]
 
-#: What lists the runs of a shard, beside their bundles.
-SHARD = "shard.json"
-
 _MAX_BYTES = 256 << 20
 _EXPECTED = "Give a bundle, a folder of bundles or logs, or a report.json."
-
-
-class _Shard(msgspec.Struct):
-    """What tells the list of one shard from that of another."""
-
-    number: int
-    count: int
 
 
 def each_run(paths: Sequence[Path]) -> Iterator[Run]:
@@ -75,13 +65,10 @@ def collect(inputs: Sequence[Path], read: Read = each_run) -> Document:
 
 def _of_one_set(folders: Sequence[Path]) -> bool:
     """Return whether folders are different shards of as many."""
-    found = []
-    for folder in folders:
-        try:
-            data = read_file(folder / SHARD, _MAX_BYTES)
-            found.append(msgspec.json.decode(data, type=_Shard))
-        except (OSError, *NOT_JSON):
-            return False
+    try:
+        found = [read_listing(folder) for folder in folders]
+    except InputError:
+        return False
     return (
         len({shard.count for shard in found}) == 1
         and len({shard.number for shard in found}) == len(found)
