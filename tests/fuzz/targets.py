@@ -55,7 +55,7 @@ from vfio_p2p.history.alert_table import (  # noqa: E402
     raise_alerts,
     read_alerts,
 )
-from vfio_p2p.history.alerts import find_changes  # noqa: E402
+from vfio_p2p.history.alerts import find_changes, in_series  # noqa: E402
 from vfio_p2p.history.database import open_history  # noqa: E402
 from vfio_p2p.history.trend import trends  # noqa: E402
 from vfio_p2p.oracle.verdict import Verdict  # noqa: E402
@@ -332,8 +332,8 @@ def _history_seeds(folder: Path) -> list[bytes]:
     values = [300 * MS + n + n // 6 * 200 * MS for n in range(12)]
     with open_history(path, write=True) as history:
         history.add(entries(values))
-        found = find_changes(entries(values))
-        raise_alerts(history, found, entries(values), 0)
+        groups = in_series(entries(values))
+        raise_alerts(history, find_changes(groups), groups, 0)
     # A journal beside the file would be part of it.
     return [_without_wal(path)]
 

@@ -467,27 +467,6 @@ def test_messages_of_qemu_are_made_printable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statuses", "verdict"),
-    [
-        ({"source": 0, "destination": 0}, Verdict.PASS),
-        ({"source": -6, "destination": 0}, Verdict.FAIL),
-        ({"source": 0, "destination": -11}, Verdict.FAIL),
-        ({"source": 1, "destination": 0}, Verdict.ERROR),
-        ({"source": 0, "destination": None}, Verdict.ERROR),
-        ({"source": -9, "destination": 0}, Verdict.ERROR),
-    ],
-)
-def test_how_qemu_ends_after_a_good_migration(
-    tmp_path: Path, statuses: dict[str, int | None], verdict: Verdict
-) -> None:
-    result = msgspec.structs.replace(MIGRATED, exit_states=statuses)
-    found = assess(
-        open_bundle(make_bundle(tmp_path / "bundle", result=result))
-    )
-    assert found.verdict is verdict
-
-
-@pytest.mark.parametrize(
     ("result", "expected"),
     [
         # One ends QEMU, the other one speaks when QEMU has ended.

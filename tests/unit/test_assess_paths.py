@@ -471,3 +471,24 @@ def test_what_a_source_that_failed_to_migrate_had_sent(
         result=msgspec.structs.replace(FAILED, killed=()),
     )
     assert assess(open_bundle(path)).traffic == Traffic(200, 200, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "verdict"),
+    [
+        ({"source": 0, "destination": 0}, Verdict.PASS),
+        ({"source": -6, "destination": 0}, Verdict.FAIL),
+        ({"source": 0, "destination": -11}, Verdict.FAIL),
+        ({"source": 1, "destination": 0}, Verdict.ERROR),
+        ({"source": 0, "destination": None}, Verdict.ERROR),
+        ({"source": -9, "destination": 0}, Verdict.ERROR),
+    ],
+)
+def test_how_qemu_ends_after_a_good_migration(
+    tmp_path: Path, statuses: dict[str, int | None], verdict: Verdict
+) -> None:
+    result = msgspec.structs.replace(MIGRATED, exit_states=statuses)
+    found = assess(
+        open_bundle(make_bundle(tmp_path / "bundle", result=result))
+    )
+    assert found.verdict is verdict

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -18,6 +20,7 @@ from vfio_p2p.history.alerts import (
 )
 from vfio_p2p.history.changes import MIN_SEGMENT
 from vfio_p2p.history.database import Entry, History
+from vfio_p2p.history.trend import NO_ORDER
 
 
 def read_alerts(history: History) -> list[Alert]:
@@ -27,9 +30,17 @@ def read_alerts(history: History) -> list[Alert]:
     :raise HistoryError: When the file cannot be read.
     """
     with history.tables() as tables:
-        rows = tables.execute(
-            "SELECT id, change, raised_s, state, note FROM alert ORDER BY id"
-        ).fetchall()
+        return _read(tables)
+
+
+def _read(
+    tables: sqlite3.Connection, where: str = "TRUE", *values: int
+) -> list[Alert]:
+    rows = tables.execute(
+        "SELECT id, change, raised_s, state, note FROM alert "
+        f"WHERE {where} ORDER BY id",
+        values,
+    )
     return [_alert(*row) for row in rows]
 
 
@@ -54,11 +65,11 @@ def _alert(
 def raise_alerts(
     history: History,
     changes: Iterable[LevelChange],
-    entries: Iterable[Entry],
+    groups: Mapping[Series, list[Entry]],
     now_s: int,
     *,
     min_segment: int = MIN_SEGMENT,
-    rank: dict[str, int] | None = None,
+    rank: Mapping[str, int] = NO_ORDER,
 ) -> list[Alert]:
     """Raise the changes that were not raised before.
 
@@ -67,25 +78,17 @@ def raise_alerts(
 
     :param history: The history, open for writing.
     :param changes: The changes.
-    :param entries: The results that they were found in.
+    :param groups: The results that they were found in, as of `in_series`.
     :param now_s: The Unix time.
     :param min_segment: The smallest number of revisions of a level.
     :param rank: The numbers of commits, if their order is known.
     :return: The new alerts.
     """
-    groups: dict[Series, list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(Series.of(entry), []).append(entry)
     raised = []
     with history.tables(write=True) as tables:
-        known = [
-            _alert(*row).change
-            for row in tables.execute(
-                "SELECT id, change, raised_s, state, note FROM alert"
-            )
-        ]
+        known = [alert.change for alert in _read(tables)]
         for change in changes:
-            at = places(groups[change.series], rank or {})
+            at = places(groups[change.series], rank)
             here = at[change.first]
             if any(
                 other.series == change.series
@@ -124,21 +127,20 @@ def set_state(
     :raise UsageError: When there is no such alert.
     """
     with history.tables(write=True) as tables:
-        row = tables.execute(
-            "SELECT id, change, raised_s, state, note FROM alert "
-            "WHERE id = ?",
-            (number,),
-        ).fetchone()
-        if row is None:
+        found = _read(tables, "id = ?", number)
+        if not found:
             raise UsageError(
                 f"there is no alert {number}",
                 "'vfio-p2p history alerts --all' lists them.",
             )
-        old = _alert(*row)
-        state = state or old.state
-        note = old.note if note is None else note
+        (old,) = found
+        new = replace(
+            old,
+            state=state or old.state,
+            note=old.note if note is None else note,
+        )
         tables.execute(
             "UPDATE alert SET state = ?, note = ? WHERE id = ?",
-            (state, note, number),
+            (new.state, new.note, number),
         )
-    return Alert(number, old.change, old.raised_s, state, note)
+    return new

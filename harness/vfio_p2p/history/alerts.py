@@ -10,7 +10,7 @@ shortest level are one alert.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
@@ -22,8 +22,8 @@ from vfio_p2p.history.trend import (
     NO_ORDER,
     Shift,
     by_revision,
+    ranked_trends,
     series_of,
-    trends,
 )
 
 # Percent of the blackout; what moves by less is not worth an alert.
@@ -145,26 +145,57 @@ class Alert:
     note: str = ""
 
 
-def find_changes(
-    entries: Iterable[Entry],
-    *,
-    level: float = LEVEL,
-    min_segment: int = MIN_SEGMENT,
-    order: Sequence[str] = (),
-) -> list[LevelChange]:
-    """Find the changes of QEMU that moved figures.
+@dataclass(frozen=True)
+class _MetricShift:
+    """A change of level of one metric.
 
-    Parameters are those of `vfio_p2p.history.trend.trends`.
+    :param place: The place of the new level's first revision.
+    :param metric: The name of the metric.
+    :param unit: Its unit.
+    :param shift: The change.
+    """
+
+    place: int
+    metric: str
+    unit: str
+    shift: Shift
+
+    @property
+    def size(self) -> float:
+        """How far the level moved, in the metric's unit."""
+        return abs(self.shift.change.difference)
+
+
+def in_series(entries: Iterable[Entry]) -> dict[Series, list[Entry]]:
+    """Group results that can be compared.
+
+    :param entries: The results.
     """
     groups: dict[Series, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(Series.of(entry), []).append(entry)
-    rank = {commit: number for number, commit in enumerate(order)}
+    return groups
+
+
+def find_changes(
+    groups: Mapping[Series, list[Entry]],
+    *,
+    level: float = LEVEL,
+    min_segment: int = MIN_SEGMENT,
+    rank: Mapping[str, int] = NO_ORDER,
+) -> list[LevelChange]:
+    """Find the changes of QEMU that moved figures.
+
+    :param groups: The results, as of `in_series`.
+    :param level: See `vfio_p2p.history.changes.change_points`.
+    :param min_segment: The smallest number of revisions of a level.
+    :param rank: The numbers of commits, if their order is known.
+    """
     return [
-        change
+        _change(series, near)
         for series, group in groups.items()
-        for change in _changes(
-            series, group, level, min_segment, order, rank
+        for near in _clusters(
+            _shifts(group, level, min_segment, rank), min_segment
         )
     ]
 
@@ -183,44 +214,36 @@ def places(
     return found
 
 
-def _changes(
-    series: Series,
+def _shifts(
     entries: list[Entry],
     level: float,
     min_segment: int,
-    order: Sequence[str],
     rank: Mapping[str, int],
-) -> list[LevelChange]:
+) -> list[_MetricShift]:
+    """Return the changes of all metrics of a series, by their places."""
     at = places(entries, rank)
     whole = [
         x.value for y in entries if (x := y.metric(BLACKOUT)) is not None
     ]
     least = NEGLIGIBLE / 100 * median(whole) if whole else 0.0
-    shifts = [
-        (
+    found = [
+        _MetricShift(
             at[AlertRevision.of(shift.point.entry)],
             trend.metric,
             trend.unit,
             shift,
         )
         for name in {x.name for y in entries for x in y.metrics}
-        for trend in trends(
-            entries, name, level=level, min_segment=min_segment, order=order
+        for trend in ranked_trends(
+            entries, name, level=level, min_segment=min_segment, rank=rank
         )
         for shift in trend.shifts
         if _is_of_qemu(shift)
-        and (
-            trend.unit != "ns" or abs(shift.change.difference) >= least
-        )
     ]
-    shifts.sort(key=lambda x: (x[0], x[1] != BLACKOUT, x[1]))
-    changes: list[list[tuple[int, str, str, Shift]]] = []
-    for each in shifts:
-        if changes and each[0] - changes[-1][0][0] < min_segment:
-            changes[-1].append(each)
-        else:
-            changes.append([each])
-    return [_change(series, each) for each in changes]
+    return sorted(
+        (x for x in found if x.unit != "ns" or x.size >= least),
+        key=lambda x: x.place,
+    )
 
 
 def _is_of_qemu(shift: Shift) -> bool:
@@ -228,25 +251,38 @@ def _is_of_qemu(shift: Shift) -> bool:
     return bool(names & {"QEMU", "build"})
 
 
-def _change(
-    series: Series, shifts: list[tuple[int, str, str, Shift]]
-) -> LevelChange:
-    # The whole says best where it began; else the one that moved most does.
-    leading = next(
-        (x for x in shifts if x[1] == BLACKOUT),
-        max(shifts, key=lambda x: abs(x[3].change.difference)),
-    )[3]
+def _clusters(
+    shifts: Iterable[_MetricShift], min_segment: int
+) -> list[list[_MetricShift]]:
+    """Group changes that are nearer than the shortest level."""
+    found: list[list[_MetricShift]] = []
+    for each in shifts:
+        if found and each.place - found[-1][0].place < min_segment:
+            found[-1].append(each)
+        else:
+            found.append([each])
+    return found
+
+
+def _change(series: Series, shifts: list[_MetricShift]) -> LevelChange:
+    # The whole says best where the level begins; else the largest change does.
     ordered = sorted(
-        shifts,
-        key=lambda x: (x[1] != BLACKOUT, -abs(x[3].change.difference)),
+        shifts, key=lambda x: (x.metric != BLACKOUT, -x.size, x.metric)
     )
+    leading = ordered[0].shift
     moved: dict[str, Moved] = {}
-    for _, name, unit, x in ordered:
-        found = x.change
-        # A metric that moved twice moved more the first time.
+    for each in ordered:
+        change = each.shift.change
+        # The largest change of a metric is the one that counts.
         moved.setdefault(
-            name,
-            Moved(name, unit, found.before, found.after, found.p_value),
+            each.metric,
+            Moved(
+                each.metric,
+                each.unit,
+                change.before,
+                change.after,
+                change.p_value,
+            ),
         )
     return LevelChange(
         series,

@@ -194,7 +194,7 @@ class History:
         :raise HistoryError: When they cannot be stored.
         :raise NoSpaceError: When the disk is full.
         """
-        with _explained(self._path), _transaction(self._connection):
+        with self.tables(write=True):
             return sum(map(self._add, entries))
 
     def _add(self, entry: Entry) -> bool:
@@ -251,7 +251,7 @@ class History:
             f"WHERE result IN (SELECT id FROM result WHERE {where}) "
             f"AND {'name = ?' if named else 'TRUE'} ORDER BY result, name"
         )
-        with _explained(self._path), _transaction(self._connection, "BEGIN"):
+        with self.tables():
             # Both are in the order of the results.
             groups = groupby(
                 self._connection.execute(
@@ -283,6 +283,7 @@ class History:
         :raise HistoryError: When that fails; then nothing was changed.
         :raise NoSpaceError: When the disk is full.
         """
+        # A transaction that begins as a reader cannot wait for a writer.
         begin = "BEGIN IMMEDIATE" if write else "BEGIN"
         with (
             _explained(self._path),
@@ -429,7 +430,6 @@ def _check_tables(
 
 @contextmanager
 def _transaction(
-    # A transaction that begins as a reader cannot wait for a writer.
     connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE"
 ) -> Iterator[None]:
     connection.execute(begin)

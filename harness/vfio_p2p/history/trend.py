@@ -123,7 +123,39 @@ def trends(
         follow them in the order of their times.  A result without a commit
         has the time at which it was recorded.
     """
-    rank = {commit: number for number, commit in enumerate(order)}
+    return ranked_trends(
+        entries,
+        metric,
+        level=level,
+        min_segment=min_segment,
+        rank=ranked(order),
+    )
+
+
+def ranked(order: Iterable[str]) -> dict[str, int]:
+    """Number commits in their order.
+
+    :param order: The commits.
+    """
+    return {commit: number for number, commit in enumerate(order)}
+
+
+def ranked_trends(
+    entries: Iterable[Entry],
+    metric: str,
+    *,
+    level: float = LEVEL,
+    min_segment: int = MIN_SEGMENT,
+    rank: Mapping[str, int] = NO_ORDER,
+) -> list[Trend]:
+    """Do as `trends` does, for callers that ask for many metrics.
+
+    :param entries: See `trends`.
+    :param metric: See `trends`.
+    :param level: See `trends`.
+    :param min_segment: See `trends`.
+    :param rank: The numbers of commits, as of `ranked`.
+    """
     groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         found = entry.metric(metric)

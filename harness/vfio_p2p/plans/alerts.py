@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +14,19 @@ from vfio_p2p.history.alert_table import (
     read_alerts,
     set_state,
 )
-from vfio_p2p.history.alerts import Alert, AlertState, find_changes
+from vfio_p2p.history.alerts import (
+    Alert,
+    AlertState,
+    find_changes,
+    in_series,
+)
 from vfio_p2p.history.changes import LEVEL, MIN_SEGMENT
-from vfio_p2p.history.database import default_path, open_history
+from vfio_p2p.history.database import (
+    History,
+    default_path,
+    open_history,
+)
+from vfio_p2p.history.trend import ranked
 from vfio_p2p.plans.history import SelectRequest
 from vfio_p2p.series.git import in_order
 
@@ -71,31 +83,28 @@ def find_alerts(request: AlertsRequest) -> FoundAlerts:
     :raise SourceError: When git cannot order the commits.
     """
     which = request.which
-    path = which.database or default_path()
-    # Opened for writing, a file that is missing would be made.
-    with open_history(path):
-        pass
-    order = in_order(request.source) if request.source else []
-    with open_history(path, write=True) as history:
-        entries = [
-            *history.entries(
+    with _existing(which.database) as history:
+        rank = ranked(in_order(request.source) if request.source else ())
+        groups = in_series(
+            history.entries(
                 scenario=which.scenario,
                 variant=which.variant,
                 place=which.at,
             )
-        ]
+        )
+        changes = find_changes(
+            groups,
+            level=request.level,
+            min_segment=request.min_segment,
+            rank=rank,
+        )
         raised = raise_alerts(
             history,
-            find_changes(
-                entries,
-                level=request.level,
-                min_segment=request.min_segment,
-                order=order,
-            ),
-            entries,
+            changes,
+            groups,
             int(time.time()),
             min_segment=request.min_segment,
-            rank={commit: number for number, commit in enumerate(order)},
+            rank=rank,
         )
         return FoundAlerts(tuple(raised), tuple(read_alerts(history)))
 
@@ -106,10 +115,17 @@ def change_alert(request: AlertStateRequest) -> Alert:
     :raise HistoryError: When the history cannot be read or written.
     :raise UsageError: When there is no such alert.
     """
-    path = request.database or default_path()
-    with open_history(path):
-        pass
-    with open_history(path, write=True) as history:
+    with _existing(request.database) as history:
         return set_state(
             history, request.number, request.state, request.note
         )
+
+
+@contextmanager
+def _existing(database: Path | None) -> Iterator[History]:
+    """Open a history for writing, but make none."""
+    path = database or default_path()
+    with open_history(path):
+        pass
+    with open_history(path, write=True) as history:
+        yield history

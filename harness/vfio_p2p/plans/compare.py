@@ -221,8 +221,10 @@ def _made(
                 f"{side.text}, seed {seed}: {why}",
                 "Finished runs are kept; the same command resumes there.",
             )
-        bundle = open_bundle(one.bundle)
-        found[side].append(judged(BundleJudgement.of(bundle, one.assessment)))
+        judgement = BundleJudgement.of(
+            open_bundle(one.bundle), one.assessment
+        )
+        found[side].append(judged(judgement))
     return {side: of_runs(side, x) for side, x in found.items()}
 
 

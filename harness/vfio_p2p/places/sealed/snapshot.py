@@ -98,7 +98,6 @@ class Snapshot:
                 "Run the command again: it makes a new one.",
             )
 
-
     def _forget(self) -> None:
         """Let it be made again, unless another process has done so."""
         listing = self.path / FILES
@@ -156,7 +155,7 @@ def _listed(folder: Path) -> dict[str, str] | None:
             files
             and files.keys() == {RAM, _STATE}
             and (folder / RAM).exists()
-            and memory_digest(folder / _STATE) == files[_STATE]
+            and _digest(folder / _STATE) == files[_STATE]
         ):
             return files
     return None
@@ -294,16 +293,20 @@ async def _status(qmp: QMPClient, command: str) -> str:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {
-        name: _known_digest(folder / name, *_identity(folder / name))
-        for name in (RAM, _STATE)
-    }
+    return {name: _digest(folder / name) for name in (RAM, _STATE)}
 
 
-def _identity(path: Path) -> tuple[int, int, int, int]:
+def _digest(path: Path) -> str:
+    """Hash a file, if it may have changed since it was hashed last."""
     found = path.stat()
     # Whoever changes a file also changes its ctime.
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return _known_digest(
+        path,
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
 
 
 @cache

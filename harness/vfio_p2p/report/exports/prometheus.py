@@ -69,11 +69,9 @@ class _Runs(Collector):
         for run in self._document.runs:
             labels = _labels(run)
             seen[labels] += 1
-            if seen[labels] > 1:
+            if (number := seen[labels]) > 1:
                 # Prometheus takes each set of labels once.
-                scenario, tree, name, qemu = labels
-                name = f"{name} ({seen[labels]})"
-                labels = scenario, tree, name, qemu
+                labels = _labels(run, f" ({number})")
             for name, time_ns in spread.figures(run).items():
                 match name:
                     case spread.BLACKOUT:
@@ -94,5 +92,6 @@ class _Runs(Collector):
         yield verdicts
 
 
-def _labels(run: Run) -> tuple[str, str, str, str]:
-    return run.scenario, run.tree or run.variant, run.name, run.qemu
+def _labels(run: Run, suffix: str = "") -> tuple[str, ...]:
+    name = run.name + suffix
+    return run.scenario, run.tree or run.variant, name, run.qemu
